@@ -1,0 +1,1 @@
+"""Serving: a model repository, the Triton server over it, and the client that asks it."""

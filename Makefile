@@ -1,0 +1,27 @@
+# `make demo` and `make test` need Python 3.11 and PyPI, nothing else. PYTHON=python3.12 takes another one.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test install bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/optkit run recipes/*.py --task sample
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+install: $(VENV)/installed
+
+# torch comes first and by its exact version, so that no other package asks for the CUDA build.
+$(VENV)/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

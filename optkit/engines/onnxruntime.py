@@ -1,0 +1,130 @@
+"""ONNX Runtime on a CPU: float32, and INT8 from a quantised graph.
+
+The artefact is the graph after ONNX Runtime's own optimisations, so that what is stored is what runs: products that became
+INT8 appear in it as `MatMulIntegerToFloat` or `QLinearMatMul`. There is no 16-bit here: on x86 its CPU kernels multiply
+float32 only, and a 16-bit graph would run slower, between casts.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from optkit.engines.record import available_threads, empty_folder, read_record, require_features, write_record
+from optkit.errors import InputError
+
+FILE = "model.onnx"
+
+_INT8_PRODUCTS = ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger", "DynamicQuantizeMatMul", "QGemm")
+_FLOAT_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
+
+_TOKENS = 128
+"""At which length the work of the encoder is weighed against that of the pooler and the classifier, done once a row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Handle:
+    """A session with what it takes."""
+
+    session: onnxruntime.InferenceSession
+    folder: Path
+    inputs: tuple[str, ...]
+
+
+def precisions(graph_is_quantised: bool) -> tuple[str, ...]:
+    """What ONNX Runtime can build from a graph: no 16-bit on a CPU."""
+    return ("int8",) if graph_is_quantised else ("fp32",)
+
+
+def variants(precision: str) -> tuple[str, ...]:
+    """One way to build each precision."""
+    return ("f32",)
+
+
+def build(graph: Path, precision: str, folder: Path, variant: str | None = None) -> None:
+    """Optimise a graph for this CPU and write it with `engine.json`.
+
+    Args:
+        graph: `model.onnx`; a quantised one for "int8".
+        precision: "fp32" or "int8".
+        folder: an existing, empty folder.
+        variant: what stays float: "f32", the only one there is.
+
+    Raises:
+        InputError: another precision or variant, or a folder that is not empty.
+    """
+    if precision not in ("fp32", "int8") or variant not in (None, "f32"):
+        raise InputError(
+            f"ONNX Runtime cannot build precision {precision!r} with what stays float in {variant or 'f32'!r} on a CPU; "
+            "expected fp32 or int8, and f32. For 16-bit take the openvino engine."
+        )
+    folder = empty_folder(folder)
+    options = _options(available_threads())
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(folder / FILE)
+    # warns that the optimised graph is for this kind of machine only, which engine.json records
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    write_record(
+        folder,
+        kind="onnxruntime",
+        precision=precision,
+        variant="f32",
+        version=onnxruntime.__version__,
+        inputs=[tensor.name for tensor in session.get_inputs()],
+    )
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return options
+
+
+def load(folder: Path, threads: int | None = None) -> Handle:
+    """Open an engine; `threads` None takes every core this process may use."""
+    folder = Path(folder)
+    record = read_record(folder)
+    require_features(folder, record["cpu_features"])
+    options = _options(threads or available_threads())
+    # the stored graph is optimised already; what is written is what runs
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(folder / FILE), options, providers=["CPUExecutionProvider"])
+    return Handle(session, folder, tuple(record["inputs"]))
+
+
+def infer(handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored."""
+    return handle.session.run(["logits"], {name: feed[name] for name in handle.inputs})[0]
+
+
+def evidence(handle: Handle) -> dict[str, Any]:
+    """What the stored, optimised graph holds: the operators decide which kernels run.
+
+    Returns:
+        `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
+        `precision_by_type`: number of products by operator, such as {"MatMulIntegerToFloat i8": 36, "Gemm f32": 2}.
+    """
+    import onnx  # reads the file; not needed to run an engine
+
+    graph = onnx.load(str(handle.folder / FILE)).graph
+    sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    counts: Counter[str] = Counter()
+    work = {"i8": 0, "f32": 0}
+    for node in graph.node:
+        if node.op_type not in (*_INT8_PRODUCTS, *_FLOAT_PRODUCTS):
+            continue
+        precision = "i8" if node.op_type in _INT8_PRODUCTS else "f32"
+        counts[f"{node.op_type} {precision}"] += 1
+        stored = [dequantized.get(name, name) for name in node.input]
+        weights = [sizes[name] for name in stored if len(sizes.get(name, ())) == 2]
+        if weights:
+            rows = 1 if "Gemm" in node.op_type else _TOKENS
+            work[precision] += rows * weights[0][0] * weights[0][1]
+    total = sum(work.values())
+    return {"int8_gemm_share": work["i8"] / total if total else None, "precision_by_type": dict(sorted(counts.items()))}

@@ -1,0 +1,125 @@
+"""OpenVINO on a CPU: float32, bf16 where the CPU multiplies it, and INT8 from a quantised graph.
+
+The artefact is OpenVINO's own `model.xml` and `model.bin`, compiled for the CPU when it is loaded. What stays float in an
+INT8 engine, attention and LayerNorm above all, runs in bf16 or float32: the engine's variant, stored in `engine.json`.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from optkit.engines.record import available_threads, empty_folder, read_record, require_features, write_record
+from optkit.errors import InputError
+
+FILE = "model.xml"
+
+_TOKENS = 128
+"""At which length the work of the encoder is weighed against that of the pooler and the classifier, done once a row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Handle:
+    """A compiled model with one request, and what it takes."""
+
+    compiled: openvino.CompiledModel
+    request: openvino.InferRequest
+    inputs: tuple[str, ...]
+
+
+def precisions(graph_is_quantised: bool) -> tuple[str, ...]:
+    """What OpenVINO can build from a graph on this CPU, by its own account."""
+    if graph_is_quantised:
+        return ("int8",)
+    return ("fp32", "bf16") if _has_bf16() else ("fp32",)
+
+
+def _has_bf16() -> bool:
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def variants(precision: str) -> tuple[str, ...]:
+    """What stays float runs in one of these."""
+    if precision == "int8":
+        return ("bf16", "f32") if _has_bf16() else ("f32",)
+    return ("bf16",) if precision == "bf16" else ("f32",)
+
+
+def build(graph: Path, precision: str, folder: Path, variant: str | None = None) -> None:
+    """Convert a graph to OpenVINO's form and write it with `engine.json`.
+
+    Args:
+        graph: `model.onnx`; a quantised one for "int8".
+        precision: "fp32", "bf16" or "int8".
+        folder: an existing, empty folder.
+        variant: what stays float in an INT8 engine: "bf16" (default where the CPU has it) or "f32".
+
+    Raises:
+        InputError: another precision or variant, or a folder that is not empty.
+    """
+    possible = {name: variants(name) for name in (*precisions(False), "int8")}
+    if precision not in possible or variant not in (None, *possible[precision]):
+        raise InputError(
+            f"OpenVINO cannot build precision {precision!r} with what stays float in {variant or 'the default'!r} on this "
+            f"CPU; expected one of {possible}."
+        )
+    folder = empty_folder(folder)
+    model = openvino.Core().read_model(str(graph))
+    openvino.save_model(model, str(folder / FILE), compress_to_fp16=False)
+    write_record(
+        folder,
+        kind="openvino",
+        precision=precision,
+        variant=variant or possible[precision][0],
+        version=openvino.__version__,
+        inputs=[tensor.get_any_name() for tensor in model.inputs],
+    )
+
+
+def load(folder: Path, threads: int | None = None) -> Handle:
+    """Compile an engine for this CPU; `threads` None takes every core this process may use."""
+    folder = Path(folder)
+    record = read_record(folder)
+    # without it OpenVINO would compute in float32 in silence, several times slower
+    require_features(folder, {"avx512_bf16", "amx_bf16"} & set(record["cpu_features"]) if record["variant"] == "bf16" else ())
+    settings = {
+        "INFERENCE_PRECISION_HINT": record["variant"],
+        "INFERENCE_NUM_THREADS": threads or available_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = openvino.Core().compile_model(str(folder / FILE), "CPU", settings)
+    return Handle(compiled, compiled.create_infer_request(), tuple(record["inputs"]))
+
+
+def infer(handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored."""
+    results = handle.request.infer({name: feed[name] for name in handle.inputs}, share_inputs=True)
+    # the request owns the result's memory, and the next call writes into it
+    return np.array(results[0], dtype=np.float32)
+
+
+def evidence(handle: Handle) -> dict[str, Any]:
+    """What the compiled model says of its nodes (`runtimePrecision`).
+
+    Returns:
+        `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
+        `precision_by_type`: number of nodes by type and precision, such as {"FullyConnected i8": 36, "MVN bf16": 13}.
+    """
+    counts: Counter[str] = Counter()
+    work: Counter[str] = Counter()
+    for node in handle.compiled.get_runtime_model().get_ordered_ops():
+        info = {key: node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision")}
+        kind, precision = info["layerType"], info["runtimePrecision"]
+        if kind in ("Const", "Parameter", "Result", "Reshape", "Input", "Output"):
+            continue
+        counts[f"{kind} {precision}"] += 1
+        if kind == "FullyConnected":
+            rows = _TOKENS if len(node.get_output_partial_shape(0)) > 2 else 1
+            weight = node.input_value(1).get_partial_shape()
+            work["i8" if precision in ("i8", "u8") else "float"] += rows * weight[0].get_length() * weight[1].get_length()
+    total = sum(work.values())
+    return {"int8_gemm_share": work["i8"] / total if total else None, "precision_by_type": dict(sorted(counts.items()))}

@@ -1,0 +1,163 @@
+"""What a graph really quantises: counted in the file, not taken from the configuration that was meant to make it so."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import GraphProto, NodeProto, numpy_helper
+
+from optkit.errors import InputError
+from optkit.graph.passes import constants, producers
+
+ENCODER = re.compile(r"/layer\.\d+/")
+"""What the names of nodes of the encoder's layers have in common, in BERT, RoBERTa, ELECTRA and DistilBERT alike."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """What a graph holds. A GEMM is a product with a stored weight; attention's products of two activations are apart."""
+
+    qdq_pairs: int
+    """Activation quantisers (`QuantizeLinear` with its `DequantizeLinear`) and INT8 weights together."""
+    encoder_gemms: int
+    covered_gemms: int
+    """Encoder GEMMs whose two inputs are both quantised."""
+    uncovered: tuple[str, ...]
+    """Encoder GEMMs with a float input, by node name."""
+    wrongly_quantized: tuple[str, ...]
+    """Nodes that belong in float and read a quantised tensor: LayerNorm, pooler, classifier, embeddings."""
+    bad_scales: tuple[str, ...]
+    """Quantisers whose scale is not finite and positive, or whose zero point is not 0, with what was found."""
+    attention_products: int
+    quantized_attention_products: int
+    sparse_groups_kept: dict[str, float]
+    """By weight: the share of groups of 4 input channels with at least 2 zeros; 1.0 is 2:4 sparse."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether anything in the graph is quantised."""
+        return self.qdq_pairs > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """A graph with its look-ups made once."""
+
+    graph: GraphProto
+    made_by: dict[str, NodeProto]
+    known: dict[str, onnx.TensorProto]
+
+    def dequantizer(self, name: str) -> NodeProto | None:
+        """The `DequantizeLinear` a tensor comes from, seen through transpositions and reshapes."""
+        node = self.made_by.get(name)
+        while node is not None and node.op_type in ("Transpose", "Reshape"):
+            node = self.made_by.get(node.input[0])
+        return node if node is not None and node.op_type == "DequantizeLinear" else None
+
+    def weight(self, gemm: NodeProto) -> tuple[str, np.ndarray] | None:
+        """Name and stored values [in, out] of a product's weight; None where it multiplies two activations."""
+        transposed = gemm.op_type == "Gemm" and _attribute(gemm, "transB")
+        name = gemm.input[1]
+        while name not in self.known:
+            node = self.made_by.get(name)
+            if node is None or node.op_type not in ("Transpose", "DequantizeLinear", "QuantizeLinear"):
+                return None
+            transposed ^= node.op_type == "Transpose"
+            name = node.input[0]
+        array = numpy_helper.to_array(self.known[name])
+        return name, array.T if transposed else array
+
+
+def _attribute(node: NodeProto, name: str) -> bool:
+    return any(attribute.name == name and attribute.i for attribute in node.attribute)
+
+
+def audit(path: Path) -> Audit:
+    """Audit the graph in a file.
+
+    Raises:
+        InputError: there is no encoder in it, as far as the names of its nodes tell.
+    """
+    graph = onnx.load(str(path)).graph
+    view = _View(graph, producers(graph), constants(graph))
+    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    weights = {node.name: view.weight(node) for node in products}
+    gemms = [node for node in products if weights[node.name] and ENCODER.search(node.name)]
+    if not gemms:
+        raise InputError(
+            f"{path} holds {len(products)} matrix products, none of them a GEMM with a weight under a name such as "
+            "/encoder/layer.0/. The audit reads graphs that optkit.graph.export wrote; export the model again."
+        )
+    covered = [node for node in gemms if all(view.dequantizer(name) for name in node.input[:2])]
+    attention = [node for node in products if weights[node.name] is None]
+    return Audit(
+        qdq_pairs=sum(node.op_type == "DequantizeLinear" for node in graph.node),
+        encoder_gemms=len(gemms),
+        covered_gemms=len(covered),
+        uncovered=tuple(node.name for node in gemms if node not in covered),
+        wrongly_quantized=tuple(_wrongly_quantized(view, gemms, attention)),
+        bad_scales=tuple(_bad_scales(view)),
+        attention_products=len(attention),
+        quantized_attention_products=sum(all(view.dequantizer(n) for n in node.input[:2]) for node in attention),
+        sparse_groups_kept={found[0]: groups_kept(found[1]) for found in weights.values() if found},
+    )
+
+
+def _wrongly_quantized(view: _View, gemms: list[NodeProto], attention: list[NodeProto]) -> list[str]:
+    """Nodes that read a quantised tensor and are neither an encoder GEMM nor one of attention's products."""
+    allowed = {node.name for node in [*gemms, *attention]}
+    plumbing = ("QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape")
+    return [
+        node.name
+        for node in view.graph.node
+        if node.name not in allowed
+        and node.op_type not in plumbing
+        and any(view.dequantizer(name) is not None for name in node.input if name)
+    ]
+
+
+def _bad_scales(view: _View) -> list[str]:
+    """A line for every quantiser whose numbers cannot be right."""
+    lines = []
+    for node in view.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        scale = numpy_helper.to_array(view.known[node.input[1]])
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            lines.append(f"{node.name}: scale {scale.min():.4g} to {scale.max():.4g}, expected finite and above 0")
+        if len(node.input) > 2 and (zero_point := numpy_helper.to_array(view.known[node.input[2]])).any():
+            lines.append(f"{node.name}: zero point {zero_point.min()} to {zero_point.max()}, expected 0")
+    return lines
+
+
+def groups_kept(weight: np.ndarray) -> float:
+    """Share of groups of 4 consecutive input channels with at least 2 zeros, in a weight [in, out].
+
+    A last group of fewer than 4 channels is not counted: the hardware never sees it as a group.
+    """
+    whole = weight.shape[0] // 4 * 4
+    if not whole:
+        return 0.0
+    groups = weight[:whole].reshape(whole // 4, 4, -1)
+    return float(((groups == 0).sum(axis=1) >= 2).mean())
+
+
+def check(found: Audit) -> None:
+    """Raise `InputError` naming every node of a quantised graph that is not as it should be."""
+    lines = [f"  {name}: an encoder GEMM with a float input, expected both inputs quantised" for name in found.uncovered]
+    lines += [f"  {name}: reads a quantised tensor, expected float" for name in found.wrongly_quantized]
+    lines += [f"  {line}" for line in found.bad_scales]
+    if not lines:
+        return
+    raise InputError(
+        f"The graph covers {found.covered_gemms} of {found.encoder_gemms} encoder GEMMs and has {len(lines)} faults:\n"
+        + "\n".join(lines)
+        + "\nQuantise the inputs and weights of the encoder's Linear layers alone, calibrate them, and export again."
+    )

@@ -1,0 +1,213 @@
+"""Rewrites that clean an exported graph without changing a single number that it computes.
+
+PyTorch's exporter writes what it traced: constants as nodes, one quantiser per projection although query, key and value
+read the same tensor, weights as float with a quantiser behind them. Runtimes match patterns, so each pass below brings the
+graph closer to the one form they all recognise. All passes change the `onnx.GraphProto` in place.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+
+def clean(graph: GraphProto) -> None:
+    """Apply every pass, in the order in which they build on each other."""
+    inline_constants(graph)
+    drop_float_casts(graph)
+    fold_zero_points(graph)
+    copy_leading_dimensions(graph)
+    share_quantizers(graph)
+    store_weights_as_int8(graph)
+    remove_unused(graph)
+
+
+def producers(graph: GraphProto) -> dict[str, NodeProto]:
+    """The node that makes each tensor."""
+    return {output: node for node in graph.node for output in node.output}
+
+
+def constants(graph: GraphProto) -> dict[str, TensorProto]:
+    """The initialisers by name."""
+    return {tensor.name: tensor for tensor in graph.initializer}
+
+
+def inline_constants(graph: GraphProto) -> None:
+    """Turn `Constant` nodes into initialisers, and remove `Identity` nodes."""
+    renamed: dict[str, str] = {}
+    for node in list(graph.node):
+        if node.op_type == "Constant":
+            tensor = node.attribute[0].t
+            tensor.name = node.output[0]
+            graph.initializer.append(tensor)
+            graph.node.remove(node)
+        elif node.op_type == "Identity" and node.output[0] not in {output.name for output in graph.output}:
+            renamed[node.output[0]] = renamed.get(node.input[0], node.input[0])
+            graph.node.remove(node)
+    _rename_inputs(graph, renamed)
+
+
+def drop_float_casts(graph: GraphProto) -> None:
+    """Remove the casts to float of tensors that are float already, which the quantisers leave beside themselves.
+
+    They would hide from a runtime that the residual connection and the quantiser read the same tensor.
+    """
+    made_by = producers(graph)
+    renamed: dict[str, str] = {}
+    for node in list(graph.node):
+        if node.op_type != "Cast" or helper.get_node_attr_value(node, "to") != TensorProto.FLOAT:
+            continue
+        source = renamed.get(node.input[0], node.input[0])
+        if source in made_by and made_by[source].op_type in _FLOAT_RESULTS:
+            renamed[node.output[0]] = source
+            graph.node.remove(node)
+    _rename_inputs(graph, renamed)
+
+
+_FLOAT_RESULTS = {"LayerNormalization", "DequantizeLinear", "MatMul", "Gemm", "Softmax", "Tanh", "Erf", "Div", "Clip"}
+"""Operators whose result is never an integer in the graph of an encoder."""
+
+
+def fold_zero_points(graph: GraphProto) -> None:
+    """Replace a `Cast` of a constant by its result: the exporter writes integer zero points as casts of float zeros."""
+    known = constants(graph)
+    for node in list(graph.node):
+        if node.op_type == "Cast" and node.input[0] in known:
+            to = helper.tensor_dtype_to_np_dtype(helper.get_node_attr_value(node, "to"))
+            value = numpy_helper.to_array(known[node.input[0]]).astype(to)
+            graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+            graph.node.remove(node)
+
+
+def copy_leading_dimensions(graph: GraphProto) -> None:
+    """Write target shapes as `[0, 0, heads, size]`, where 0 copies the dimension, instead of computing them.
+
+    The exporter reads batch and sequence with `Shape` and glues them to the constants. Every such tensor of an encoder
+    is [batch, sequence, …] on both sides of the `Reshape`; `export` checks the result against PyTorch at two shapes.
+    """
+    made_by, known = producers(graph), constants(graph)
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in made_by:
+            continue
+        concat = made_by[node.input[1]]
+        if concat.op_type != "Concat" or not all(
+            _reads_dimension(made_by, known, name, axis) for axis, name in enumerate(concat.input[:2])
+        ):
+            continue
+        tail = [numpy_helper.to_array(known[name]) for name in concat.input[2:] if name in known]
+        if len(tail) != len(concat.input) - 2:
+            continue
+        shape = np.concatenate([np.zeros(2, np.int64), *tail])
+        name = f"{node.name}/shape"
+        graph.initializer.append(numpy_helper.from_array(shape, name))
+        node.input[1] = name
+
+
+def _reads_dimension(made_by: dict[str, NodeProto], known: dict[str, TensorProto], name: str, axis: int) -> bool:
+    """Whether a tensor is `Unsqueeze(Gather(Shape(x), axis))`."""
+    unsqueeze = made_by.get(name)
+    gather = made_by.get(unsqueeze.input[0]) if unsqueeze is not None and unsqueeze.op_type == "Unsqueeze" else None
+    if gather is None or gather.op_type != "Gather" or gather.input[1] not in known:
+        return False
+    shape = made_by.get(gather.input[0])
+    index = int(numpy_helper.to_array(known[gather.input[1]]))
+    return shape is not None and shape.op_type == "Shape" and index == axis
+
+
+def share_quantizers(graph: GraphProto) -> None:
+    """Let quantisers of one tensor with one scale be one: query, key and value read the same INT8 tensor.
+
+    Each keeps a `DequantizeLinear` of its own: ONNX Runtime makes INT8 products only of such pairs.
+    """
+    known = constants(graph)
+    first: dict[tuple, str] = {}
+    renamed: dict[str, str] = {}
+    for node in list(graph.node):
+        if node.op_type != "QuantizeLinear":
+            continue
+        key = (node.input[0], *(_content(known[name]) for name in node.input[1:]))
+        if key in first:
+            renamed[node.output[0]] = first[key]
+            graph.node.remove(node)
+        else:
+            first[key] = node.output[0]
+    _rename_inputs(graph, renamed)
+
+
+def _content(tensor: TensorProto) -> tuple:
+    array = numpy_helper.to_array(tensor)
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def store_weights_as_int8(graph: GraphProto) -> None:
+    """Quantise the weights now, so that the file holds INT8 and a `DequantizeLinear`, and transpose them to [in, out].
+
+    The file shrinks to a quarter, and what a runtime multiplies is what is stored, rather than its own rounding of it.
+    """
+    made_by = producers(graph)
+    known = constants(graph)
+    for gemm in [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]:
+        chain = _upstream(made_by, gemm.input[1], ("Transpose", "DequantizeLinear", "QuantizeLinear"))
+        if chain and chain[-1].input[0] in known:
+            _store_weight(graph, known, gemm, chain[-1])
+
+
+def _upstream(made_by: dict[str, NodeProto], name: str, types: tuple[str, ...]) -> list[NodeProto]:
+    """The nodes of these types, one feeding the one before it, that end in a tensor; empty where they are others."""
+    nodes = []
+    for op_type in types:
+        node = made_by.get(name)
+        if node is None or node.op_type != op_type:
+            return []
+        nodes.append(node)
+        name = node.input[0]
+    return nodes
+
+
+def _store_weight(graph: GraphProto, known: dict[str, TensorProto], gemm: NodeProto, quantize: NodeProto) -> None:
+    """Give one product a stored INT8 weight [in, out] with one scale per output channel."""
+    weight, scale, zero_point = (numpy_helper.to_array(known[name]) for name in quantize.input)
+    broadcast = scale.reshape(-1, 1) if scale.ndim else scale
+    # as QuantizeLinear defines it: round half to even, saturate
+    integers = np.clip(np.rint(weight / broadcast), -128, 127).astype(zero_point.dtype)
+    name = quantize.input[0]
+    stored = [
+        numpy_helper.from_array(np.ascontiguousarray(integers.T), f"{name}.int8"),
+        numpy_helper.from_array(scale, f"{name}.scale"),
+        numpy_helper.from_array(zero_point, f"{name}.zero_point"),
+    ]
+    graph.initializer.extend(stored)
+    node = helper.make_node(
+        "DequantizeLinear",
+        [tensor.name for tensor in stored],
+        [f"{name}.dequantized"],
+        name=f"{gemm.name}/weight/DequantizeLinear",
+        axis=1 if scale.ndim else None,  # the output channels; a scale for the whole tensor has no axis
+    )
+    graph.node.insert(list(graph.node).index(gemm), node)
+    gemm.input[1] = node.output[0]
+
+
+def remove_unused(graph: GraphProto) -> None:
+    """Remove the nodes and initialisers that nothing reads."""
+    wanted = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if wanted.intersection(node.output):
+            wanted.update(node.input)
+        else:
+            graph.node.remove(node)
+    _keep(graph.initializer, wanted)
+    del graph.value_info[:]
+
+
+def _keep(tensors, wanted: Iterable[str]) -> None:
+    kept = [tensor for tensor in tensors if tensor.name in wanted]
+    del tensors[:]
+    tensors.extend(kept)
+
+
+def _rename_inputs(graph: GraphProto, renamed: dict[str, str]) -> None:
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name in renamed:
+                node.input[position] = renamed[name]

@@ -1,0 +1,86 @@
+"""What recipes are run on: a task, a model and a seed; with the features that several steps share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import set_seed
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from optkit import models, store
+from optkit.models import Loaded
+from optkit.recipe import BASELINE, Recipe, Training
+from optkit.tasks.base import Split, Task
+from optkit.tasks.batches import Collator
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task, a model and a seed, and where the results go."""
+
+    task: Task
+    model: str | None
+    """Hub name or folder of the model to start from; None takes the task's own, or BERT-base."""
+    seed: int
+    root: Path
+    """The folder `checkpoints/`."""
+    recipes: Mapping[str, Recipe]
+    """Every recipe known by name: teachers and shared prefixes."""
+    engines: tuple[str, ...] = ()
+    """Kinds of engine to build; empty for all that this machine has."""
+
+    @property
+    def baseline(self) -> Recipe:
+        return self.recipes[BASELINE]
+
+    def folder(self, recipe: Recipe) -> Path:
+        """Where everything of a recipe lies: `checkpoints/<task>/<recipe>/seed-<n>`."""
+        return self.root / self.task.name / recipe.name / f"seed-{self.seed}"
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What every result depends on: the model to start from, the data and the seed."""
+        folder = Path(self.model or "").expanduser()
+        model = store.hashes(folder) if self.model and folder.is_dir() else self.model
+        return {"model": model, "data": self.task.fingerprint(), "seed": self.seed}
+
+    def start(self) -> Loaded:
+        """The model to start from, as it comes."""
+        set_seed(self.seed)  # of a head's, or a whole model's, random weights
+        if self._is_sample_model:
+            from optkit.tasks import sample
+
+            return models.new(sample.model_config(), sample.tokenizer(), self.task)
+        return models.load(self.model or models.DEFAULT_MODEL, self.task)
+
+    def training(self, recipe: Recipe) -> Training:
+        """The recipe's training settings with the task's defaults filled in."""
+        if not self._is_sample_model:
+            return recipe.training.for_task({})
+        from optkit.tasks import sample
+
+        return recipe.training.for_task(sample.training())
+
+    def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        """A split's features; encoded once per job, since every recipe of a job has the same tokenizer."""
+        if split not in self._encoded:
+            self._encoded[split] = self.task.encode(split, tokenizer)
+        return self._encoded[split]
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
+        return Collator(tokenizer, self.task.max_length)
+
+    @cached_property
+    def _encoded(self) -> dict[Split, Dataset]:
+        return {}
+
+    def max_length(self, model: PreTrainedModel) -> int:
+        """Longest feature in tokens that task and model can take."""
+        return min(self.task.max_length, getattr(model.config, "max_position_embeddings", self.task.max_length))
+
+    @property
+    def _is_sample_model(self) -> bool:
+        return self.task.name == "sample" and self.model is None

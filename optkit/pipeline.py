@@ -1,0 +1,175 @@
+"""The way a recipe takes, from settings to judged result rows; each arrow leaves its evidence on disk.
+
+A recipe's folder holds its checkpoint, and in folders of their own `teacher/` (logits on the training features),
+`graph/`, `engines/` and `served/`. Each is a step of `optkit.store`: keyed by what it depends on, made once, and found
+again by the next run.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from optkit import checkpoints, engines, models, store
+from optkit.engines.convert import convert
+from optkit.graph.audit import audit as audit_graph
+from optkit.graph.audit import check as check_audit
+from optkit.graph.export import export
+from optkit.job import Job
+from optkit.losses import task_loss
+from optkit.recipe import Recipe
+from optkit.report import rows
+from optkit.results import Row
+from optkit.store import key_at
+from optkit.tasks.batches import run as run_batches
+from optkit.techniques import quantize
+from optkit.techniques.context import Context
+from optkit.training import Batches, train
+from optkit.validation.candidate import validate
+
+log = logging.getLogger(__name__)
+BATCH_SIZE = 32
+_TRAINING_CODE = ("recipe", "models", "losses", "training", "checkpoints", "tasks", "techniques")
+_APPLY = {"quantize": quantize.apply}
+
+
+def run(recipe: Recipe, job: Job) -> list[Row]:
+    """Take a recipe all the way; what is finished already is not done again.
+
+    Returns:
+        One row per engine precision, scored through the server.
+    """
+    trained(recipe, job)
+    exported(recipe, job)
+    converted(recipe, job)
+    return validated(recipe, job)
+
+
+def trained(recipe: Recipe, job: Job) -> Path:
+    """The folder of the recipe's checkpoint, after those it starts from and those that teach it."""
+    parent = _longest_known_prefix(recipe, job)
+    needs = {name: trained(job.recipes[name], job) for name in {*recipe.teachers, *([parent.name] if parent else [])}}
+    depends_on = {
+        "recipe": recipe.resolved(),
+        "training": job.training(recipe).model_dump(),
+        "from": {name: key_at(folder) for name, folder in needs.items()},
+        **job.source,
+        "code": store.code_version(*_TRAINING_CODE),
+    }
+    folder = job.folder(recipe)
+    store.step(folder, depends_on, lambda unfinished: _train(recipe, parent, job, unfinished), keep=True)
+    return folder
+
+
+def _train(recipe: Recipe, parent: Recipe | None, job: Job, folder: Path) -> None:
+    log.info("%s: training (seed %d)", recipe.name, job.seed)
+    loaded = job.start() if parent is None else checkpoints.load(job.folder(parent), job.task)
+    context = Context(
+        features=job.features("train", loaded.tokenizer),
+        collator=job.collator(loaded.tokenizer),
+        training=job.training(recipe),
+        seed=job.seed,
+        logs=job.root / job.task.name / ".tensorboard" / f"{recipe.name}-seed-{job.seed}",
+        teacher_logits=lambda name: taught(job.recipes[name], job),
+    )
+    history = [] if parent else _fine_tune(loaded, context)
+    for stage in recipe.stages[len(parent.stages) if parent else 0 :]:
+        history += _APPLY[stage.technique](loaded, stage, context)
+    checkpoints.save(loaded, recipe.stages, history, folder)
+
+
+def _fine_tune(loaded: models.Loaded, context: Context) -> list[dict[str, float]]:
+    """The baseline's training, unless the model already answers the task."""
+    if loaded.fine_tuned:
+        log.info("the model has the task's head already: taken as the FP32 baseline without training")
+        return []
+    if loaded.amax:
+        log.warning("the scales in the model's checkpoint are left out: fine-tuning changes what they were made for")
+        loaded.amax = {}
+    batches = Batches(context.features, context.collator, context.training.batch_size or 1, context.seed)
+    return train(loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning")
+
+
+def taught(recipe: Recipe, job: Job) -> list[np.ndarray]:
+    """A recipe's logits on the training features, computed once for all its students."""
+    checkpoint = trained(recipe, job)
+    folder = checkpoint / "teacher"
+
+    def make(unfinished: Path) -> None:
+        log.info("%s: teacher's logits on the training features", recipe.name)
+        loaded = checkpoints.load(checkpoint, job.task)
+        features = job.features("train", loaded.tokenizer)
+        logits = run_batches(models.inference(loaded.model), features, BATCH_SIZE, job.collator(loaded.tokenizer))
+        np.savez(unfinished / "logits.npz", values=np.concatenate(logits), lengths=[len(row) for row in logits])
+
+    store.step(folder, {"checkpoint": key_at(checkpoint)}, make)
+    with np.load(folder / "logits.npz") as saved:
+        return np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
+
+
+def _longest_known_prefix(recipe: Recipe, job: Job) -> Recipe | None:
+    """The known recipe with the most of this one's leading stages: its checkpoint is where this one starts."""
+    for count in range(len(recipe.stages) - 1, -1, -1):
+        for known in job.recipes.values():
+            if known.stages == recipe.stages[:count]:
+                return known
+    return None
+
+
+def exported(recipe: Recipe, job: Job) -> Path:
+    """The folder with the recipe's `model.onnx` and its audit."""
+    checkpoint = trained(recipe, job)
+    folder = checkpoint / "graph"
+
+    def make(unfinished: Path) -> None:
+        log.info("%s: ONNX graph", recipe.name)
+        loaded = checkpoints.load(checkpoint, job.task)
+        audit = audit_graph(export(loaded.model, unfinished, job.max_length(loaded.model)))
+        if recipe.is_quantised:
+            check_audit(audit)
+        store.write_json(unfinished / "audit.json", audit.to_dict())
+
+    store.step(folder, {"checkpoint": key_at(checkpoint), "code": store.code_version("graph")}, make)
+    return folder
+
+
+def converted(recipe: Recipe, job: Job) -> Path:
+    """The folder with one engine per precision, `<precision>/`, and `conversion.json`, which says why that one."""
+    graph = exported(recipe, job)
+    folder = job.folder(recipe) / "engines"
+    depends_on = {
+        "graph": key_at(graph),
+        "kinds": job.engines,
+        "machine": engines.machine(),
+        "code": store.code_version("engines"),
+    }
+
+    def make(unfinished: Path) -> None:
+        log.info("%s: engines", recipe.name)
+        convert(graph / "model.onnx", unfinished, job.engines, quantised=recipe.is_quantised)
+
+    store.step(folder, depends_on, make)
+    return folder
+
+
+def validated(recipe: Recipe, job: Job) -> list[Row]:
+    """The recipe's engines scored at every rung and measured beside the baseline's, as judged rows."""
+    own, baseline = converted(recipe, job), converted(job.baseline, job)
+    folder = job.folder(recipe)
+
+    def make(unfinished: Path) -> None:
+        log.info("%s: scoring through Triton", recipe.name)
+        loaded = checkpoints.load(folder, job.task)
+        validate(job.task, loaded, own, baseline, unfinished, folder / "logs")
+
+    depends_on = {
+        "engines": key_at(own),
+        "baseline": key_at(baseline),
+        "code": store.code_version("serving", "validation", "tasks"),
+    }
+    store.step(folder / "served", depends_on, make)
+    if not recipe.is_baseline:
+        validated(job.baseline, job)
+    found = rows.rows_of(recipe, job.task, job.seed, folder, job.folder(job.baseline))
+    rows.write(found, folder)
+    return found

@@ -1,0 +1,105 @@
+"""The comparison as a table for people, and as JSON and CSV for scripts."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from optkit.results import Row
+
+FORMATS = ("table", "json", "csv")
+_COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow"}
+
+
+def render(rows: Sequence[Row], form: str) -> str:
+    """All rows as JSON or CSV; as a table, one row per recipe and precision, over all its seeds."""
+    return {"json": _json, "csv": _csv, "table": _table}[form](rows)
+
+
+def _json(rows: Sequence[Row]) -> str:
+    return json.dumps([row.as_dict() for row in rows], indent=2) + "\n"
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """Nested fields become columns of their own, as `latency_ms.8.p50`."""
+    flat = [dict(_flat(row.as_dict())) for row in rows]
+    columns = list(dict.fromkeys(column for row in flat for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def _flat(content: dict, prefix: str = "") -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        pairs += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, _cell(value))]
+    return pairs
+
+
+def _cell(value: object) -> object:
+    return json.dumps(value) if isinstance(value, list) else "" if value is None else value
+
+
+def _table(rows: Sequence[Row]) -> str:
+    shown = [row for row in rows if row.seed is None or not any(_same(row, other) for other in rows)]
+    text = io.StringIO()
+    console = Console(file=text, width=_WIDTH, force_terminal=False)
+    console.print(_rich_table(shown))
+    for row in shown:
+        for reason in row.reasons:
+            console.print(f"{row.recipe} {row.precision}: {row.verdict}: {reason}", soft_wrap=True)
+    return text.getvalue()
+
+
+_WIDTH = 140
+
+
+def _same(row: Row, other: Row) -> bool:
+    """Whether `other` pools this row."""
+    return other.seed is None and (other.recipe, other.precision) == (row.recipe, row.precision)
+
+
+def _rich_table(rows: Sequence[Row]) -> Table:
+    first = rows[0]
+    sizes = list(first.latency_ms)
+    seeds = ", ".join(str(seed) for seed in first.seeds or [first.seed])
+    table = Table(title=f"{first.task}: {first.metric} and speed, served by {first.served_by} (seeds: {seeds})")
+    table.add_column("recipe")
+    for column in ("precision", "engine"):
+        table.add_column(column)
+    for column in (first.metric, "delta [95 %]", "MB", *(f"p50 ms @{size}" for size in sizes)):
+        table.add_column(column, justify="right")
+    table.add_column(f"speed-up @{'/'.join(sizes)}", justify="right")
+    table.add_column("vs 16-bit", justify="right")
+    table.add_column("INT8", justify="right")
+    table.add_column("gate")
+    for row in rows:
+        table.add_row(*_cells(row, sizes))
+    return table
+
+
+def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
+    share = row.evidence.get("int8_gemm_share")
+    return [
+        row.recipe,
+        row.precision,
+        row.engine,
+        f"{row.value:.2f}",
+        f"{row.delta:+.2f} [{row.delta_ci95[0]:+.2f}, {row.delta_ci95[1]:+.2f}]",
+        f"{row.size_bytes / 1e6:.1f}",
+        *(f"{row.latency_ms[size]['p50']:.2f}" for size in sizes),
+        _ratios(row.speedup, sizes),
+        _ratios(row.speedup_vs_16bit, sizes),
+        "" if share is None else f"{share:.0%}",
+        row.verdict,
+    ]
+
+
+def _ratios(ratios: dict[str, float] | None, sizes: Sequence[str]) -> str:
+    return "" if ratios is None else "/".join(f"{ratios[size]:.1f}" for size in sizes) + "×"

@@ -1,0 +1,180 @@
+"""Asks a model on a Triton server: HTTP with binary tensors, by `tritonclient`, with a deadline for each request."""
+
+import http.client
+import itertools
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import gevent
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from optkit.errors import InputError, MachineError
+from optkit.serving.config import OUTPUT
+
+Feed = Mapping[str, np.ndarray]
+TIMEOUT_S = 60.0
+
+
+class Client:
+    """One model on one server. May be used from several threads: each has its own connection, which is kept open.
+
+    Args:
+        url: `host:port` of the server's HTTP protocol.
+        model: the model's name.
+        timeout_s: seconds for one request, its answer included.
+        version: the model's version; the server's choice if None.
+    """
+
+    def __init__(self, url: str, model: str, timeout_s: float = TIMEOUT_S, version: int | None = None) -> None:
+        self.url = url
+        self.model = model
+        self.timeout_s = timeout_s
+        self.version = "" if version is None else str(version)
+        self._local = threading.local()
+        self._numbers = itertools.count()
+        self._logits: list[int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def infer(self, feed: Feed) -> np.ndarray:
+        """Ask once.
+
+        Args:
+            feed: int64 [batch, sequence] for each input of the model.
+
+        Returns:
+            Float32 logits [batch, classes] or [batch, sequence, 2].
+
+        Raises:
+            InputError: the server refuses the request (status 400): a shape, a dtype, a value, a missing input.
+            MachineError: the server is gone, does not answer in time, fails, or answers something else.
+        """
+        return self._infer(feed, next(self._numbers))
+
+    def infer_many(self, feeds: Sequence[Feed], concurrency: int = 1) -> list[np.ndarray]:
+        """Ask with up to `concurrency` requests on their way at the same time; the answers are in the feeds' order.
+
+        Raises:
+            As `infer` does, for the first request that fails; its number is the feed's index. The others are dropped.
+        """
+        if concurrency < 1:
+            raise InputError(f"client of {self.model!r}: found concurrency {concurrency}, expected 1 or more")
+        todo = iter(enumerate(feeds))
+        done: list[Any] = [None] * len(feeds)
+        failures: dict[int, BaseException] = {}
+        lock = threading.Lock()
+
+        def work() -> None:
+            try:
+                while not failures:
+                    with lock:
+                        number, feed = next(todo, (None, None))
+                    if number is None or feed is None:
+                        return
+                    try:
+                        done[number] = self._infer(feed, number)
+                    except Exception as error:
+                        failures[number] = error
+            finally:
+                self.close()
+                gevent.get_hub().destroy()  # the thread's own event loop
+
+        workers = [threading.Thread(target=work, daemon=True) for _ in range(min(concurrency, len(feeds)))]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        if failures:
+            raise failures[min(failures)]
+        return done
+
+    def close(self) -> None:
+        """Close this thread's connection; the next request opens another one."""
+        connection = self._local.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
+
+    def _infer(self, feed: Feed, number: int) -> np.ndarray:
+        tensors = _tensors(feed)
+        with self._deadline(f"request {number}"):
+            if self._logits is None:
+                self._logits = self._expected()
+            answer = self._connection().infer(self.model, tensors, model_version=self.version, request_id=str(number))
+            self._check(answer.get_response(), feed, number)
+            return answer.as_numpy(OUTPUT)
+
+    def _connection(self) -> InferenceServerClient:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = InferenceServerClient(
+                self.url, connection_timeout=self.timeout_s, network_timeout=self.timeout_s
+            )
+        return self._local.connection
+
+    @contextmanager
+    def _deadline(self, what: str) -> Iterator[None]:
+        """Turn everything that can go wrong with the server into an error that names it, the model and the request."""
+        who = f"Triton server on {self.url}, model {self.model!r}, {what}"
+        try:
+            with gevent.Timeout(self.timeout_s):
+                yield
+        except InferenceServerException as error:
+            kind = InputError if error.status() == "400" else MachineError
+            raise kind(f"{who}: refused with status {error.status()}: {error.message()}") from error
+        except (gevent.Timeout, TimeoutError) as error:
+            self.close()
+            raise MachineError(f"{who}: no answer within {self.timeout_s:g} s. Look into the server's log") from error
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise MachineError(
+                f"{who}: the connection failed: {error or type(error).__name__}. Is the server still running?"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # from reading the answer
+            self.close()
+            raise MachineError(
+                f"{who}: the answer is not a Triton server's ({type(error).__name__}: {error}). "
+                "Is another server listening there?"
+            ) from error
+
+    def _expected(self) -> list[int]:
+        """Shape of the logits as the server declares it, [-1, classes] or [-1, -1, 2]."""
+        metadata = self._connection().get_model_metadata(self.model, self.version)
+        shapes = {output["name"]: output["shape"] for output in metadata["outputs"]}
+        if metadata["name"] != self.model or OUTPUT not in shapes:
+            raise self._foreign("the metadata", f"model {metadata['name']!r} with outputs {list(shapes)}", OUTPUT)
+        return shapes[OUTPUT]
+
+    def _check(self, response: dict[str, Any], feed: Feed, number: int) -> None:
+        assert self._logits is not None
+        batch, sequence = next(iter(feed.values())).shape
+        shape = [batch, sequence, 2] if len(self._logits) == 3 else [batch, *self._logits[1:]]
+        expected = (self.model, str(number), [(OUTPUT, "FP32", shape)])
+        outputs = [(output["name"], output["datatype"], output["shape"]) for output in response.get("outputs", [])]
+        found = (response.get("model_name"), response.get("id"), outputs)
+        if found != expected:
+            raise self._foreign(f"request {number}", f"{found}", f"{expected}")
+
+    def _foreign(self, what: str, found: str, expected: str) -> MachineError:
+        return MachineError(
+            f"Triton server on {self.url}, model {self.model!r}, {what}: found {found}, expected {expected}. "
+            "Is another server listening there?"
+        )
+
+
+def _tensors(feed: Feed) -> list[InferInput]:
+    tensors = []
+    for name, array in feed.items():
+        tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        tensors.append(tensor)
+    return tensors

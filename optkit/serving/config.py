@@ -1,0 +1,159 @@
+"""`config.pbtxt`: what Triton has to know about a model, as a checked dataclass with one writer and one reader.
+
+The schema is Triton's own (`model_config.proto`), so that a file that could not be loaded is never written.
+"""
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from google.protobuf import text_format
+
+from optkit.errors import InputError, MachineError
+
+OUTPUT = "logits"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+PARAMETERS = ("max_sequence", "pad_id", "vocab_size", "threads")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model of a repository.
+
+    Raises:
+        InputError: a field cannot be served; the message lists all that are wrong.
+    """
+
+    name: str
+    """Letters, digits, `_`, `-`, `.`."""
+    inputs: tuple[str, ...]
+    """Token inputs, int64 [batch, sequence]."""
+    logits: tuple[int, ...]
+    """Shape of the logits without the batch: (classes,), or (-1, 2) for a start and an end in each position."""
+    max_batch_size: int = 64
+    max_sequence: int = 512
+    """Longest request in tokens."""
+    pad_id: int = 0
+    """What fills up `input_ids` where requests of different lengths share a batch."""
+    vocab_size: int | None = None
+    """Ids from here on are refused; not checked if None."""
+    threads: int | None = None
+    """Threads of the engine; the engine's own choice if None."""
+    instances: int = 1
+    """Copies of the engine that work at the same time, each in a process of its own."""
+    queue_delay_us: int | None = None
+    """Requests may wait this long to share a batch; None: each request is a batch of its own."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        mistakes = [*_wrong_tensors(self), *_wrong_numbers(self)]
+        if mistakes:
+            raise InputError(f"configuration of model {self.name!r}: " + "; ".join(mistakes))
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is no plain folder name.
+
+    Raises:
+        InputError: the name is empty, or has a slash, a `..` or other characters than those allowed.
+    """
+    if not NAME.fullmatch(name) or ".." in name:
+        raise InputError(
+            f"model name {name!r}: expected letters, digits, '_', '-' and '.', starting with a letter, a digit or '_' "
+            "and without '..'. Choose another name"
+        )
+
+
+def write(config: ModelConfig) -> str:
+    """The text of `config.pbtxt`."""
+    message = _schema().ModelConfig(name=config.name, backend="python", max_batch_size=config.max_batch_size)
+    for name in config.inputs:
+        # Ragged: requests of different lengths may share a batch; the backend pads them.
+        message.input.add(name=name, data_type="TYPE_INT64", dims=[-1], allow_ragged_batch=True)
+    message.output.add(name=OUTPUT, data_type="TYPE_FP32", dims=config.logits)
+    message.instance_group.add(count=config.instances, kind="KIND_CPU")
+    if config.queue_delay_us is not None:
+        message.dynamic_batching.max_queue_delay_microseconds = config.queue_delay_us
+    for name in PARAMETERS:
+        value = getattr(config, name)
+        if value is not None:
+            message.parameters[name].string_value = str(value)
+    return text_format.MessageToString(message)
+
+
+def read(text: str, source: str = "config.pbtxt") -> ModelConfig:
+    """The dataclass behind a text that `write` made.
+
+    Raises:
+        InputError: the text is not Triton's format, or has other parameters than ours.
+    """
+    message = parse(text, source)
+    unknown = sorted(set(message.parameters) - set(PARAMETERS))
+    if message.backend != "python" or [output.name for output in message.output] != [OUTPUT] or unknown:
+        raise InputError(
+            f"{source}: found backend {message.backend!r}, outputs {[output.name for output in message.output]} and "
+            f"unknown parameters {unknown}, expected the python backend and the output {OUTPUT!r}. Publish the model "
+            "again instead of editing the file"
+        )
+    parameters: dict[str, Any] = {name: int(value.string_value) for name, value in message.parameters.items()}
+    if message.HasField("dynamic_batching"):
+        parameters["queue_delay_us"] = message.dynamic_batching.max_queue_delay_microseconds
+    return ModelConfig(
+        name=message.name,
+        inputs=tuple(tensor.name for tensor in message.input),
+        logits=tuple(message.output[0].dims),
+        max_batch_size=message.max_batch_size,
+        instances=message.instance_group[0].count,
+        **parameters,
+    )
+
+
+def parse(text: str, source: str = "config.pbtxt") -> Any:
+    """The text as Triton's own `ModelConfig` message; any server's configuration is accepted.
+
+    Raises:
+        InputError: the text is not in Triton's format; the message names line and column.
+    """
+    try:
+        return text_format.Parse(text, _schema().ModelConfig())
+    except text_format.ParseError as error:
+        raise InputError(f"{source}: not a Triton model configuration: {error}") from error
+
+
+@cache
+def _schema() -> ModuleType:
+    """Triton's `model_config.proto`, loaded by its path: importing its package would demand gRPC."""
+    package = importlib.util.find_spec("tritonclient")
+    if package is None or not package.submodule_search_locations:
+        raise MachineError("Triton client: tritonclient is not installed. Install it: pip install 'tritonclient[http]'")
+    path = Path(package.submodule_search_locations[0], "grpc/model_config_pb2.py")
+    spec = importlib.util.spec_from_file_location("optkit_model_config_pb2", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _wrong_tensors(config: ModelConfig) -> list[str]:
+    mistakes = []
+    if "input_ids" not in config.inputs or len(set(config.inputs)) != len(config.inputs):
+        mistakes.append(f"inputs: found {list(config.inputs)}, expected 'input_ids' and others, each once")
+    classes = config.logits[-1] if config.logits else 0
+    if not (len(config.logits) == 1 and classes > 0) and config.logits != (-1, 2):
+        mistakes.append(f"logits: found shape {config.logits}, expected (classes,) or (-1, 2)")
+    return mistakes
+
+
+def _wrong_numbers(config: ModelConfig) -> list[str]:
+    least = {"max_batch_size": 1, "max_sequence": 1, "instances": 1, "threads": 1, "vocab_size": 1}
+    least |= {"pad_id": 0, "queue_delay_us": 0}
+    found = {name: getattr(config, name) for name in least}
+    return [
+        f"{name}: found {value}, expected at least {least[name]}"
+        for name, value in found.items()
+        if value is not None and value < least[name]
+    ]

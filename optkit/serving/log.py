@@ -1,0 +1,24 @@
+"""What a server's log and its answers say about a failure, cut down to what a reader needs."""
+
+import json
+import re
+from pathlib import Path
+
+LINES = 20
+NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized")
+"""Empty lines, information, tables, and a complaint that a machine without a GPU brings forth."""
+
+
+def quote(log: Path, lines: int = LINES) -> str:
+    """The last lines of a log, indented: warnings, errors and tracebacks if there are any, else whatever it says."""
+    text = log.read_text(errors="replace").splitlines()
+    relevant = [line for line in text if not NOISE.search(line)] or text
+    return "\n".join(f"  {line[:500]}" for line in relevant[-lines:]) or "  (nothing)"
+
+
+def reason(body: bytes) -> str:
+    """The error message in the JSON body of an answer."""
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace") or "(no reason given)"

@@ -1,0 +1,212 @@
+"""Finished steps on disk: each is a folder that appears whole or not at all, keyed by what it depends on.
+
+A step's folder holds `record.json`: the key, what the key was made of, and the SHA-256 of every file of the step. A run
+that was killed finds the finished steps by their keys and never sees a half-written one, because a step is made in a
+temporary folder beside its place and renamed.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optkit.errors import InputError, MachineError
+
+RECORD = "record.json"
+_PACKAGE = Path(__file__).parent
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], None], keep: bool = False) -> str:
+    """Have `folder` hold what `make` writes, unless it already does; returns the key.
+
+    Args:
+        folder: where the step's output lies when it is finished.
+        depends_on: everything that shapes the output, in JSON's types.
+        make: writes the output into the (empty) folder it is given.
+        keep: move an output of another key to `.superseded/` instead of deleting it: for what took long to make.
+
+    Raises:
+        InputError: a file of the finished step is not as it was written.
+        MachineError: the disk is full or cannot be written.
+    """
+    key = key_of(depends_on)
+    if is_finished(folder, key):
+        verify(folder)
+        return key
+    with writing(folder, keep) as unfinished:
+        make(unfinished)
+        record = {"key": key, "depends_on": dict(depends_on), "files": hashes(unfinished)}
+        write_json(unfinished / RECORD, record)
+    return key
+
+
+def key_of(depends_on: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON."""
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+
+def key_at(folder: Path) -> str:
+    """The key of the finished step in a folder."""
+    return read_json(folder / RECORD)["key"]
+
+
+def is_finished(folder: Path, key: str) -> bool:
+    """Whether the folder holds the finished step of that key."""
+    return (folder / RECORD).is_file() and key_at(folder) == key
+
+
+@contextmanager
+def writing(folder: Path, keep: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends well and vanishes when it does not.
+
+    Args:
+        folder: what is replaced.
+        keep: move what stood there before to `.superseded/` beside it instead of deleting it.
+    """
+    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        yield unfinished
+        _flush(unfinished)
+        _set_aside(folder, keep)
+        os.replace(unfinished, folder)
+        _flush_entry(folder.parent)
+    except Exception as error:
+        if unwritable := _unwritable(error):
+            raise _disk_error(folder, unwritable) from error
+        raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def verify(folder: Path) -> None:
+    """Compare every file of a finished step with the SHA-256 in its record.
+
+    Raises:
+        InputError: naming the file that is missing or changed.
+    """
+    for name, expected in read_json(folder / RECORD)["files"].items():
+        path = folder / name
+        found = file_hash(path) if path.is_file() else "missing"
+        if found != expected:
+            raise InputError(
+                f"{path}: SHA-256 is {found[:16]}, {RECORD} says {expected[:16]}: the file changed after it was written. "
+                f"Delete {folder} to have it made again"
+            )
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_version(*modules: str) -> str:
+    """SHA-256 over the source of modules and packages of optkit: what a step was computed by."""
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        place = _PACKAGE / module
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        MachineError: it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
+    try:
+        unfinished.write_text(text)
+        os.replace(unfinished, path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise _disk_error(path, error) from error
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error}); delete it to have it made again") from error
+
+
+def _set_aside(folder: Path, keep: bool) -> None:
+    if not folder.exists():
+        return
+    key = key_at(folder) if (folder / RECORD).is_file() else "unknown"
+    aside = folder.parent / ".superseded" / f"{folder.name}-{key[:8]}"
+    aside.parent.mkdir(exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder, aside)
+    if not keep:
+        shutil.rmtree(aside)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete the temporary folders of processes that are gone."""
+    for path in folder.parent.glob(f".{folder.name}.unfinished-*"):
+        if not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _flush_entry(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(error: BaseException | None) -> OSError | None:
+    """The disk's refusal behind an error, also where a library wrapped it in an error of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            return error
+        if "No space left on device" in str(error):
+            return OSError(errno.ENOSPC, "No space left on device")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _disk_error(path: Path, error: OSError) -> MachineError:
+    place = path.parent if path.parent.exists() else Path.cwd()
+    free = shutil.disk_usage(place).free
+    return MachineError(
+        f"{path}: cannot be written: {error.strerror or error} ({free / 1e6:.0f} MB free); nothing was left half-written. "
+        "Free some space or give another folder"
+    )

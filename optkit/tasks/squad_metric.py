@@ -1,0 +1,34 @@
+"""Exact match and F1 of an answer as SQuAD v1.1's official `evaluate-v1.1.py` defines them.
+
+Written out here because bootstraps need F1 question by question; `torchmetrics` gives the mean alone.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def normalized(text: str) -> str:
+    """Lower case without punctuation, articles and extra whitespace."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 if the prediction equals one of the answers after normalisation, else 0."""
+    return float(normalized(prediction) in {normalized(answer) for answer in answers})
+
+
+def f1(prediction: str, answers: Sequence[str]) -> float:
+    """The best F1 over the answers of the words in common, from 0 to 1; 0 where no words are left to compare."""
+    words = normalized(prediction).split()
+    return max(_f1(words, normalized(answer).split()) for answer in answers)
+
+
+def _f1(prediction: Sequence[str], answer: Sequence[str]) -> float:
+    """2 · precision · recall / (precision + recall), which is 2 · common / (words of both)."""
+    common = sum((Counter(prediction) & Counter(answer)).values())
+    return 2.0 * common / (len(prediction) + len(answer)) if common else 0.0

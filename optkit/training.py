@@ -1,0 +1,202 @@
+"""The training loop: one for a CPU, a GPU, or several by `accelerate launch`. It knows nothing of techniques."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from datasets import Dataset
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+
+from optkit.errors import OptkitError
+from optkit.losses import Loss
+from optkit.progress import bar
+from optkit.recipe import Training
+from optkit.tasks.batches import TARGETS, Collator, bucketed
+
+log = logging.getLogger(__name__)
+Tensors = dict[str, torch.Tensor]
+_FLUSH_STEPS = 10  # how many losses stay on the device before they are looked at
+
+
+class TrainingError(OptkitError):
+    """Training cannot go on."""
+
+
+class Batches:
+    """Training features as padded batches, in a new order every epoch."""
+
+    def __init__(self, features: Dataset, collator: Collator, batch_size: int, seed: int) -> None:
+        self.features, self.collator, self.batch_size, self.seed = features, collator, batch_size, seed
+        self.lengths = features["length"][:]
+        self.targets = [name for name in TARGETS if name in features.column_names]
+
+    def epoch(self, number: int) -> list[list[int]]:
+        """Indices of the features, batch by batch; every epoch has as many batches."""
+        return bucketed(self.lengths, self.batch_size, (self.seed, number))
+
+    def collate(self, indices: Sequence[int], device: torch.device) -> tuple[Tensors, Tensors]:
+        """The model's inputs [batch, sequence] and the targets [batch] of those features, int64."""
+        columns = self.features[indices]
+        inputs = self.collator.feed({name: columns[name] for name in self.collator.names})
+        tensors = {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in inputs.items()}
+        return tensors, {name: torch.tensor(columns[name], device=device) for name in self.targets}
+
+
+@dataclass
+class _Step:
+    """A step whose loss has not been looked at yet."""
+
+    number: int
+    learning_rate: float
+    indices: list[int]
+    loss: torch.Tensor
+
+
+def train(
+    model: PreTrainedModel,
+    batches: Batches,
+    loss: Loss,
+    settings: Training,
+    seed: int,
+    logs: Path,
+    title: str = "training",
+    after_epoch: Callable[[PreTrainedModel], Any] | None = None,
+) -> list[dict[str, float]]:
+    """Train a model in place with AdamW, linear warm-up and linear decay.
+
+    Args:
+        model: moved to the device that accelerate picks, and back to the CPU at the end.
+        batches: the features.
+        loss: of the model's output, the targets and the features' indices.
+        settings: resolved, without None.
+        seed: of dropout and of whatever `model` draws.
+        logs: where TensorBoard's event files go.
+        title: of the progress bar.
+        after_epoch: called with the bare model, to check an invariant.
+
+    Returns:
+        History: `step`, `epoch`, `loss` (mean since the last entry) and `learning_rate`, every ten steps.
+
+    Raises:
+        TrainingError: a loss is not finite; the step, the learning rate and the batch are named.
+    """
+    set_seed(seed)
+    accelerator = _accelerator(settings, logs)
+    optimiser = torch.optim.AdamW(
+        _parameter_groups(model, settings.weight_decay or 0.0), lr=settings.learning_rate or 0.0, fused=True
+    )
+    per_epoch = len(batches.epoch(0)) // accelerator.num_processes
+    steps = max(1, math.ceil((settings.epochs or 0) * per_epoch))
+    schedule = get_linear_schedule_with_warmup(optimiser, int(steps * (settings.warmup_ratio or 0)), steps)
+    prepared, optimiser = accelerator.prepare(model, optimiser)
+    prepared.train()
+    history = _History(accelerator)
+    with bar(title, steps, disable=not accelerator.is_main_process) as advance:
+        for number, indices in enumerate(_sharded(batches, steps, per_epoch, accelerator)):
+            value = _optimise(accelerator, prepared, batches, loss, indices, optimiser, settings)
+            history.add(_Step(number, schedule.get_last_lr()[0], list(indices), value), number / per_epoch)
+            schedule.step()
+            advance(1)
+            if after_epoch and (number + 1) % per_epoch == 0:
+                after_epoch(model)
+    history.flush(steps / per_epoch)
+    accelerator.end_training()
+    model.to("cpu").eval()
+    return history.entries
+
+
+def _optimise(
+    accelerator: Accelerator,
+    model: Any,
+    batches: Batches,
+    loss: Loss,
+    indices: Sequence[int],
+    optimiser: Any,
+    settings: Training,
+) -> torch.Tensor:
+    """One optimiser step over a batch split into micro-batches; the mean loss, not synchronised with the host."""
+    parts = [part.tolist() for part in np.array_split(indices, min(settings.gradient_accumulation, len(indices)))]
+    total = torch.zeros((), device=accelerator.device)
+    for part in parts:
+        inputs, targets = batches.collate(part, accelerator.device)
+        with accelerator.autocast():
+            value = loss(model(**inputs), targets, part) * len(part) / len(indices)
+        accelerator.backward(value)
+        total += value.detach()
+    accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+    optimiser.step()
+    optimiser.zero_grad()
+    return total
+
+
+class _History:
+    """Losses, looked at every few steps so that a GPU is not kept waiting for the host."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.pending: list[_Step] = []
+        self.entries: list[dict[str, float]] = []
+
+    def add(self, step: _Step, epoch: float) -> None:
+        self.pending.append(step)
+        if len(self.pending) == _FLUSH_STEPS:
+            self.flush(epoch)
+
+    def flush(self, epoch: float) -> None:
+        losses = [float(step.loss) for step in self.pending]
+        for step, value in zip(self.pending, losses, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss is {value} at step {step.number} with learning rate {step.learning_rate:.3g}, on the "
+                    f"training features {step.indices}; lower the learning rate, raise warmup_ratio, or train in fp32"
+                )
+        if self.pending:
+            entry = {"loss": sum(losses) / len(losses), "learning_rate": self.pending[-1].learning_rate}
+            self.accelerator.log(entry, step=self.pending[-1].number)
+            self.entries.append({"step": self.pending[-1].number, "epoch": round(epoch, 4), **entry})
+        self.pending.clear()
+
+
+def autocast_type(settings: Training) -> str:
+    """The type of `precision="auto"`: bf16 or fp16 where the device computes in it, else fp32."""
+    if settings.precision != "auto":
+        return settings.precision
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+def _accelerator(settings: Training, logs: Path) -> Accelerator:
+    AcceleratorState._reset_state()  # a process may train recipes of different precisions, one after the other
+    precision = autocast_type(settings).replace("fp32", "no")
+    accelerator = Accelerator(mixed_precision=precision, log_with="tensorboard", project_dir=str(logs))
+    accelerator.init_trackers("")
+    log.info("training on %s, %s", accelerator.device, autocast_type(settings))
+    return accelerator
+
+
+def _parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices only, not on biases and LayerNorm (Devlin et al. 2018)."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _sharded(batches: Batches, steps: int, per_epoch: int, accelerator: Accelerator) -> Iterator[list[int]]:
+    """This process's batches of all epochs, `steps` in all."""
+    for number in range(steps):
+        epoch, position = divmod(number, per_epoch)
+        if position == 0:
+            order = batches.epoch(epoch)[accelerator.process_index :: accelerator.num_processes]
+        yield order[position]

@@ -1,0 +1,51 @@
+"""Validation of one recipe's engines: every rung scored, the server asked, the speed measured beside the baseline's."""
+
+from pathlib import Path
+
+import numpy as np
+
+from optkit.models import Loaded
+from optkit.store import write_json
+from optkit.tasks.base import Task
+from optkit.tasks.batches import Collator
+from optkit.validation.rungs import climb, scores
+from optkit.validation.served import through_server
+
+SCORES, EVIDENCE = "scores.npz", "validation.json"
+BESIDE = "baseline."
+"""Prefix of the baseline's engines among the served models of another recipe."""
+
+
+def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path, logs: Path) -> None:
+    """Score the engines in `own/<precision>/` and write what was found into `folder`.
+
+    Args:
+        task: whose dev split is scored.
+        loaded: the model in PyTorch, for the first rung.
+        own: folder of the candidate's engines, one per precision; its graph lies in `../graph/`.
+        baseline: folder of the FP32 baseline's engines, to measure beside; may be the same.
+        folder: gets `scores.npz` ({precision: example scores}) and `validation.json`.
+        logs: folder for the server's log.
+    """
+    features, collator = task.encode("dev", loaded.tokenizer), Collator(loaded.tokenizer, task.max_length)
+    candidates = engine_folders(own)
+    beside = {} if own == baseline else {f"{BESIDE}{name}": at for name, at in engine_folders(baseline).items()}
+    served = through_server(candidates | beside, list(candidates), features, loaded.tokenizer, task, logs)
+    evidence, example_scores = {}, {}
+    for precision, engine in candidates.items():
+        rungs = climb(loaded, own.parent / "graph" / "model.onnx", engine, features, collator)
+        rungs["server"] = served.logits[precision]
+        predictions = task.predict(features, rungs["server"])
+        example_scores[precision] = task.example_scores(predictions)
+        evidence[precision] = {
+            "scores": task.score(predictions),
+            "rungs": {rung: scores(task, features, logits)[task.metric] for rung, logits in rungs.items()},
+        }
+    np.savez(folder / SCORES, **example_scores)
+    content = {"served_by": served.version, "precisions": evidence, "performance": served.performance}
+    write_json(folder / EVIDENCE, content)
+
+
+def engine_folders(engines: Path) -> dict[str, Path]:
+    """The engines of a recipe by precision."""
+    return {path.parent.name: path.parent for path in sorted(engines.glob("*/engine.json"))}

@@ -1,0 +1,11 @@
+"""INT8 by post-training quantization: calibrated on training examples, nothing trained."""
+
+from optkit import Quantize, Recipe
+
+recipe = Recipe(
+    name="ptq_int8",
+    stages=[Quantize(calibrator="max")],
+)
+
+if __name__ == "__main__":
+    recipe.main()  # python recipes/ptq_int8.py --task sst2 --data DIR

@@ -1,0 +1,11 @@
+"""INT8 by quantization-aware training, GELU clipped at 10, taught by the FP32 baseline."""
+
+from optkit import Quantize, Recipe
+
+recipe = Recipe(
+    name="qat_gelu10",
+    stages=[Quantize(gelu_clip=10.0, calibrator="percentile", epochs=1, learning_rate=1e-5, teacher="baseline_fp32")],
+)
+
+if __name__ == "__main__":
+    recipe.main()  # python recipes/qat_gelu10.py --task sst2 --data DIR

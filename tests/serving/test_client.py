@@ -1,0 +1,156 @@
+"""A server that answers something else, nothing, or garbage is an error that names it, the model and the request."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from optkit.errors import InputError, MachineError
+from optkit.serving.client import Client
+
+from . import toy
+
+METADATA = {"name": "m", "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 3]}]}
+GOOD = {"name": "logits", "datatype": "FP32", "shape": [2, 3], "data": [0.0] * 6}
+
+
+class Impostor(BaseHTTPRequestHandler):
+    """Speaks enough of the protocol to answer whatever the test wants."""
+
+    protocol_version = "HTTP/1.1"
+    metadata = METADATA
+    answer = staticmethod(lambda number: {"model_name": "m", "id": str(number), "outputs": [GOOD]})
+
+    def do_GET(self):
+        self.reply(self.metadata)
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        number = json.loads(body[: int(self.headers["Inference-Header-Content-Length"])])["id"]
+        self.reply(self.answer(number))
+
+    def reply(self, content):
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def impostor():
+    """Makes a client of a server with other metadata, answers or delay than a good one."""
+    servers, clients = [], []
+
+    def make(timeout_s=5.0, **changes):
+        handler = type("Changed", (Impostor,), changes)
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
+        clients.append(Client(f"127.0.0.1:{servers[-1].server_port}", "m", timeout_s))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def answering(**changes):
+    return staticmethod(lambda number: {"model_name": "m", "id": number, "outputs": [GOOD]} | changes)
+
+
+def test_a_good_answer_is_taken(impostor):
+    client = impostor(answer=answering())
+    assert client.infer(toy.feed(2, 4)).shape == (2, 3)
+    assert len(client.infer_many([toy.feed(2, 4)] * 5, concurrency=3)) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"model_name": "other"}, "'other'"),
+        ({"id": "9"}, "'9'"),
+        ({"outputs": [GOOD | {"shape": [3, 2]}]}, r"\[3, 2\]"),
+        ({"outputs": [GOOD | {"datatype": "FP64"}]}, "FP64"),
+        ({"outputs": [GOOD | {"name": "embedding"}]}, "embedding"),
+        ({"outputs": []}, r"\[\]"),
+    ],
+)
+def test_another_answer_is_an_error(impostor, changes, found):
+    client = impostor(answer=answering(**changes))
+    with pytest.raises(MachineError, match=rf"server on {client.url}, model 'm', request 0: found .*{found}.*expected"):
+        client.infer(toy.feed(2, 4))
+
+
+@pytest.mark.parametrize("content", [b"not json", b"[]", b'{"model_name": "m", "id": "0", "outputs": [{}]}'])
+def test_garbage_is_an_error(impostor, content):
+    client = impostor(answer=staticmethod(lambda number: content))
+    with pytest.raises(MachineError, match=r"model 'm', request 0: "):
+        client.infer(toy.feed(2, 4))
+
+
+def test_fewer_numbers_than_the_shape_says_are_an_error(impostor):
+    client = impostor(answer=answering(outputs=[GOOD | {"data": []}]))
+    with pytest.raises(MachineError, match=r"model 'm', request 0: "):
+        client.infer(toy.feed(2, 4))
+
+
+@pytest.mark.parametrize("metadata", [METADATA | {"name": "other"}, METADATA | {"outputs": []}])
+def test_other_metadata_are_an_error(impostor, metadata):
+    with pytest.raises(MachineError, match=r"model 'm', the metadata: found"):
+        impostor(metadata=metadata).infer(toy.feed(2, 4))
+
+
+def test_a_stall_ends_at_the_deadline_and_the_client_lives_on(impostor):
+    delays_s = iter([2.0, 0.0])
+
+    def stall_first(number):
+        time.sleep(next(delays_s))
+        return {"model_name": "m", "id": number, "outputs": [GOOD]}
+
+    client = impostor(timeout_s=0.3, answer=staticmethod(stall_first))
+    started = time.monotonic()
+    with pytest.raises(MachineError, match=r"request 0: no answer within 0.3 s"):
+        client.infer(toy.feed(2, 4))
+    assert time.monotonic() - started < 1.5
+    assert client.infer(toy.feed(2, 4)).shape == (2, 3)
+
+
+def test_a_refused_connection_is_reported_at_once():
+    started = time.monotonic()
+    with pytest.raises(MachineError, match=r"127.0.0.1:1, model 'm', request 0: the connection failed"):
+        Client("127.0.0.1:1", "m").infer(toy.feed(1, 4))
+    assert time.monotonic() - started < 2
+
+
+def test_answers_come_in_the_order_of_the_feeds(impostor):
+    def slow_start(number):
+        time.sleep(0.2 if number == "0" else 0)
+        return {"model_name": "m", "id": number, "outputs": [GOOD | {"data": [float(number)] * 6}]}
+
+    answers = impostor(answer=staticmethod(slow_start)).infer_many([toy.feed(2, 4)] * 9, concurrency=4)
+    assert [answer[0, 0] for answer in answers] == list(range(9))
+
+
+def test_the_first_failure_stops_the_rest(impostor):
+    asked = []
+
+    def fail_third(number):
+        asked.append(number)
+        return {"model_name": "m" if number != "3" else "other", "id": number, "outputs": [GOOD]}
+
+    with pytest.raises(MachineError, match=r"request 3: found"):
+        impostor(answer=staticmethod(fail_third)).infer_many([toy.feed(2, 4)] * 500, concurrency=2)
+    assert len(asked) < 50
+
+
+def test_a_concurrency_of_zero_is_refused(impostor):
+    with pytest.raises(InputError, match=r"found concurrency 0, expected 1 or more"):
+        impostor().infer_many([], 0)

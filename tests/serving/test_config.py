@@ -1,0 +1,65 @@
+"""`config.pbtxt`: what is written is Triton's format and reads back as the same configuration."""
+
+import subprocess
+import sys
+
+import pytest
+
+from optkit.errors import InputError
+from optkit.serving import config
+from optkit.serving.config import ModelConfig
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+PLAIN = ModelConfig("plain", INPUTS, (2,))
+FULL = ModelConfig(
+    "full-1.2_x", INPUTS, (-1, 2), max_batch_size=16, max_sequence=384, pad_id=1, vocab_size=50265, threads=4,
+    instances=2, queue_delay_us=500,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("written", [PLAIN, FULL])
+def test_a_configuration_reads_back_as_it_was(written):
+    assert config.read(config.write(written)) == written
+
+
+def test_triton_sees_what_was_meant():
+    message = config.parse(config.write(FULL))
+    assert (message.name, message.backend, message.max_batch_size) == ("full-1.2_x", "python", 16)
+    assert [(tensor.name, list(tensor.dims), tensor.allow_ragged_batch) for tensor in message.input] == [
+        (name, [-1], True) for name in INPUTS
+    ]
+    assert [(tensor.name, list(tensor.dims)) for tensor in message.output] == [("logits", [-1, 2])]
+    assert message.dynamic_batching.max_queue_delay_microseconds == 500
+    assert message.instance_group[0].count == 2
+    assert not config.parse(config.write(PLAIN)).HasField("dynamic_batching")
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a..b", ".hidden", "-x", "a b", "ä", "a\n", 'a"', "/etc"])
+def test_a_bad_name_is_refused(name):
+    with pytest.raises(InputError, match=r"expected letters, digits, '_', '-' and '.'"):
+        ModelConfig(name, INPUTS, (2,))
+
+
+def test_all_mistakes_are_reported_together():
+    with pytest.raises(InputError) as caught:
+        ModelConfig("m", ("attention_mask",), (2, 3), max_batch_size=0, threads=0, queue_delay_us=-1)
+    for mistake in ("'input_ids' and others", "shape (2, 3)", "max_batch_size: found 0", "threads: found 0", "-1"):
+        assert mistake in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('name: "m"\nmax_batch: 3', "here.pbtxt: not a Triton model configuration: 2:"),
+        ('name: "m" backend: "onnxruntime"', "found backend 'onnxruntime'.*expected the python backend"),
+        (config.write(PLAIN).replace("pad_id", "padding"), r"unknown parameters \['padding'\]"),
+    ],
+)
+def test_a_foreign_text_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        config.read(text, "here.pbtxt")
+
+
+def test_grpc_is_not_needed():
+    code = "import sys; sys.modules['grpc'] = None\nfrom optkit.serving import config\nconfig._schema()"
+    subprocess.run([sys.executable, "-c", code], check=True)
