@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
 
+Feed = dict[str, np.ndarray]
+Infer = Callable[[Feed], np.ndarray]
 BATCHES = ((1, 32), (1, 128), (8, 128), (32, 128))
 TARGET = 0.85
 
@@ -47,31 +50,35 @@ def measure(folder: Path, threads: int | None, rounds: int) -> None:
         with Server(models, Path(scratch, "logs"), ["engine"]) as server, Client(server.url, "engine") as client:
             for batch, sequence in BATCHES:
                 asked = feed(inputs, batch, sequence)
-                direct_ms, served_ms = alternate(lambda: engines.infer(handle, asked), lambda: client.infer(asked), rounds)
-                verdict = "" if direct_ms / served_ms >= TARGET or batch == 1 else f"  below {TARGET:.0%}"
-                print(
-                    f"{batch:>3} x {sequence:<4} direct {direct_ms:8.2f} ms   served {served_ms:8.2f} ms   "
-                    f"{direct_ms / served_ms:6.1%}{verdict}"
-                )
+                report(batch, sequence, alternate(partial(engines.infer, handle), client.infer, asked, rounds))
 
 
-def feed(inputs: tuple[str, ...], batch: int, sequence: int) -> dict[str, np.ndarray]:
+def report(batch: int, sequence: int, times_ms: np.ndarray) -> None:
+    """One line; the share is the median over the rounds, as both calls of a round saw the same load."""
+    direct_ms, served_ms = np.median(times_ms, axis=0)
+    share = float(np.median(times_ms[:, 0] / times_ms[:, 1]))
+    verdict = f"  below {TARGET:.0%}" if share < TARGET and batch > 1 else ""
+    print(f"{batch:>3} x {sequence:<4} direct {direct_ms:8.2f} ms   served {served_ms:8.2f} ms   {share:6.1%}{verdict}")
+
+
+def feed(inputs: tuple[str, ...], batch: int, sequence: int) -> Feed:
     """Random tokens without padding."""
     ids = np.random.default_rng(0).integers(1000, 20000, (batch, sequence))
     values = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     return {name: values.get(name, np.zeros_like(ids)) for name in inputs}
 
 
-def alternate(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median times in milliseconds of two calls that take turns, so that both see the same machine."""
-    times_ms: tuple[list[float], list[float]] = ([], [])
+def alternate(direct: Infer, served: Infer, asked: Feed, rounds: int) -> np.ndarray:
+    """Times in milliseconds [rounds, 2] of two ways to ask that take turns, after a warm-up."""
+    times_ms = []
     for _ in range(rounds + rounds // 5):
-        for call, times in zip((first, second), times_ms, strict=True):
+        row = []
+        for call in (direct, served):
             started = time.perf_counter()
-            call()
-            times.append((time.perf_counter() - started) * 1e3)
-    warm_up = rounds // 5
-    return float(np.median(times_ms[0][warm_up:])), float(np.median(times_ms[1][warm_up:]))
+            call(asked)
+            row.append((time.perf_counter() - started) * 1e3)
+        times_ms.append(row)
+    return np.array(times_ms[rounds // 5 :])
 
 
 if __name__ == "__main__":

@@ -43,16 +43,18 @@ def run(
 
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
-    from optkit import library, pipeline
+    from optkit import engines, library, pipeline
+    from optkit.job import Job
     from optkit.report import rows, table
     from optkit.tasks import load
 
     asked, known = library.find(recipes)
-    pipeline.check_engines(engine or ())
+    for kind in engine or ():
+        engines.module(kind)
     loaded = load(task, data, limit_train)
     results = []
     for one in dict.fromkeys(seed or [0]):
-        job = pipeline.Job(loaded, model, one, checkpoints, known, tuple(engine or ()))
+        job = Job(loaded, model, one, checkpoints, known, tuple(engine or ()))
         for recipe in asked:
             results += pipeline.run(recipe, job)
     names = {recipe.name for recipe in asked} | {"baseline_fp32"}

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from optkit.errors import InputError, MachineError
 from optkit.losses import logits_of
@@ -93,6 +94,8 @@ def load(source: str, task: Task) -> Loaded:
     elif source.startswith((".", "/", "~")):
         raise InputError(f"--model {source}: no such folder; expected one with config.json and model.safetensors")
     try:
+        disable_progress_bar()
+        set_verbosity_error()  # a missing head is reported by `fine_tuned`
         tokenizer = AutoTokenizer.from_pretrained(source)
         config = AutoConfig.from_pretrained(source, **_label_maps(task))
         model, report = _AUTO[task.head].from_pretrained(
@@ -114,7 +117,7 @@ def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> Loaded:
 def inference(model: PreTrainedModel) -> Callable[[Feed], np.ndarray]:
     """The model as a function from a feed to float32 logits, on the GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device).eval()
+    nn.Module.to(model, device).eval()
 
     @torch.inference_mode()
     def infer(feed: Feed) -> np.ndarray:

@@ -26,6 +26,7 @@ from optkit.techniques import quantize
 from optkit.techniques.context import Context
 from optkit.training import Batches, train
 from optkit.validation.candidate import validate
+from optkit.validation.performance import requests
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 32
@@ -86,7 +87,7 @@ def _fine_tune(loaded: models.Loaded, context: Context) -> list[dict[str, float]
     if loaded.amax:
         log.warning("the scales in the model's checkpoint are left out: fine-tuning changes what they were made for")
         loaded.amax = {}
-    batches = Batches(context.features, context.collator, context.training.batch_size or 1, context.seed)
+    batches = Batches(context.features, context.collator, context.training.batch_size, context.seed)
     return train(loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning")
 
 
@@ -137,17 +138,25 @@ def converted(recipe: Recipe, job: Job) -> Path:
     """The folder with one engine per precision, `<precision>/`, and `conversion.json`, which says why that one."""
     graph = exported(recipe, job)
     folder = job.folder(recipe) / "engines"
+
+    def make(unfinished: Path) -> None:
+        log.info("%s: engines", recipe.name)
+        loaded = checkpoints.load(job.folder(recipe), job.task)
+        convert(
+            graph / "model.onnx",
+            unfinished,
+            job.engines,
+            quantised=recipe.is_quantised,
+            feeds=requests(job.features("dev", loaded.tokenizer), job.collator(loaded.tokenizer), BATCH_SIZE),
+            max_length=job.max_length(loaded.model),
+        )
+
     depends_on = {
         "graph": key_at(graph),
         "kinds": job.engines,
         "machine": engines.machine(),
         "code": store.code_version("engines"),
     }
-
-    def make(unfinished: Path) -> None:
-        log.info("%s: engines", recipe.name)
-        convert(graph / "model.onnx", unfinished, job.engines, quantised=recipe.is_quantised)
-
     store.step(folder, depends_on, make)
     return folder
 

@@ -1,6 +1,5 @@
 """Result rows: what is known of one engine of one recipe, in the fields that scripts rely on."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 

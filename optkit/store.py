@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,9 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@cache
 def code_version(*modules: str) -> str:
-    """SHA-256 over the source of modules and packages of optkit: what a step was computed by."""
+    """SHA-256 over the source of modules and packages of optkit: what a step was computed by. Read once."""
     digest = hashlib.sha256()
     for module in sorted(modules):
         place = _PACKAGE / module

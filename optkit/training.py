@@ -33,8 +33,8 @@ class TrainingError(OptkitError):
 class Batches:
     """Training features as padded batches, in a new order every epoch."""
 
-    def __init__(self, features: Dataset, collator: Collator, batch_size: int, seed: int) -> None:
-        self.features, self.collator, self.batch_size, self.seed = features, collator, batch_size, seed
+    def __init__(self, features: Dataset, collator: Collator, batch_size: int | None, seed: int) -> None:
+        self.features, self.collator, self.batch_size, self.seed = features, collator, batch_size or 32, seed
         self.lengths = features["length"][:]
         self.targets = [name for name in TARGETS if name in features.column_names]
 
@@ -109,7 +109,7 @@ def train(
                 after_epoch(model)
     history.flush(steps / per_epoch)
     accelerator.end_training()
-    model.to("cpu").eval()
+    model.cpu().eval()
     return history.entries
 
 

@@ -9,10 +9,11 @@ An engine kind is a module with these functions, and nothing else is known of it
 * `infer(handle, feed)`: logits, float32, of `{name: int64 [batch, sequence]}`;
 * `evidence(handle)`: what the runtime says it runs, above all `int8_gemm_share`.
 
-The modules import their runtime, NumPy and the standard library only, because they also run inside the server's processes.
+The modules import their runtime, NumPy and the standard library only: they also run inside the server's processes.
 """
 
 import importlib
+import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optkit.engines.record import read_record
+from optkit.engines.record import available_threads, cpu_features, read_record
 from optkit.errors import InputError, MachineError
 
 KINDS = ("openvino", "onnxruntime")
@@ -32,6 +33,33 @@ class Engine(NamedTuple):
     kind: str
     module: ModuleType
     handle: Any
+
+
+def installed() -> tuple[str, ...]:
+    """The engine kinds whose runtime is installed.
+
+    Raises:
+        MachineError: there is none.
+    """
+    if not (found := tuple(kind for kind in KINDS if _version(kind))):
+        raise MachineError(f"No engine's runtime is installed. Run: pip install {KINDS[0]}")
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What engines depend on beside the graph: the CPU, the cores this process may use, the runtimes' versions."""
+    return {
+        "cpu_features": list(cpu_features()),
+        "threads": available_threads(),
+        "runtimes": {kind: version for kind in KINDS if (version := _version(kind))},
+    }
+
+
+def _version(kind: str) -> str | None:
+    try:
+        return importlib.metadata.version(kind)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def module(kind: str) -> ModuleType:

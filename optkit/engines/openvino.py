@@ -1,10 +1,11 @@
 """OpenVINO on a CPU: float32, bf16 where the CPU multiplies it, and INT8 from a quantised graph.
 
-The artefact is OpenVINO's own `model.xml` and `model.bin`, compiled for the CPU when it is loaded. What stays float in an
-INT8 engine, attention and LayerNorm above all, runs in bf16 or float32: the engine's variant, stored in `engine.json`.
+The artefact is OpenVINO's own `model.xml` and `model.bin`, compiled for the CPU when it is loaded. What stays float in
+an INT8 engine, attention and LayerNorm above all, runs in bf16 or float32: its variant, stored in `engine.json`.
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,8 +65,8 @@ def build(graph: Path, precision: str, folder: Path, variant: str | None = None)
     possible = {name: variants(name) for name in (*precisions(False), "int8")}
     if precision not in possible or variant not in (None, *possible[precision]):
         raise InputError(
-            f"OpenVINO cannot build precision {precision!r} with what stays float in {variant or 'the default'!r} on this "
-            f"CPU; expected one of {possible}."
+            f"OpenVINO cannot build precision {precision!r}, variant {variant or 'default'!r}, on this CPU; expected a "
+            f"precision with one of its variants, of {possible}."
         )
     folder = empty_folder(folder)
     model = openvino.Core().read_model(str(graph))
@@ -84,8 +85,9 @@ def load(folder: Path, threads: int | None = None) -> Handle:
     """Compile an engine for this CPU; `threads` None takes every core this process may use."""
     folder = Path(folder)
     record = read_record(folder)
-    # without it OpenVINO would compute in float32 in silence, several times slower
-    require_features(folder, {"avx512_bf16", "amx_bf16"} & set(record["cpu_features"]) if record["variant"] == "bf16" else ())
+    if record["variant"] == "bf16":
+        # without them OpenVINO would compute in float32 and not say so, at half the speed
+        require_features(folder, {"avx512_bf16", "amx_bf16"}.intersection(record["cpu_features"]))
     settings = {
         "INFERENCE_PRECISION_HINT": record["variant"],
         "INFERENCE_NUM_THREADS": threads or available_threads(),
@@ -119,7 +121,7 @@ def evidence(handle: Handle) -> dict[str, Any]:
         counts[f"{kind} {precision}"] += 1
         if kind == "FullyConnected":
             rows = _TOKENS if len(node.get_output_partial_shape(0)) > 2 else 1
-            weight = node.input_value(1).get_partial_shape()
-            work["i8" if precision in ("i8", "u8") else "float"] += rows * weight[0].get_length() * weight[1].get_length()
+            size = math.prod(node.input_value(1).get_shape())
+            work["i8" if precision in ("i8", "u8") else "float"] += rows * size
     total = sum(work.values())
     return {"int8_gemm_share": work["i8"] / total if total else None, "precision_by_type": dict(sorted(counts.items()))}

@@ -1,6 +1,5 @@
 """`engine.json`: what an engine is, what built it, and what it needs; and what this CPU can do."""
 
-import datetime
 import json
 import os
 from collections.abc import Iterable
@@ -11,8 +10,10 @@ from optkit.errors import InputError, MachineError
 
 FILE = "engine.json"
 
-_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm", "bf16")
-"""The flags of /proc/cpuinfo that decide how fast INT8 and 16-bit products are, x86 first, then Arm."""
+_X86 = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_ARM = ("asimddp", "i8mm", "bf16")
+_FLAGS = (*_X86, *_ARM)
+"""The flags of /proc/cpuinfo that decide how fast INT8 and 16-bit products are."""
 
 
 def cpu_features() -> tuple[str, ...]:
@@ -37,7 +38,7 @@ def empty_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; an engine is built into an existing, empty one. Make it first.")
     if found := sorted(path.name for path in folder.iterdir()):
-        raise InputError(f"{folder} holds {', '.join(found[:5])}; an engine is built into an empty folder. Empty it first.")
+        raise InputError(f"{folder} holds {', '.join(found[:5])}; engines are built into an empty folder. Empty it.")
     return folder
 
 
@@ -52,7 +53,6 @@ def write_record(folder: Path, *, kind: str, precision: str, variant: str, versi
         "output": "logits",
         "default_threads": available_threads(),
         "cpu_features": list(cpu_features()),
-        "built": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     (folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -65,7 +65,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = Path(folder) / FILE
     if not path.is_file():
-        raise InputError(f"{folder} holds no engine: {FILE} is missing. Build one with: optkit build RECIPE --task TASK")
+        raise InputError(f"{folder} holds no engine: {FILE} is missing. Build one: optkit build RECIPE --task TASK")
     try:
         content = json.loads(path.read_text())
         missing = {"kind", "precision", "variant", "inputs", "cpu_features"} - content.keys()

@@ -18,7 +18,7 @@ ENCODER = re.compile(r"/layer\.\d+/")
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What a graph holds. A GEMM is a product with a stored weight; attention's products of two activations are apart."""
+    """What a graph holds. A GEMM is a product with a stored weight; attention's products of activations are apart."""
 
     qdq_pairs: int
     """Activation quantisers (`QuantizeLinear` with its `DequantizeLinear`) and INT8 weights together."""
@@ -34,7 +34,7 @@ class Audit:
     attention_products: int
     quantized_attention_products: int
     sparse_groups_kept: dict[str, float]
-    """By weight: the share of groups of 4 input channels with at least 2 zeros; 1.0 is 2:4 sparse."""
+    """By module: the share of groups of 4 input channels with at least 2 zeros; 1.0 is 2:4 sparse."""
 
     @property
     def quantized(self) -> bool:
@@ -61,8 +61,8 @@ class _View:
             node = self.made_by.get(node.input[0])
         return node if node is not None and node.op_type == "DequantizeLinear" else None
 
-    def weight(self, gemm: NodeProto) -> tuple[str, np.ndarray] | None:
-        """Name and stored values [in, out] of a product's weight; None where it multiplies two activations."""
+    def weight(self, gemm: NodeProto) -> np.ndarray | None:
+        """Stored values [in, out] of a product's weight; None where it multiplies two activations."""
         transposed = gemm.op_type == "Gemm" and _attribute(gemm, "transB")
         name = gemm.input[1]
         while name not in self.known:
@@ -72,7 +72,12 @@ class _View:
             transposed ^= node.op_type == "Transpose"
             name = node.input[0]
         array = numpy_helper.to_array(self.known[name])
-        return name, array.T if transposed else array
+        return array.T if transposed else array
+
+
+def _module(node: str) -> str:
+    """The PyTorch module a product comes from: `bert.encoder.layer.0.attention.self.query`."""
+    return node.removeprefix("/model/").rpartition("/")[0].replace("/", ".")
 
 
 def _attribute(node: NodeProto, name: str) -> bool:
@@ -89,7 +94,7 @@ def audit(path: Path) -> Audit:
     view = _View(graph, producers(graph), constants(graph))
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.name: view.weight(node) for node in products}
-    gemms = [node for node in products if weights[node.name] and ENCODER.search(node.name)]
+    gemms = [node for node in products if weights[node.name] is not None and ENCODER.search(node.name)]
     if not gemms:
         raise InputError(
             f"{path} holds {len(products)} matrix products, none of them a GEMM with a weight under a name such as "
@@ -106,7 +111,7 @@ def audit(path: Path) -> Audit:
         bad_scales=tuple(_bad_scales(view)),
         attention_products=len(attention),
         quantized_attention_products=sum(all(view.dequantizer(n) for n in node.input[:2]) for node in attention),
-        sparse_groups_kept={found[0]: groups_kept(found[1]) for found in weights.values() if found},
+        sparse_groups_kept={_module(name): groups_kept(array) for name, array in weights.items() if array is not None},
     )
 
 
@@ -151,7 +156,7 @@ def groups_kept(weight: np.ndarray) -> float:
 
 def check(found: Audit) -> None:
     """Raise `InputError` naming every node of a quantised graph that is not as it should be."""
-    lines = [f"  {name}: an encoder GEMM with a float input, expected both inputs quantised" for name in found.uncovered]
+    lines = [f"  {name}: an encoder GEMM with a float input, expected both quantised" for name in found.uncovered]
     lines += [f"  {name}: reads a quantised tensor, expected float" for name in found.wrongly_quantized]
     lines += [f"  {line}" for line in found.bad_scales]
     if not lines:

@@ -1,8 +1,8 @@
 """From a trained model to `model.onnx`: one clean graph that every engine builds from.
 
-The exporter is PyTorch's TorchScript one (`dynamo=False`), the one that ModelOpt's quantisers know how to write themselves
-with. The graph takes `input_ids`, `attention_mask` and, where the model has them, `token_type_ids`, int64 [batch, sequence],
-and gives `logits`: [batch, classes], or [batch, sequence, 2] (start, end) for question answering.
+The exporter is PyTorch's TorchScript one (`dynamo=False`), the one that ModelOpt's quantisers know how to write
+themselves with. The graph takes `input_ids`, `attention_mask` and, where the model has them, `token_type_ids`, int64
+[batch, sequence], and gives `logits`: [batch, classes], or [batch, sequence, 2] (start, end) for question answering.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ OPSET = 17
 """The first with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""
 
 MASKED = -1e4
-"""Added to the scores of padding. exp(-1e4) is exactly 0 in float32, bf16 and FP16, and it is finite in all of them, so that
-a row of padding alone gives numbers rather than NaN."""
+"""Added to the scores of padding. exp(-1e4) is exactly 0 in float32, bf16 and FP16, and -1e4 is finite in all of them,
+so that a row of padding alone gives numbers rather than NaN."""
 
 TOLERANCE = 1e-3
 """Largest difference from PyTorch that a float graph may show, relative to the largest logit."""
@@ -37,21 +37,20 @@ TOLERANCE = 1e-3
 class Logits(nn.Module):
     """A model as a plain function from token tensors to one logits tensor.
 
-    It makes the additive mask [batch, 1, 1, sequence] and the position ids itself, which keeps transformers' own mask code,
-    much of it shape arithmetic, out of the graph.
+    It makes the additive mask [batch, 1, 1, sequence] and the position ids itself, which keeps transformers' own mask
+    code, much of it shape arithmetic, out of the graph.
     """
 
     def __init__(self, model: PreTrainedModel, max_length: int) -> None:
         super().__init__()
         self.model = model
         self.names = input_names(model)
-        accepted = inspect.signature(model.base_model.forward).parameters
-        self.takes_positions = "position_ids" in accepted and "position_ids" in inspect.signature(model.forward).parameters
+        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         first = _first_position(model)
         self.register_buffer("positions", torch.arange(first, first + max_length)[None], persistent=False)
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, classes] or [batch, sequence, 2] of int64 tensors [batch, sequence] in the order of `names`."""
+        """Logits [batch, classes] or [batch, sequence, 2] of int64 [batch, sequence], in the order of `names`."""
         feed = dict(zip(self.names, tensors, strict=True))
         mask = feed["attention_mask"][:, None, None, :].to(torch.float32)
         feed["attention_mask"] = (1.0 - mask) * MASKED
@@ -89,8 +88,8 @@ def export(model: PreTrainedModel, folder: Path, max_length: int) -> Path:
         The path of the graph.
 
     Raises:
-        InputError: `max_length` exceeds the model's position table, the model has no eager attention, or the finished graph
-            does not compute what the model computes.
+        InputError: `max_length` exceeds the model's position table, or the finished graph does not compute what the
+            model computes.
     """
     _check_length(model, max_length)
     path = Path(folder) / "model.onnx"
@@ -187,8 +186,8 @@ def _clean_file(path: Path) -> None:
 def _check_against_model(wrapper: Logits, path: Path, feed: dict[str, torch.Tensor]) -> None:
     """Raise unless graph and model agree on a feed.
 
-    `x * (127 / amax)` and `x / scale` differ in the last bit, so that now and then an activation rounds the other way, and
-    every later one with it. Such a graph may be off by twice what quantisation itself moved the logits, and not by more.
+    `x * (127 / amax)` and `x / scale` differ in the last bit, so that now and then an activation rounds the other way,
+    and later ones after it. Such a graph may be off by twice what quantisation itself moved the logits, not by more.
     """
     expected = _logits(wrapper, feed)
     with _float(wrapper.model):
@@ -198,10 +197,10 @@ def _check_against_model(wrapper: Logits, path: Path, feed: dict[str, torch.Tens
     allowed = max(TOLERANCE * max(1.0, float(np.abs(expected).max())), 2 * float(moved))
     if not difference <= allowed:
         raise InputError(
-            f"The graph of {type(wrapper.model).__name__} differs from the model by {difference:.3g} at [batch, sequence] = "
-            f"{tuple(feed['input_ids'].shape)}, where at most {allowed:.3g} was expected (logits {found.shape} against "
-            f"{expected.shape}). The model does something that tracing cannot follow, such as a branch that depends on its "
-            "input; remove it, or export it apart."
+            f"The graph of {type(wrapper.model).__name__} differs from the model by {difference:.3g} on input_ids "
+            f"{list(feed['input_ids'].shape)}, where at most {allowed:.3g} was expected (logits {list(found.shape)} "
+            f"against {list(expected.shape)}). The model does something that tracing cannot follow, such as a branch "
+            "that depends on its input; take it out of the model."
         )
 
 

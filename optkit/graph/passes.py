@@ -1,8 +1,8 @@
 """Rewrites that clean an exported graph without changing a single number that it computes.
 
 PyTorch's exporter writes what it traced: constants as nodes, one quantiser per projection although query, key and value
-read the same tensor, weights as float with a quantiser behind them. Runtimes match patterns, so each pass below brings the
-graph closer to the one form they all recognise. All passes change the `onnx.GraphProto` in place.
+read the same tensor, weights as float with a quantiser behind them. Runtimes match patterns, so each pass below brings
+the graph closer to the one form they all recognise. All passes change the `onnx.GraphProto` in place.
 """
 
 from collections.abc import Iterable
@@ -115,23 +115,41 @@ def _reads_dimension(made_by: dict[str, NodeProto], known: dict[str, TensorProto
 
 
 def share_quantizers(graph: GraphProto) -> None:
-    """Let quantisers of one tensor with one scale be one: query, key and value read the same INT8 tensor.
-
-    Each keeps a `DequantizeLinear` of its own: ONNX Runtime makes INT8 products only of such pairs.
-    """
+    """Let quantisers of one tensor with one scale be one: query, key and value read the same INT8 tensor."""
     known = constants(graph)
     first: dict[tuple, str] = {}
     renamed: dict[str, str] = {}
     for node in list(graph.node):
-        if node.op_type != "QuantizeLinear":
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
             continue
-        key = (node.input[0], *(_content(known[name]) for name in node.input[1:]))
+        source = renamed.get(node.input[0], node.input[0])
+        key = (node.op_type, source, *(_content(known[name]) for name in node.input[1:]))
         if key in first:
             renamed[node.output[0]] = first[key]
             graph.node.remove(node)
         else:
             first[key] = node.output[0]
     _rename_inputs(graph, renamed)
+
+
+def split_quantizers(graph: GraphProto) -> None:
+    """The reverse of `share_quantizers`: a pair of its own for every product, as ONNX Runtime's INT8 products want."""
+    made_by = producers(graph)
+    seen: set[str] = set()
+    for product in [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]:
+        pair = _upstream(made_by, product.input[0], ("DequantizeLinear", "QuantizeLinear"))
+        if not pair or pair[0].output[0] not in seen:
+            seen.add(product.input[0])
+            continue
+        tail = f"/for{product.name}"
+        for node in reversed(pair):
+            twin = NodeProto()
+            twin.CopyFrom(node)
+            twin.name, twin.output[0] = node.name + tail, node.output[0] + tail
+            if node is pair[0]:
+                twin.input[0] += tail
+            graph.node.insert(list(graph.node).index(product), twin)
+        product.input[0] += tail
 
 
 def _content(tensor: TensorProto) -> tuple:

@@ -1,7 +1,7 @@
 """The graph run as it is written: the yardstick that every engine is compared with.
 
-ONNX Runtime executes it with all graph optimisations off, so that `QuantizeLinear` and `DequantizeLinear` really round and
-everything between them is float32 arithmetic. Slow, and free of any runtime's own ideas.
+ONNX Runtime executes it with all graph optimisations off, so that `QuantizeLinear` and `DequantizeLinear` really round
+and everything between them is float32 arithmetic. Slow, and free of any runtime's own ideas.
 """
 
 from collections.abc import Mapping

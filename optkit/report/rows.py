@@ -148,8 +148,8 @@ def _evidence(folder: Path, precision: str) -> dict[str, Any]:
 
 def _speed(performance: Mapping[str, Mapping[str, Mapping[str, float]]], precision: str) -> dict[str, Any]:
     own = performance[precision]
-    beside = {name.removeprefix(BESIDE): values for name, values in performance.items() if name.startswith(BESIDE)}
-    beside = beside or performance
+    prefix = BESIDE if any(name.startswith(BESIDE) for name in performance) else ""
+    beside = {name.removeprefix(prefix): values for name, values in performance.items() if name.startswith(prefix)}
     sixteen_bit = next((beside[name] for name in SIXTEEN_BIT if name in beside), None)
     return {
         "latency_ms": {size: {p: values[p] for p in ("p50", "p95", "p99")} for size, values in own.items()},

@@ -5,13 +5,14 @@ import io
 import json
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from optkit.results import Row
 
 FORMATS = ("table", "json", "csv")
-_COLOURS = {"pass": "green", "fail": "red", "undecided": "yellow"}
+_WIDTH = 200
 
 
 def render(rows: Sequence[Row], form: str) -> str:
@@ -57,9 +58,6 @@ def _table(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-_WIDTH = 140
-
-
 def _same(row: Row, other: Row) -> bool:
     """Whether `other` pools this row."""
     return other.seed is None and (other.recipe, other.precision) == (row.recipe, row.precision)
@@ -68,17 +66,15 @@ def _same(row: Row, other: Row) -> bool:
 def _rich_table(rows: Sequence[Row]) -> Table:
     first = rows[0]
     sizes = list(first.latency_ms)
-    seeds = ", ".join(str(seed) for seed in first.seeds or [first.seed])
-    table = Table(title=f"{first.task}: {first.metric} and speed, served by {first.served_by} (seeds: {seeds})")
-    table.add_column("recipe")
-    for column in ("precision", "engine"):
-        table.add_column(column)
-    for column in (first.metric, "delta [95 %]", "MB", *(f"p50 ms @{size}" for size in sizes)):
-        table.add_column(column, justify="right")
-    table.add_column(f"speed-up @{'/'.join(sizes)}", justify="right")
-    table.add_column("vs 16-bit", justify="right")
-    table.add_column("INT8", justify="right")
-    table.add_column("gate")
+    at = "@" + "/".join(sizes)
+    seeds = ", ".join(str(seed) for seed in first.seeds or (first.seed,))
+    title = f"{first.task}: {first.metric} and speed, served by {first.served_by} (seeds: {seeds})"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    for column in ("recipe", "precision", "engine"):
+        table.add_column(column, no_wrap=True)
+    for column in (first.metric, "delta [95 %]", "MB", f"p50 ms {at}", f"speed-up {at}", "vs 16-bit", "INT8"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("gate", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row, sizes))
     return table
@@ -93,7 +89,7 @@ def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
         f"{row.value:.2f}",
         f"{row.delta:+.2f} [{row.delta_ci95[0]:+.2f}, {row.delta_ci95[1]:+.2f}]",
         f"{row.size_bytes / 1e6:.1f}",
-        *(f"{row.latency_ms[size]['p50']:.2f}" for size in sizes),
+        "/".join(f"{row.latency_ms[size]['p50']:.1f}" for size in sizes),
         _ratios(row.speedup, sizes),
         _ratios(row.speedup_vs_16bit, sizes),
         "" if share is None else f"{share:.0%}",
@@ -102,4 +98,4 @@ def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
 
 
 def _ratios(ratios: dict[str, float] | None, sizes: Sequence[str]) -> str:
-    return "" if ratios is None else "/".join(f"{ratios[size]:.1f}" for size in sizes) + "×"
+    return "" if ratios is None else "/".join(f"{ratios[size]:.2f}" for size in sizes)

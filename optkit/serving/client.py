@@ -3,6 +3,7 @@
 import http.client
 import itertools
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -42,9 +43,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def infer(self, feed: Feed) -> np.ndarray:
@@ -68,42 +67,34 @@ class Client:
         Raises:
             As `infer` does, for the first request that fails; its number is the feed's index. The others are dropped.
         """
-        if concurrency < 1:
-            raise InputError(f"client of {self.model!r}: found concurrency {concurrency}, expected 1 or more")
-        todo = iter(enumerate(feeds))
-        done: list[Any] = [None] * len(feeds)
-        failures: dict[int, BaseException] = {}
-        lock = threading.Lock()
+        return [answer for answer, _ in self._many(feeds, concurrency)]
 
-        def work() -> None:
-            try:
-                while not failures:
-                    with lock:
-                        number, feed = next(todo, (None, None))
-                    if number is None or feed is None:
-                        return
-                    try:
-                        done[number] = self._infer(feed, number)
-                    except Exception as error:
-                        failures[number] = error
-            finally:
-                self.close()
-                gevent.get_hub().destroy()  # the thread's own event loop
-
-        workers = [threading.Thread(target=work, daemon=True) for _ in range(min(concurrency, len(feeds)))]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        if failures:
-            raise failures[min(failures)]
-        return done
+    def time_many(self, feeds: Sequence[Feed], concurrency: int = 1) -> np.ndarray:
+        """As `infer_many`, but gives the milliseconds [requests] that each took, from sending it to its answer."""
+        return np.array([latency_ms for _, latency_ms in self._many(feeds, concurrency)])
 
     def close(self) -> None:
         """Close this thread's connection; the next request opens another one."""
         connection = self._local.__dict__.pop("connection", None)
         if connection is not None:
             connection.close()
+
+    def _many(self, feeds: Sequence[Feed], concurrency: int) -> list[tuple[np.ndarray, float]]:
+        """Answer and milliseconds for each feed."""
+        if concurrency < 1:
+            raise InputError(f"client of {self.model!r}: found concurrency {concurrency}, expected 1 or more")
+        work = _Work(self, feeds)
+        threads = [threading.Thread(target=work.run, daemon=True) for _ in range(min(concurrency, len(feeds)))]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            work.stopped = True  # Ctrl-C
+        if work.failures:
+            raise work.failures[min(work.failures)]
+        return work.done
 
     def _infer(self, feed: Feed, number: int) -> np.ndarray:
         tensors = _tensors(feed)
@@ -169,6 +160,41 @@ class Client:
             f"Triton server on {self.url}, model {self.model!r}, {what}: found {found}, expected {expected}. "
             "Is another server listening there?"
         )
+
+
+class _Work:
+    """Requests that several threads take one by one."""
+
+    def __init__(self, client: Client, feeds: Sequence[Feed]) -> None:
+        self.client = client
+        self.todo = iter(enumerate(feeds))
+        self.lock = threading.Lock()
+        self.done: list[Any] = [None] * len(feeds)
+        self.failures: dict[int, Exception] = {}
+        self.stopped = False
+
+    def run(self) -> None:
+        """Work until nothing is left or a request has failed."""
+        try:
+            while not self.stopped:
+                with self.lock:
+                    number, feed = next(self.todo, (-1, {}))
+                if number < 0:
+                    return
+                self._ask(number, feed)
+        finally:
+            self.client.close()
+            gevent.get_hub().destroy()  # the thread's own event loop, which would keep four file descriptors open
+
+    def _ask(self, number: int, feed: Feed) -> None:
+        started = time.perf_counter()
+        try:
+            answer = self.client._infer(feed, number)
+        except Exception as error:  # raised again in the thread that waits for all
+            self.failures[number] = error
+            self.stopped = True
+        else:
+            self.done[number] = answer, (time.perf_counter() - started) * 1e3
 
 
 def _tensors(feed: Feed) -> list[InferInput]:

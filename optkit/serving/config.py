@@ -11,8 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from google.protobuf import text_format
-
 from optkit.errors import InputError, MachineError
 
 OUTPUT = "logits"
@@ -70,6 +68,8 @@ def check_name(name: str) -> None:
 
 def write(config: ModelConfig) -> str:
     """The text of `config.pbtxt`."""
+    from google.protobuf import text_format  # here, so that the server's backends start without it
+
     message = _schema().ModelConfig(name=config.name, backend="python", max_batch_size=config.max_batch_size)
     for name in config.inputs:
         # Ragged: requests of different lengths may share a batch; the backend pads them.
@@ -118,6 +118,8 @@ def parse(text: str, source: str = "config.pbtxt") -> Any:
     Raises:
         InputError: the text is not in Triton's format; the message names line and column.
     """
+    from google.protobuf import text_format
+
     try:
         return text_format.Parse(text, _schema().ModelConfig())
     except text_format.ParseError as error:

@@ -96,9 +96,7 @@ class Server:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def load(self, model: str) -> None:
@@ -119,6 +117,10 @@ class Server:
     def alive(self) -> bool:
         """Whether the server process runs."""
         return self._warden is not None and self._warden.poll() is None
+
+    def version(self) -> str:
+        """Of tritonserver, by its own account."""
+        return json.loads(self._ask("GET", "/v2", self.deadline_s)[1])["version"]
 
     def close(self) -> None:
         """End the server and its backend processes; does nothing the second time."""
@@ -156,14 +158,10 @@ class Server:
                 return
             quoted = log.quote(self.log)
             if "already in use" not in quoted or attempt == ATTEMPTS:
-                raise MachineError(
-                    f"Triton server on {self.url} ended while it was starting. {self.log} says:\n{quoted}"
-                )
+                raise MachineError(f"Triton server on {self.url} ended while it was starting. {self.log} says:\n{quoted}")
 
     def _spawn(self, installation: install.Installation) -> None:
-        self.logs.mkdir(parents=True, exist_ok=True)
-        descriptor, path = tempfile.mkstemp(prefix="tritonserver-", suffix=".log", dir=self.logs)
-        self.log = Path(path)
+        descriptor, self.log = _open_log(self.logs)
         self._identity = f"optkit-{uuid.uuid4().hex[:12]}"
         variables = [f"{name}={value}" for name, value in installation.environment.items()]
         arguments = command.arguments(
@@ -221,6 +219,18 @@ class Server:
             return response.status, response.read()
         finally:
             connection.close()
+
+
+def _open_log(folder: Path) -> tuple[int, Path]:
+    """A new log file that no other server writes to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, path = tempfile.mkstemp(prefix="tritonserver-", suffix=".log", dir=folder)
+    except OSError as error:
+        raise MachineError(
+            f"Triton server: cannot write a log into {folder}: {error.strerror}. Choose a folder that can be written"
+        ) from error
+    return descriptor, Path(path)
 
 
 def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = None) -> None:

@@ -71,7 +71,7 @@ def _candidates(counts: np.ndarray) -> np.ndarray:
 def _mse(counts: np.ndarray, edges: np.ndarray) -> float:
     """The amax whose quantization error, summed over the histogram, is smallest."""
     centres = (edges[1:] + edges[:-1]) / 2
-    best = min(_candidates(counts), key=lambda last: _squared_error(counts, centres, edges[last]))
+    best = min(_candidates(counts), key=lambda last: _squared_error(counts, centres, float(edges[last])))
     return float(edges[best])
 
 

@@ -4,7 +4,7 @@ Symmetric INT8, weights per output channel, activations per tensor, only on the 
 embeddings, LayerNorm, pooler and head stay float (Wu et al. 2020, arXiv 2004.09602).
 """
 
-import sys
+import io
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
@@ -61,7 +61,7 @@ def insert(model: PreTrainedModel, stage: Quantize) -> None:
     linears = encoder_linears(model)
     if not linears:
         raise InputError(f"{type(model).__name__} has no Linear in its encoder's layers: there is nothing to quantize")
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(io.StringIO()):  # it announces each model on standard output
         mtq.quantize(model, {"quant_cfg": _placement(linears), "algorithm": None})
     for name, quantiser in quantisers(model).items():
         if stage.calibrator != "max" and name.endswith("input_quantizer"):

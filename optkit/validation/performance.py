@@ -18,7 +18,7 @@ _FEEDS = 8  # different requests per batch size
 _LEAST_ROUNDS, _MOST_ROUNDS = 24, 200
 
 
-def feeds(features: Dataset, collator: Collator, batch_size: int, seed: int = 0) -> list[Feed]:
+def requests(features: Dataset, collator: Collator, batch_size: int, seed: int = 0) -> list[Feed]:
     """Requests of real examples drawn at random, each padded to its own longest, as a client would send them."""
     drawn = np.random.default_rng(seed).choice(len(features), (_FEEDS, batch_size), replace=len(features) < batch_size)
     inputs = features.select_columns(list(collator.names))
@@ -26,20 +26,20 @@ def feeds(features: Dataset, collator: Collator, batch_size: int, seed: int = 0)
 
 
 def measure(
-    clients: Mapping[str, Client], requests: Mapping[int, Sequence[Feed]], seconds: float = 4.0
+    clients: Mapping[str, Client], feeds: Mapping[int, Sequence[Feed]], seconds: float = 4.0
 ) -> dict[str, dict[int, dict[str, float]]]:
     """One client in a closed loop, the models taking turns request by request.
 
     Args:
         clients: one per served model, by name.
-        requests: feeds by batch size.
+        feeds: requests by batch size.
         seconds: about how long each model is measured at each batch size.
 
     Returns:
         {model: {batch size: {p50, p95, p99 (ms), throughput (inferences/s), requests}}}
     """
     results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in clients}
-    for batch_size, batch_feeds in requests.items():
+    for batch_size, batch_feeds in feeds.items():
         times = _times_ms(clients, batch_feeds, seconds, f"latency at batch {batch_size}")
         for name, values in times.items():
             results[name][batch_size] = _summary(values, batch_size)

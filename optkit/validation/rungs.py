@@ -1,6 +1,7 @@
 """The rungs a model climbs on its way to the server, each scored on the same examples: PyTorch, graph, engine, server."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ def climb(
     loaded: Loaded, graph: Path, engine: Path, features: Dataset, collator: Collator
 ) -> dict[str, list[np.ndarray]]:
     """Logits of every feature at each rung before the server: `pytorch`, `graph`, `engine`."""
-    handles = {"graph": (reference, reference.load(graph)), "engine": (engines, engines.load(engine))}
-    infers: dict[str, Callable[[Feed], np.ndarray]] = {"pytorch": inference(loaded.model)}
-    for rung, (module, handle) in handles.items():
-        infers[rung] = lambda feed, module=module, handle=handle: module.infer(handle, feed)
+    infers: dict[str, Callable[[Feed], np.ndarray]] = {
+        "pytorch": inference(loaded.model),
+        "graph": partial(reference.infer, reference.load(graph)),
+        "engine": partial(engines.infer, engines.load(engine)),
+    }
     return {rung: run(infer, features, BATCH_SIZE, collator) for rung, infer in infers.items()}
 
 

@@ -63,8 +63,8 @@ def through_server(
         server = stack.enter_context(Server(Path(scratch), logs, models=engines))
         clients = {name: stack.enter_context(Client(server.url, name)) for name in engines}
         logits = {name: run(clients[name].infer, features, BATCH_SIZE, collator) for name in scored}
-        requests = {size: performance.feeds(features, collator, size) for size in performance.BATCH_SIZES}
-        return Served(logits, performance.measure(clients, requests), "tritonserver " + server.version)
+        feeds = {size: performance.requests(features, collator, size) for size in performance.BATCH_SIZES}
+        return Served(logits, performance.measure(clients, feeds), f"tritonserver {server.version()}")
 
 
 def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, task: Task, **settings: Any) -> ModelConfig:

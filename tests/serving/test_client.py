@@ -5,6 +5,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
+import psutil
 import pytest
 
 from optkit.errors import InputError, MachineError
@@ -63,6 +65,7 @@ def impostor():
 
 
 def answering(**changes):
+    """An answer to any request, with what the test changes."""
     return staticmethod(lambda number: {"model_name": "m", "id": number, "outputs": [GOOD]} | changes)
 
 
@@ -137,6 +140,24 @@ def test_answers_come_in_the_order_of_the_feeds(impostor):
 
     answers = impostor(answer=staticmethod(slow_start)).infer_many([toy.feed(2, 4)] * 9, concurrency=4)
     assert [answer[0, 0] for answer in answers] == list(range(9))
+
+
+def test_times_are_each_requests_own(impostor):
+    def slow_start(number):
+        time.sleep(0.2 if number == "0" else 0)
+        return {"model_name": "m", "id": number, "outputs": [GOOD]}
+
+    times_ms = impostor(answer=staticmethod(slow_start)).time_many([toy.feed(2, 4)] * 9, concurrency=2)
+    assert times_ms.shape == (9,) and times_ms[0] > 200 and np.median(times_ms) < 100
+
+
+def test_threads_leave_no_file_descriptors_behind(impostor):
+    client = impostor(answer=answering())
+    client.infer_many([toy.feed(2, 4)] * 8, concurrency=4)
+    before = psutil.Process().num_fds()
+    for _ in range(5):
+        client.infer_many([toy.feed(2, 4)] * 8, concurrency=4)
+    assert psutil.Process().num_fds() < before + 10
 
 
 def test_the_first_failure_stops_the_rest(impostor):

@@ -173,6 +173,12 @@ def test_an_unknown_model_and_a_missing_repository_are_named(toy_repository, tmp
         Server(tmp_path / "nowhere", tmp_path).__enter__()
 
 
+def test_a_log_that_cannot_be_written_is_named(toy_repository, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match=r"cannot write a log into .*file/logs: Not a directory"):
+        Server(toy_repository, tmp_path / "file/logs").__enter__()
+
+
 def test_serve_prints_a_command_that_works(toy_repository, tmp_path):
     root = tmp_path / "repository"
     toy.place(root, toy.folder(tmp_path / "engine"), "my.model-1")

@@ -1,0 +1,216 @@
+"""From a graph to the engines to serve: build every candidate, measure side by side, keep the fastest that is right.
+
+"Right" is decided against the graph run as it is written (`optkit.graph.reference`), on real inputs. Candidates take
+turns in every round of the measurement, so that whatever else the machine does hits all of them alike.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+import statistics
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optkit import engines
+from optkit.engines.candidate import Candidate, Feed, judge
+from optkit.engines.record import cpu_features, empty_folder
+from optkit.errors import GateError, InputError
+
+FILE = "conversion.json"
+SHAPES = ((1, 32), (1, 128), (8, 128), (32, 128))
+"""[batch, sequence] at which candidates are timed."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What `convert` left in a folder: `<precision>/` for each precision, and this as `conversion.json`."""
+
+    folder: Path
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def chosen(self) -> dict[str, Path]:
+        """The engine's folder by precision."""
+        return {c.precision: self.folder / c.precision for c in self.candidates if c.chosen}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {"candidates": [dataclasses.asdict(candidate) for candidate in self.candidates]}
+
+
+def convert(
+    graph: Path,
+    folder: Path,
+    kinds: Sequence[str] = (),
+    *,
+    quantised: bool,
+    feeds: Sequence[Feed],
+    max_length: int = 128,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    rounds: int = 15,
+    tolerance: float = 0.1,
+    threads: int | None = None,
+) -> Conversion:
+    """Build and compare every engine of a graph, and keep one per precision.
+
+    Args:
+        graph: `model.onnx`.
+        folder: existing and empty; receives `<precision>/` for each precision and `conversion.json`. Left empty where
+            this raises.
+        kinds: engine kinds to try; empty for all that are installed.
+        quantised: whether the graph is; decides between "int8" and "fp32" with "bf16".
+        feeds: real inputs, `{name: int64 [batch, sequence]}`, on which logits are compared.
+        max_length: longest input in tokens; longer shapes are clipped to it.
+        shapes: [batch, sequence] to time.
+        rounds: timed runs of each candidate at each shape.
+        tolerance: largest mean difference of the logits from the reference, over their mean absolute deviation.
+        threads: None for every core this process may use.
+
+    Raises:
+        InputError: no graph, no feeds, an unknown kind, a folder that is not empty.
+        MachineError: a kind that was asked for is not installed, or none is.
+        GateError: for some precision no candidate agrees with the reference.
+    """
+    folder = empty_folder(folder)
+    if not Path(graph).is_file() or not feeds:
+        raise InputError(
+            f"{graph} is {'a' if Path(graph).is_file() else 'no'} file and there are {len(feeds)} feeds; expected an "
+            "exported graph and at least one batch of real inputs to compare engines on."
+        )
+    candidates = plan(kinds, quantised)
+    clipped = tuple(dict.fromkeys((batch, min(sequence, max_length)) for batch, sequence in shapes))
+    try:
+        loaded = _build_all(candidates, graph, folder, threads)
+        _compare_all(loaded, candidates, graph, feeds, tolerance)
+        _time_all(loaded, candidates, clipped, rounds)
+        loaded.clear()
+        _choose(candidates)
+        conversion = Conversion(folder, tuple(candidates))
+        _keep_chosen(conversion)
+    except BaseException:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+    return conversion
+
+
+def plan(kinds: Sequence[str], quantised: bool) -> list[Candidate]:
+    """Every candidate that the kinds and this machine allow, in a fixed order.
+
+    Raises:
+        InputError: an unknown kind, or kinds that can build nothing here.
+        MachineError: a kind that was asked for is not installed, or none is.
+    """
+    found = []
+    for kind in kinds or engines.installed():
+        module = engines.module(kind)
+        for precision in module.precisions(quantised):
+            found += [Candidate(kind, precision, variant) for variant in module.variants(precision)]
+    if not found:
+        raise InputError(
+            f"Engines {list(kinds)} build nothing from a {'quantised' if quantised else 'float'} graph on this CPU "
+            f"({', '.join(cpu_features()) or 'no known features'}). Choose among {', '.join(engines.KINDS)}."
+        )
+    return found
+
+
+def _build_all(candidates: Sequence[Candidate], graph: Path, folder: Path, threads: int | None) -> dict[str, engines.Engine]:
+    """Build and load each candidate; one that fails is refused with its whole error."""
+    loaded = {}
+    for candidate in candidates:
+        target = folder / candidate.name
+        target.mkdir()
+        try:
+            engines.module(candidate.kind).build(graph, candidate.precision, target, candidate.variant)
+            engine = engines.load(target, threads)
+            candidate.evidence = engines.evidence(engine)
+        except Exception:  # whatever a runtime raises is the finding, kept in full
+            candidate.refusal = f"failed to build or load:\n{traceback.format_exc()}"
+            log.warning("%s %s", candidate.name, candidate.refusal)
+        else:
+            loaded[candidate.name] = engine
+    return loaded
+
+
+def _compare_all(
+    loaded: dict[str, engines.Engine],
+    candidates: Sequence[Candidate],
+    graph: Path,
+    feeds: Sequence[Feed],
+    tolerance: float,
+) -> None:
+    """Judge each candidate by the logits of the graph as written; the refused leave `loaded`."""
+    from optkit.graph import reference
+
+    handle = reference.load(graph)
+    expected = [reference.infer(handle, feed) for feed in feeds]
+    masks = [np.asarray(feed["attention_mask"]) for feed in feeds]
+    for candidate in [one for one in candidates if one.name in loaded]:
+        try:
+            found = [engines.infer(loaded[candidate.name], feed) for feed in feeds]
+        except Exception:  # as above
+            candidate.refusal = f"failed to run:\n{traceback.format_exc()}"
+        else:
+            judge(candidate, found, expected, masks, tolerance)
+        if candidate.refusal:
+            log.warning("%s: %s", candidate.name, candidate.refusal)
+            del loaded[candidate.name]
+
+
+def _time_all(
+    loaded: dict[str, engines.Engine],
+    candidates: Sequence[Candidate],
+    shapes: Sequence[tuple[int, int]],
+    rounds: int,
+) -> None:
+    """Median latencies, the candidates taking turns in every round."""
+    for batch, sequence in shapes:
+        feed = timing_feed(batch, sequence)
+        times: dict[str, list[float]] = {name: [] for name in loaded}
+        for turn in range(rounds + 1):
+            for name, engine in loaded.items():
+                start = time.perf_counter()
+                engines.infer(engine, feed)
+                if turn:  # the first warms up
+                    times[name].append((time.perf_counter() - start) * 1e3)
+        for candidate in [one for one in candidates if one.name in loaded]:
+            candidate.ms[f"{batch}x{sequence}"] = statistics.median(times[candidate.name])
+
+
+def timing_feed(batch: int, sequence: int) -> dict[str, np.ndarray]:
+    """A batch without padding, int64 [batch, sequence]: the most work a shape can mean. Its ids fit any vocabulary."""
+    ids = np.arange(batch * sequence, dtype=np.int64).reshape(batch, sequence) % 7 + 1
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+def _choose(candidates: Sequence[Candidate]) -> None:
+    """Mark the fastest candidate of each precision that agrees, or raise where there is none."""
+    for precision in dict.fromkeys(candidate.precision for candidate in candidates):
+        rivals = [candidate for candidate in candidates if candidate.precision == precision]
+        agreed = [candidate for candidate in rivals if candidate.agreed]
+        if not agreed:
+            reasons = "\n".join(f"  {candidate.name}: {candidate.refusal}" for candidate in rivals)
+            raise GateError(
+                f"No {precision} engine agrees with the graph run as written:\n{reasons}\n"
+                "Audit the graph's scales and zero points; raise the tolerance only if these numbers are good enough."
+            )
+        min(agreed, key=Candidate.speed_ms).chosen = True
+
+
+def _keep_chosen(conversion: Conversion) -> None:
+    """Leave in the folder the chosen engines, each under its precision, and the record."""
+    for candidate in conversion.candidates:
+        source = conversion.folder / candidate.name
+        if candidate.chosen:
+            source.rename(conversion.folder / candidate.precision)
+        else:
+            shutil.rmtree(source)
+    (conversion.folder / FILE).write_text(json.dumps(conversion.to_dict(), indent=2) + "\n")

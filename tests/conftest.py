@@ -1,0 +1,84 @@
+"""A task, a tokenizer and a model small enough to train in a second, for the tests that need the real thing."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from transformers import BertConfig, BertTokenizerFast
+
+from optkit import models, tasks
+from optkit.models import Loaded
+from optkit.recipe import Training
+from optkit.tasks.base import Task
+from optkit.tasks.batches import Collator
+from optkit.techniques.context import Context
+
+OPINIONS = {"bad": ("awful", "dull", "poor"), "good": ("bright", "lovely", "sharp")}
+OTHERS = ("a", "cast", "film", "plot", "story", "the", "this", "with")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `train.tsv` (256 rows) and `dev.tsv` (64): two classes, told apart by one word of each text."""
+    folder, random = tmp_path_factory.mktemp("tiny"), Random(0)
+    for split, size in {"train": 256, "dev": 64}.items():
+        rows = ["sentence\tlabel"]
+        for number in range(size):
+            label = sorted(OPINIONS)[number % 2]
+            words = [*random.choices(OTHERS, k=random.randint(2, 12)), random.choice(OPINIONS[label])]
+            random.shuffle(words)
+            rows.append(f"{' '.join(words)}\t{label}")
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tiny_data: Path) -> Task:
+    """Classification of `tiny_data` into `bad` and `good`."""
+    return tasks.load("classification", tiny_data)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> BertTokenizerFast:
+    """One token per word of `tiny_data`; reads 16 tokens."""
+    words = [*SPECIAL, *OTHERS, *OPINIONS["bad"], *OPINIONS["good"]]
+    return BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}, model_max_length=16)
+
+
+@pytest.fixture
+def tiny_model(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> Loaded:
+    """A BERT of two layers of width 32, without dropout, whose random weights are the same in every test."""
+    config = BertConfig(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=16,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.1,
+        id2label=dict(enumerate(tiny_task.labels)),
+        label2id={label: index for index, label in enumerate(tiny_task.labels)},
+    )
+    torch.manual_seed(0)
+    return models.new(config, tiny_tokenizer, tiny_task)
+
+
+@pytest.fixture
+def tiny_context(tiny_task: Task, tiny_tokenizer: BertTokenizerFast, tmp_path: Path) -> Context:
+    """The surroundings of a stage on the tiny task; whoever asks for a teacher fails."""
+
+    def nobody(name: str) -> list:
+        raise AssertionError(f"the logits of {name} were asked for")
+
+    return Context(
+        features=tiny_task.encode("train", tiny_tokenizer),
+        collator=Collator(tiny_tokenizer, tiny_task.max_length),
+        training=Training(precision="fp32").for_task({"learning_rate": 3e-3, "batch_size": 16}),
+        seed=0,
+        logs=tmp_path / "logs",
+        teacher_logits=nobody,
+    )

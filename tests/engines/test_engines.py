@@ -1,0 +1,154 @@
+"""Every engine of this machine answers as the graph does, and says truly what it runs."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from graph.models import feed
+
+from optkit import engines
+from optkit.engines.record import cpu_features
+from optkit.errors import InputError, MachineError
+from optkit.graph import reference
+
+SHAPES = [(1, 2), (3, 7), (8, 32), (1, 32)]
+ALL = [
+    (kind, precision, variant)
+    for kind in engines.KINDS
+    for quantised in (False, True)
+    for precision in engines.module(kind).precisions(quantised)
+    for variant in engines.module(kind).variants(precision)
+]
+NOISE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.05}
+"""Allowed share of noise in the logits: bf16 has 8 significant bits, and INT8 may round an activation the other way."""
+
+
+@pytest.mark.parametrize(("kind", "precision", "variant"), ALL)
+@pytest.mark.parametrize("head", ["classification", "question_answering"])
+def test_an_engine_answers_as_its_graph(built, exported, kind, precision, variant, head):
+    engine = engines.load(built(kind, precision, variant, head), threads=1)
+    handle = reference.load(exported(head, precision == "int8")[1])
+    found, expected = [], []
+    for seed, shape in enumerate(SHAPES):
+        asked = feed(*shape, seed)
+        found.append(engines.infer(engine, asked))
+        expected.append(reference.infer(handle, asked))
+        assert found[-1].shape == expected[-1].shape
+        assert found[-1].dtype == np.float32
+    ours, theirs = (np.concatenate([array.ravel() for array in side]) for side in (found, expected))
+    assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < NOISE[precision]
+
+
+@pytest.mark.parametrize("kind", engines.KINDS)
+def test_a_result_is_not_overwritten_by_the_next(built, kind):
+    engine = engines.load(built(kind, "fp32"), threads=1)
+    first = engines.infer(engine, feed(2, 8, 0))
+    kept = first.copy()
+    engines.infer(engine, feed(2, 8, 1))
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("kind", engines.KINDS)
+def test_int8_truly_runs(built, kind):
+    if not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(cpu_features()):
+        pytest.skip(f"the CPU has no INT8 instructions (VNNI or AMX), only {', '.join(cpu_features())}")
+    evidence = engines.evidence(engines.load(built(kind, "int8"), threads=1))
+    assert evidence["int8_gemm_share"] > 0.9
+    int8 = sum(n for name, n in evidence["precision_by_type"].items() if name.endswith((" i8", " u8")) and "Mat" in name)
+    connected = evidence["precision_by_type"].get("FullyConnected i8", 0)
+    assert int8 + connected == 12  # 2 layers of 6, and neither attention nor the head
+
+
+@pytest.mark.parametrize("kind", engines.KINDS)
+def test_a_float_engine_claims_no_int8(built, kind):
+    assert engines.evidence(engines.load(built(kind, "fp32"), threads=1))["int8_gemm_share"] == 0.0
+
+
+def test_bf16_truly_runs(built):
+    if "bf16" not in engines.module("openvino").precisions(False):
+        pytest.skip(f"the CPU does not multiply bf16: {', '.join(cpu_features())}")
+    counts = engines.evidence(engines.load(built("openvino", "bf16"), threads=1))["precision_by_type"]
+    assert counts["FullyConnected bf16"] == 14
+    assert "FullyConnected f32" not in counts
+
+
+def test_onnxruntime_offers_no_16_bit(tmp_path, exported):
+    module = engines.module("onnxruntime")
+    assert module.precisions(False) == ("fp32",)
+    with pytest.raises(InputError, match=r"cannot build precision 'bf16'.*take the openvino engine"):
+        module.build(exported()[1], "bf16", tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "precision", "variant"), ALL)
+def test_the_record_says_what_the_engine_is(built, kind, precision, variant):
+    record = json.loads((built(kind, precision, variant) / "engine.json").read_text())
+    assert (record["kind"], record["precision"], record["variant"]) == (kind, precision, variant)
+    assert record["inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert record["runtime_version"] and record["default_threads"] >= 1
+
+
+def test_an_int8_engine_is_small(built):
+    sizes = {precision: (built("openvino", precision) / "model.bin").stat().st_size for precision in ("fp32", "int8")}
+    # of the 98 thousand weights the encoder has 66 thousand
+    assert sizes["int8"] < 0.5 * sizes["fp32"]
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(InputError, match="'tensorflow' is unknown; expected one of openvino, onnxruntime"):
+        engines.module("tensorflow")
+
+
+def test_a_missing_runtime_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optkit.engines.openvino", None)
+    monkeypatch.delitem(sys.modules, "optkit.engines.openvino")
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    with pytest.raises(MachineError, match=r"needs the Python package openvino.*pip install openvino"):
+        engines.module("openvino")
+
+
+class Missing:
+    """An import system on which OpenVINO is not installed."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "openvino":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_an_engine_of_a_better_cpu_is_refused(built, tmp_path):
+    record = json.loads((built("onnxruntime", "fp32") / "engine.json").read_text())
+    record["cpu_features"].append("amx_of_the_future")
+    (tmp_path / "engine.json").write_text(json.dumps(record))
+    with pytest.raises(MachineError, match="was built on a CPU with amx_of_the_future, which this one lacks"):
+        engines.load(tmp_path)
+
+
+def test_a_folder_without_an_engine_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"engine.json is missing. Build one: optkit build"):
+        engines.load(tmp_path)
+    (tmp_path / "engine.json").write_text('{"kind": "openvino"}')
+    with pytest.raises(InputError, match="lacks cpu_features, inputs, precision, variant"):
+        engines.load(tmp_path)
+
+
+def test_build_wants_an_empty_folder(tmp_path, exported):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds note.txt"):
+        engines.module("onnxruntime").build(exported()[1], "fp32", tmp_path)
+    with pytest.raises(InputError, match="is not a folder"):
+        engines.module("openvino").build(exported()[1], "fp32", tmp_path / "absent")
+
+
+def test_engines_load_without_torch(built):
+    """The server's processes load engines with little more than NumPy and the runtime."""
+    code = (
+        "import sys; from pathlib import Path; from optkit import engines; import numpy as np\n"
+        "feed = {n: np.ones((1, 4), np.int64) for n in ('input_ids', 'attention_mask', 'token_type_ids')}\n"
+        "for folder in sys.argv[1:]: engines.infer(engines.load(Path(folder)), feed)\n"
+        "print(sorted({'torch', 'transformers', 'modelopt', 'onnx'} & set(sys.modules)))"
+    )
+    folders = [str(built(kind, "int8")) for kind in engines.KINDS]
+    done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
