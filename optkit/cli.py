@@ -3,9 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from optkit.job import Job
+    from optkit.recipe import Recipe
 
 app = typer.Typer(
     help="Quantize, sparsify and distil BERT-type models, and serve what is measured to be good.",
@@ -35,6 +39,7 @@ def run(
     seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]")] = None,
     engine: Engines = None,
     limit_train: LimitTrain = None,
+    seconds: Annotated[float, typer.Option(help="time to measure each served model at each batch size", min=0)] = 4.0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
     """Train, export, convert, serve and score recipes; print the comparison.
@@ -43,24 +48,41 @@ def run(
 
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
-    from optkit import engines, library, pipeline
-    from optkit.job import Job
+    from optkit import pipeline
+    from optkit.recipe import BASELINE
     from optkit.report import rows, table
+
+    verdicts, names = set(), {BASELINE}
+    for one in dict.fromkeys(seed or [0]):
+        job, asked = _job(recipes, task, data, model, one, engine, limit_train, checkpoints, seconds)
+        for recipe in asked:
+            verdicts |= {row.verdict for row in pipeline.run(recipe, job)}
+            names.add(recipe.name)
+    sys.stdout.write(table.render([row for row in rows.read(checkpoints, task) if row.recipe in names], "table"))
+    if "fail" in verdicts:
+        raise typer.Exit(1)
+
+
+def _job(
+    recipes: list[str],
+    task: str,
+    data: Path | None,
+    model: str | None,
+    seed: int,
+    kinds: list[str] | None,
+    limit_train: int | None,
+    checkpoints: Path,
+    seconds: float = 4.0,
+) -> "tuple[Job, list[Recipe]]":
+    """What to run on, and what to run, with everything that can be wrong in it found before compute is spent."""
+    from optkit import engines, library
+    from optkit.job import Job
     from optkit.tasks import load
 
     asked, known = library.find(recipes)
-    for kind in engine or ():
+    for kind in kinds or ():
         engines.module(kind)
-    loaded = load(task, data, limit_train)
-    results = []
-    for one in dict.fromkeys(seed or [0]):
-        job = Job(loaded, model, one, checkpoints, known, tuple(engine or ()))
-        for recipe in asked:
-            results += pipeline.run(recipe, job)
-    names = {recipe.name for recipe in asked} | {"baseline_fp32"}
-    sys.stdout.write(table.render([row for row in rows.read(checkpoints, task) if row.recipe in names], "table"))
-    if any(row.verdict == "fail" for row in results):
-        raise typer.Exit(1)
+    return Job(load(task, data, limit_train), model, seed, checkpoints, known, tuple(kinds or ()), seconds), asked
 
 
 @app.command()
@@ -85,6 +107,53 @@ def compare(
         sys.stdout.write(text)
     else:
         write_text(out, text)
+
+
+@app.command()
+def build(
+    recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
+    task: TaskName,
+    engine: Engines = None,
+    out: Annotated[Path | None, typer.Option(help="copy the engines to this folder", metavar="DIR")] = None,
+    data: Data = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(help="training seed")] = 0,
+    limit_train: LimitTrain = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Train, export and convert one recipe, without serving it; print the folder of its engines.
+
+    Example: optkit build qat_gelu10 --task sample --engine openvino --out engines
+    """
+    import shutil
+
+    from optkit import pipeline
+    from optkit.store import writing
+
+    job, (asked, *_) = _job([recipe], task, data, model, seed, engine, limit_train, checkpoints)
+    folder = pipeline.converted(asked, job)
+    if out is not None:
+        with writing(out) as unfinished:
+            shutil.copytree(folder, unfinished, dirs_exist_ok=True)
+    print(out or folder)
+
+
+@app.command()
+def publish(
+    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
+    task: TaskName,
+    repository: Repository = Path("model_repository"),
+    seed: Annotated[int, typer.Option(help="training seed of the engine")] = 0,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Put an engine that passed its gate into the model repository as the next version; print its folder.
+
+    Example: optkit publish qat_gelu10 --task sample
+    """
+    from optkit.publish import publish as publish_engine
+
+    print(publish_engine(recipe, task, checkpoints, repository, seed, precision))
 
 
 @app.command()

@@ -16,6 +16,8 @@ from optkit.recipe import BASELINE, Recipe, Training
 from optkit.tasks.base import Split, Task
 from optkit.tasks.batches import Collator
 
+SECONDS = 4.0
+
 
 @dataclass(frozen=True)
 class Job:
@@ -31,6 +33,8 @@ class Job:
     """Every recipe known by name: teachers and shared prefixes."""
     engines: tuple[str, ...] = ()
     """Kinds of engine to build; empty for all that this machine has."""
+    seconds: float = SECONDS
+    """How long each served model is measured at each batch size."""
 
     @property
     def baseline(self) -> Recipe:

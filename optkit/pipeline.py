@@ -169,11 +169,12 @@ def validated(recipe: Recipe, job: Job) -> list[Row]:
     def make(unfinished: Path) -> None:
         log.info("%s: scoring through Triton", recipe.name)
         loaded = checkpoints.load(folder, job.task)
-        validate(job.task, loaded, own, baseline, unfinished, folder / "logs")
+        validate(job.task, loaded, own, baseline, unfinished, folder / "logs", job.seconds)
 
     depends_on = {
         "engines": key_at(own),
         "baseline": key_at(baseline),
+        "seconds": job.seconds,
         "code": store.code_version("serving", "validation", "tasks"),
     }
     store.step(folder / "served", depends_on, make)

@@ -1,19 +1,23 @@
 """What a person sees while optkit works: progress bars and messages on standard error, never on standard output."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = Console(stderr=True)
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def bar(title: str, total: int, disable: bool = False) -> Iterator[Callable[[int], None]]:
-    """A progress bar; the block gets the function that advances it. Without a terminal it is silent."""
+    """A progress bar; the block gets the function that advances it. Without a terminal it is a line every tenth."""
+    if disable or not console.is_terminal:
+        yield _Lines(title, total, disable)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -21,15 +25,28 @@ def bar(title: str, total: int, disable: bool = False) -> Iterator[Callable[[int
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=disable or not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda count: progress.advance(task, count)
 
 
+class _Lines:
+    """Progress for a log file."""
+
+    def __init__(self, title: str, total: int, silent: bool) -> None:
+        self.title, self.total, self.silent = title, total, silent
+        self.done, self.start = 0, time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        before, self.done = self.done, self.done + count
+        if not self.silent and before * 10 // self.total < self.done * 10 // self.total:
+            log.info("%s: %d of %d, %.0f s", self.title, self.done, self.total, time.monotonic() - self.start)
+
+
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Show optkit's own messages."""
-    handler = RichHandler(console=console, show_path=False, show_level=False, omit_repeated_times=False, markup=False)
-    handler.setFormatter(logging.Formatter("%(message)s", datefmt="%H:%M:%S"))
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("optkit")
     logger.handlers = [handler]
     logger.setLevel(level)

@@ -1,7 +1,10 @@
 """A task, a tokenizer and a model small enough to train in a second, for the tests that need the real thing."""
 
+import os
 from pathlib import Path
 from random import Random
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: the workers share the cores
 
 import pytest
 import torch

@@ -1,5 +1,6 @@
 """Validation of one recipe's engines: every rung scored, the server asked, the speed measured beside the baseline's."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ BESIDE = "baseline."
 """Prefix of the baseline's engines among the served models of another recipe."""
 
 
-def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path, logs: Path) -> None:
+def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path, logs: Path, seconds: float) -> None:
     """Score the engines in `own/<precision>/` and write what was found into `folder`.
 
     Args:
@@ -26,11 +27,12 @@ def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path
         baseline: folder of the FP32 baseline's engines, to measure beside; may be the same.
         folder: gets `scores.npz` ({precision: example scores}) and `validation.json`.
         logs: folder for the server's log.
+        seconds: how long each served model is measured at each batch size.
     """
     features, collator = task.encode("dev", loaded.tokenizer), Collator(loaded.tokenizer, task.max_length)
     candidates = engine_folders(own)
     beside = {} if own == baseline else {f"{BESIDE}{name}": at for name, at in engine_folders(baseline).items()}
-    served = through_server(candidates | beside, list(candidates), features, loaded.tokenizer, task, logs)
+    served = through_server(candidates | beside, list(candidates), features, loaded.tokenizer, task, logs, seconds)
     evidence, example_scores = {}, {}
     for precision, engine in candidates.items():
         rungs = climb(loaded, own.parent / "graph" / "model.onnx", engine, features, collator)
@@ -42,7 +44,13 @@ def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path
             "rungs": {rung: scores(task, features, logits)[task.metric] for rung, logits in rungs.items()},
         }
     np.savez(folder / SCORES, **example_scores)
-    content = {"served_by": served.version, "precisions": evidence, "performance": served.performance}
+    configs = {precision: asdict(served.configs[precision]) for precision in candidates}
+    content = {
+        "served_by": served.version,
+        "precisions": evidence,
+        "performance": served.performance,
+        "configs": configs,
+    }
     write_json(folder / EVIDENCE, content)
 
 

@@ -20,13 +20,14 @@ _LEAST_ROUNDS, _MOST_ROUNDS = 24, 200
 
 def requests(features: Dataset, collator: Collator, batch_size: int, seed: int = 0) -> list[Feed]:
     """Requests of real examples drawn at random, each padded to its own longest, as a client would send them."""
-    drawn = np.random.default_rng(seed).choice(len(features), (_FEEDS, batch_size), replace=len(features) < batch_size)
+    few = len(features) < _FEEDS * batch_size
+    drawn = np.random.default_rng(seed).choice(len(features), (_FEEDS, batch_size), replace=few)
     inputs = features.select_columns(list(collator.names))
     return [collator.feed(inputs[indices.tolist()]) for indices in drawn]
 
 
 def measure(
-    clients: Mapping[str, Client], feeds: Mapping[int, Sequence[Feed]], seconds: float = 4.0
+    clients: Mapping[str, Client], feeds: Mapping[int, Sequence[Feed]], seconds: float
 ) -> dict[str, dict[int, dict[str, float]]]:
     """One client in a closed loop, the models taking turns request by request.
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -31,6 +30,8 @@ class Served:
     """{model: one array per feature}; of the models that were asked to be scored."""
     performance: dict[str, dict[int, dict[str, float]]]
     """{model: {batch size: {p50, p95, p99 (ms), throughput}}}"""
+    configs: dict[str, ModelConfig]
+    """What the server was told of each model."""
     version: str
     """The server that answered."""
 
@@ -42,6 +43,7 @@ def through_server(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     logs: Path,
+    seconds: float,
 ) -> Served:
     """Serve engines side by side on one scratch server, score some of them, and measure all of them in turn.
 
@@ -52,22 +54,24 @@ def through_server(
         tokenizer: which made the features.
         task: whose logits they are.
         logs: folder for the server's log.
+        seconds: how long each model is measured at each batch size.
 
     Raises:
         MachineError: the server cannot be started, dies, stalls, or answers with something else.
     """
     collator = Collator(tokenizer, task.max_length)
     with tempfile.TemporaryDirectory(dir=logs.parent, prefix=".scratch-repository-") as scratch, ExitStack() as stack:
+        configs = {name: model_config(name, engine, tokenizer, task) for name, engine in engines.items()}
         for name, engine in engines.items():
-            repository.place(Path(scratch), engine, model_config(name, engine, tokenizer, task), link=True)
+            repository.place(Path(scratch), engine, configs[name], link=True)
         server = stack.enter_context(Server(Path(scratch), logs, models=engines))
         clients = {name: stack.enter_context(Client(server.url, name)) for name in engines}
         logits = {name: run(clients[name].infer, features, BATCH_SIZE, collator) for name in scored}
         feeds = {size: performance.requests(features, collator, size) for size in performance.BATCH_SIZES}
-        return Served(logits, performance.measure(clients, feeds), f"tritonserver {server.version()}")
+        return Served(logits, performance.measure(clients, feeds, seconds), configs, f"tritonserver {server.version()}")
 
 
-def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, task: Task, **settings: Any) -> ModelConfig:
+def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, task: Task) -> ModelConfig:
     """What the server has to know of an engine."""
     return ModelConfig(
         name=name,
@@ -77,5 +81,4 @@ def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, ta
         max_sequence=task.max_length,
         pad_id=tokenizer.pad_token_id,
         vocab_size=len(tokenizer),
-        **settings,
     )

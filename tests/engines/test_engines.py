@@ -50,6 +50,14 @@ def test_a_result_is_not_overwritten_by_the_next(built, kind):
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 4, 7, 9])
+def test_the_number_of_threads_changes_no_answer(built, batch):
+    """With two threads a batch of four rows or more is cut into four parts, some of them a row longer."""
+    folder = built("openvino", "fp32", head="question_answering")
+    one, two = (engines.infer(engines.load(folder, threads), feed(batch, 11)) for threads in (1, 2))
+    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", engines.KINDS)
 def test_int8_truly_runs(built, kind):
     if not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(cpu_features()):

@@ -143,7 +143,7 @@ def test_gelu_is_clipped_before_calibration(tiny_model: Loaded, tiny_context: Co
 def test_gelu_clip_wants_a_gelu(tiny_model: Loaded, tiny_context: Context) -> None:
     config = BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": "relu"})
     relu = replace(tiny_model, model=BertForSequenceClassification(config))
-    with pytest.raises(InputError, match=r"gelu_clip=10: .* has hidden_act 'relu' in 2 feed-forward blocks; expected a GELU"):
+    with pytest.raises(InputError, match=r"gelu_clip=10: .* has hidden_act 'relu' in 2 feed-forward blocks; expect"):
         quantize.apply(relu, Quantize(gelu_clip=10), tiny_context)
     quantize.apply(relu, Quantize(calibration_examples=16), tiny_context)
 
@@ -223,7 +223,7 @@ def test_scales_that_do_not_fit_are_all_named(tiny_model: Loaded) -> None:
 
 
 def test_training_moves_the_weights_and_not_the_scales(tiny_model: Loaded, tiny_context: Context) -> None:
-    stage = Quantize(calibrator="percentile", epochs=1, learning_rate=1e-3, teacher=None)
+    stage = Quantize(calibrator="percentile", epochs=2, learning_rate=1e-3, teacher=None)
     before = {name: linear.weight.clone() for name, linear in encoder_linears(tiny_model.model).items()}
     calibrated: dict[str, torch.Tensor] = {}
     handle = tiny_model.model.register_forward_pre_hook(
@@ -241,7 +241,7 @@ def test_training_moves_the_weights_and_not_the_scales(tiny_model: Loaded, tiny_
 
 def test_training_brings_back_what_rounding_took(trained: Loaded, tiny_context: Context) -> None:
     before = logits(trained, tiny_context)
-    stage = Quantize(calibrator="percentile", percentile=80, epochs=4, learning_rate=1e-3, label_weight=0.0)
+    stage = Quantize(calibrator="percentile", percentile=80, epochs=2, learning_rate=1e-3, label_weight=0.0)
     asked: list[str] = []
 
     def teacher(name: str) -> list[np.ndarray]:

@@ -13,12 +13,12 @@ def answers(right: float, count: int = 1000, seed: int = 0) -> np.ndarray:
 
 def test_identical_scores_have_no_width() -> None:
     scores = answers(0.9)
-    assert paired_bootstrap(scores, scores) == (0.0, 0.0)
+    assert paired_bootstrap(scores, scores, resamples=500) == (0.0, 0.0)
 
 
 def test_a_constant_difference_has_no_width() -> None:
     scores = answers(0.9)
-    assert paired_bootstrap(scores + 0.5, scores) == pytest.approx((0.5, 0.5))
+    assert paired_bootstrap(scores + 0.5, scores, resamples=500) == pytest.approx((0.5, 0.5))
 
 
 def test_two_examples_by_hand() -> None:
@@ -36,7 +36,7 @@ def test_the_interval_is_that_of_the_binomial() -> None:
 def test_examples_are_drawn_in_pairs() -> None:
     hard = answers(0.5, seed=1)
     better = np.where(np.arange(1000) < 10, 100.0, hard)  # differs in ten examples or so; unpaired, it would span ±3
-    low, high = paired_bootstrap(better, hard)
+    low, high = paired_bootstrap(better, hard, resamples=2000)
     assert 0 < low < high < 1.2
 
 
@@ -52,14 +52,16 @@ def test_the_interval_contains_the_true_difference(seed: int) -> None:
 
 
 def test_swapping_the_two_mirrors_the_interval() -> None:
-    candidate, baseline = answers(0.88, seed=1), answers(0.9, seed=2)
+    candidate, baseline = answers(0.88, 300, seed=1), answers(0.9, 300, seed=2)
     low, high = paired_bootstrap(candidate, baseline)
     assert paired_bootstrap(baseline, candidate) == pytest.approx((-high, -low), abs=0.05)
 
 
 def test_the_same_draw_every_time() -> None:
-    candidate, baseline = answers(0.88, seed=1), answers(0.9, seed=2)
+    candidate, baseline = answers(0.88, 200, seed=1), answers(0.9, 200, seed=2)
     assert paired_bootstrap(candidate, baseline) == paired_bootstrap(candidate, baseline)
+    # Differences of many sizes, for else the ends of two draws may be the same by chance.
+    candidate = candidate + np.random.default_rng(0).random(200)
     assert paired_bootstrap(candidate, baseline, seed=1) != paired_bootstrap(candidate, baseline, seed=2)
 
 
@@ -67,8 +69,8 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     baseline = np.full((4, 500), 100.0)
     agreed = np.tile(np.repeat([100.0, 0.0], [490, 10]), (4, 1))
     spread = np.stack([np.repeat([100.0, 0.0], [500 - wrong, wrong]) for wrong in (0, 0, 20, 20)])
-    one_low, one_high = paired_bootstrap(agreed, baseline)
-    low, high = paired_bootstrap(spread, baseline)
+    one_low, one_high = paired_bootstrap(agreed, baseline, resamples=2000)
+    low, high = paired_bootstrap(spread, baseline, resamples=2000)
     assert agreed.mean() == spread.mean()
     assert high - low > 1.3 * (one_high - one_low)
 

@@ -1,0 +1,190 @@
+"""How fast engines are, beside each other and beside the bare matrix products they cannot beat.
+
+    python benchmarks/engines.py                       # MiniLM-L6: 6 layers of width 384
+    python benchmarks/engines.py --layers 12 --hidden 768 --heads 12 --intermediate 3072 --batch 8
+
+Everything is measured in one run, taking turns, and reported as medians: on a machine that others use too only the
+ratios mean something, and those of the processor time that one thread takes most of all:
+
+    python benchmarks/engines.py --threads 1 --clock cpu --batch 16
+
+The weights are random and the quantisers calibrated by their maxima; speed depends on neither.
+"""
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import BertConfig, BertForSequenceClassification
+
+from optkit import engines
+from optkit.engines.record import available_threads, cpu_features
+from optkit.graph.export import export
+
+Run = Callable[[], object]
+GELU_CLIP = 10.0
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+BASE = "onnxruntime fp32"
+
+
+def main() -> None:
+    """Build, measure, print."""
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = engine_runs(arguments, Path(folder)) | bare_products(arguments)
+        medians = measure(runs, arguments.rounds, CLOCKS[arguments.clock])
+    show(medians, arguments)
+
+
+def parse() -> argparse.Namespace:
+    """The model's shape, the batch's, and how long to measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in {"layers": 6, "hidden": 384, "heads": 12, "intermediate": 1536, "batch": 32, "sequence": 128}.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--rounds", type=int, default=11, help="timed runs of each; default %(default)s")
+    parser.add_argument("--threads", type=int, default=available_threads(), help="default %(default)s")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="time on the wall, or of the processor")
+    return parser.parse_args()
+
+
+def engine_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
+    """Every engine of a float and of a quantised graph that this machine can build, loaded."""
+    graphs = {
+        quantised: export(model(arguments, quantised), folder / f"quantised-{quantised}", arguments.sequence)
+        for quantised in (False, True)
+    }
+    runs: dict[str, Run] = {}
+    for kind in engines.installed():
+        module = engines.module(kind)
+        for quantised, graph in graphs.items():
+            for precision in module.precisions(quantised):
+                for variant in module.variants(precision):
+                    several = len(module.variants(precision)) > 1
+                    name = f"{kind} {precision}" + (f", rest {variant}" if several else "")
+                    place = folder / name.replace(" ", "-")
+                    place.mkdir()
+                    module.build(graph, precision, place, variant)
+                    engine = engines.load(place, arguments.threads)
+                    runs[name] = lambda engine=engine: engines.infer(engine, feed(arguments))  # type: ignore[misc]
+    return runs
+
+
+def model(arguments: argparse.Namespace, quantised: bool) -> BertForSequenceClassification:
+    """A BERT of the asked shape with random weights, with quantisers and clipped GELU or without."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=arguments.hidden,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.heads,
+        intermediate_size=arguments.intermediate,
+        max_position_embeddings=max(512, arguments.sequence),
+    )
+    made = BertForSequenceClassification(config).eval()
+    if quantised:
+        quantise(made, feed(arguments))
+    return made
+
+
+def quantise(made: BertForSequenceClassification, batch: dict[str, np.ndarray]) -> None:
+    """Put INT8 quantisers on the encoder's Linear modules and calibrate them on one batch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import modelopt.torch.quantization as mtq
+
+    for layer in made.bert.encoder.layer:
+        layer.intermediate.intermediate_act_fn = ClippedGelu()
+    entries = [
+        {"quantizer_name": "*", "enable": False},
+        {"quantizer_name": "*encoder.layer.*weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}},
+        {"quantizer_name": "*encoder.layer.*input_quantizer", "cfg": {"num_bits": 8, "axis": None}},
+        {"quantizer_name": "*LayerNorm*", "enable": False},
+    ]
+    tensors = {name: torch.from_numpy(array[:4]) for name, array in batch.items()}
+
+    def forward(calibrated: torch.nn.Module) -> None:
+        with torch.no_grad():
+            calibrated(**tensors)
+
+    mtq.quantize(made, {"quant_cfg": entries, "algorithm": "max"}, forward)
+
+
+class ClippedGelu(torch.nn.Module):
+    """GELU cut off at 10."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Of any shape."""
+        return torch.clamp(torch.nn.functional.gelu(hidden), max=GELU_CLIP)
+
+
+def feed(arguments: argparse.Namespace) -> dict[str, np.ndarray]:
+    """A batch without padding, int64 [batch, sequence]."""
+    ids = np.random.default_rng(0).integers(1000, 20000, (arguments.batch, arguments.sequence))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+def bare_products(arguments: argparse.Namespace) -> dict[str, Run]:
+    """The encoder's products with a weight and nothing else, float32 and INT8 with 32-bit sums, through oneDNN."""
+    rows, hidden, intermediate = arguments.batch * arguments.sequence, arguments.hidden, arguments.intermediate
+    shapes = [(hidden, hidden)] * 4 + [(hidden, intermediate), (intermediate, hidden)]  # [in, out]
+    floats = [(torch.randn(rows, k), torch.randn(n, k)) for k, n in shapes]
+    # the weight column by column in memory, as Linear stores it
+    bytes_ = [
+        (torch.randint(-127, 128, (rows, k), dtype=torch.int8), torch.randint(-127, 128, (n, k), dtype=torch.int8).t())
+        for k, n in shapes
+    ]
+    return {
+        "bare float32 products": lambda: [
+            torch.nn.functional.linear(a, w) for _ in range(arguments.layers) for a, w in floats
+        ],
+        "bare INT8 products": lambda: [torch._int_mm(a, w) for _ in range(arguments.layers) for a, w in bytes_],
+    }
+
+
+def measure(runs: dict[str, Run], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Median milliseconds of each, all taking turns in every round."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            start = clock()
+            run()
+            if turn:  # the first warms up
+                times[name].append((clock() - start) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def show(medians: dict[str, float], arguments: argparse.Namespace) -> None:
+    """Print one line per engine, and the rate of its products with a weight."""
+    rows, hidden, intermediate = arguments.batch * arguments.sequence, arguments.hidden, arguments.intermediate
+    operations = 2 * rows * arguments.layers * (4 * hidden * hidden + 2 * hidden * intermediate)
+    sixteen = medians.get("openvino bf16")
+    table = Table(
+        title=f"{arguments.layers} layers of width {hidden}, batch {arguments.batch} x {arguments.sequence} tokens, "
+        f"{arguments.threads} threads, {arguments.clock} clock, {', '.join(cpu_features())}"
+    )
+    for column in ("", "median ms", f"speed over {BASE}", "over bf16", "GOP/s", "of the bare INT8 rate"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, ms in sorted(medians.items(), key=lambda item: -item[1]):
+        table.add_row(
+            name,
+            f"{ms:.1f}",
+            f"{medians[BASE] / ms:.2f}x",
+            f"{sixteen / ms:.2f}x" if sixteen else "no bf16 here",
+            f"{operations / ms / 1e6:.0f}",
+            f"{medians['bare INT8 products'] / ms:.0%}",
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    main()

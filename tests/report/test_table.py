@@ -1,0 +1,141 @@
+"""The comparison as people and scripts read it."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from optkit.report.table import FORMATS, render
+from optkit.results import Row
+
+CONTRACT = {
+    *("recipe", "task", "seed", "metric", "value", "baseline", "delta", "delta_ci95", "layers", "sparsity", "precision"),
+    *("engine", "size_bytes", "rungs", "latency_ms", "throughput", "speedup", "speedup_vs_16bit", "evidence"),
+    *("served_by", "verdict", "reasons"),
+}
+"""The fields that scripts rely on."""
+
+BASELINE = Row(
+    recipe="baseline_fp32",
+    task="sample",
+    seed=0,
+    metric="accuracy",
+    value=95.25,
+    baseline=95.25,
+    delta=0.0,
+    delta_ci95=[0.0, 0.0],
+    layers=12,
+    sparsity=None,
+    precision="fp32",
+    engine="openvino",
+    size_bytes=9_912_345,
+    rungs={"pytorch": 95.25, "graph": 95.25, "engine": 95.25, "server": 95.25},
+    latency_ms={"1": {"p50": 2.0, "p95": 2.5, "p99": 3.0}, "8": {"p50": 8.125, "p95": 9.0, "p99": 9.5}},
+    throughput={"1": 480.0, "8": 950.0},
+    speedup={"1": 1.0, "8": 1.0},
+    speedup_vs_16bit=None,
+    evidence={"int8_gemm_share": 0.0},
+    served_by="tritonserver 2.60.0",
+    max_drop=1.0,
+    scores={"accuracy": 95.25, "f1": 95.0},
+)
+INT8 = replace(
+    BASELINE,
+    recipe="qat_gelu10",
+    value=94.95,
+    delta=-0.3,
+    delta_ci95=[-1.05, 0.45],
+    precision="int8",
+    size_bytes=2_600_000,
+    latency_ms={"1": {"p50": 1.0, "p95": 1.1, "p99": 1.2}, "8": {"p50": 3.25, "p95": 3.5, "p99": 3.75}},
+    speedup={"1": 2.0, "8": 2.5},
+    speedup_vs_16bit={"1": 1.5, "8": 1.25},
+    evidence={"int8_gemm_share": 1.0, "encoder_gemms": 72},
+    verdict="undecided",
+    reasons=["delta -0.30 [-1.05, +0.45] reaches below -1 points: more evaluation examples or seeds would decide"],
+)
+
+TABLE = """\
+sample: accuracy and speed, served by tritonserver 2.60.0 (seeds: 0)
+
+ recipe         precision  engine    accuracy          delta [95 %]   MB  p50 ms @1/8  speed-up @1/8  vs 16-bit  INT8  gate
+ ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ baseline_fp32  fp32       openvino     95.25  +0.00 [+0.00, +0.00]  9.9      2.0/8.1      1.00/1.00               0%  pass
+ qat_gelu10     int8       openvino     94.95  -0.30 [-1.05, +0.45]  2.6      1.0/3.2      2.00/2.50  1.50/1.25  100%  undecided
+
+qat_gelu10 int8: undecided: delta -0.30 [-1.05, +0.45] reaches below -1 points: more evaluation examples or seeds would decide
+"""  # noqa: E501
+
+
+def test_the_table_for_people() -> None:
+    assert "\n".join(line.rstrip() for line in render([BASELINE, INT8], "table").splitlines()) + "\n" == TABLE
+
+
+def test_a_recipe_of_several_seeds_is_one_line() -> None:
+    pooled = replace(INT8, seed=None, seeds=[0, 1], value=94.5)
+    rows = [BASELINE, INT8, replace(INT8, seed=1, value=94.05), pooled]
+    lines = [line for line in render(rows, "table").splitlines() if " qat_gelu10 " in line]
+    assert len(lines) == 1 and "94.50" in lines[0]
+    assert len(json.loads(render(rows, "json"))) == 4
+
+
+def test_another_precision_of_a_recipe_is_a_line_of_its_own() -> None:
+    rows = [BASELINE, replace(BASELINE, precision="bf16", seed=None), INT8]
+    assert sum("baseline_fp32" in line for line in render(rows, "table").splitlines()) == 2
+
+
+def test_no_name_is_cut_off() -> None:
+    long = replace(INT8, recipe="distill_6l_sparse_qat", engine="onnxruntime", verdict="undecided")
+    assert "distill_6l_sparse_qat" in render([BASELINE, long], "table")
+    assert "…" not in render([BASELINE, long], "table")
+
+
+def test_every_line_of_a_reason_stays_whole() -> None:
+    reason = f"only 50% of the matrix products run in INT8, {'and so on, ' * 20}"
+    assert reason in render([BASELINE, replace(INT8, reasons=[reason])], "table")
+
+
+def test_markup_in_a_name_is_text() -> None:
+    assert "[bold]" in render([replace(BASELINE, served_by="[bold]server"), INT8], "table")
+
+
+def test_json_has_the_fields_that_scripts_rely_on() -> None:
+    rows = json.loads(render([BASELINE, INT8], "json"))
+    assert all(row.keys() >= CONTRACT for row in rows)
+    assert rows[0]["speedup_vs_16bit"] is None and rows[0]["sparsity"] is None
+    assert rows[1]["latency_ms"]["8"] == {"p50": 3.25, "p95": 3.5, "p99": 3.75}
+    assert [Row(**row) for row in rows] == [BASELINE, INT8]
+
+
+def test_csv_has_a_column_for_every_number() -> None:
+    rows = list(csv.DictReader(io.StringIO(render([BASELINE, INT8], "csv"))))
+    assert [row["recipe"] for row in rows] == ["baseline_fp32", "qat_gelu10"]
+    assert float(rows[1]["latency_ms.8.p50"]) == 3.25
+    assert float(rows[1]["speedup_vs_16bit.1"]) == 1.5 and rows[0]["speedup_vs_16bit.1"] == ""
+    assert rows[1]["evidence.encoder_gemms"] == "72" and rows[0]["evidence.encoder_gemms"] == ""
+    assert json.loads(rows[1]["delta_ci95"]) == [-1.05, 0.45]
+    assert json.loads(rows[1]["reasons"]) == INT8.reasons
+    assert rows[0]["sparsity"] == ""
+
+
+def test_csv_and_json_say_the_same() -> None:
+    of_csv = list(csv.DictReader(io.StringIO(render([BASELINE, INT8], "csv"))))
+    for row, text in zip(json.loads(render([BASELINE, INT8], "json")), of_csv, strict=True):
+        for name, value in row.items():
+            if isinstance(value, str):
+                assert text[name] == value
+            elif isinstance(value, float | int):
+                assert float(text[name]) == value
+            elif isinstance(value, dict):
+                for key, part in value.items():
+                    if not isinstance(part, dict):
+                        assert float(text[f"{name}.{key}"]) == part
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_ends_its_last_line(form: str) -> None:
+    text = render([BASELINE, INT8], form)
+    assert text.endswith("\n") and not text.endswith("\n\n")
+    assert "\x1b" not in text

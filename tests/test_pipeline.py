@@ -1,0 +1,205 @@
+"""The whole way on a tiny task: trained, exported, converted, served by a real Triton, judged, published; and interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from transformers import BertConfig, BertModel
+
+from optkit import library, pipeline, tasks
+from optkit.errors import InputError, MachineError
+from optkit.job import Job
+from optkit.publish import publish
+from optkit.report import rows
+from optkit.serving import repository
+
+pytestmark = pytest.mark.xdist_group("triton")
+
+TRAINING = "Training(epochs=6, learning_rate=3e-3, batch_size=16, precision='fp32')"
+RECIPES = {
+    "baseline_fp32": "",
+    "ptq_int8": "Quantize(calibrator='mse')",
+    "qat_gelu10": "Quantize(gelu_clip=10.0, calibrator='percentile', epochs=1, learning_rate=1e-4)",
+}
+CONTRACT = (
+    "recipe task seed metric value baseline delta delta_ci95 layers sparsity precision engine size_bytes rungs latency_ms "
+    "throughput speedup speedup_vs_16bit evidence served_by verdict reasons"
+)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory, tiny_tokenizer):
+    """A folder with three recipes and a pretrained model without a head."""
+    folder = tmp_path_factory.mktemp("workshop")
+    (folder / "recipes").mkdir()
+    for name, stages in RECIPES.items():
+        text = f"from optkit import Quantize, Recipe, Training\n\nrecipe = Recipe(name={name!r}, stages=[{stages}], "
+        (folder / "recipes" / f"{name}.py").write_text(text + f"max_drop=20, training={TRAINING})\n")
+    config = BertConfig(
+        vocab_size=len(tiny_tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=16,
+    )
+    BertModel(config).save_pretrained(folder / "model")
+    tiny_tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def job(workshop, tiny_data):
+    """The three recipes' job, in this process."""
+    asked, known = library.find([str(workshop / "recipes" / f"{name}.py") for name in RECIPES])
+    task = tasks.load("classification", tiny_data)
+    return Job(task, str(workshop / "model"), 0, workshop / "checkpoints", known, seconds=0.05)
+
+
+@pytest.fixture(scope="module")
+def results(job):
+    """Rows of the three recipes, by name and precision."""
+    return {(row.recipe, row.precision): row for name in RECIPES for row in pipeline.run(job.recipes[name], job)}
+
+
+def command(workshop, data, *arguments):
+    """`optkit run` on the workshop as a process of its own."""
+    given = ["run", *(str(workshop / "recipes" / f"{name}.py") for name in RECIPES), "--task", "classification"]
+    options = ["--data", str(data), "--model", str(workshop / "model"), "--seconds", "0.05", *arguments]
+    return [sys.executable, "-m", "optkit", *given, *options]
+
+
+def test_every_recipe_is_scored_at_every_rung(results):
+    row = results["qat_gelu10", "int8"]
+    assert set(row.rungs) == {"pytorch", "graph", "engine", "server"}
+    assert row.value == row.rungs["server"] > 80
+    assert row.delta == pytest.approx(row.value - results["baseline_fp32", "fp32"].value)
+    assert row.delta_ci95[0] <= row.delta <= row.delta_ci95[1]
+    assert row.served_by.startswith("tritonserver 2.")
+    assert {"1", "8", "32"} == set(row.latency_ms) == set(row.throughput) == set(row.speedup)
+
+
+def test_int8_is_covered_and_smaller(results):
+    row, baseline = results["ptq_int8", "int8"], results["baseline_fp32", "fp32"]
+    assert row.evidence["covered_gemms"] == row.evidence["encoder_gemms"] == 12
+    assert baseline.evidence["covered_gemms"] == 0
+    assert row.size_bytes < baseline.size_bytes
+
+
+def test_rows_have_the_contracts_fields(results, job):
+    for row in rows.read(job.root, "classification"):
+        assert not set(CONTRACT.split()) - set(row.as_dict())
+
+
+def test_a_second_run_does_nothing_again(results, job, caplog):
+    before = {path: path.stat().st_mtime_ns for path in job.root.rglob("record.json")}
+    for name in RECIPES:
+        pipeline.run(job.recipes[name], job)
+    assert before == {path: path.stat().st_mtime_ns for path in job.root.rglob("record.json")}
+
+
+def test_a_flipped_byte_is_found_and_named(results, job):
+    path = job.folder(job.recipes["ptq_int8"]) / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"ptq_int8/seed-0/model\.safetensors: SHA-256 is .* Delete .* made again"):
+        pipeline.run(job.recipes["ptq_int8"], job)
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_publishing_makes_the_next_version(results, job, tmp_path):
+    target = tmp_path / "model_repository"
+    for version in (1, 2):
+        assert publish("qat_gelu10", "classification", job.root, target).name == str(version)
+    assert repository.models(target) == {"classification_qat_gelu10": (1, 2)}
+    with pytest.raises(InputError, match="has engines in .*fp32; name one with --precision"):
+        publish("baseline_fp32", "classification", job.root, target)
+
+
+def test_a_server_that_dies_in_validation_ends_the_run(results, job, workshop):
+    dying = Job(job.task, job.model, 0, job.root, job.recipes, seconds=30.0)
+    killer = threading.Thread(target=kill_server_when_ready, daemon=True)
+    killer.start()
+    with pytest.raises(MachineError, match="qat_gelu10|int8|baseline"):
+        pipeline.run(dying.recipes["qat_gelu10"], dying)
+    folder = job.folder(job.recipes["qat_gelu10"])
+    assert not list(folder.glob(".served.unfinished*")) and not list(folder.glob(".scratch*"))
+    assert not servers()
+    assert pipeline.run(job.recipes["qat_gelu10"], job), "the run goes on from the finished steps"
+
+
+def kill_server_when_ready():
+    """Wait for a server of this process that answers requests, and kill it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for process in servers():
+            if len(process.children()) == 3:  # one backend process per model: all are loaded
+                time.sleep(1.0)
+                process.kill()
+                return
+        time.sleep(0.05)
+
+
+def servers():
+    """The tritonserver processes below this one."""
+    below = psutil.Process().children(recursive=True)
+    return [process for process in below if "tritonserver" in process.name()]
+
+
+def test_kill_at_any_moment_and_the_same_command(workshop, tiny_data, tmp_path):
+    """Killed when the baseline is trained and again while the first candidate is made: what was finished stays."""
+    checkpoints = tmp_path / "checkpoints"
+    run = command(workshop, tiny_data, "--checkpoints", str(checkpoints))
+    for moment in ("baseline_fp32: ONNX graph", "ptq_int8: engines"):
+        kill_when(run, moment)
+    record = checkpoints / "classification" / "baseline_fp32" / "seed-0" / "record.json"
+    written = record.stat().st_mtime_ns
+    finished = subprocess.run(run, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert "baseline_fp32: training" not in finished.stderr
+    assert record.stat().st_mtime_ns == written
+    assert "qat_gelu10" in finished.stdout and "tritonserver" in finished.stdout
+    assert not [path for path in checkpoints.rglob(".*unfinished*")]
+    compared = subprocess.run(
+        [*run[:3], "compare", "--task", "classification", "--format", "json", "--checkpoints", str(checkpoints)],
+        capture_output=True,
+        text=True,
+    )
+    assert {row["recipe"] for row in json.loads(compared.stdout)} == set(RECIPES)
+
+
+def kill_when(run, message):
+    """Start a run and kill it with SIGKILL as soon as it says `message`."""
+    with subprocess.Popen(run, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        for line in process.stderr:
+            if message in line:
+                os.kill(process.pid, signal.SIGKILL)
+                return
+    raise AssertionError(f"the run ended without saying {message!r}")
+
+
+def test_a_full_disk_leaves_nothing_half_written(workshop, tiny_data, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a small file system: {mounted.stderr.strip()}")
+    try:
+        run = subprocess.run(
+            command(workshop, tiny_data, "--checkpoints", str(disk / "checkpoints")), capture_output=True, text=True
+        )
+        left = [path for path in Path(disk).rglob("*") if path.is_file() and ".tensorboard" not in path.parts]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert run.returncode == 3
+    assert "No space left on device" in run.stderr and "Traceback" not in run.stderr
+    assert not left

@@ -1,0 +1,103 @@
+"""The project keeps its own rules: lint, types, docstrings, short files, and nothing that runs what it is given."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = sorted((ROOT / "optkit").rglob("*.py"))
+CHECKED = [name for name in ("optkit", "recipes", "tests", "benchmarks") if (ROOT / name).is_dir()]
+LONGEST = 300
+FORBIDDEN_CALLS = {"eval", "exec", "breakpoint", "__import__"}
+FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "pdb"}
+SLOW_IMPORTS = {"torch", "transformers", "datasets", "openvino", "onnxruntime", "modelopt", "tensorrt", "accelerate"}
+LIGHT = ("cli", "recipe", "errors", "library", "store", "progress", "__init__")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parsed() -> Iterator[tuple[Path, ast.Module]]:
+    for path in PACKAGE:
+        yield path, ast.parse(path.read_text())
+
+
+def test_ruff() -> None:
+    ruff = shutil.which("ruff", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
+    if ruff is None:
+        pytest.skip("ruff is missing: pip install -e '.[test]'")
+    done = subprocess.run([ruff, "check", *CHECKED], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_mypy() -> None:
+    if find_spec("mypy") is None:
+        pytest.skip("mypy is missing: pip install -e '.[test]'")
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_module_class_and_function_that_is_public_says_what_it_is() -> None:
+    silent = []
+    for path, module in parsed():
+        if path.stat().st_size and not ast.get_docstring(module):
+            silent.append(name_of(path))
+        for node in module.body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if public and not ast.get_docstring(node):
+                silent.append(f"{name_of(path)}:{node.lineno}: {node.name}")
+    assert silent == []
+
+
+def test_files_are_short() -> None:
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in PACKAGE}
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_asserts_are_only_for_the_type_checker() -> None:
+    found = []
+    for path, module in parsed():
+        for node in ast.walk(module):
+            if isinstance(node, ast.Assert) and not ast.unparse(node.test).endswith(" is not None"):
+                found.append(f"{name_of(path)}:{node.lineno}")
+    assert found == []
+
+
+def test_nothing_runs_what_it_is_given() -> None:
+    found = []
+    for path, module in parsed():
+        for node in ast.walk(module):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN_CALLS
+            trusted = isinstance(node, ast.keyword) and node.arg in {"trust_remote_code", "allow_pickle", "shell"}
+            if called or (trusted and not (isinstance(node.value, ast.Constant) and node.value.value is False)):
+                found.append(f"{name_of(path)}:{node.lineno}")
+            if imported(node) & FORBIDDEN_IMPORTS:
+                found.append(f"{name_of(path)}:{node.lineno}")
+    assert found == []
+
+
+def test_what_answers_at_once_imports_heavy_packages_where_they_are_used() -> None:
+    found = {
+        f"{path.stem}: {name}"
+        for path, module in parsed()
+        if path.parent == ROOT / "optkit" and path.stem in LIGHT
+        for node in module.body
+        for name in imported(node) & SLOW_IMPORTS
+    }
+    assert found == set()
+
+
+def imported(node: ast.AST) -> set[str]:
+    """Top-level packages that a statement imports."""
+    if isinstance(node, ast.Import):
+        return {alias.name.partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return {node.module.partition(".")[0]}
+    return set()
