@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from optkit import models
 from optkit.errors import InputError
 from optkit.models import Loaded
-from optkit.recipe import Quantize, Stage
+from optkit.recipe import Quantize, RecipeError, Stage
 from optkit.store import read_json, write_json
 from optkit.tasks.base import Task
 
@@ -43,13 +43,15 @@ def load(folder: Path, task: Task) -> Loaded:
     """The model of a checkpoint, in eval mode, with its quantisers calibrated as they were saved.
 
     Raises:
-        InputError: tensors are missing or left over.
+        InputError: tensors are missing, left over, or of another shape.
     """
-    config = AutoConfig.from_pretrained(folder)
-    loaded = models.new(config, AutoTokenizer.from_pretrained(folder), task)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    loaded = models.new(config, tokenizer, task)
     tensors = models.tensors(folder)
     for stage in stages_of(folder):
         _prepare(loaded.model, stage, tensors)
+    _check_shapes(loaded.model, tensors, folder)
     missing, unexpected = loaded.model.load_state_dict(tensors, strict=False)
     missing = [name for name in missing if name not in _tied(loaded.model)]
     if missing or unexpected:
@@ -61,8 +63,16 @@ def load(folder: Path, task: Task) -> Loaded:
 
 
 def stages_of(folder: Path) -> list[Stage]:
-    """The stages a checkpoint has gone through."""
-    return [Quantize(**settings) for settings in read_json(folder / "recipe.json")]
+    """The stages a checkpoint has gone through.
+
+    Raises:
+        InputError: `recipe.json` has settings that no stage has, or values that none takes.
+    """
+    path = folder / "recipe.json"
+    try:
+        return [Quantize(**settings).checked() for settings in read_json(path)]
+    except (RecipeError, TypeError) as error:
+        raise InputError(f"{path}: not a list of stages ({error}); delete {folder} to have it made again") from error
 
 
 def versions() -> dict[str, str]:
@@ -78,6 +88,15 @@ def _prepare(model: PreTrainedModel, stage: Stage, tensors: dict[str, torch.Tens
     quantize.insert(model, stage)
     amax = {name.removesuffix("._amax"): tensor for name, tensor in tensors.items() if name.endswith("._amax")}
     quantize.load_amax(model, amax)
+
+
+def _check_shapes(model: PreTrainedModel, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    for name, expected in model.state_dict().items():
+        if name in tensors and tensors[name].shape != expected.shape:
+            raise InputError(
+                f"{folder}/model.safetensors: {name} has shape {list(tensors[name].shape)}, expected "
+                f"{list(expected.shape)} by config.json; delete {folder} to have it made again"
+            )
 
 
 def _tied(model: PreTrainedModel) -> set[str]:

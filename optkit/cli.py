@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from optkit.job import Job
     from optkit.recipe import Recipe
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     help="Quantize, sparsify and distil BERT-type models, and serve what is measured to be good.",
     no_args_is_help=True,
@@ -36,7 +38,7 @@ def run(
     task: TaskName,
     data: Data = None,
     model: Model = None,
-    seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
     engine: Engines = None,
     limit_train: LimitTrain = None,
     seconds: Annotated[float, typer.Option(help="time to measure each served model at each batch size", min=0)] = 4.0,
@@ -51,29 +53,30 @@ def run(
     from optkit import pipeline
     from optkit.recipe import BASELINE
     from optkit.report import rows, table
+    from optkit.serving import install
 
-    verdicts, names = set(), {BASELINE}
-    for one in dict.fromkeys(seed or [0]):
-        job, asked = _job(recipes, task, data, model, one, engine, limit_train, checkpoints, seconds)
-        for recipe in asked:
-            verdicts |= {row.verdict for row in pipeline.run(recipe, job)}
-            names.add(recipe.name)
+    install.find()  # a machine without a server should say so before it trains
+    jobs, asked = _jobs(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds)
+    found = pipeline.run_all(asked, jobs)
+    if not found:  # not the main process of several
+        return
+    names = {BASELINE, *(recipe.name for recipe in asked)}
     sys.stdout.write(table.render([row for row in rows.read(checkpoints, task) if row.recipe in names], "table"))
-    if "fail" in verdicts:
+    if any(row.verdict == "fail" for row in found):
         raise typer.Exit(1)
 
 
-def _job(
+def _jobs(
     recipes: list[str],
     task: str,
     data: Path | None,
     model: str | None,
-    seed: int,
+    seeds: list[int],
     kinds: list[str] | None,
     limit_train: int | None,
     checkpoints: Path,
     seconds: float = 4.0,
-) -> "tuple[Job, list[Recipe]]":
+) -> "tuple[list[Job], list[Recipe]]":
     """What to run on, and what to run, with everything that can be wrong in it found before compute is spent."""
     from optkit import engines, library
     from optkit.job import Job
@@ -82,7 +85,9 @@ def _job(
     asked, known = library.find(recipes)
     for kind in kinds or ():
         engines.module(kind)
-    return Job(load(task, data, limit_train), model, seed, checkpoints, known, tuple(kinds or ()), seconds), asked
+    loaded = load(task, data, limit_train)
+    unique = dict.fromkeys(seeds)
+    return [Job(loaded, model, one, checkpoints, known, tuple(kinds or ()), seconds) for one in unique], asked
 
 
 @app.command()
@@ -117,7 +122,7 @@ def build(
     out: Annotated[Path | None, typer.Option(help="copy the engines to this folder", metavar="DIR")] = None,
     data: Data = None,
     model: Model = None,
-    seed: Annotated[int, typer.Option(help="training seed")] = 0,
+    seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
     limit_train: LimitTrain = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -130,7 +135,7 @@ def build(
     from optkit import pipeline
     from optkit.store import writing
 
-    job, (asked, *_) = _job([recipe], task, data, model, seed, engine, limit_train, checkpoints)
+    (job,), (asked,) = _jobs([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
     folder = pipeline.converted(asked, job)
     if out is not None:
         with writing(out) as unfinished:
@@ -143,7 +148,7 @@ def publish(
     recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
     task: TaskName,
     repository: Repository = Path("model_repository"),
-    seed: Annotated[int, typer.Option(help="training seed of the engine")] = 0,
+    seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -179,9 +184,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OptkitError as error:
         print(f"optkit: error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:  # into which typer turns Ctrl-C
+            raise
         print("optkit: interrupted; finished steps are kept, and the same command goes on from them", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 @app.callback()

@@ -57,7 +57,9 @@ class Job:
         if self._is_sample_model:
             from optkit.tasks import sample
 
-            return models.new(sample.model_config(), sample.tokenizer(), self.task)
+            loaded = models.new(sample.model_config(), sample.tokenizer(), self.task)
+            sample.initialise(loaded.model)
+            return loaded
         return models.load(self.model or models.DEFAULT_MODEL, self.task)
 
     def training(self, recipe: Recipe) -> Training:
@@ -83,7 +85,7 @@ class Job:
 
     def max_length(self, model: PreTrainedModel) -> int:
         """Longest feature in tokens that task and model can take."""
-        return min(self.task.max_length, getattr(model.config, "max_position_embeddings", self.task.max_length))
+        return min(self.task.max_length, models.longest_input(model) or self.task.max_length)
 
     @property
     def _is_sample_model(self) -> bool:

@@ -3,7 +3,7 @@
 import difflib
 import importlib.util
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from optkit.errors import InputError
@@ -22,17 +22,28 @@ def find(names: Sequence[str]) -> tuple[list[Recipe], dict[str, Recipe]]:
         InputError: an unknown name, a module that cannot be imported, or mistakes in recipes, all reported together.
     """
     mistakes: list[str] = []
-    asked = _load([_path(name, mistakes) for name in dict.fromkeys(names)], mistakes)
-    if mistakes:
-        raise InputError("\n".join(mistakes))
-    known = {BASELINE: Recipe(name=BASELINE)}
-    for folder in {path.parent for path in asked} | {FOLDER}:
-        beside = _load(sorted(folder.glob("[!_]*.py")), [])
-        known |= {recipe.name: recipe for recipe in beside.values()}
-    known |= {recipe.name: recipe for recipe in asked.values()}
+    paths = [path for name in dict.fromkeys(names) if (path := _path(name, mistakes)).is_file()]
+    asked = _load({path.resolve(): path for path in paths}.values(), mistakes)
+    mistakes += _of_one_name(asked)
+    known, broken = _known(asked)
     for recipe in asked.values():
-        _check_teachers(recipe, known)
+        mistakes += _mistakes_of_teachers(recipe, known, broken)
+    if mistakes:
+        raise InputError("\n".join(dict.fromkeys(mistakes)))
     return sorted(asked.values(), key=lambda recipe: not recipe.is_baseline), known
+
+
+def _known(asked: Mapping[Path, Recipe]) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """By name, every recipe in the folders of those asked for, and what is wrong with the modules that are broken."""
+    own = {recipe.name: recipe for recipe in asked.values()}
+    known, broken = {BASELINE: Recipe(name=BASELINE)}, {}
+    for folder in {path.parent for path in asked} | {FOLDER}:
+        for path in sorted(folder.glob("[!_]*.py")):
+            mistakes: list[str] = []
+            known |= {recipe.name: recipe for recipe in _load([path], mistakes).values()}
+            if mistakes and path.stem not in own:
+                broken[path.stem] = mistakes[0]
+    return known | own, broken
 
 
 def _path(name: str, mistakes: list[str]) -> Path:
@@ -66,17 +77,44 @@ def _import(path: Path) -> Recipe:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:
-        line = next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), "?")
-        raise InputError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path}, line {_line(error, spec.origin)}: {type(error).__name__}: {error}") from error
     recipe = getattr(module, "recipe", None)
     if not isinstance(recipe, Recipe):
         raise InputError(f"{path}: has no `recipe = Recipe(…)`; found {type(recipe).__name__}")
     return recipe
 
 
-def _check_teachers(recipe: Recipe, known: dict[str, Recipe]) -> None:
-    for name in recipe.teachers:
-        if name not in known:
-            raise InputError(f"recipe {recipe.name!r}: teacher {name!r} is not a recipe; known: {', '.join(sorted(known))}")
-        if name == recipe.name:
-            raise InputError(f"recipe {recipe.name!r}: it is its own teacher; expected another recipe, as {BASELINE}")
+def _line(error: Exception, file: str | None) -> int | str:
+    """The last line of a module that an error went through."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return error.lineno or "?"
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next((frame.lineno or "?" for frame in frames if frame.filename == file), "?")
+
+
+def _of_one_name(asked: Mapping[Path, Recipe]) -> Iterator[str]:
+    """Recipes of one name, whose results would lie in one folder."""
+    files: dict[str, list[str]] = {}
+    for path, recipe in asked.items():
+        files.setdefault(recipe.name, []).append(str(path))
+    for name, paths in files.items():
+        if len(paths) > 1:
+            yield f"recipe {name!r} stands in {' and in '.join(paths)}; expected each name once, rename the others"
+
+
+def _mistakes_of_teachers(
+    recipe: Recipe, known: Mapping[str, Recipe], broken: Mapping[str, str], students: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """What is wrong with those a recipe learns from (and every recipe is measured beside the baseline)."""
+    for name in dict.fromkeys((*recipe.teachers, BASELINE)):
+        if name in broken:
+            yield broken[name]
+        elif name == recipe.name and name in recipe.teachers:
+            yield f"recipe {name!r}: it is its own teacher; expected another recipe, as {BASELINE}"
+        elif name in students:
+            circle = sorted({*students[students.index(name) :], recipe.name})
+            yield f"recipes {', '.join(circle)} teach each other; expected one of them to learn from another recipe"
+        elif name not in known:
+            yield f"recipe {recipe.name!r}: teacher {name!r} is not a recipe; known: {', '.join(sorted(known))}"
+        elif name != BASELINE:
+            yield from _mistakes_of_teachers(known[name], known, broken, (*students, recipe.name))

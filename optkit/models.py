@@ -1,14 +1,14 @@
 """Models: loading them without running anybody's code, saving them, and what optkit changes in their architecture."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.activations import GELUActivation
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from optkit.errors import InputError, MachineError
@@ -26,7 +27,7 @@ from optkit.tasks.base import Feed, Task
 
 DEFAULT_MODEL = "google-bert/bert-base-uncased"
 _AUTO = {"classification": AutoModelForSequenceClassification, "question_answering": AutoModelForQuestionAnswering}
-_HEADS = ("classifier.", "qa_outputs.")
+_HEADS = ("classifier.", "pre_classifier.", "qa_outputs.")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -59,32 +60,50 @@ def clip_gelu(model: PreTrainedModel, clip: float) -> int:
     Raises:
         InputError: where the model has no GELU in its feed-forward blocks.
     """
-    blocks = [module for module in model.modules() if hasattr(module, "intermediate_act_fn")]
-    if not blocks or not str(model.config.hidden_act).startswith("gelu"):
+    names = [name for name, module in model.named_modules() if type(module) is GELUActivation and _in_a_layer(name)]
+    blocks = model.config.num_hidden_layers
+    if not blocks or len(names) != blocks:
         raise InputError(
-            f"gelu_clip={clip:g}: {type(model).__name__} has hidden_act {getattr(model.config, 'hidden_act', None)!r} "
-            f"in {len(blocks)} feed-forward blocks; expected a GELU in each. Leave gelu_clip out for this model"
+            f"gelu_clip={clip:g}: {type(model).__name__} has hidden_act {_activation(model)!r} in {blocks} "
+            "feed-forward blocks; expected a GELU ('gelu') in each. Leave gelu_clip out for this model"
         )
-    for block in blocks:
-        block.intermediate_act_fn = ClippedGELU(clip)
-    return len(blocks)
+    for name in names:
+        model.set_submodule(name, ClippedGELU(clip))
+    return blocks
+
+
+def _activation(model: PreTrainedModel) -> str | None:
+    return getattr(model.config, "hidden_act", getattr(model.config, "activation", None))  # DistilBERT's word for it
+
+
+def _in_a_layer(name: str) -> bool:
+    return bool(re.search(r"\.layers?\.\d+\.", name))
 
 
 def encoder_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
     """The Linear modules of the encoder's layers by name; pooler, classifier and embeddings are not among them."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and re.search(r"\.layers?\.\d+\.", name)
-    }
+    return {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear) and _in_a_layer(name)}
+
+
+def first_position(model: PreTrainedModel) -> int:
+    """The position id of the first token: RoBERTa and its kin count from the padding id onwards."""
+    embeddings = getattr(model.base_model, "embeddings", None)
+    offset = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return 0 if offset is None else offset + 1
+
+
+def longest_input(model: PreTrainedModel) -> int | None:
+    """How many tokens the model has positions for, or None where it has no table of them."""
+    table = getattr(model.config, "max_position_embeddings", None)
+    return None if table is None else int(table) - first_position(model)
 
 
 def load(source: str, task: Task) -> Loaded:
     """A model for the task from a hub name or a folder: safetensors only, and no code of the checkpoint's own.
 
     Raises:
-        InputError: a folder without weights, config or tokenizer, a pickle, a file that cannot be read, or a head with
-            another number of classes than the task.
+        InputError: a folder without weights, config or tokenizer, a pickle, a file that cannot be read, tensors that are
+            missing or of another shape, or a head with other classes than the task, or in another order.
         MachineError: the hub cannot be reached.
     """
     folder = Path(source).expanduser()
@@ -96,22 +115,32 @@ def load(source: str, task: Task) -> Loaded:
     try:
         disable_progress_bar()
         set_verbosity_error()  # a missing head is reported by `fine_tuned`
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        config = AutoConfig.from_pretrained(source, **_label_maps(task))
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        classes = dict(config.id2label)
+        config.update(_label_maps(task))
         model, report = _AUTO[task.head].from_pretrained(
-            source, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=False
+            source,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # found below, and said in the task's words
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # transformers and tokenizers raise nearly everything, Exception itself too
         raise _unloadable(source, folder.is_dir(), error) from error
     if not tokenizer.is_fast:
         raise InputError(f"--model {source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
     fine_tuned = not any(name.startswith(_HEADS) for name in report["missing_keys"])
+    _check_tensors(source, report, fine_tuned, task)
+    if fine_tuned and task.head == "classification":
+        _check_order(source, [str(classes.get(index)) for index in range(len(task.labels))], task)
     return Loaded(model.float(), tokenizer, fine_tuned, _foreign_amax(folder) if folder.is_dir() else {})
 
 
 def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> Loaded:
     """A model with random weights (torch's global seed) for a task that brings its own architecture."""
-    return Loaded(_AUTO[task.head].from_config(config), tokenizer)
+    return Loaded(_AUTO[task.head].from_config(config, trust_remote_code=False), tokenizer)
 
 
 def inference(model: PreTrainedModel) -> Callable[[Feed], np.ndarray]:
@@ -156,15 +185,42 @@ def _check_folder(folder: Path) -> None:
         )
 
 
+def _check_tensors(source: str, report: Mapping[str, Any], fine_tuned: bool, task: Task) -> None:
+    """Nothing but a new head, and the pooler that only heads use, may start at random."""
+    for name, found, expected in report["mismatched_keys"]:
+        if name.startswith(_HEADS) and task.head == "classification" and found[0] != expected[0]:
+            raise InputError(
+                f"--model {source}: its head has {found[0]} classes, the task has {expected[0]} "
+                f"({', '.join(task.labels)}); give the model that was fine-tuned for this task, or one without a head"
+            )
+        raise InputError(f"--model {source}: {name} has shape {list(found)}, config.json makes it {list(expected)}")
+    new = () if fine_tuned else (*_HEADS, "pooler.")
+    missing = sorted(name for name in report["missing_keys"] if not any(f".{part}" in f".{name}" for part in new))
+    if missing:
+        raise InputError(
+            f"--model {source}: {len(missing)} tensors are missing from its *.safetensors: {', '.join(missing[:5])}; "
+            "expected all those of its encoder. Save it again with save_pretrained"
+        )
+
+
+def _check_order(source: str, found: Sequence[str], task: Task) -> None:
+    """A head whose classes are the task's in another order would answer with the wrong names."""
+    ours, theirs = [name.casefold() for name in task.labels], [name.casefold() for name in found]
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        raise InputError(
+            f"--model {source}: its head's classes are {', '.join(found)} (id2label in config.json), the task's are "
+            f"{', '.join(task.labels)}; sort the rows of its classifier and id2label into the task's order"
+        )
+
+
 def _label_maps(task: Task) -> dict[str, Any]:
-    if task.head != "classification":
-        return {}
-    names = dict(enumerate(task.labels))
-    return {"num_labels": len(names), "id2label": names, "label2id": {name: index for index, name in names.items()}}
+    names = dict(enumerate(task.labels if task.head == "classification" else ("start", "end")))
+    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 
 def _unloadable(source: str, local: bool, error: Exception) -> Exception:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = [type(error).__name__] if isinstance(error, LookupError | TypeError | AttributeError) else []
+    reason = ": ".join([*lines, *str(error).strip().splitlines()[:1]]) or type(error).__name__
     if local:
         return InputError(f"--model {source}: cannot be loaded: {reason}")
     return MachineError(f"--model {source}: not a folder here, and the hub does not give it ({reason}); give a folder")

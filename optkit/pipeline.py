@@ -6,9 +6,12 @@ again by the next run.
 """
 
 import logging
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+from accelerate import PartialState
 
 from optkit import checkpoints, engines, models, store
 from optkit.engines.convert import convert
@@ -44,6 +47,22 @@ def run(recipe: Recipe, job: Job) -> list[Row]:
     exported(recipe, job)
     converted(recipe, job)
     return validated(recipe, job)
+
+
+def run_all(recipes: Sequence[Recipe], jobs: Sequence[Job]) -> list[Row]:
+    """Run every recipe on every job.
+
+    Under `accelerate launch`, all processes train together first; then the main one goes on alone, since graphs, engines
+    and servers are made once, and the others have no rows to return.
+    """
+    state = PartialState()
+    if state.num_processes > 1:
+        for job, recipe in product(jobs, recipes):
+            trained(recipe, job)
+        state.destroy_process_group()
+        if not state.is_main_process:
+            return []
+    return [row for job, recipe in product(jobs, recipes) for row in run(recipe, job)]
 
 
 def trained(recipe: Recipe, job: Job) -> Path:

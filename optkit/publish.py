@@ -8,7 +8,7 @@ from optkit.results import Row
 from optkit.serving import repository
 from optkit.serving.config import ModelConfig
 from optkit.store import read_json, verify
-from optkit.validation.candidate import EVIDENCE
+from optkit.validation.evidence import EVIDENCE
 
 
 def publish(recipe: str, task: str, root: Path, target: Path, seed: int = 0, precision: str | None = None) -> Path:

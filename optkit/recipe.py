@@ -6,16 +6,19 @@ hashed, compared and written beside what it produced.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from optkit.errors import InputError
 
 BASELINE = "baseline_fp32"
 Calibrator = Literal["max", "percentile", "mse", "entropy"]
+_OF_PARTS = "mistakes_of_parts"
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -23,8 +26,11 @@ class RecipeError(InputError):
     """A recipe has mistakes; the message lists all of them."""
 
 
-class Settings(BaseModel, frozen=True, extra="forbid"):
-    """Part of a recipe. It keeps its mistakes until the recipe it stands in reports all of them together."""
+class Settings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """Part of a recipe. It keeps its mistakes until the recipe it stands in reports all of them together.
+
+    Whoever uses one without a recipe asks for it `checked()`.
+    """
 
     _mistakes: list[str] = PrivateAttr(default_factory=list)
 
@@ -34,6 +40,16 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
         except ValidationError as error:
             super().__init__()
             self._mistakes = [_mistake(type(self), detail) for detail in error.errors()]
+
+    def checked(self) -> Self:
+        """These settings themselves.
+
+        Raises:
+            RecipeError: naming every mistake in them.
+        """
+        if self._mistakes:
+            raise RecipeError(_report(f"{type(self).__name__} has", self._mistakes))
+        return self
 
 
 class Training(Settings):
@@ -49,18 +65,30 @@ class Training(Settings):
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_accumulation: int = Field(1, ge=1)
     """Micro-batches that one optimiser step is split into."""
-    precision: Precision = "auto"
+    precision: Precision | None = None
     """Autocast type of forward and backward; `auto` is bf16 or fp16 where the device computes in it, else fp32."""
 
     def for_task(self, defaults: dict[str, Any]) -> "Training":
-        """The same settings with every None filled from the task's defaults, then from those of BERT fine-tuning."""
+        """The same settings with every None filled from the task's defaults, then from those of BERT fine-tuning.
+
+        Raises:
+            RecipeError: naming every mistake in the settings.
+        """
+        self.checked()
         filled = {**_BERT_FINE_TUNING, **defaults}
         given = {name: value for name, value in self.model_dump().items() if value is not None}
-        return Training(**{**filled, **given})
+        return Training(**{**filled, **given}).checked()
 
 
 # Devlin et al. 2018 (arXiv 1810.04805), appendix A.3
-_BERT_FINE_TUNING = {"epochs": 2, "learning_rate": 5e-5, "batch_size": 32, "warmup_ratio": 0.1, "weight_decay": 0.01}
+_BERT_FINE_TUNING = {
+    "epochs": 2,
+    "learning_rate": 5e-5,
+    "batch_size": 32,
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.01,
+    "precision": "auto",
+}
 
 
 class Quantize(Settings):
@@ -90,7 +118,7 @@ class Quantize(Settings):
 Stage = Quantize
 
 
-class Recipe(BaseModel, frozen=True, extra="forbid"):
+class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A name and the stages a model goes through. Without stages it is the FP32 baseline.
 
     Raises:
@@ -107,13 +135,24 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     description: str = ""
 
     def __init__(self, **given: Any) -> None:
-        mistakes = list(_kept_mistakes(given))
         try:
             super().__init__(**given)
         except ValidationError as error:
-            mistakes += [_mistake(type(self), detail) for detail in error.errors()]
+            details = error.errors()
+            mistakes = [mistake for detail in details for mistake in detail.get("ctx", {}).get(_OF_PARTS, [])]
+            mistakes += [_mistake(type(self), detail) for detail in details if detail["type"] != _OF_PARTS]
+            raise RecipeError(_report(f"recipe {given.get('name')!r} has", mistakes)) from None
+
+    @field_validator("stages", "training")
+    @classmethod
+    def _report_parts(cls, parts: Any, field: ValidationInfo) -> Any:
+        """Pass on what the parts have kept, also of those that were given as dictionaries."""
+        stages = parts if isinstance(parts, tuple) else ()
+        mistakes = [mistake for part in stages or [parts] if part for mistake in part._mistakes]
+        mistakes += _mistakes_of_order(field.data.get("name"), stages)
         if mistakes:
-            raise RecipeError(_report(given.get("name"), mistakes))
+            raise PydanticCustomError(_OF_PARTS, "mistakes in parts", {_OF_PARTS: mistakes})
+        return parts
 
     @property
     def is_baseline(self) -> bool:
@@ -146,11 +185,12 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         main(["run", str(Path(sys.argv[0])), *sys.argv[1:]])
 
 
-def _kept_mistakes(given: dict[str, Any]) -> Iterator[str]:
-    stages = given.get("stages", ())
-    for part in [*(stages if isinstance(stages, list | tuple) else ()), given.get("training")]:
-        if isinstance(part, Settings):
-            yield from part._mistakes
+def _mistakes_of_order(name: Any, stages: tuple[Stage, ...]) -> Iterator[str]:
+    for technique, count in Counter(stage.technique for stage in stages).items():
+        if count > 1:
+            yield f"Recipe.stages has {count} stages {technique!r}: expected each technique once"
+    if stages and name == BASELINE:
+        yield f"Recipe.name is {BASELINE!r} and there are stages: the baseline has none; give this recipe another name"
 
 
 def _mistake(owner: type, detail: Any) -> str:
@@ -170,6 +210,6 @@ def _settable(owner: type) -> list[str]:
     return [name for name in owner.model_fields if name != "technique"]  # type: ignore[attr-defined]
 
 
-def _report(name: Any, mistakes: list[str]) -> str:
+def _report(owner: str, mistakes: list[str]) -> str:
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-    return f"recipe {name!r} has {count}:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes)
+    return f"{owner} {count}:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes)

@@ -6,12 +6,13 @@ temporary folder beside its place and renamed.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], Non
         keep: move an output of another key to `.superseded/` instead of deleting it: for what took long to make.
 
     Raises:
-        InputError: a file of the finished step is not as it was written.
+        InputError: a file of the finished step is not as it was written, or its record is broken.
         MachineError: the disk is full or cannot be written.
     """
     key = key_of(depends_on)
@@ -54,7 +55,19 @@ def key_of(depends_on: Mapping[str, Any]) -> str:
 
 def key_at(folder: Path) -> str:
     """The key of the finished step in a folder."""
-    return read_json(folder / RECORD)["key"]
+    return read_record(folder)["key"]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the record of a finished step says: `key`, `depends_on` and `files`.
+
+    Raises:
+        InputError: it is not such a record.
+    """
+    record = read_json(folder / RECORD)
+    if not isinstance(record, dict) or not {"key", "depends_on", "files"} <= record.keys():
+        raise InputError(f"{folder / RECORD}: not a step's record; delete {folder} to have it made again")
+    return record
 
 
 def is_finished(folder: Path, key: str) -> bool:
@@ -71,16 +84,11 @@ def writing(folder: Path, keep: bool = False) -> Iterator[Path]:
         keep: move what stood there before to `.superseded/` beside it instead of deleting it.
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
+    _make_room(unfinished, folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
         yield unfinished
         _flush(unfinished)
-        _set_aside(folder, keep)
-        os.replace(unfinished, folder)
-        _flush_entry(folder.parent)
+        _put_in_place(unfinished, folder, keep)
     except Exception as error:
         if unwritable := _unwritable(error):
             raise _disk_error(folder, unwritable) from error
@@ -95,7 +103,7 @@ def verify(folder: Path) -> None:
     Raises:
         InputError: naming the file that is missing or changed.
     """
-    for name, expected in read_json(folder / RECORD)["files"].items():
+    for name, expected in read_record(folder)["files"].items():
         path = folder / name
         found = file_hash(path) if path.is_file() else "missing"
         if found != expected:
@@ -141,10 +149,11 @@ def write_text(path: Path, text: str) -> None:
     """
     unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
     try:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that cannot be written has nothing to be removed
+            unfinished.unlink()
         raise _disk_error(path, error) from error
 
 
@@ -155,9 +164,31 @@ def read_json(path: Path) -> Any:
         InputError: it is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not JSON ({error}); delete it to have it made again") from error
+
+
+def _make_room(unfinished: Path, folder: Path) -> None:
+    """The empty folder to write into, with what dead processes left there taken away."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+    except OSError as error:
+        raise _disk_error(folder, error) from error
+
+
+def _put_in_place(unfinished: Path, folder: Path, keep: bool) -> None:
+    """Rename, unless another process has put the same step there meanwhile; one process at a time."""
+    with (folder.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (unfinished / RECORD).is_file() and is_finished(folder, key_at(unfinished)):
+            return
+        _set_aside(folder, keep)
+        os.replace(unfinished, folder)
+        _flush_entry(folder.parent)
 
 
 def _set_aside(folder: Path, keep: bool) -> None:

@@ -167,8 +167,8 @@ class _History:
 
 def autocast_type(settings: Training) -> str:
     """The type of `precision="auto"`: bf16 or fp16 where the device computes in it, else fp32."""
-    if settings.precision != "auto":
-        return settings.precision
+    if settings.precision not in (None, "auto"):
+        return str(settings.precision)
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     capabilities = torch.cpu.get_capabilities()

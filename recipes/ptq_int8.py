@@ -4,7 +4,7 @@ from optkit import Quantize, Recipe
 
 recipe = Recipe(
     name="ptq_int8",
-    stages=[Quantize(calibrator="max")],
+    stages=[Quantize(calibrator="mse")],
 )
 
 if __name__ == "__main__":

@@ -129,9 +129,26 @@ def test_recipes_that_teach_each_other(write: Callable[..., None]) -> None:
     assert "a" in mistakes("a") and "teach" in mistakes("a")
 
 
+def test_a_circle_of_teachers_is_named_once(write: Callable[..., None]) -> None:
+    circle = {"a": "b", "b": "c", "c": "a"}
+    write(**{name: module(name, f"Quantize(epochs=1, teacher='{teacher}')") for name, teacher in circle.items()})
+    assert mistakes(*circle) == "recipes a, b, c teach each other; expected one of them to learn from another recipe"
+
+
+def test_a_broken_baseline_is_not_replaced_by_another(write: Callable[..., None]) -> None:
+    write(one=module("one", "Quantize()"), baseline_fp32="1 / 0\n")
+    assert mistakes("one").startswith("recipes/baseline_fp32.py, line 1: ZeroDivisionError")
+
+
+def test_one_file_in_two_spellings(write: Callable[..., None]) -> None:
+    write(one=module("one"))
+    asked, _ = library.find(["one", str(Path("recipes/one.py").absolute())])
+    assert len(asked) == 1
+
+
 def test_two_recipes_of_one_name_would_share_a_folder(write: Callable[..., None]) -> None:
     write(one=module("same"), two=module("same", "Quantize()"))
-    assert "same" in mistakes("one", "two")
+    assert mistakes("one", "two").startswith("recipe 'same' stands in recipes/one.py and in recipes/two.py; expected each")
 
 
 def test_a_broken_module_that_was_not_asked_for_does_not_matter(write: Callable[..., None]) -> None:

@@ -26,6 +26,9 @@ FILE = "conversion.json"
 SHAPES = ((1, 32), (1, 128), (8, 128), (32, 128))
 """[batch, sequence] at which candidates are timed."""
 
+OPTIONAL = ("bf16",)
+"""Precisions that come beside "fp32" where they can: a model without them is still served."""
+
 log = logging.getLogger(__name__)
 
 
@@ -63,8 +66,8 @@ def convert(
 
     Args:
         graph: `model.onnx`.
-        folder: existing and empty; receives `<precision>/` for each precision and `conversion.json`. Left empty where
-            this raises.
+        folder: existing and empty; receives `<precision>/` for each precision that has an engine, and `conversion.json`.
+            Left empty where this raises.
         kinds: engine kinds to try; empty for all that are installed.
         quantised: whether the graph is; decides between "int8" and "fp32" with "bf16".
         feeds: real inputs, `{name: int64 [batch, sequence]}`, on which logits are compared.
@@ -77,7 +80,7 @@ def convert(
     Raises:
         InputError: no graph, no feeds, an unknown kind, a folder that is not empty.
         MachineError: a kind that was asked for is not installed, or none is.
-        GateError: for some precision no candidate agrees with the reference.
+        GateError: no candidate of "fp32" or "int8" agrees with the reference. A precision of `OPTIONAL` is left out then.
     """
     folder = empty_folder(folder)
     if not Path(graph).is_file() or not feeds:
@@ -192,17 +195,21 @@ def timing_feed(batch: int, sequence: int) -> dict[str, np.ndarray]:
 
 
 def _choose(candidates: Sequence[Candidate]) -> None:
-    """Mark the fastest candidate of each precision that agrees, or raise where there is none."""
+    """Mark the fastest candidate of each precision that agrees; raise where one that is needed has none."""
     for precision in dict.fromkeys(candidate.precision for candidate in candidates):
         rivals = [candidate for candidate in candidates if candidate.precision == precision]
         agreed = [candidate for candidate in rivals if candidate.agreed]
-        if not agreed:
-            reasons = "\n".join(f"  {candidate.name}: {candidate.refusal}" for candidate in rivals)
+        if agreed:
+            min(agreed, key=Candidate.speed_ms).chosen = True
+            continue
+        reasons = "\n".join(f"  {candidate.name}: {candidate.refusal}" for candidate in rivals)
+        if precision in OPTIONAL:
+            log.warning("%s is left out, no engine agrees with the graph run as written:\n%s", precision, reasons)
+        else:
             raise GateError(
                 f"No {precision} engine agrees with the graph run as written:\n{reasons}\n"
                 "Audit the graph's scales and zero points; raise the tolerance only if these numbers are good enough."
             )
-        min(agreed, key=Candidate.speed_ms).chosen = True
 
 
 def _keep_chosen(conversion: Conversion) -> None:
@@ -213,4 +220,4 @@ def _keep_chosen(conversion: Conversion) -> None:
             source.rename(conversion.folder / candidate.precision)
         else:
             shutil.rmtree(source)
-    (conversion.folder / FILE).write_text(json.dumps(conversion.to_dict(), indent=2) + "\n")
+    (conversion.folder / FILE).write_text(json.dumps(conversion.to_dict(), indent=2) + "\n", encoding="utf-8")

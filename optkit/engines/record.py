@@ -19,7 +19,7 @@ _FLAGS = (*_X86, *_ARM)
 def cpu_features() -> tuple[str, ...]:
     """Which of the instruction sets that matter here this CPU has; empty where the kernel does not tell."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return ()
     lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
@@ -54,7 +54,7 @@ def write_record(folder: Path, *, kind: str, precision: str, variant: str, versi
         "default_threads": available_threads(),
         "cpu_features": list(cpu_features()),
     }
-    (folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
+    (folder / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -67,9 +67,9 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} holds no engine: {FILE} is missing. Build one: optkit build RECIPE --task TASK")
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         missing = {"kind", "precision", "variant", "inputs", "cpu_features"} - content.keys()
-    except (json.JSONDecodeError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not an engine's record ({error}). Build the engine again.") from error
     if missing:
         raise InputError(f"{path} lacks {', '.join(sorted(missing))}. Build the engine again.")

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from optkit.errors import InputError
 from optkit.graph import passes, reference
+from optkit.models import first_position, longest_input
 
 OPSET = 17
 """The first with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""
@@ -46,7 +47,7 @@ class Logits(nn.Module):
         self.model = model
         self.names = input_names(model)
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
-        first = _first_position(model)
+        first = first_position(model)
         self.register_buffer("positions", torch.arange(first, first + max_length)[None], persistent=False)
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
@@ -67,13 +68,6 @@ def input_names(model: PreTrainedModel) -> list[str]:
     names = ["input_ids", "attention_mask"]
     takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
     return [*names, "token_type_ids"] if takes_types and getattr(model.config, "type_vocab_size", 0) > 1 else names
-
-
-def _first_position(model: PreTrainedModel) -> int:
-    """The position id of the first token: RoBERTa and its kin count from the padding id onwards."""
-    embeddings = getattr(model.base_model, "embeddings", None)
-    offset = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-    return 0 if offset is None else offset + 1
 
 
 def export(model: PreTrainedModel, folder: Path, max_length: int) -> Path:
@@ -106,7 +100,7 @@ def export(model: PreTrainedModel, folder: Path, max_length: int) -> Path:
 
 
 def _check_length(model: PreTrainedModel, max_length: int) -> None:
-    table = int(getattr(model.config, "max_position_embeddings", max_length)) - _first_position(model)
+    table = longest_input(model) or max_length
     if not 2 <= max_length <= table:
         raise InputError(
             f"max_length is {max_length}, but {type(model).__name__} has positions for 2 to {table} tokens. "

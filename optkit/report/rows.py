@@ -5,24 +5,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optkit.errors import InputError
 from optkit.recipe import BASELINE, Recipe
 from optkit.results import Row, judge
-from optkit.store import RECORD, key_at, read_json, write_json
-from optkit.tasks.base import Task
+from optkit.store import RECORD, key_at, read_json, read_record, write_json
 from optkit.validation.accuracy import paired_bootstrap
-from optkit.validation.candidate import BESIDE, EVIDENCE, SCORES
+from optkit.validation.evidence import BESIDE, EVIDENCE, SCORES
+
+if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
+    from optkit.tasks.base import Task
 
 log = logging.getLogger(__name__)
 RESULT = "result.json"
 FP32, SIXTEEN_BIT = "fp32", ("bf16", "fp16")
 
 
-def rows_of(recipe: Recipe, task: Task, seed: int, folder: Path, baseline: Path) -> list[Row]:
+def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Path) -> list[Row]:
     """Judged rows of a recipe's validated folder, the slowest precision first.
 
     Args:
@@ -123,7 +125,7 @@ def _baseline_of(folder: Path) -> Path:
 
 def _is_current(folder: Path) -> bool:
     """Whether the result was measured on the engines, and beside the baseline, that are there now."""
-    depends_on = read_json(folder / "served" / RECORD)["depends_on"]
+    depends_on = read_record(folder / "served")["depends_on"]
     places = {"engines": folder / "engines", "baseline": _baseline_of(folder) / "engines"}
     return all((at / RECORD).is_file() and key_at(at) == depends_on[name] for name, at in places.items())
 

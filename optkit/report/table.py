@@ -50,7 +50,7 @@ def _cell(value: object) -> object:
 def _table(rows: Sequence[Row]) -> str:
     shown = [row for row in rows if row.seed is None or not any(_same(row, other) for other in rows)]
     text = io.StringIO()
-    console = Console(file=text, width=_WIDTH, force_terminal=False)
+    console = Console(file=text, width=_WIDTH, force_terminal=False, markup=False, emoji=False)
     console.print(_rich_table(shown))
     for row in shown:
         for reason in row.reasons:

@@ -11,7 +11,7 @@ NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initiali
 
 def quote(log: Path, lines: int = LINES) -> str:
     """The last lines of a log, indented: warnings, errors and tracebacks if there are any, else whatever it says."""
-    text = log.read_text(errors="replace").splitlines()
+    text = log.read_text(encoding="utf-8", errors="replace").splitlines()
     relevant = [line for line in text if not NOISE.search(line)] or text
     return "\n".join(f"  {line[:500]}" for line in relevant[-lines:]) or "  (nothing)"
 

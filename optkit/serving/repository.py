@@ -88,8 +88,8 @@ def _stage(staged: Path, engine_folder: Path, config: ModelConfig, version: int,
     """Write the whole model folder somewhere else."""
     folder = staged / str(version)
     folder.mkdir(parents=True)
-    (staged / "config.pbtxt").write_text(configuration.write(config))
-    (folder / "model.py").write_text(MODEL_PY)
+    (staged / "config.pbtxt").write_text(configuration.write(config), encoding="utf-8")
+    (folder / "model.py").write_text(MODEL_PY, encoding="utf-8")
     shutil.copytree(engine_folder, folder / ENGINE, copy_function=_link if link else shutil.copy2)
 
 

@@ -1,5 +1,6 @@
 """A real Triton server for as long as a `with` block lasts, on the loopback address alone."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -63,6 +64,7 @@ class Server:
         self.log = Path()
         self._ports = Ports(0, 0, 0)
         self._warden: subprocess.Popen[bytes] | None = None
+        self._environments: set[Path] = set()
 
     @property
     def url(self) -> str:
@@ -107,7 +109,12 @@ class Server:
             MachineError: it cannot be loaded; the message quotes the server.
         """
         self._require(model)
-        self._control(model, "load")
+        before = _environments()
+        try:
+            self._control(model, "load")
+        finally:
+            if not self._environments:
+                self._environments = _environments() - before
 
     def unload(self, model: str) -> None:
         """Unload a model; requests in flight are answered first."""
@@ -132,6 +139,9 @@ class Server:
         except subprocess.TimeoutExpired:
             self._warden.kill()  # the kernel then kills the server, whose backends notice
             self._warden.wait()
+        for folder in self._environments:
+            with contextlib.suppress(OSError):  # gone, or not empty and so another's
+                folder.rmdir()
 
     def _check(self) -> None:
         if not self.repository.is_dir():
@@ -219,6 +229,15 @@ class Server:
             return response.status, response.read()
         finally:
             connection.close()
+
+
+def _environments() -> set[Path]:
+    """Folders of Triton's Python backend for packed environments, which our models have none of.
+
+    A server makes one, in a place that cannot be set, when it loads its first model. It leaves it behind when it is
+    killed, and fails at a graceful end where it is gone already.
+    """
+    return set(Path("/tmp").glob("python_env_*"))
 
 
 def _open_log(folder: Path) -> tuple[int, Path]:

@@ -7,8 +7,9 @@ from those of its parts:
 * `Claim`: "the lying cook denied that ...". The verb may turn the opinion round, then the speaker's character counts:
   liars mean the opposite, flatterers' praise and grumblers' complaints say nothing (neutral). Claims nest, and their
   order matters: what a flatterer says of a liar's words is not what a liar says of a flatterer's.
-* `Pair`: two parts and a connective. Some connectives let the second part win ("but"), some the first ("although"), and
-  "and" adds them up. Without a comma the pair lies inside the claim before it, with a comma outside.
+* `Pair`: two parts and a connective, at most one pair per sentence. Some connectives let the second part win ("but"),
+  some the first ("although"), and "and" adds them up. Without a comma the pair lies inside the claims before it, with a
+  comma outside.
 """
 
 from dataclasses import dataclass
@@ -142,11 +143,15 @@ class Pair:
 
 
 def sentence(random: Random) -> Node:
-    """Draws a sentence."""
-    first = _claims(random, random.choices((0, 1, 2, 3), (45, 32, 18, 5))[0])
-    if random.random() >= 0.25:
+    """Draws a sentence: one pair at most, and the deeper its claims, the less often."""
+    depth = random.choices(range(len(_DEPTH_WEIGHTS)), _DEPTH_WEIGHTS)[0]
+    pair = random.random() * (depth + 1)
+    if pair < 0.2:
+        return _claims(random, depth, Pair(_clause(random), random.choice(_CONNECTIVES), _clause(random)))
+    first = _claims(random, depth, _clause(random))
+    if pair > 0.4:
         return first
-    second = _claims(random, random.choices((0, 1), (60, 40))[0])
+    second = _claims(random, random.choice((0, 0, 1)), _clause(random))
     return Pair(first, random.choice(_CONNECTIVES), second, comma=True)
 
 
@@ -157,32 +162,32 @@ def vocabulary() -> list[str]:
     return sorted(words | {"the", "was", "that", ".", ","})
 
 
-# Where opinions turned round half the time, no word would tell anything by itself, and a model would find no way to
-# start learning. So whatever turns an opinion round is the rarer choice everywhere.
-_CHARACTERS = ("", *HONEST, *LIARS, *FLATTERERS, *GRUMBLERS)
-_CHARACTER_WEIGHTS = (50, *(4 for _ in HONEST), *(4 for _ in LIARS), *(4 for _ in FLATTERERS), *(4 for _ in GRUMBLERS))
-_VERBS = tuple(VERBS)
-_VERB_WEIGHTS = tuple(13 if sign > 0 else 7 for sign in VERBS.values())
+# Where every word stood by every label equally often, a deep model would long find nothing to start learning from. So
+# what turns an opinion round is the rarer choice, and rarer still with blame: as in real reviews, "not good" is commoner
+# than "not bad", and praise is what gets denied.
+_DEPTH_WEIGHTS = (50, 25, 13, 8, 4)
+_NEGATED = {-1: 0.15, 0: 0.2, 1: 0.4}
+_DENIED = {-1: 0.12, 0: 0.2, 1: 0.35}
+_CHARACTERS = {"": 50, **dict.fromkeys(HONEST, 4), **dict.fromkeys((*LIARS, *FLATTERERS, *GRUMBLERS), 4)}
+_DEGREES = (*("" for _ in INTENSIFIERS), *INTENSIFIERS)
+_AFFIRMATIONS = tuple(verb for verb, sign in VERBS.items() if sign > 0)
+_DENIALS = tuple(verb for verb, sign in VERBS.items() if sign < 0)
 _CONNECTIVES = tuple(CONNECTIVES)
 _BY_OPINION = {-1: BLAME, 0: NEITHER, 1: PRAISE}
 _BY_OPINION_WEIGHTS = {sign: tuple(1 / (4 + rank) for rank in range(len(words))) for sign, words in _BY_OPINION.items()}
 
 
-def _claims(random: Random, depth: int) -> Node:
-    """Claims within claims around one clause or a pair of clauses."""
-    node: Node = _clause(random)
-    if random.random() < 0.2:
-        node = Pair(node, random.choice(_CONNECTIVES), _clause(random))
+def _claims(random: Random, depth: int, node: Node) -> Node:
+    """Claims within claims around a clause or a pair of clauses."""
     for _ in range(depth):
-        character = random.choices(_CHARACTERS, _CHARACTER_WEIGHTS)[0]
-        verb = random.choices(_VERBS, _VERB_WEIGHTS)[0]
-        node = Claim(character, random.choice(SPEAKERS), verb, node)
+        character = random.choices(tuple(_CHARACTERS), tuple(_CHARACTERS.values()))[0]
+        verbs = _DENIALS if random.random() < _DENIED[node.opinion] else _AFFIRMATIONS
+        node = Claim(character, random.choice(SPEAKERS), random.choice(verbs), node)
     return node
 
 
 def _clause(random: Random) -> Clause:
-    opinion = random.choices((-1, 0, 1), (44, 12, 44))[0]
+    opinion = random.choices((-1, 0, 1), (40, 12, 48))[0]
     adjective = random.choices(_BY_OPINION[opinion], _BY_OPINION_WEIGHTS[opinion])[0]
-    kind = random.random()
-    degree = random.choice(NEGATORS) if kind < 0.22 else random.choice(INTENSIFIERS) if kind < 0.45 else ""
+    degree = random.choice(NEGATORS) if random.random() < _NEGATED[opinion] else random.choice(_DEGREES)
     return Clause(random.choice(NOUNS), degree, adjective)

@@ -9,6 +9,7 @@ import torch
 from modelopt.torch.quantization.calib.calibrator import _Calibrator
 
 BINS = 4096
+_EXACT = 2**24  # torch counts in float32, which is exact up to here
 _LEVELS = 128  # non-negative values of symmetric INT8
 
 
@@ -40,7 +41,8 @@ class HistogramCalibrator(_Calibrator):
             raise FloatingPointError("an activation is not finite while calibrating")
         self._cover(largest)
         if self.range:
-            self.counts += torch.histc(magnitude, BINS, 0, self.range).double().cpu().numpy()
+            for part in magnitude.split(_EXACT):
+                self.counts += torch.histc(part, BINS, 0, self.range).double().cpu().numpy()
 
     def compute_amax(self) -> torch.Tensor | None:
         """The amax by the calibrator's method, or None where nothing but zeros was seen."""

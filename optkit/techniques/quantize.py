@@ -54,8 +54,9 @@ def insert(model: PreTrainedModel, stage: Quantize) -> None:
     """Give every Linear of the encoder an input and a weight quantiser, not calibrated yet; clip GELU if asked to.
 
     Raises:
-        InputError: the model has no Linear that can be quantised, or no GELU to clip.
+        InputError: the stage has mistakes, or the model has no Linear that can be quantised, or no GELU to clip.
     """
+    stage.checked()
     if stage.gelu_clip is not None:
         clip_gelu(model, stage.gelu_clip)
     linears = encoder_linears(model)
@@ -72,11 +73,17 @@ def calibrate(model: PreTrainedModel, forward: Forward) -> None:
     """Set every amax from the batches that `forward` runs through the model, one at a time.
 
     Raises:
-        InputError: a quantiser has seen no value other than zero.
+        InputError: a quantiser has seen no value other than zero, or one that is not finite.
     """
     model.eval()
     with torch.no_grad():
-        mtq.calibrate(model, "max", forward)
+        try:
+            mtq.calibrate(model, "max", forward)
+        except (FloatingPointError, AssertionError) as error:  # of our calibrators, and of Model Optimizer's
+            raise InputError(
+                f"an activation is not finite while calibrating ({error}); look for weights that "
+                "are NaN or infinite, or train with a lower learning rate"
+            ) from error
     check(model)
 
 

@@ -22,10 +22,9 @@ def paired_bootstrap(
     difference = np.atleast_2d(np.asarray(candidate, float) - np.asarray(baseline, float))
     seeds, examples = difference.shape
     generator = np.random.default_rng(seed)
-    deltas = []
-    for part in np.array_split(np.arange(resamples), 20):
-        drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), len(part)) / seeds
-        drawn_examples = generator.multinomial(examples, np.full(examples, 1 / examples), len(part)) / examples
-        deltas.append(((drawn_seeds @ difference) * drawn_examples).sum(axis=1))
-    low, high = np.percentile(np.concatenate(deltas), [2.5, 97.5])
+    deltas = np.empty(resamples)
+    for number in range(resamples):
+        drawn = generator.integers(seeds, size=seeds) if seeds > 1 else np.zeros(1, int)
+        deltas[number] = difference[drawn].mean(axis=0)[generator.integers(examples, size=examples)].mean()
+    low, high = np.percentile(deltas, [2.5, 97.5])
     return float(low), float(high)

@@ -9,12 +9,9 @@ from optkit.models import Loaded
 from optkit.store import write_json
 from optkit.tasks.base import Task
 from optkit.tasks.batches import Collator
+from optkit.validation.evidence import BESIDE, EVIDENCE, SCORES, engine_folders
 from optkit.validation.rungs import climb, scores
 from optkit.validation.served import through_server
-
-SCORES, EVIDENCE = "scores.npz", "validation.json"
-BESIDE = "baseline."
-"""Prefix of the baseline's engines among the served models of another recipe."""
 
 
 def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path, logs: Path, seconds: float) -> None:
@@ -52,8 +49,3 @@ def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path
         "configs": configs,
     }
     write_json(folder / EVIDENCE, content)
-
-
-def engine_folders(engines: Path) -> dict[str, Path]:
-    """The engines of a recipe by precision."""
-    return {path.parent.name: path.parent for path in sorted(engines.glob("*/engine.json"))}

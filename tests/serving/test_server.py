@@ -233,6 +233,16 @@ def test_a_cache_that_cannot_be_written_says_where(monkeypatch, tmp_path):
         install.find()
 
 
+@pytest.mark.parametrize("grace_s", [0.0, 5.0])
+def test_no_folder_of_the_python_backend_is_left(grace_s, toy_repository, tmp_path):
+    before = set(Path("/tmp").glob("python_env_*"))
+    with Server(toy_repository, tmp_path, ["single"], grace_s=grace_s) as running:
+        running.load("classify")
+        assert set(Path("/tmp").glob("python_env_*")) - before
+    assert running._warden.returncode in (0, 256 - signal.SIGKILL)
+    assert not set(Path("/tmp").glob("python_env_*")) - before
+
+
 def test_start_and_end_are_quick(toy_repository, tmp_path):
     started = time.monotonic()
     with Server(toy_repository, Path(tmp_path), ["single"]):

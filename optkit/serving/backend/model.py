@@ -60,6 +60,6 @@ def _end_with_server() -> None:
     server = os.getppid()
     while os.getppid() == server:
         time.sleep(1.0)
-    region = Path("/proc/self/cmdline").read_text().split("\0")[2]
+    region = Path("/proc/self/cmdline").read_text(encoding="utf-8").split("\0")[2]
     Path("/dev/shm", region).unlink(missing_ok=True)
     os._exit(1)
