@@ -99,7 +99,7 @@ def test_missing_and_unexpected_tensors_are_named(tiny_model: Loaded, tiny_task:
 def test_a_tensor_of_another_shape_is_named(tiny_model: Loaded, tiny_task: Task, folder: Path) -> None:
     checkpoints.save(tiny_model, [], [], folder)
     edit(folder, **{"classifier.bias": torch.zeros(3)})
-    with pytest.raises(InputError, match=r"classifier\.bias"):
+    with pytest.raises(InputError, match=r"classifier\.bias has shape \[3\], expected \[2\]"):
         checkpoints.load(folder, tiny_task)
 
 

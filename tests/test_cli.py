@@ -56,6 +56,11 @@ def test_the_package_itself_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
+def test_comparing_does_not_wait_for_torch() -> None:
+    code = f"import sys, optkit.report.rows, optkit.report.table; print([n for n in {HEAVY!r} if n in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "['numpy']\n"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_shows_an_example(command: str, run: Run) -> None:
     status, out, _ = run(command, "--help")

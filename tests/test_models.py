@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForMaskedLM, BertModel, DistilBertConfig, DistilBertForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 from transformers import BertForSequenceClassification as Bert
 
 from optkit import Quantize, models
@@ -184,7 +192,7 @@ def test_a_head_with_other_classes(folder: Path, tiny_model: Loaded, refusal: Re
     config = BertConfig(**{**tiny_model.model.config.to_dict(), "id2label": dict(enumerate("abc")), "num_labels": 3})
     Bert(config).save_pretrained(folder)
     message = refusal()
-    assert "3" in message and "2" in message and "class" in message
+    assert "its head has 3 classes, the task has 2 (bad, good)" in message
 
 
 def test_a_head_whose_classes_stand_in_another_order(folder: Path, refusal: Refusal) -> None:
@@ -248,6 +256,26 @@ def test_clipping_wants_a_gelu(tiny_model: Loaded) -> None:
     message = r"gelu_clip=10: BertForSequenceClassification has hidden_act 'relu' in 2 feed-forward blocks; expected a GELU"
     with pytest.raises(InputError, match=message):
         clip_gelu(relu, 10.0)
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
+def test_clipping_does_not_replace_another_function(activation: str, tiny_model: Loaded) -> None:
+    other = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": activation}))
+    with pytest.raises(InputError, match=rf"has hidden_act '{activation}' in 2 feed-forward blocks; expected a GELU \('gelu'\)"):
+        clip_gelu(other, 10.0)
+
+
+def test_clipping_reaches_another_family() -> None:
+    config = DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=64, vocab_size=20, max_position_embeddings=16)
+    model = DistilBertForSequenceClassification(config)
+    assert clip_gelu(model, 10.0) == 2
+    assert all(isinstance(layer.ffn.activation, ClippedGELU) for layer in model.distilbert.transformer.layer)
+
+
+def test_positions_of_roberta_start_after_the_padding(tiny_model: Loaded) -> None:
+    config = RobertaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, vocab_size=20, max_position_embeddings=18)
+    assert models.longest_input(RobertaForSequenceClassification(config)) == 16
+    assert models.longest_input(tiny_model.model) == 16
 
 
 def test_the_linears_of_the_encoder(tiny_model: Loaded) -> None:

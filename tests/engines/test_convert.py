@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from optkit import engines
 from optkit.engines.candidate import Candidate, judge
-from optkit.engines.convert import convert, plan
+from optkit.engines.convert import _choose, convert, plan
 from optkit.errors import GateError, InputError
 from optkit.graph import reference
 
@@ -77,6 +77,17 @@ def test_where_nothing_agrees_the_numbers_are_in_the_error_and_the_folder_is_emp
     with pytest.raises(GateError, match=r"No int8 engine agrees(.|\n)*int8-onnxruntime-f32: logits differ .* flip"):
         convert(graph, tmp_path / "engines", quantised=True, feeds=FEEDS, **QUICK)
     assert not list((tmp_path / "engines").iterdir())
+
+
+def test_only_bf16_may_be_missing(caplog):
+    fp32 = Candidate("openvino", "fp32", "f32", ms={"1x8": 1.0}, agreed=True)
+    bf16 = Candidate("openvino", "bf16", "bf16", refusal="logits differ by 0.2")
+    _choose([fp32, bf16])
+    assert fp32.chosen and not bf16.chosen
+    assert "bf16 is left out" in caplog.text and "bf16-openvino-bf16: logits differ by 0.2" in caplog.text
+    fp32.agreed, bf16.agreed, bf16.ms = False, True, {"1x8": 1.0}
+    with pytest.raises(GateError, match="No fp32 engine agrees"):
+        _choose([fp32, bf16])
 
 
 def test_a_runtime_that_fails_is_refused_with_its_whole_error(exported, tmp_path, monkeypatch):
