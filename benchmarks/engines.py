@@ -27,7 +27,7 @@ from rich.table import Table
 from transformers import BertConfig, BertForSequenceClassification
 
 from optkit import engines
-from optkit.engines.record import available_threads, cpu_features
+from optkit.cpu import available_threads, cpu_features
 from optkit.graph.export import export
 
 Run = Callable[[], object]

@@ -15,6 +15,7 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
+from optkit.cpu import cpu_features
 from optkit.errors import OptkitError
 from optkit.losses import Loss
 from optkit.progress import bar
@@ -171,8 +172,7 @@ def autocast_type(settings: Training) -> str:
         return str(settings.precision)
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
-    capabilities = torch.cpu.get_capabilities()
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+    return "bf16" if {"avx512_bf16", "amx_bf16"} & set(cpu_features()) else "fp32"
 
 
 def _accelerator(settings: Training, logs: Path) -> Accelerator:

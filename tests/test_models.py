@@ -261,7 +261,7 @@ def test_clipping_wants_a_gelu(tiny_model: Loaded) -> None:
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
 def test_clipping_does_not_replace_another_function(activation: str, tiny_model: Loaded) -> None:
     other = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": activation}))
-    with pytest.raises(InputError, match=rf"has hidden_act '{activation}' in 2 feed-forward blocks; expected a GELU \('gelu'\)"):
+    with pytest.raises(InputError, match=rf"has hidden_act '{activation}' in 2 feed-forward blocks; expected a GELU"):
         clip_gelu(other, 10.0)
 
 
@@ -273,7 +273,7 @@ def test_clipping_reaches_another_family() -> None:
 
 
 def test_positions_of_roberta_start_after_the_padding(tiny_model: Loaded) -> None:
-    config = RobertaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, vocab_size=20, max_position_embeddings=18)
+    config = RobertaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, max_position_embeddings=18)
     assert models.longest_input(RobertaForSequenceClassification(config)) == 16
     assert models.longest_input(tiny_model.model) == 16
 

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optkit.engines.record import available_threads, cpu_features, read_record
+from optkit.cpu import available_threads, cpu_features
+from optkit.engines.record import read_record
 from optkit.errors import InputError, MachineError
 
 KINDS = ("openvino", "onnxruntime")

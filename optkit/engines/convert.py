@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from optkit import engines
+from optkit.cpu import cpu_features
 from optkit.engines.candidate import Candidate, Feed, judge
-from optkit.engines.record import cpu_features, empty_folder
+from optkit.engines.record import empty_folder
 from optkit.errors import GateError, InputError
 
 FILE = "conversion.json"

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import openvino
 
-from optkit.engines.record import available_threads, empty_folder, read_record, require_features, write_record
+from optkit.cpu import available_threads
+from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.errors import InputError
 
 FILE = "model.xml"

@@ -1,35 +1,14 @@
-"""`engine.json`: what an engine is, what built it, and what it needs; and what this CPU can do."""
+"""`engine.json`: what an engine is, what built it, and what it needs."""
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from optkit.cpu import available_threads, cpu_features
 from optkit.errors import InputError, MachineError
 
 FILE = "engine.json"
-
-_X86 = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-_ARM = ("asimddp", "i8mm", "bf16")
-_FLAGS = (*_X86, *_ARM)
-"""The flags of /proc/cpuinfo that decide how fast INT8 and 16-bit products are."""
-
-
-def cpu_features() -> tuple[str, ...]:
-    """Which of the instruction sets that matter here this CPU has; empty where the kernel does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return ()
-    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
-    found = set(next(lines, "").split())
-    return tuple(flag for flag in _FLAGS if flag in found)
-
-
-def available_threads() -> int:
-    """Cores that this process may use, which in a container is often fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def empty_folder(folder: Path) -> Path:

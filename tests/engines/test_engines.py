@@ -9,7 +9,7 @@ import pytest
 from graph.models import feed
 
 from optkit import engines
-from optkit.engines.record import cpu_features
+from optkit.cpu import cpu_features
 from optkit.errors import InputError, MachineError
 from optkit.graph import reference
 

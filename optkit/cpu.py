@@ -1,0 +1,25 @@
+"""What this machine's CPU can do."""
+
+import os
+from pathlib import Path
+
+_X86 = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_ARM = ("asimddp", "i8mm", "bf16")
+_FLAGS = (*_X86, *_ARM)
+"""The flags of /proc/cpuinfo that decide how fast INT8 and 16-bit products are."""
+
+
+def cpu_features() -> tuple[str, ...]:
+    """Which of the instruction sets that matter here this CPU has; empty where the kernel does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ()
+    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
+    found = set(next(lines, "").split())
+    return tuple(flag for flag in _FLAGS if flag in found)
+
+
+def available_threads() -> int:
+    """Cores that this process may use, which in a container is often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
