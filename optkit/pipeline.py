@@ -27,7 +27,7 @@ from optkit.store import key_at
 from optkit.tasks.batches import run as run_batches
 from optkit.techniques import quantize
 from optkit.techniques.context import Context
-from optkit.training import Batches, train
+from optkit.training import Batches, on_cpu, train
 from optkit.validation.candidate import validate
 from optkit.validation.performance import requests
 
@@ -55,7 +55,7 @@ def run_all(recipes: Sequence[Recipe], jobs: Sequence[Job]) -> list[Row]:
     Under `accelerate launch`, all processes train together first; then the main one goes on alone, since graphs, engines
     and servers are made once, and the others have no rows to return.
     """
-    state = PartialState()
+    state = PartialState(cpu=on_cpu())
     if state.num_processes > 1:
         for job, recipe in product(jobs, recipes):
             trained(recipe, job)

@@ -10,11 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 console = Console(stderr=True)
 log = logging.getLogger(__name__)
+_SECONDS = 10.0
 
 
 @contextmanager
 def bar(title: str, total: int, disable: bool = False) -> Iterator[Callable[[int], None]]:
-    """A progress bar; the block gets the function that advances it. Without a terminal it is a line every tenth."""
+    """A progress bar; the block gets the function that advances it. Without a terminal it is a line now and then."""
     if disable or not console.is_terminal:
         yield _Lines(title, total, disable)
         return
@@ -31,16 +32,19 @@ def bar(title: str, total: int, disable: bool = False) -> Iterator[Callable[[int
 
 
 class _Lines:
-    """Progress for a log file."""
+    """Progress for a log file: a line every ten seconds."""
 
     def __init__(self, title: str, total: int, silent: bool) -> None:
         self.title, self.total, self.silent = title, total, silent
         self.done, self.start = 0, time.monotonic()
+        self.said = self.start
 
     def __call__(self, count: int) -> None:
-        before, self.done = self.done, self.done + count
-        if not self.silent and before * 10 // self.total < self.done * 10 // self.total:
-            log.info("%s: %d of %d, %.0f s", self.title, self.done, self.total, time.monotonic() - self.start)
+        self.done += count
+        now = time.monotonic()
+        if not self.silent and now - self.said >= _SECONDS:
+            self.said = now
+            log.info("%s: %d of %d, %.0f s", self.title, self.done, self.total, now - self.start)
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

@@ -109,7 +109,8 @@ def train(
             if after_epoch and (number + 1) % per_epoch == 0:
                 after_epoch(model)
     history.flush(steps / per_epoch)
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()  # not end_training(), which would part the processes for good
     model.cpu().eval()
     return history.entries
 
@@ -175,10 +176,15 @@ def autocast_type(settings: Training) -> str:
     return "bf16" if {"avx512_bf16", "amx_bf16"} & set(cpu_features()) else "fp32"
 
 
+def on_cpu() -> bool:
+    """Whether there is nothing better; accelerate joins several processes without a GPU only when told so."""
+    return not torch.accelerator.is_available()
+
+
 def _accelerator(settings: Training, logs: Path) -> Accelerator:
     AcceleratorState._reset_state()  # a process may train recipes of different precisions, one after the other
     precision = autocast_type(settings).replace("fp32", "no")
-    accelerator = Accelerator(mixed_precision=precision, log_with="tensorboard", project_dir=str(logs))
+    accelerator = Accelerator(cpu=on_cpu(), mixed_precision=precision, log_with="tensorboard", project_dir=str(logs))
     accelerator.init_trackers("")
     log.info("training on %s, %s", accelerator.device, autocast_type(settings))
     return accelerator

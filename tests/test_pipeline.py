@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import subprocess
+import sys
 import threading
 import time
 
@@ -17,6 +18,7 @@ from optkit.job import Job
 from optkit.publish import publish
 from optkit.report import rows
 from optkit.serving import repository
+from optkit.store import read_json
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -228,3 +230,15 @@ def test_a_full_disk_leaves_nothing_half_written(workshop, tiny_data, tmp_path, 
     assert process.exitcode == 3, said
     assert "No space left on device" in said and "Traceback" not in said
     assert not left
+
+
+def test_two_processes_train_together(workshop, tiny_data, tmp_path):
+    """As `accelerate launch` starts them on two GPUs: each takes half of the batches, and the main one does the rest."""
+    options = run_arguments(workshop, tiny_data, tmp_path / "checkpoints", ("baseline_fp32", "qat_gelu10"))
+    launched = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "optkit", *options]
+    finished = subprocess.run(launched, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("qat_gelu10") == 1
+    history = read_json(tmp_path / "checkpoints" / "classification" / "baseline_fp32" / "seed-0" / "history.json")
+    assert history[-1]["step"] == 6 * 256 / 16 / 2 - 1
+    assert not list((tmp_path / "checkpoints").rglob(".*unfinished*"))

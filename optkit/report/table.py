@@ -55,7 +55,7 @@ def _table(rows: Sequence[Row]) -> str:
     for row in shown:
         for reason in row.reasons:
             console.print(f"{row.recipe} {row.precision}: {row.verdict}: {reason}", soft_wrap=True)
-    return text.getvalue()
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
 def _same(row: Row, other: Row) -> bool:

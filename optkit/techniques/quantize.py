@@ -62,7 +62,8 @@ def insert(model: PreTrainedModel, stage: Quantize) -> None:
     linears = encoder_linears(model)
     if not linears:
         raise InputError(f"{type(model).__name__} has no Linear in its encoder's layers: there is nothing to quantize")
-    with redirect_stdout(io.StringIO()):  # it announces each model on standard output
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces each model, and under several processes each kind of module
         mtq.quantize(model, {"quant_cfg": _placement(linears), "algorithm": None})
     for name, quantiser in quantisers(model).items():
         if stage.calibrator != "max" and name.endswith("input_quantizer"):
