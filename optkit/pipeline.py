@@ -33,7 +33,7 @@ from optkit.validation.performance import requests
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 32
-_TRAINING_CODE = ("recipe", "models", "losses", "training", "checkpoints", "tasks", "techniques")
+_TRAINING_CODE = ("recipe", "models", "losses", "training", "checkpoints", "tasks")
 _APPLY = {"quantize": quantize.apply}
 
 
@@ -74,7 +74,7 @@ def trained(recipe: Recipe, job: Job) -> Path:
         "training": job.training(recipe).model_dump(),
         "from": {name: key_at(folder) for name, folder in needs.items()},
         **job.source,
-        "code": store.code_version(*_TRAINING_CODE),
+        "code": store.code_version(*_TRAINING_CODE, *(["techniques"] if recipe.stages else [])),
     }
     folder = job.folder(recipe)
     store.step(folder, depends_on, lambda unfinished: _train(recipe, parent, job, unfinished), keep=True)

@@ -47,7 +47,7 @@ def _row(recipe: str, task: str, root: Path, seed: int, precision: str | None) -
     chosen = [row for row in found if precision in (None, row.precision)]
     if len(chosen) != 1:
         precisions = ", ".join(row.precision for row in found)
-        raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision, found {precision}")
+        raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision")
     return chosen[0]
 
 
