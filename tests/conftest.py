@@ -12,7 +12,7 @@ from transformers import BertConfig, BertTokenizerFast
 
 from optkit import models, tasks
 from optkit.models import Loaded
-from optkit.recipe import Training
+from optkit.stages import Training
 from optkit.tasks.base import Task
 from optkit.tasks.batches import Collator
 from optkit.techniques.context import Context

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from optkit import Quantize, Recipe, Training
-from optkit.recipe import RecipeError
+from optkit.settings import RecipeError
 
 
 def test_all_mistakes_are_reported_together() -> None:

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from optkit.errors import OptkitError
 from optkit.losses import Targets, task_loss
 from optkit.models import Loaded, inference
-from optkit.recipe import Training
+from optkit.stages import Training
 from optkit.tasks.base import Task
 from optkit.tasks.batches import run
 from optkit.techniques.context import Context

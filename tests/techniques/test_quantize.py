@@ -11,7 +11,7 @@ from optkit import Quantize
 from optkit.errors import InputError
 from optkit.losses import task_loss
 from optkit.models import ClippedGELU, Loaded, encoder_linears, inference
-from optkit.recipe import Calibrator
+from optkit.stages import Calibrator
 from optkit.tasks.base import Task
 from optkit.tasks.batches import run
 from optkit.techniques import quantize
@@ -86,9 +86,7 @@ def test_the_max_calibrator_sees_every_example(tiny_model: Loaded, tiny_context:
 
 def test_the_calibration_examples_are_drawn_by_the_seed(tiny_model: Loaded, tiny_context: Context) -> None:
     seen: list[torch.Tensor] = []
-    tiny_model.model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
-    )
+    tiny_model.model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
     drawn = []
     quantize.insert(tiny_model.model, Quantize())
     for seed in (0, 0, 1):
