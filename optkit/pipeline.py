@@ -14,7 +14,7 @@ import numpy as np
 from accelerate import PartialState
 
 from optkit import checkpoints, engines, models, sparsity, store
-from optkit.engines.convert import convert
+from optkit.engines.convert import check_masks, convert
 from optkit.graph.audit import audit as audit_graph
 from optkit.graph.audit import check as check_audit
 from optkit.graph.audit import check_sparse
@@ -167,7 +167,7 @@ def converted(recipe: Recipe, job: Job) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: engines", recipe.name)
         loaded = checkpoints.load(job.folder(recipe), job.task)
-        convert(
+        conversion = convert(
             graph / "model.onnx",
             unfinished,
             job.engines,
@@ -175,6 +175,8 @@ def converted(recipe: Recipe, job: Job) -> Path:
             feeds=requests(job.features("dev", loaded.tokenizer), job.collator(loaded.tokenizer), BATCH_SIZE),
             max_length=job.max_length(loaded.model),
         )
+        if recipe.is_sparse:
+            check_masks(conversion, len(models.prunable(loaded.model)))
 
     depends_on = {
         "graph": key_at(graph),

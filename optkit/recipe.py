@@ -75,7 +75,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     @property
     def teachers(self) -> tuple[str, ...]:
         """Whoever teaches this one: names of recipes, and folders of models (see `is_folder`)."""
-        names = [stage.teacher for stage in self.stages if stage.teacher and stage.epochs]
+        names = [stage.teacher for stage in self.stages if stage.teacher and (stage.epochs or stage.representation_epochs)]
         return tuple(dict.fromkeys(names))
 
     def resolved(self) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 The order is the one in which they do the least harm: a student is distilled, then made sparse, then quantised.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from optkit.settings import Settings
 
@@ -55,40 +55,23 @@ _BERT_FINE_TUNING = {
 
 
 class Taught(Settings):
-    """What every stage has that trains: for how long, how fast, and beside which teacher."""
+    """What every stage has that trains: for how long, how fast, and beside which teacher (see `techniques.retrain`)."""
 
     epochs: float = Field(1, ge=0)
+    """Of training on the task, beside the teacher's answers."""
     learning_rate: float | None = Field(None, gt=0)
     """None takes that of the baseline's training, which suits model and task."""
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     dropout: float | None = Field(None, ge=0, lt=1)
     """Of the student while it trains; None leaves the model's own."""
     teacher: str | None = BASELINE
-    """Recipe whose logits are distilled, or the folder of a fine-tuned model (a name with a slash in it); None trains on
-    the labels alone."""
+    """Recipe that teaches, or the folder of a fine-tuned model (a name with a slash in it); None trains on the labels
+    alone."""
     temperature: float = Field(2.0, gt=0)
     label_weight: float = Field(0.1, ge=0, le=1)
-    """Weight of the labels' cross-entropy beside the teacher."""
-
-
-class Distill(Taught):
-    """A smaller student, begun from evenly spaced layers of its teacher and taught by it in two phases.
-
-    First its representations follow the teacher's: hidden states layer by layer (Jiao et al. 2020, arXiv 1909.10351) and
-    the last layer's relations among queries, keys and values (Wang et al. 2021, arXiv 2012.15828). Then its answers do:
-    the teacher's softened logits beside the labels (Hinton et al. 2015, arXiv 1503.02531).
-    """
-
-    technique: Literal["distill"] = "distill"
-    layers: int | None = Field(None, ge=1)
-    """Of the student; None keeps the teacher's depth."""
-    hidden_size: int | None = Field(None, ge=1)
-    """Width of the student; None keeps the teacher's. A narrower student matches hidden states through a projection."""
-    teacher: str = BASELINE
-    epochs: float = Field(3, gt=0)
-    """Of the second phase, on the task."""
-    representation_epochs: float = Field(1, ge=0)
-    """Of the first phase; 0 leaves it out."""
+    """Weight of the labels' cross-entropy beside the teacher's logits."""
+    representation_epochs: float = Field(0, ge=0)
+    """Of a phase before, in which hidden states and attention relations follow the teacher's; 0 leaves it out."""
     representation_learning_rate: float | None = Field(None, gt=0)
     """None takes twice that of the second phase."""
     hidden_weight: float = Field(1.0, ge=0)
@@ -96,7 +79,29 @@ class Distill(Taught):
     relation_heads: int | None = Field(None, ge=1)
     """Into how many heads both models' queries, keys and values are cut; None takes the teacher's attention heads."""
     augment: float = Field(0.0, ge=0, lt=1)
-    """Share of the words replaced by neighbours in the teacher's embedding, anew in every epoch; 0 changes nothing."""
+    """Share of the words replaced by neighbours in the model's own embedding, anew in every epoch; 0 changes nothing."""
+
+    @model_validator(mode="after")
+    def _has_what_it_follows(self) -> Self:
+        if self.teacher is None and self.representation_epochs:
+            raise ValueError(
+                f"{type(self).__name__}.representation_epochs is {self.representation_epochs:g} and there is no teacher to "
+                "follow: name one, or leave representation_epochs at 0"
+            )
+        return self
+
+
+class Distill(Taught):
+    """A smaller student, begun from evenly spaced layers of the model and taught in two phases."""
+
+    technique: Literal["distill"] = "distill"
+    layers: int | None = Field(None, ge=1)
+    """Of the student; None keeps the depth."""
+    hidden_size: int | None = Field(None, ge=1)
+    """Width of the student; None keeps it. A narrower student matches hidden states through a projection."""
+    teacher: str = BASELINE
+    epochs: float = Field(3, gt=0)
+    representation_epochs: float = Field(1, ge=0)
 
 
 class Sparsify(Taught):
@@ -109,8 +114,6 @@ class Sparsify(Taught):
     while it moves the others to make up for the loss."""
     calibration_examples: int = Field(512, ge=1)
     """Whose activations SparseGPT looks at."""
-    permute: bool = False
-    """Reorder the feed-forward's inner channels before pruning, so that less magnitude is lost (Pool & Yu 2021)."""
     epochs: float = Field(2, ge=0)
 
 

@@ -42,7 +42,7 @@ def apply(loaded: Loaded, stage: Quantize, context: Context) -> list[dict[str, f
         load_amax(loaded.model, loaded.amax)
     else:
         calibrate(loaded.model, lambda model: context.run_examples(model, stage.calibration_examples))
-    history = retrain(loaded.model, stage, context, "quantization-aware training") if stage.epochs else []
+    history = retrain(loaded, stage, context, "quantization-aware training")
     if stage.embeddings:
         round_embeddings(loaded.model)
     check(loaded.model)

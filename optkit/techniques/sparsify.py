@@ -44,7 +44,7 @@ def apply(loaded: Loaded, stage: Sparsify, context: Context) -> list[dict[str, f
     else:
         _prune(loaded, linears, stage, context)
     sparsity.check(linears, "after pruning")
-    history = retrain(loaded.model, stage, context, "sparse retraining") if stage.epochs else []
+    history = retrain(loaded, stage, context, "sparse retraining")
     sparsity.check(linears, "after sparse retraining")
     return history
 
