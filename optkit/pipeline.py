@@ -37,6 +37,8 @@ from optkit.validation.performance import requests
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 32
+_COMPARED_TOKENS = 4096
+"""At most in a batch on which engines are compared: the reference, which runs the graph as written, is slow."""
 _TRAINING_CODE = ("stages", "models", "sparsity", "losses", "training", "checkpoints", "tasks")
 _Apply = Callable[..., list[dict[str, float]]]
 _APPLY: dict[str, _Apply] = {"distill": distill.apply, "sparsify": sparsify.apply, "quantize": quantize.apply}
@@ -167,13 +169,15 @@ def converted(recipe: Recipe, job: Job) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: engines", recipe.name)
         loaded = checkpoints.load(job.folder(recipe), job.task)
+        length = job.max_length(loaded.model)
+        size = max(1, min(BATCH_SIZE, _COMPARED_TOKENS // length))
         conversion = convert(
             graph / "model.onnx",
             unfinished,
             job.engines,
             quantised=recipe.is_quantised,
-            feeds=requests(job.features("dev", loaded.tokenizer), job.collator(loaded.tokenizer), BATCH_SIZE),
-            max_length=job.max_length(loaded.model),
+            feeds=requests(job.features("dev", loaded.tokenizer), job.collator(loaded.tokenizer), size),
+            max_length=length,
         )
         if recipe.is_sparse:
             check_masks(conversion, len(models.prunable(loaded.model)))

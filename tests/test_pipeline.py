@@ -6,20 +6,23 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from transformers import BertModel
 
-from optkit import library, pipeline, tasks
+from optkit import Distill, Recipe, library, pipeline, tasks
 from optkit.cli import main
 from optkit.errors import InputError, MachineError
 from optkit.job import Job
 from optkit.publish import publish
 from optkit.report import rows
 from optkit.serving import repository
-from optkit.store import read_json
+from optkit.store import key_at, read_json, read_record
+from optkit.validation.evidence import STAGE_SCORES, read_scores
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -28,7 +31,12 @@ RECIPES = {
     "baseline_fp32": "",
     "ptq_int8": "Quantize(calibrator='mse')",
     "qat_gelu10": "Quantize(gelu_clip=10.0, calibrator='percentile', epochs=1, learning_rate=1e-4)",
+    "distill_1l": "Distill(layers=1, epochs=2)",
+    "distill_1l_sparse_qat": (
+        "Distill(layers=1, epochs=2), Sparsify(), Quantize(calibrator='percentile', epochs=1, learning_rate=1e-4)"
+    ),
 }
+SERVED = ("baseline_fp32", "ptq_int8", "qat_gelu10", "distill_1l_sparse_qat")
 CONTRACT = (
     "recipe task seed metric value baseline delta delta_ci95 layers sparsity precision engine size_bytes rungs latency_ms "
     "throughput speedup speedup_vs_16bit evidence served_by verdict reasons"
@@ -37,11 +45,12 @@ CONTRACT = (
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory, tiny_config, tiny_tokenizer):
-    """A folder with three recipes and a pretrained model without a head."""
+    """A folder with recipes and a pretrained model without a head."""
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "recipes").mkdir()
     for name, stages in RECIPES.items():
-        text = f"from optkit import Quantize, Recipe, Training\n\nrecipe = Recipe(name={name!r}, stages=[{stages}], "
+        words = "from optkit import Distill, Quantize, Recipe, Sparsify, Training"
+        text = f"{words}\n\nrecipe = Recipe(name={name!r}, stages=[{stages}], "
         (folder / "recipes" / f"{name}.py").write_text(text + f"max_drop=20, training={TRAINING})\n")
     torch.manual_seed(0)
     BertModel(tiny_config).save_pretrained(folder / "model")
@@ -51,7 +60,7 @@ def workshop(tmp_path_factory, tiny_config, tiny_tokenizer):
 
 @pytest.fixture(scope="module")
 def job(workshop, tiny_data):
-    """The three recipes' job, in this process."""
+    """The recipes' job, in this process."""
     _, known = library.find([str(workshop / "recipes" / f"{name}.py") for name in RECIPES])
     task = tasks.load("classification", tiny_data)
     return Job(task, str(workshop / "model"), 0, workshop / "checkpoints", known, seconds=0.05)
@@ -59,8 +68,8 @@ def job(workshop, tiny_data):
 
 @pytest.fixture(scope="module")
 def results(job):
-    """Rows of the three recipes, by name and precision."""
-    return {(row.recipe, row.precision): row for name in RECIPES for row in pipeline.run(job.recipes[name], job)}
+    """Rows of what is served, by name and precision."""
+    return {(row.recipe, row.precision): row for name in SERVED for row in pipeline.run(job.recipes[name], job)}
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +123,47 @@ def test_rows_have_the_contracts_fields(results, job):
         assert not set(CONTRACT.split()) - set(row.as_dict())
 
 
+def test_a_recipe_starts_from_the_one_whose_stages_it_shares(results, job):
+    student, all_three = (job.folder(job.recipes[name]) for name in ("distill_1l", "distill_1l_sparse_qat"))
+    assert read_record(all_three)["depends_on"]["from"]["distill_1l"] == key_at(student)
+    assert [entry["step"] for entry in read_json(student / "history.json")] == [9, 15, 9, 19, 29, 31]
+    assert [entry["step"] for entry in read_json(all_three / "history.json")] == [9, 19, 29, 31, 9, 15], "sparse, then INT8"
+    scores, own = read_scores(all_three / STAGE_SCORES), read_scores(student / STAGE_SCORES)
+    assert list(scores) == ["baseline_fp32", "distill", "sparsify", "quantize"] and list(own) == list(scores)[:2]
+    assert all(np.array_equal(scores[name], own[name]) for name in own)
+    assert not (student / "graph").exists(), "nobody asked for its engines"
+
+
+def test_a_student_sparse_and_in_int8_through_the_server(results, job):
+    row, baseline = results["distill_1l_sparse_qat", "int8"], results["baseline_fp32", "fp32"]
+    assert (row.layers, row.sparsity, baseline.layers, baseline.sparsity) == (1, "2:4", 2, None)
+    assert row.value > 80 and row.size_bytes < results["ptq_int8", "int8"].size_bytes
+    assert row.evidence["covered_gemms"] == row.evidence["encoder_gemms"] == 6
+    audit = read_json(job.folder(job.recipes["distill_1l_sparse_qat"]) / "graph" / "audit.json")
+    encoder = {name: kept for name, kept in audit["sparse_groups_kept"].items() if ".layer." in name}
+    assert len(encoder) == 6 and set(encoder.values()) == {1.0}
+
+
+def test_the_loss_by_stage_adds_up_to_the_whole(results):
+    row, baseline = results["distill_1l_sparse_qat", "int8"], results["baseline_fp32", "fp32"]
+    assert [step["stage"] for step in row.stages] == ["distill", "sparsify", "quantize", "engine"]
+    assert sum(step["delta"] for step in row.stages) == pytest.approx(row.value - baseline.rungs["pytorch"], abs=1e-3)
+    assert row.rungs["pytorch"] - baseline.rungs["pytorch"] == pytest.approx(
+        sum(step["delta"] for step in row.stages[:3]), abs=1e-3
+    )
+
+
+def test_what_cannot_work_is_said_before_anything_is_trained(job, tmp_path):
+    fresh = replace(job, root=tmp_path / "checkpoints")
+    recipes = [job.baseline, Recipe(name="deep", stages=[Distill(layers=9)])]
+    with pytest.raises(InputError, match=r"^recipe 'deep': a student of 9 layers is deeper than its teacher of 2; give at"):
+        pipeline.run_all(recipes, [fresh])
+    assert not fresh.root.exists()
+
+
 def test_a_second_run_does_nothing_again(results, job, caplog):
     before = {path: path.stat().st_mtime_ns for path in job.root.rglob("record.json")}
-    for name in RECIPES:
+    for name in SERVED:
         pipeline.run(job.recipes[name], job)
     assert before == {path: path.stat().st_mtime_ns for path in job.root.rglob("record.json")}
 

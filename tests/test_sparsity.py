@@ -122,8 +122,10 @@ def test_a_weight_comes_back_bit_for_bit(precision: torch.dtype) -> None:
     assert set(stored) == {"a.weight.values_2to4", "a.weight.indices_2to4", "a.bias"}
     back = sparsity.restore(stored)
     assert set(back) == {"a.weight", "a.bias"} and back["a.weight"].dtype == precision
-    assert back["a.weight"].numpy(force=True).tobytes() == weight.numpy().tobytes() if precision != torch.bfloat16 else (
-        torch.equal(back["a.weight"].view(torch.int16), weight.view(torch.int16))
+    assert (
+        back["a.weight"].numpy(force=True).tobytes() == weight.numpy().tobytes()
+        if precision != torch.bfloat16
+        else (torch.equal(back["a.weight"].view(torch.int16), weight.view(torch.int16)))
     )
 
 
@@ -133,7 +135,9 @@ def test_every_pattern_of_a_group_comes_back() -> None:
     weight = torch.tensor(groups).flatten().repeat(8, 1)
     weight = torch.cat([weight, torch.zeros(8, -weight.shape[1] % 16)], dim=1)
     assert len(groups) == 6 * 4 + 4 * 2 + 1
-    assert torch.equal(sparsity.restore(sparsity.compress({"weight": weight}))["weight"].view(torch.int32), weight.view(torch.int32))
+    assert torch.equal(
+        sparsity.restore(sparsity.compress({"weight": weight}))["weight"].view(torch.int32), weight.view(torch.int32)
+    )
 
 
 def test_values_and_indices_by_hand() -> None:
@@ -160,4 +164,6 @@ def test_half_the_space_and_two_bits_per_value(tmp_path: Path) -> None:
     save_file(sparsity.compress({"weight": weight}), tmp_path / "sparse")
     save_file({"weight": weight}, tmp_path / "dense")
     sizes = [(tmp_path / name).stat().st_size for name in ("sparse", "dense")]
-    assert sizes[0] == pytest.approx(sizes[1] * (1 / 2 + 1 / 64), rel=1e-3)  # 16 values of 2 bits in the place of 64 * 32 bits
+    assert sizes[0] == pytest.approx(
+        sizes[1] * (1 / 2 + 1 / 64), rel=1e-3
+    )  # 16 values of 2 bits in the place of 64 * 32 bits
