@@ -77,9 +77,10 @@ def run_all(recipes: Sequence[Recipe], jobs: Sequence[Job]) -> list[Row]:
 
 def trained(recipe: Recipe, job: Job) -> Path:
     """The folder of the recipe's checkpoint, after those it starts from and those that teach it."""
-    parent = _longest_known_prefix(recipe, job)
-    teachers = Teachers(job, trained)
-    needs = {name: teachers.key(name) for name in (*recipe.teachers, *([parent.name] if parent else []))}
+    parent = _parent(recipe, job)
+    needs = {name: Teachers(job, trained).key(name) for name in recipe.teachers}
+    if parent:
+        needs[parent.name] = key_at(trained(parent, job))
     depends_on = {
         "recipe": recipe.resolved(),
         "training": job.training(recipe).model_dump(),
@@ -93,6 +94,7 @@ def trained(recipe: Recipe, job: Job) -> Path:
 
 
 def _train(recipe: Recipe, parent: Recipe | None, job: Job, folder: Path) -> None:
+    """Fine-tune the baseline, or apply the recipe's last stage to the checkpoint of its parent."""
     log.info("%s: training (seed %d)", recipe.name, job.seed)
     loaded = job.start() if parent is None else checkpoints.load(job.folder(parent), job.task)
     context = Context(
@@ -104,11 +106,13 @@ def _train(recipe: Recipe, parent: Recipe | None, job: Job, folder: Path) -> Non
         teacher_logits=Teachers(job, trained).logits,
         teacher_model=Teachers(job, trained).load,
     )
-    history = [] if parent else _fine_tune(loaded, context)
-    scores = read_scores(job.folder(parent) / STAGE_SCORES) if parent else {BASELINE: _scored(loaded, job)}
-    for stage in recipe.stages[len(parent.stages) if parent else 0 :]:
-        history += _APPLY[stage.technique](loaded, stage, context)
-        scores[stage.technique] = _scored(loaded, job)
+    if parent:
+        stage = recipe.stages[-1]
+        history = _APPLY[stage.technique](loaded, stage, context)
+        scores = read_scores(job.folder(parent) / STAGE_SCORES) | {stage.technique: _scored(loaded, job)}
+    else:
+        history = _fine_tune(loaded, context)
+        scores = {BASELINE: _scored(loaded, job)}
     checkpoints.save(loaded, recipe.stages, history, folder)
     np.savez(folder / STAGE_SCORES, **scores)
 
@@ -133,13 +137,17 @@ def _fine_tune(loaded: models.Loaded, context: Context) -> list[dict[str, float]
         return train(loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning")
 
 
-def _longest_known_prefix(recipe: Recipe, job: Job) -> Recipe | None:
-    """The known recipe with the most of this one's leading stages: its checkpoint is where this one starts."""
-    for count in range(len(recipe.stages) - 1, -1, -1):
-        for known in job.recipes.values():
-            if known.stages == recipe.stages[:count]:
-                return known
-    return None
+def _parent(recipe: Recipe, job: Job) -> Recipe | None:
+    """The recipe of one stage less, where this one starts: a known one, or one that only keeps what is between two."""
+    if recipe.is_baseline:
+        return None
+    before = recipe.stages[:-1]
+    for known in job.recipes.values():
+        if known.stages == before:
+            return known
+    between = Recipe(name="between", stages=before, training=recipe.training)
+    techniques = "_".join(stage.technique for stage in before)
+    return between.model_copy(update={"name": f"{techniques}_{between.digest()[:8]}"})
 
 
 def exported(recipe: Recipe, job: Job) -> Path:

@@ -124,14 +124,23 @@ def test_rows_have_the_contracts_fields(results, job):
 
 
 def test_a_recipe_starts_from_the_one_whose_stages_it_shares(results, job):
+    """Distilled once: the recipe of that name, then a step between that no recipe names, then the one asked for."""
     student, all_three = (job.folder(job.recipes[name]) for name in ("distill_1l", "distill_1l_sparse_qat"))
-    assert read_record(all_three)["depends_on"]["from"]["distill_1l"] == key_at(student)
-    assert [entry["step"] for entry in read_json(student / "history.json")] == [9, 15, 9, 19, 29, 31]
-    assert [entry["step"] for entry in read_json(all_three / "history.json")] == [9, 19, 29, 31, 9, 15], "sparse, then INT8"
-    scores, own = read_scores(all_three / STAGE_SCORES), read_scores(student / STAGE_SCORES)
-    assert list(scores) == ["baseline_fp32", "distill", "sparsify", "quantize"] and list(own) == list(scores)[:2]
-    assert all(np.array_equal(scores[name], own[name]) for name in own)
-    assert not (student / "graph").exists(), "nobody asked for its engines"
+    (sparse,) = job.root.glob("classification/distill_sparsify_*/seed-0")
+    assert origin(student) == {"baseline_fp32": key_at(job.folder(job.baseline))}
+    assert origin(sparse)["distill_1l"] == key_at(student)
+    assert origin(all_three)[sparse.parent.name] == key_at(sparse)
+    steps = [[entry["step"] for entry in read_json(folder / "history.json")] for folder in (student, sparse, all_three)]
+    assert steps == [[9, 15, 9, 19, 29, 31], [9, 19, 29, 31], [9, 15]], "each trains its own last stage alone"
+    scores = [read_scores(folder / STAGE_SCORES) for folder in (student, sparse, all_three)]
+    assert list(scores[2]) == ["baseline_fp32", "distill", "sparsify", "quantize"]
+    assert all(np.array_equal(scores[2][name], earlier[name]) for earlier in scores for name in earlier)
+    assert not (student / "graph").exists() and not (sparse / "graph").exists(), "nobody asked for their engines"
+
+
+def origin(folder):
+    """The keys of what a checkpoint was made from."""
+    return read_record(folder)["depends_on"]["from"]
 
 
 def test_a_student_sparse_and_in_int8_through_the_server(results, job):
