@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-SCORES, EVIDENCE = "scores.npz", "validation.json"
+SCORES, EVIDENCE, SAMPLE = "scores.npz", "validation.json", "sample.npz"
 BESIDE = "baseline."
 """Prefix of the baseline's engines among the served models of another recipe."""
 
