@@ -14,7 +14,7 @@ from typing import Any
 from optkit.errors import InputError
 from optkit.publishing import disk, shelf
 from optkit.publishing.lock import now, who
-from optkit.publishing.shelf import CARD, HISTORY, PROVENANCE
+from optkit.publishing.shelf import CARD, CONFIG, HISTORY, PROVENANCE
 from optkit.serving import repository
 from optkit.store import file_hash
 
@@ -83,10 +83,15 @@ def mend(model: Path) -> None:
     """Finish, or take back, what a publisher that was killed had begun; for the holder of the lock alone.
 
     A version that never went live is removed; a switch that was made, or a version that is gone, is written down.
+
+    Raises:
+        InputError: the live version is gone.
     """
     live, events = shelf.live(model), read(model)
     last = {event["version"]: event["event"] for event in events}
     there = repository.versions(model)
+    if live not in there:
+        raise InputError(missing(model, live))
     for version in there:
         if version not in last and version != live:
             log.warning("%s: removed, its publishing was interrupted before it went live", model / str(version))
@@ -97,6 +102,11 @@ def mend(model: Path) -> None:
     if found:
         append(model, *found)
     show_card(model, live)
+
+
+def missing(model: Path, live: int) -> str:
+    """What to say, and do, where the live version is gone."""
+    return f"{model / CONFIG}: version {live} is live, which is missing; go back: optkit rollback {model.name} --to N"
 
 
 def show_card(model: Path, version: int) -> None:

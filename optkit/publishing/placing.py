@@ -1,5 +1,6 @@
 """Placing a version: staged, checked, sealed with its provenance, and live by the renaming of one file or folder."""
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ from optkit.publishing.shelf import CARD, CONFIG, HISTORY, PROBE, PROVENANCE
 from optkit.serving import config as configuration
 from optkit.serving import repository
 from optkit.serving.config import ModelConfig
-from optkit.store import file_hash, hashes, write_json
+from optkit.store import file_hash, hashes
 
 Check = Callable[[Path], dict[str, Any]]
 """Tries out a staged model's folder; returns what it found, or raises."""
@@ -117,7 +118,8 @@ def _seal(staged: Path, release: Release, version: int, checks: dict[str, Any]) 
         **release.provenance,
     }
     (folder / CARD).write_text(card.text(origin), encoding="utf-8")
-    write_json(folder / PROVENANCE, {**origin, "files": hashes(folder)})
+    content = json.dumps({**origin, "files": hashes(folder)}, indent=1) + "\n"
+    (folder / PROVENANCE).write_text(content, encoding="utf-8")
     disk.flush_tree(staged)
 
 

@@ -18,7 +18,7 @@ from optkit.serving import log as server_log
 from optkit.serving.client import Client
 
 DEADLINE_S = 300.0
-_POLL_S = 0.05
+_POLL_S = 0.25
 log = logging.getLogger(__name__)
 
 

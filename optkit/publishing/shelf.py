@@ -6,6 +6,7 @@
 <repository>/<model>/<n>/              model.py, engine/, probe.npz, README.md and provenance.json
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from optkit.publishing.disk import UNFINISHED
 from optkit.serving import config as configuration
 from optkit.serving import repository
 from optkit.serving.config import ModelConfig
-from optkit.store import read_json
 
 CONFIG, CARD, HISTORY, PROVENANCE, PROBE = "config.pbtxt", "README.md", "history.jsonl", "provenance.json", "probe.npz"
 
@@ -40,7 +40,8 @@ def check(model: Path) -> None:
     Raises:
         InputError: naming the symbolic links, foreign folders and missing files.
     """
-    if found := [*links(model), *foreign(model)]:
+    versions = [model / str(number) for number in repository.versions(model)] if model.is_dir() else []
+    if found := [*links(model), *foreign(model)] or [line for version in versions for line in copied(version)]:
         raise InputError(f"model {model.name!r} in {model.parent} cannot be changed: " + "; ".join(found))
 
 
@@ -58,15 +59,15 @@ def foreign(model: Path) -> list[str]:
     found = [f"{model / name}: missing; the model was not put there by optkit publish" for name in missing]
     for path in sorted(model.iterdir()):
         if path.is_dir() and path.name in map(str, repository.versions(model)):
-            found += _made_by_hand(path)
+            if not (path / PROVENANCE).is_file():
+                found.append(f"{path}: made by hand, it has no {PROVENANCE}; remove it, and publish what is in it")
         elif path.name not in (CONFIG, CARD, HISTORY) and not path.name.startswith(UNFINISHED):
             found.append(f"{path}: not put there by optkit publish; remove it")
     return found
 
 
-def _made_by_hand(version: Path) -> list[str]:
-    if not (version / PROVENANCE).is_file():
-        return [f"{version}: made by hand, it has no {PROVENANCE}; remove it, and publish what is in it"]
+def copied(version: Path) -> list[str]:
+    """A complaint where a folder is another version's, under a new number or in another model."""
     stated = provenance(version)
     if (stated["model"], str(stated["version"])) != (version.parent.name, version.name):
         return [f"{version}: made by hand from version {stated['version']} of {stated['model']!r}; remove it"]
@@ -102,9 +103,13 @@ def provenance(version: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is not what publishing writes.
     """
-    content = read_json(version / PROVENANCE)
-    if not isinstance(content, dict) or not {"files", "config", "version", "model"} <= content.keys():
-        raise InputError(f"{version / PROVENANCE}: not a record of optkit publish; publish the version again")
+    try:
+        content = json.loads((version / PROVENANCE).read_text(encoding="utf-8"))
+        missing = {"files", "config", "version", "model", "forced"} - content.keys()
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{version / PROVENANCE}: not a record of optkit publish ({error}); publish it again") from error
+    if missing:
+        raise InputError(f"{version / PROVENANCE}: lacks {', '.join(sorted(missing))}; publish the version again")
     return content
 
 

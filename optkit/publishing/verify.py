@@ -47,6 +47,8 @@ def version(folder: Path) -> list[str]:
     expected = history.fingerprint(folder.parent, int(folder.name))
     if expected is not None and (found := file_hash(folder / PROVENANCE)) != expected:
         return [_changed(folder / PROVENANCE, found, expected)]
+    if complaints := shelf.copied(folder):
+        return complaints
     stated = shelf.provenance(folder)["files"]
     there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     complaints = [f"{folder / name}: missing" for name in stated if name not in there]
@@ -65,8 +67,8 @@ def _model(model: Path) -> list[str]:
         configuration.check_name(model.name)
         if found := [*shelf.links(model), *shelf.foreign(model)]:
             return found
-        versions = [line for number in repository.versions(model) for line in version(model / str(number))]
-        return [*versions, *_shown(model)]
+        found = [line for number in repository.versions(model) for line in version(model / str(number))]
+        return found if any(PROVENANCE in line for line in found) else [*found, *_shown(model)]
     except InputError as error:
         return [str(error)]
 
@@ -75,13 +77,13 @@ def _shown(model: Path) -> list[str]:
     """Complaints about what says which version is live, and about the card."""
     live = shelf.live(model)
     if live not in repository.versions(model):
-        return [f"{model / CONFIG}: version {live} is live, which is missing; go back: optkit rollback {model.name} --to N"]
+        return [history.missing(model, live)]
     found = []
     if shelf.read_config(model) != shelf.config_of(model / str(live), live):
         found.append(f"{model / CONFIG}: not as it was published; write it again: optkit rollback {model.name} --to {live}")
     # an interrupted switch leaves another version's card, which the next one replaces
-    cards = {path.read_bytes() for path in model.glob(f"*/{CARD}")}
-    if (model / CARD).is_file() and (model / CARD).read_bytes() not in cards:
+    cards = {shelf.provenance(model / str(number))["files"].get(CARD) for number in repository.versions(model)}
+    if (model / CARD).is_file() and file_hash(model / CARD) not in cards:
         found.append(f"{model / CARD}: not the card of a published version")
     return found
 

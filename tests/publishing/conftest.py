@@ -1,5 +1,6 @@
 """Repositories with published versions, made once: what most tests need lies there already."""
 
+import logging
 import shutil
 
 import pytest
@@ -13,6 +14,15 @@ from . import small
 def trusting(staged):
     """A check that has seen nothing: for tests of what comes before and after it."""
     return {"served_by": "nobody", "staged": staged.name[:12]}
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """The command line's log handler writes to the standard error of the test it was made in."""
+    logger = logging.getLogger("optkit")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")
