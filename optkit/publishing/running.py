@@ -6,9 +6,12 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+
+from tritonclient.utils import InferenceServerException
 
 from optkit.errors import InputError, MachineError, OptkitError
 from optkit.publishing import probe
@@ -18,12 +21,15 @@ from optkit.serving import log as server_log
 from optkit.serving.client import Client
 
 DEADLINE_S = 300.0
-_POLL_S = 0.25
+_POLL_S, _GRPC_S = 0.25, 5.0
 log = logging.getLogger(__name__)
 
 
 class Running:
     """A server by its address.
+
+    Models are loaded over gRPC where the server has it on the port after that of HTTP, as Triton does: a server's HTTP
+    thread that loads a model answers nobody else on its connections meanwhile.
 
     Args:
         url: `host:port` of its HTTP protocol, with or without `http://`.
@@ -110,17 +116,52 @@ class Running:
             raise MachineError(f"{self}: its list of models (status {status}) is not a Triton server's") from error
 
     def _control(self, model: str, verb: str) -> None:
-        status, body = self._ask(f"/v2/repository/models/{quote(model)}/{verb}")
-        if status != http.client.OK:
+        if self._grpc_url is not None:
+            refusal = self._control_by_grpc(self._grpc_url, model, verb)
+        else:
+            status, body = self._ask(f"/v2/repository/models/{quote(model)}/{verb}")
+            refusal = None if status == http.client.OK else server_log.reason(body)
+        if refusal is not None:
             raise MachineError(
-                f"{self}: cannot {verb} model {model!r}: {server_log.reason(body)}. Does it serve this repository, and "
-                "with --model-control-mode=explicit? Its log says more"
+                f"{self}: cannot {verb} model {model!r}: {refusal}. Does it serve this repository, and with "
+                "--model-control-mode=explicit? Its log says more"
             )
 
-    def _ask(self, path: str) -> tuple[int, bytes]:
+    def _control_by_grpc(self, url: str, model: str, verb: str) -> str | None:
+        """Why the server cannot, or None."""
+        from tritonclient.grpc import InferenceServerClient
+
+        with InferenceServerClient(url) as client:
+            do = client.load_model if verb == "load" else client.unload_model
+            try:
+                do(model, client_timeout=self.deadline_s)
+            except InferenceServerException as error:
+                if error.status() in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED"):
+                    self._ask("/v2")  # whether the server is there at all
+                return str(error.message())
+        return None
+
+    @cached_property
+    def _grpc_url(self) -> str | None:
+        """Where this same server takes gRPC, if that is the port after HTTP's."""
+        from tritonclient.grpc import InferenceServerClient
+
+        parts = urlsplit(f"//{self.url}")
+        url = f"{parts.hostname}:{(parts.port or 0) + 1}"
+        own = json.loads(self._ask("/v2", "GET")[1])["name"]
+        with InferenceServerClient(url) as client:
+            try:
+                if client.get_server_metadata(client_timeout=_GRPC_S).name == own:
+                    return url
+            except InferenceServerException:
+                pass  # nobody there, or somebody else
+        log.warning("%s: no gRPC on %s; loading a model over HTTP holds up some of the others' requests", self, url)
+        return None
+
+    def _ask(self, path: str, method: str = "POST") -> tuple[int, bytes]:
         with closing(http.client.HTTPConnection(self.url, timeout=self.deadline_s)) as connection:
             try:
-                connection.request("POST", path)
+                connection.request(method, path)
                 response = connection.getresponse()
                 return response.status, response.read()
             except (OSError, http.client.HTTPException) as error:
