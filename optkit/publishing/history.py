@@ -6,8 +6,8 @@ model's card follow it, and whoever has the lock next brings them into line.
 
 import json
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,19 @@ def append(model: Path, *events: dict[str, Any]) -> None:
 def appending(model: Path, *events: dict[str, Any]) -> AbstractContextManager[Callable[[], None]]:
     """Lines to add as soon as what they tell has happened; the space for them is taken before."""
     return disk.prepared(model / HISTORY, text(*read(model), *events))
+
+
+@contextmanager
+def recording(model: Path, version: int, event: dict[str, Any]) -> Iterator[Callable[[], None]]:
+    """The line and the card of a version that is about to go live; what is yielded puts them in place, without new space."""
+    card = (model / str(version) / CARD).read_text(encoding="utf-8")
+    with appending(model, event) as write_down, disk.prepared(model / CARD, card) as show:
+
+        def done() -> None:
+            write_down()
+            show()
+
+        yield done
 
 
 def went_live(model: Path) -> list[int]:

@@ -154,14 +154,13 @@ def _add(staged: Path, model: Path, version: int, server: Running | None) -> Non
     os.rename(staged / str(version), model / str(version))
     disk.flush(model)
     try:
-        with history.appending(model, done) as put_in_place:
+        with history.recording(model, version, done) as put_in_place:
             go_live(model, version, server)
             put_in_place()
     except BaseException:
         if shelf.live(model) != version:
             disk.remove(model / str(version), model.parent)
         raise
-    history.show_card(model, version)
 
 
 def _follow(model: Path, version: int, server: Running | None) -> None:

@@ -46,10 +46,9 @@ def rollback(
             if server is not None:
                 server.require()
             event = history.event(history.ROLLED_BACK, chosen, instead_of=live, **({"why": why} if why else {}))
-            with history.appending(model, event) as put_in_place:
+            with history.recording(model, chosen, event) as put_in_place:
                 go_live(model, chosen, server)
                 put_in_place()
-            history.show_card(model, chosen)
     return chosen
 
 

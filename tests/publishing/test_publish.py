@@ -160,3 +160,25 @@ def test_the_commit_is_that_of_the_folder(tmp_path):
     assert provenance.commit(tmp_path) == {"commit": head, "changed": False}
     (tmp_path / "file").write_text("two")
     assert provenance.commit(tmp_path) == {"commit": head, "changed": True}
+
+
+def test_the_commands_one_after_the_other(checkpoints, target, capsys):
+    at = ["--repository", str(target)]
+    for _ in range(2):
+        run(["publish", "tiny", "--task", "classification", "--checkpoints", str(checkpoints), *at])
+    assert capsys.readouterr().out == f"{target / small.MODEL / '1'}\n{target / small.MODEL / '2'}\n"
+    run(["verify", *at])
+    assert capsys.readouterr().out == f"{target}: every file is as it was published\n"
+    run(["rollback", small.MODEL, *at])
+    assert capsys.readouterr().out == "1\n"
+    run(["list", *at, "--format", "json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [(each["version"], each["live"], each["recipe"]) for each in found] == [(2, False, "tiny"), (1, True, "tiny")]
+
+
+def run(arguments):
+    """A command that is to end well."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert not end.code
