@@ -44,10 +44,17 @@ def make(engine: Path, config: ModelConfig, sample: Probe | None) -> dict[str, P
         engine: its folder.
         config: says which inputs and shapes it takes.
         sample: examples of the dev split with the answers that were scored.
+
+    Raises:
+        GateError: the engine cannot run a shape that its configuration promises.
     """
-    loaded = engines.load(engine, config.threads)
-    feeds = {name: _feed(config, *shape) for name, shape in shapes(config).items()}
-    found = {name: Probe(feed, engines.infer(loaded, feed)) for name, feed in feeds.items()}
+    loaded, found = engines.load(engine, config.threads), {}
+    for name, shape in shapes(config).items():
+        feed = _feed(config, *shape)
+        try:
+            found[name] = Probe(feed, engines.infer(loaded, feed))
+        except Exception as error:  # each runtime has its own
+            raise GateError(f"engine {engine}: cannot answer the probe {name!r} {list(shape)}: {error}") from error
     return found if sample is None else {**found, SAMPLE: sample}
 
 

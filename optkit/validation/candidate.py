@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from optkit.models import Loaded
+from optkit.models import Loaded, longest_input
 from optkit.store import write_json
 from optkit.tasks.base import Task
 from optkit.tasks.batches import Collator
@@ -33,7 +33,9 @@ def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path
     features, collator = task.encode("dev", loaded.tokenizer), Collator(loaded.tokenizer, task.max_length)
     candidates = engine_folders(own)
     beside = {} if own == baseline else {f"{BESIDE}{name}": at for name, at in engine_folders(baseline).items()}
-    served = through_server(candidates | beside, list(candidates), features, loaded.tokenizer, task, logs, seconds)
+    longest = min(task.max_length, longest_input(loaded.model) or task.max_length)
+    engines = candidates | beside
+    served = through_server(engines, list(candidates), features, loaded.tokenizer, task, longest, logs, seconds)
     evidence, example_scores = {}, {}
     for precision, engine in candidates.items():
         rungs = climb(loaded, own.parent / "graph" / "model.onnx", engine, features, collator)

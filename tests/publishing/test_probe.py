@@ -71,3 +71,9 @@ def test_something_else_is_named(content, tmp_path):
     (tmp_path / "probe.npz").write_bytes(content)
     with pytest.raises(InputError, match=r"probe.npz: not probes written by optkit"):
         probe.read(tmp_path / "probe.npz")
+
+
+def test_an_engine_that_cannot_run_what_its_configuration_promises(releases):
+    promised = small.config(vocab_size=2 * small.VOCABULARY)
+    with pytest.raises(GateError, match=r"cannot answer the probe '\w+' \[\d+, \d+\]: .*indices element out of data bounds"):
+        probe.make(releases[0].engine, promised, None)
