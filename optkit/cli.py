@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optkit import cli_publishing
+from optkit.cli_publishing import Repository
+
 if TYPE_CHECKING:
     from optkit.job import Job
     from optkit.recipe import Recipe
@@ -27,7 +30,6 @@ Model = Annotated[str | None, typer.Option(help="hub name or folder of the model
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
 LimitTrain = Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")]
 Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
-Repository = Annotated[Path, typer.Option(help="model repository", metavar="DIR")]
 Format = Annotated[str, typer.Option("--format", help="table, json or csv", metavar="FORMAT")]
 Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
 
@@ -143,35 +145,22 @@ def build(
     print(out or folder)
 
 
-@app.command()
-def publish(
-    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
-    task: TaskName,
-    repository: Repository = Path("model_repository"),
-    seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
-    checkpoints: Checkpoints = Path("checkpoints"),
-) -> None:
-    """Put an engine that passed its gate into the model repository as the next version; print its folder.
-
-    Example: optkit publish qat_gelu10 --task sample
-    """
-    from optkit.publish import publish as publish_engine
-
-    print(publish_engine(recipe, task, checkpoints, repository, seed, precision))
+cli_publishing.register(app)
 
 
 @app.command()
 def serve(
-    repository: Repository = Path("model_repository"),
+    repository: Repository = cli_publishing.DEFAULT,
     port: Annotated[int, typer.Option(help="port of the HTTP protocol on 127.0.0.1", min=1, max=65535)] = 8000,
 ) -> None:
-    """Serve a model repository with Triton on this machine until Ctrl-C.
+    """Serve a model repository with Triton on this machine until Ctrl-C; refused where a file is not as it was published.
 
     Example: optkit serve --repository model_repository --port 8000
     """
+    from optkit.publishing.verify import require
     from optkit.serving import server
 
+    require(repository)
     server.serve(repository, port)
 
 

@@ -188,6 +188,12 @@ def test_a_flipped_byte_is_found_and_named(results, job):
     path.write_bytes(content)
 
 
+def test_the_server_is_told_how_much_the_model_can_take(results, job):
+    folder = job.folder(job.recipes["ptq_int8"]) / "served"
+    configs = read_json(folder / "validation.json")["configs"]
+    assert job.task.max_length > 16 and {config["max_sequence"] for config in configs.values()} == {16}
+
+
 def test_publishing_makes_the_next_version(results, job, tmp_path):
     target = tmp_path / "model_repository"
     for version in (1, 2):

@@ -42,6 +42,7 @@ def through_server(
     features: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
+    max_sequence: int,
     logs: Path,
     seconds: float,
 ) -> Served:
@@ -53,6 +54,7 @@ def through_server(
         features: of the dev split.
         tokenizer: which made the features.
         task: whose logits they are.
+        max_sequence: longest request in tokens that the models can take.
         logs: folder for the server's log.
         seconds: how long each model is measured at each batch size.
 
@@ -61,7 +63,7 @@ def through_server(
     """
     collator = Collator(tokenizer, task.max_length)
     with tempfile.TemporaryDirectory(dir=logs.parent, prefix=".scratch-repository-") as scratch, ExitStack() as stack:
-        configs = {name: model_config(name, engine, tokenizer, task) for name, engine in engines.items()}
+        configs = {name: model_config(name, engine, tokenizer, task, max_sequence) for name, engine in engines.items()}
         for name, engine in engines.items():
             repository.place(Path(scratch), engine, configs[name], link=True)
         server = stack.enter_context(Server(Path(scratch), logs, models=engines))
@@ -71,14 +73,16 @@ def through_server(
         return Served(logits, performance.measure(clients, feeds, seconds), configs, f"tritonserver {server.version()}")
 
 
-def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, task: Task) -> ModelConfig:
+def model_config(
+    name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, task: Task, max_sequence: int
+) -> ModelConfig:
     """What the server has to know of an engine."""
     return ModelConfig(
         name=name,
         inputs=tuple(read_json(engine / "engine.json")["inputs"]),
         logits=(len(task.labels),) if task.head == "classification" else (-1, 2),
         max_batch_size=64,
-        max_sequence=task.max_length,
+        max_sequence=max_sequence,
         pad_id=tokenizer.pad_token_id,
         vocab_size=len(tokenizer),
     )
