@@ -188,7 +188,8 @@ def validated(recipe: Recipe, job: Job) -> list[Row]:
     def make(unfinished: Path) -> None:
         log.info("%s: scoring through Triton", recipe.name)
         loaded = checkpoints.load(folder, job.task)
-        validate(job.task, loaded, own, baseline, unfinished, folder / "logs", job.seconds)
+        features = job.features("dev", loaded.tokenizer)
+        validate(job.task, loaded, features, own, baseline, unfinished, folder / "logs", job.seconds)
 
     depends_on = {
         "engines": key_at(own),

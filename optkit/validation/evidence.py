@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-SCORES, EVIDENCE = "scores.npz", "validation.json"
+SCORES, EVIDENCE, EXAMPLES = "scores.npz", "validation.json", "examples.json"
 BESIDE = "baseline."
 """Prefix of the baseline's engines among the served models of another recipe."""
 
