@@ -115,6 +115,24 @@ def compare(
 
 
 @app.command()
+def explain(
+    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
+    task: TaskName,
+    seed: Annotated[int, typer.Option(help="training seed of the run", min=0)] = 0,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; all that the recipe has by default")] = None,
+    most: Annotated[int, typer.Option(help="examples to show for each engine, 50 at most", min=0)] = 10,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Print how far each step moves a recipe's answers, and the examples that change most, with their text.
+
+    Example: optkit explain qat_gelu10 --task sst2
+    """
+    from optkit.report import explain as report
+
+    sys.stdout.write(report.explain(recipe, task, checkpoints, seed, precision, most))
+
+
+@app.command()
 def build(
     recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
     task: TaskName,

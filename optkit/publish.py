@@ -41,12 +41,9 @@ def publish(recipe: str, task: str, root: Path, target: Path, seed: int = 0, pre
 
 
 def _row(recipe: str, task: str, root: Path, seed: int, precision: str | None) -> Row:
-    found = [row for row in rows.read(root, task) if (row.recipe, row.seed) == (recipe, seed)]
-    if not found:
-        raise InputError(f"recipe {recipe!r} has no current result for task {task!r} and seed {seed}; first: optkit run")
-    chosen = [row for row in found if precision in (None, row.precision)]
+    chosen = rows.of_recipe(recipe, task, root, seed, precision)
     if len(chosen) != 1:
-        precisions = ", ".join(row.precision for row in found)
+        precisions = ", ".join(row.precision for row in chosen)
         raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision")
     return chosen[0]
 

@@ -17,6 +17,7 @@ from optkit.errors import InputError, MachineError
 from optkit.job import Job
 from optkit.publish import publish
 from optkit.report import rows
+from optkit.report.explain import explain
 from optkit.serving import repository
 from optkit.store import read_json
 
@@ -136,6 +137,20 @@ def test_a_flipped_byte_is_found_and_named(results, job):
         pipeline.run(job.recipes["ptq_int8"], job)
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def test_explain_shows_the_rungs_and_the_examples_with_their_text(results, job):
+    text = explain("qat_gelu10", "classification", job.root, most=3)
+    row = results["qat_gelu10", "int8"]
+    lines = [line.split() for line in text.splitlines()]
+    for rung in ("float", "pytorch", "graph", "engine", "server"):
+        assert any(words[:2] == [rung, f"{row.ladder[rung]['value']:.2f}"] for words in lines), text
+    for way in ("padding", "position", "neighbours", "together"):
+        assert any(words[:1] == [way] for words in lines)
+    shown = [line.partition("sentence: ")[2] for line in text.splitlines() if "sentence: " in line]
+    assert len(shown) == 3 and set(shown) <= set(job.task.examples("dev")["sentence"])
+    with pytest.raises(InputError, match="has no engine in fp16; it has engines in int8"):
+        explain("qat_gelu10", "classification", job.root, precision="fp16")
 
 
 def test_publishing_makes_the_next_version(results, job, tmp_path):

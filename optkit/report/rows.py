@@ -99,6 +99,22 @@ def read(root: Path, task: str) -> list[Row]:
     return _ranked([*rows, *(pool(group) for group in groups.values() if len(group) > 1)])
 
 
+def of_recipe(recipe: str, task: str, root: Path, seed: int, precision: str | None = None) -> list[Row]:
+    """The current rows of one recipe and seed, of one precision or of all.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = [row for row in read(root, task) if (row.recipe, row.seed) == (recipe, seed)]
+    if not found:
+        raise InputError(f"recipe {recipe!r} has no current result for task {task!r} and seed {seed}; first: optkit run")
+    chosen = [row for row in found if precision in (None, row.precision)]
+    if not chosen:
+        have = ", ".join(row.precision for row in found)
+        raise InputError(f"recipe {recipe!r} has no engine in {precision}; it has engines in {have}")
+    return chosen
+
+
 def pool(group: Mapping[Path, Row]) -> Row:
     """One row over several seeds of a recipe and precision, its interval over examples and seeds.
 
