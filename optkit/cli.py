@@ -28,7 +28,7 @@ Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of eng
 LimitTrain = Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")]
 Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
 Repository = Annotated[Path, typer.Option(help="model repository", metavar="DIR")]
-Format = Annotated[str, typer.Option("--format", help="table, json or csv", metavar="FORMAT")]
+Format = Annotated[str, typer.Option("--format", help="table, json, csv or html", metavar="FORMAT")]
 Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
 
 
@@ -95,11 +95,12 @@ def compare(
     task: TaskName,
     form: Format = "table",
     out: Out = None,
+    plots: Annotated[Path | None, typer.Option(help="also draw the pictures as PNG into this folder", metavar="DIR")] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
-    """Print what every recipe costs and brings, as a table, JSON rows or CSV.
+    """Print what every recipe costs and brings, as a table, JSON rows, CSV or a page with pictures.
 
-    Example: optkit compare --task sst2 --format json --out rows.json
+    Example: optkit compare --task sst2 --format html --out report.html --plots plots
     """
     from optkit.errors import InputError
     from optkit.report import rows, table
@@ -107,7 +108,13 @@ def compare(
 
     if form not in table.FORMATS:
         raise InputError(f"--format {form}: expected one of {', '.join(table.FORMATS)}")
-    text = table.render(rows.read(checkpoints, task), form)
+    found = rows.read(checkpoints, task)
+    text = table.render(found, form)
+    if plots is not None:
+        from optkit.report import plots as drawings
+
+        for path in drawings.draw(found, plots):
+            print(path, file=sys.stderr)
     if out is None:
         sys.stdout.write(text)
     else:

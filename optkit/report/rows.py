@@ -63,8 +63,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             **_architecture(folder),
             **_speed(evidence["performance"], precision),
         )
-        row.verdict, row.reasons = judge(row)
-        found.append(row)
+        found.append(_judged(row))
     return found
 
 
@@ -86,7 +85,7 @@ def read(root: Path, task: str) -> list[Row]:
     found: dict[Path, list[Row]] = {}
     for path in sorted((root / task).glob(f"*/seed-*/{RESULT}")):
         if _is_current(path.parent):
-            found[path.parent] = [Row(**row) for row in read_json(path)]
+            found[path.parent] = [_judged(Row(**row)) for row in read_json(path)]
         else:
             log.warning("%s: left out, its baseline or its engines have changed since; run the recipe again", path.parent)
     if not found:
@@ -134,6 +133,11 @@ def pool(group: Mapping[Path, Row]) -> Row:
     if row.speedup_vs_16bit:
         row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
     row.delta_ci95 = list(paired_bootstrap(own, reference))
+    return _judged(row)
+
+
+def _judged(row: Row) -> Row:
+    """The row with the verdict of the gate as it is now."""
     row.verdict, row.reasons = judge(row)
     return row
 
