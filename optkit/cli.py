@@ -169,6 +169,36 @@ def build(
 
 
 @app.command()
+def load(
+    recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
+    task: TaskName,
+    p99_ms: Annotated[
+        float, typer.Option("--p99-ms", help="bound of the 99th percentile under random load", min=0.1)
+    ] = 100.0,
+    seconds: Annotated[float, typer.Option(help="least time of each measurement", min=0.1)] = 5.0,
+    out: Out = None,
+    engine: Engines = None,
+    data: Data = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
+    limit_train: LimitTrain = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Put load on a recipe's engines behind the server, with MLPerf's load generator; print each measurement as CSV.
+
+    SingleStream, MultiStream, Offline, 1 to 64 clients, and requests at a rising random rate until the bound breaks; all
+    with and without batching by the server. What is measured is written at once and kept when a run is broken off.
+
+    Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
+    """
+    from optkit.load import run as run_load
+
+    (job,), (asked,) = _jobs([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
+    for sentence in run_load(asked, job, seconds, p99_ms, out):
+        print(sentence, file=sys.stderr)
+
+
+@app.command()
 def publish(
     recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
     task: TaskName,
