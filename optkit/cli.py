@@ -30,7 +30,7 @@ Model = Annotated[str | None, typer.Option(help="hub name or folder of the model
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
 LimitTrain = Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")]
 Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
-Format = Annotated[str, typer.Option("--format", help="table, json or csv", metavar="FORMAT")]
+Format = Annotated[str, typer.Option("--format", help="table, json, csv or html", metavar="FORMAT")]
 Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
 
 
@@ -97,11 +97,12 @@ def compare(
     task: TaskName,
     form: Format = "table",
     out: Out = None,
+    plots: Annotated[Path | None, typer.Option(help="also draw the pictures as PNG into this folder", metavar="DIR")] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
-    """Print what every recipe costs and brings, as a table, JSON rows or CSV.
+    """Print what every recipe costs and brings, as a table, JSON rows, CSV or a page with pictures.
 
-    Example: optkit compare --task sst2 --format json --out rows.json
+    Example: optkit compare --task sst2 --format html --out report.html --plots plots
     """
     from optkit.errors import InputError
     from optkit.report import rows, table
@@ -109,11 +110,35 @@ def compare(
 
     if form not in table.FORMATS:
         raise InputError(f"--format {form}: expected one of {', '.join(table.FORMATS)}")
-    text = table.render(rows.read(checkpoints, task), form)
+    found = rows.read(checkpoints, task)
+    text = table.render(found, form)
+    if plots is not None:
+        from optkit.report import plots as drawings
+
+        for path in drawings.draw(found, plots):
+            print(path, file=sys.stderr)
     if out is None:
         sys.stdout.write(text)
     else:
         write_text(out, text)
+
+
+@app.command()
+def explain(
+    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
+    task: TaskName,
+    seed: Annotated[int, typer.Option(help="training seed of the run", min=0)] = 0,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; all that the recipe has by default")] = None,
+    most: Annotated[int, typer.Option(help="examples to show for each engine, 50 at most", min=0)] = 10,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Print how far each step moves a recipe's answers, and the examples that change most, with their text.
+
+    Example: optkit explain qat_gelu10 --task sst2
+    """
+    from optkit.report import explain as report
+
+    sys.stdout.write(report.explain(recipe, task, checkpoints, seed, precision, most))
 
 
 @app.command()
@@ -143,6 +168,36 @@ def build(
         with writing(out) as unfinished:
             shutil.copytree(folder, unfinished, dirs_exist_ok=True)
     print(out or folder)
+
+
+@app.command()
+def load(
+    recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
+    task: TaskName,
+    p99_ms: Annotated[
+        float, typer.Option("--p99-ms", help="bound of the 99th percentile under random load", min=0.1)
+    ] = 100.0,
+    seconds: Annotated[float, typer.Option(help="least time of each measurement", min=0.1)] = 5.0,
+    out: Out = None,
+    engine: Engines = None,
+    data: Data = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
+    limit_train: LimitTrain = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Put load on a recipe's engines behind the server, with MLPerf's load generator; print each measurement as CSV.
+
+    SingleStream, MultiStream, Offline, 1 to 64 clients, and requests at a rising random rate until the bound breaks; all
+    with and without batching by the server. What is measured is written at once and kept when a run is broken off.
+
+    Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
+    """
+    from optkit.load import run as run_load
+
+    (job,), (asked,) = _jobs([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
+    for sentence in run_load(asked, job, seconds, p99_ms, out):
+        print(sentence, file=sys.stderr)
 
 
 cli_publishing.register(app)

@@ -158,7 +158,7 @@ def exported(recipe: Recipe, job: Job) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: ONNX graph", recipe.name)
         loaded = checkpoints.load(checkpoint, job.task)
-        audit = audit_graph(export(loaded.model, unfinished, job.max_length(loaded.model)))
+        audit = audit_graph(export(loaded.model, unfinished, models.max_length(loaded, job.task)))
         if recipe.is_quantised:
             check_audit(audit)
         if recipe.is_sparse:
@@ -177,7 +177,7 @@ def converted(recipe: Recipe, job: Job) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: engines", recipe.name)
         loaded = checkpoints.load(job.folder(recipe), job.task)
-        length = job.max_length(loaded.model)
+        length = models.max_length(loaded, job.task)
         size = max(1, min(BATCH_SIZE, _COMPARED_TOKENS // length))
         conversion = convert(
             graph / "model.onnx",
@@ -208,7 +208,8 @@ def validated(recipe: Recipe, job: Job) -> list[Row]:
     def make(unfinished: Path) -> None:
         log.info("%s: scoring through Triton", recipe.name)
         loaded = checkpoints.load(folder, job.task)
-        validate(job.task, loaded, own, baseline, unfinished, folder / "logs", job.seconds)
+        features = job.features("dev", loaded.tokenizer)
+        validate(job.task, loaded, features, own, baseline, unfinished, folder / "logs", job.seconds)
 
     depends_on = {
         "engines": key_at(own),

@@ -137,12 +137,9 @@ def _shadow(release: Release, options: Options) -> Shadow | None:
 
 
 def _row(found: list[Row], recipe: str, task: str, seed: int, precision: str | None) -> Row:
-    own = [row for row in found if (row.recipe, row.seed) == (recipe, seed)]
-    if not own:
-        raise InputError(f"recipe {recipe!r} has no current result for task {task!r} and seed {seed}; first: optkit run")
-    chosen = [row for row in own if precision in (None, row.precision)]
+    chosen = rows.of_recipe(found, recipe, task, seed, precision)
     if len(chosen) != 1:
-        precisions = ", ".join(row.precision for row in own)
+        precisions = ", ".join(row.precision for row in chosen)
         raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision")
     return chosen[0]
 

@@ -1,5 +1,6 @@
 """The whole way on a tiny task: trained, exported, converted, served by Triton, judged and published; and interrupted."""
 
+import csv
 import multiprocessing
 import os
 import subprocess
@@ -14,14 +15,17 @@ import pytest
 import torch
 from transformers import BertModel
 
-from optkit import Distill, Recipe, library, pipeline, tasks
+from optkit import Distill, Recipe, library, load, pipeline, tasks
 from optkit.cli import main
 from optkit.errors import InputError, MachineError
 from optkit.job import Job
 from optkit.publish import publish
 from optkit.report import rows
+from optkit.report.explain import explain
 from optkit.serving import repository
 from optkit.store import key_at, read_json, read_record
+from optkit.validation import load as load_generator
+from optkit.validation import online
 from optkit.validation.evidence import STAGE_SCORES, read_scores
 
 pytestmark = pytest.mark.xdist_group("triton")
@@ -192,6 +196,34 @@ def test_the_server_is_told_how_much_the_model_can_take(results, job):
     folder = job.folder(job.recipes["ptq_int8"]) / "served"
     configs = read_json(folder / "validation.json")["configs"]
     assert job.task.max_length > 16 and {config["max_sequence"] for config in configs.values()} == {16}
+
+
+def test_explain_shows_the_rungs_and_the_examples_with_their_text(results, job):
+    text = explain("qat_gelu10", "classification", job.root, most=3)
+    row = results["qat_gelu10", "int8"]
+    lines = [line.split() for line in text.splitlines()]
+    for rung in ("float", "pytorch", "graph", "engine", "server"):
+        assert any(words[:2] == [rung, f"{row.ladder[rung]['value']:.2f}"] for words in lines), text
+    for way in ("padding", "position", "neighbours", "together"):
+        assert any(words[:1] == [way] for words in lines)
+    shown = [line.partition("sentence: ")[2] for line in text.splitlines() if "sentence: " in line]
+    assert len(shown) == 3 and set(shown) <= set(job.task.examples("dev")["sentence"])
+    with pytest.raises(InputError, match="has no engine in fp16; it has engines in int8"):
+        explain("qat_gelu10", "classification", job.root, precision="fp16")
+
+
+def test_load_is_a_line_for_every_measurement(results, job, tmp_path, monkeypatch):
+    monkeypatch.setattr(online, "CLIENTS", (1, 16))
+    monkeypatch.setattr(load_generator, "LEAST_QUERIES", 20)
+    said = load.run(job.recipes["ptq_int8"], job, 0.1, 1e5, tmp_path / "load.csv")
+    with (tmp_path / "load.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    for batching in ("off", "on"):
+        scenarios = [line["scenario"] for line in lines if line["batching"] == batching]
+        assert scenarios[:5] == ["SingleStream", "MultiStream", "Offline", "closed loop", "closed loop"]
+        assert set(scenarios[5:]) == {"Server"}
+    assert all(float(line["rate"]) > 0 and int(line["requests"]) > 0 for line in lines)
+    assert len(said) == 2 and "16 clients" in said[1]
 
 
 def test_publishing_makes_the_next_version(results, job, tmp_path):
