@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optkit import models, store
+from optkit.engines.trt.settings import Settings as TensorRT
 from optkit.models import Loaded
 from optkit.recipe import BASELINE, Recipe, Training
 from optkit.tasks.base import Split, Task
@@ -35,6 +36,8 @@ class Job:
     """Kinds of engine to build; empty for all that this machine has."""
     seconds: float = SECONDS
     """How long each served model is measured at each batch size."""
+    tensorrt: TensorRT = TensorRT()
+    """How TensorRT's plans are built."""
 
     @property
     def baseline(self) -> Recipe:

@@ -40,9 +40,7 @@ def layer_of(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _weight(
-    node: NodeProto, made_by: dict[str, NodeProto], known: dict[str, TensorProto]
-) -> tuple[int, int] | None:
+def _weight(node: NodeProto, made_by: dict[str, NodeProto], known: dict[str, TensorProto]) -> tuple[int, int] | None:
     name = node.input[1]
     while name not in known:
         source = made_by.get(name)

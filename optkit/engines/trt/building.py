@@ -74,7 +74,7 @@ def build(graph: Path, settings: Settings, longest: int, sparse: bool) -> Plan:
     with progress(trt, config):
         data = builder.build_serialized_network(network, config)
     if data is None:
-        raise MachineError(_build_error(graph, journal, library.is_offline()))
+        raise MachineError(_build_error(graph, journal, settings))
     _keep_cache(config, cache)
     seconds = time.perf_counter() - started
     ends = [_tensors(trt, network, kind) for kind in ("input", "output")]
@@ -129,9 +129,7 @@ def _config(trt: ModuleType, builder: Any, settings: Settings, sparse: bool) -> 
     return config
 
 
-def _add_profile(
-    builder: Any, network: Any, config: Any, shapes: tuple[tuple[int, int], ...]
-) -> dict[str, list[list[int]]]:
+def _add_profile(builder: Any, network: Any, config: Any, shapes: tuple[tuple[int, int], ...]) -> dict[str, list[list[int]]]:
     """Give every input [batch, sequence] the profile's shapes."""
     profile = builder.create_optimization_profile()
     names = [network.get_input(number).name for number in range(network.num_inputs)]
@@ -148,13 +146,14 @@ def _tensors(trt: ModuleType, network: Any, kind: str) -> tuple[Tensor, ...]:
     return tuple(Tensor(t.name, trt.nptype(t.dtype).__name__, tuple(t.shape)) for t in tensors)
 
 
-def _build_error(graph: Path, journal: Journal, offline: bool) -> str:
-    errors = "\n".join(f"  {line}" for line in journal.errors()) or "  (it gave no reason)"
-    return (
-        f"TensorRT could not build {graph}:\n{errors}\n"
-        + ("Lower the settings it names" if offline else "Lower the settings it names, or free memory on the card")
-        + ", and see `optkit doctor` for what this machine has."
-    )
+def _build_error(graph: Path, journal: Journal, settings: Settings) -> str:
+    """TensorRT's reasons; without a GPU it also complains that there is none, which stops no build by itself."""
+    offline = library.is_offline()
+    lines = [line for line in journal.errors() if not (offline and "cudaError 35" in line)]
+    fix = "Change the setting that it names, or see `optkit doctor` for what this machine has"
+    if offline and (settings.refit or settings.version_compatible):
+        fix = f"Refittable and version-compatible plans need a GPU and the tensorrt package: {library.INSTALL}"
+    return f"TensorRT could not build {graph}:\n" + "".join(f"  {line}\n" for line in lines) + fix
 
 
 def cache_file(settings: Settings) -> Path:

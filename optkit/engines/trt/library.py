@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from types import ModuleType
 
@@ -71,6 +71,12 @@ def installed_version() -> str | None:
 def is_offline() -> bool:
     """Whether what `load` gives builds without a GPU and runs nothing."""
     return importlib.util.find_spec("tensorrt") is None and has_offline_builder()
+
+
+def is_for_cuda_12() -> bool:
+    """Whether the installed TensorRT was made for CUDA 12 rather than 13."""
+    names = {distribution.name.lower().replace("_", "-") for distribution in distributions()}
+    return "tensorrt-cu12" in names and "tensorrt-cu13" not in names
 
 
 def has_offline_builder() -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from optkit.errors import InputError, MachineError
 from optkit.gpu import Gpu
 
+SHAPES = "three numbers, such as 1,8,64"
 HARDWARE = ("none", "ampere_plus", "same_compute_capability")
 GIB = 1 << 30
 
@@ -112,3 +113,38 @@ class Settings:
                 f"{gpu.name} has {gpu.free_bytes / GIB:.1f} GiB free of {gpu.memory_bytes / GIB:.1f}, the workspace may "
                 f"take {self.workspace_bytes / GIB:.1f} GiB. Give a smaller --workspace-mb, or end what uses the card"
             )
+
+
+def parse(batch: str | None, sequence: str | None, workspace_mb: int | None, **others: Any) -> Settings:
+    """Settings from the command line's options; those that are None take their defaults.
+
+    Args:
+        batch: "smallest,best,largest"; several profiles apart by "/".
+        sequence: the same of tokens; as many profiles, or one for all.
+        workspace_mb: scratch memory in MiB.
+        others: fields of `Settings`.
+
+    Raises:
+        InputError: naming the option that is wrong.
+    """
+    batches, sequences = _triples("--batch", batch), _triples("--sequence", sequence)
+    count = max(len(batches), len(sequences))
+    if not {len(batches), len(sequences)} <= {1, count}:
+        raise InputError(f"--batch has {len(batches)} profiles, --sequence {len(sequences)}: expected as many, or one")
+    pairs = zip(batches * (count // len(batches)), sequences * (count // len(sequences)), strict=True)
+    given = {name: value for name, value in others.items() if value is not None}
+    if workspace_mb is not None:
+        given["workspace_bytes"] = workspace_mb << 20
+    return Settings(profiles=tuple(Profile(one or Profile.batch, other) for one, other in pairs), **given)
+
+
+def _triples(option: str, text: str | None) -> list[tuple[int, int, int] | None]:
+    if text is None:
+        return [None]
+    try:
+        found = [tuple(int(part) for part in profile.split(",")) for profile in text.split("/")]
+    except ValueError:
+        found = [()]
+    if any(len(numbers) != 3 for numbers in found):
+        raise InputError(f"{option} {text}: expected {SHAPES}; several profiles apart by /")
+    return [(numbers[0], numbers[1], numbers[2]) for numbers in found]
