@@ -150,8 +150,8 @@ def _quantise_output(graph: GraphProto, name: str, amax: float) -> None:
 def _pair(graph: GraphProto, name: str, amax: float, prefix: str) -> str:
     """Append a quantiser of one tensor, symmetric INT8; returns the name of what it puts out."""
     scale, zero = f"{prefix}/scale", f"{prefix}/zero_point"
-    graph.initializer.append(numpy_helper.from_array(np.float32(max(amax, 1e-8) / 127), scale))
-    graph.initializer.append(numpy_helper.from_array(np.int8(0), zero))
+    graph.initializer.append(numpy_helper.from_array(np.array(max(amax, 1e-8) / 127, np.float32), scale))
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.int8), zero))
     ends = {"QuantizeLinear": f"{prefix}/quantized", "DequantizeLinear": f"{prefix}/dequantized"}
     source = name
     for op_type, output in ends.items():

@@ -66,7 +66,7 @@ def _amax(graph: Path, names: Sequence[str], feeds: Sequence[Mapping[str, np.nda
 
 
 def prepare(graph: Path, feeds: Sequence[Mapping[str, np.ndarray]], folder: Path) -> Path:
-    """Put a graph with its measured ranges into an empty folder; returns the graph there, which is a link where it can be."""
+    """Put a graph, as a link where that is possible, and its measured ranges into an empty folder; returns the graph."""
     placed = folder / graph.name
     try:
         os.link(graph, placed)

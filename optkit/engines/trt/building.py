@@ -77,8 +77,8 @@ def build(graph: Path, settings: Settings, longest: int, sparse: bool) -> Plan:
         raise MachineError(_build_error(graph, journal, settings))
     _keep_cache(config, cache)
     seconds = time.perf_counter() - started
-    ends = [_tensors(trt, network, kind) for kind in ("input", "output")]
-    return Plan(data, *ends, shapes, journal, seconds)
+    inputs, outputs = (_tensors(trt, network, kind) for kind in ("input", "output"))
+    return Plan(data, inputs, outputs, shapes, journal, seconds)
 
 
 def _builder(trt: ModuleType, journal: Journal) -> Any:

@@ -25,15 +25,8 @@ _TABLE_LINE = re.compile(
     r"Outputs: \[(?P<outputs>.*?)\], TacticName: (?P<tactic>.*?), StreamId: .*?Metadata: (?P<metadata>.*)"
 )
 _TABLE_TENSOR = re.compile(r"Dimensions: \[([^\]]*)\].*?Datatype: (\w+)")
-_TYPES = {
-    "INT8": "int8",
-    "HALF": "fp16",
-    "FP16": "fp16",
-    "BFLOAT16": "bf16",
-    "BF16": "bf16",
-    "FLOAT": "fp32",
-    "FP32": "fp32",
-}
+_TYPES = {"INT8": "int8", "HALF": "fp16", "FP16": "fp16", "BFLOAT16": "bf16", "BF16": "bf16"}
+_TYPES |= {"FLOAT": "fp32", "FP32": "fp32", "INT64": "int64", "INT32": "int32"}
 _SPARSE = ("spars", "spmma")
 _UNDECIDED = "CASK_STUB"
 """End of a tactic's name where the kernel is chosen on the card, when the plan is loaded."""
