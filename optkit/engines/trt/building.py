@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from optkit.errors import InputError, MachineError
 from optkit.gpu import Gpu, gpus
 
 log = logging.getLogger(__name__)
+_CACHE_REFUSED = "Failed to deserialize timing cache"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +72,15 @@ def build(graph: Path, settings: Settings, longest: int, sparse: bool) -> Plan:
         raise InputError(_parser_errors(trt, parser, graph))
     config = _config(trt, builder, settings, sparse)
     shapes = tuple(_add_profile(builder, network, config, profile.shapes()) for profile in profiles)
-    cache = _attach_cache(config, settings)
+    cache = _attach_cache(config, settings, journal)
     with progress(trt, config):
         data = builder.build_serialized_network(network, config)
     if data is None:
         raise MachineError(_build_error(graph, journal, settings))
     _keep_cache(config, cache)
     seconds = time.perf_counter() - started
-    inputs, outputs = (_tensors(trt, network, kind) for kind in ("input", "output"))
+    inputs = _tensors(trt, [network.get_input(number) for number in range(network.num_inputs)])
+    outputs = _tensors(trt, [network.get_output(number) for number in range(network.num_outputs)])
     return Plan(data, inputs, outputs, shapes, journal, seconds)
 
 
@@ -101,9 +104,9 @@ def _parser_errors(trt: ModuleType, parser: Any, graph: Path) -> str:
     """Everything the parser has to say, a line for each error."""
     lines = []
     for number in range(parser.num_errors):
-        error = parser.get_error(number)
-        node = f"node {error.node_name()!r} ({error.node_operator()})" if error.node_operator() else "the graph"
-        lines.append(f"  {node}: {error.desc().strip()}")
+        problem = parser.get_error(number)
+        node = f"node {problem.node_name()!r} ({problem.node_operator()})" if problem.node_operator() else "the graph"
+        lines.append(f"  {node}: {problem.desc().strip()}")
     return (
         f"TensorRT {trt.__version__} does not take {graph}, {len(lines)} errors:\n" + "\n".join(lines) + "\nExport the "
         "model again with optkit, or take what TensorRT does not know out of the model."
@@ -125,25 +128,24 @@ def _config(trt: ModuleType, builder: Any, settings: Settings, sparse: bool) -> 
         (config.set_flag if wanted else config.clear_flag)(flag)
     level = trt.HardwareCompatibilityLevel
     levels = dict(zip(HARDWARE, (level.NONE, level.AMPERE_PLUS, level.SAME_COMPUTE_CAPABILITY), strict=True))
-    config.hardware_compatibility_level = levels[settings.hardware]
+    if settings.hardware != "none":  # TensorRT for RTX warns of every setting
+        config.hardware_compatibility_level = levels[settings.hardware]
     return config
 
 
 def _add_profile(builder: Any, network: Any, config: Any, shapes: tuple[tuple[int, int], ...]) -> dict[str, list[list[int]]]:
     """Give every input [batch, sequence] the profile's shapes."""
-    profile = builder.create_optimization_profile()
+    trt_profile = builder.create_optimization_profile()
     names = [network.get_input(number).name for number in range(network.num_inputs)]
     for name in names:
-        profile.set_shape(name, *shapes)
-    if config.add_optimization_profile(profile) < 0:
+        trt_profile.set_shape(name, *shapes)
+    if config.add_optimization_profile(trt_profile) < 0:
         raise InputError(f"TensorRT refuses the optimisation profile {shapes} [batch, sequence] for the inputs {names}")
     return {name: [list(shape) for shape in shapes] for name in names}
 
 
-def _tensors(trt: ModuleType, network: Any, kind: str) -> tuple[Tensor, ...]:
-    count, get = getattr(network, f"num_{kind}s"), getattr(network, f"get_{kind}")
-    tensors = [get(number) for number in range(count)]
-    return tuple(Tensor(t.name, trt.nptype(t.dtype).__name__, tuple(t.shape)) for t in tensors)
+def _tensors(trt: ModuleType, tensors: list[Any]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(tensor.name, trt.nptype(tensor.dtype).__name__, tuple(tensor.shape)) for tensor in tensors)
 
 
 def _build_error(graph: Path, journal: Journal, settings: Settings) -> str:
@@ -165,13 +167,15 @@ def cache_file(settings: Settings) -> Path:
     return folder / f"tensorrt-{library.installed_version()}-{card}.timing"
 
 
-def _attach_cache(config: Any, settings: Settings) -> Path:
+def _attach_cache(config: Any, settings: Settings, journal: Journal) -> Path:
+    """Give a build what earlier ones measured. Without a GPU nothing is measured, and no cache but an empty one is read."""
     path = cache_file(settings)
     content = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(content)
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+    before = len(journal.lines)
+    config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False)
+    refused = any(_CACHE_REFUSED in text for _, text in journal.lines[before:])
+    if refused and not library.is_offline():
         log.warning("%s is not a timing cache of this TensorRT and card: it is made anew", path)
-        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
     return path
 
 
@@ -184,4 +188,5 @@ def _keep_cache(config: Any, path: Path) -> None:
         os.replace(unfinished, path)
     except OSError as error:
         log.warning("%s: the timing cache cannot be kept (%s); the next build measures again", path, error.strerror)
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)

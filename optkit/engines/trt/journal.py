@@ -7,6 +7,8 @@ from types import ModuleType
 from typing import Any
 
 log = logging.getLogger(__name__)
+_NOISE = ("Int64 binding", "timing cache")
+"""Warnings that say what is meant to be so, or that the builder says in optkit's words."""
 
 
 class Journal:
@@ -26,7 +28,6 @@ class Journal:
 
 def _logger(trt: ModuleType, lines: list[tuple[str, str]]) -> Any:
     names = {severity: name for name, severity in trt.ILogger.Severity.__members__.items()}
-    levels = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR}
 
     class Logger(trt.ILogger):  # type: ignore[name-defined,misc]
         def __init__(self) -> None:
@@ -35,8 +36,9 @@ def _logger(trt: ModuleType, lines: list[tuple[str, str]]) -> Any:
         def log(self, severity: Any, message: str) -> None:
             name = names[severity]
             lines.append((name, message))
-            if name in levels:
-                log.debug("TensorRT: %s", message)  # raised with the failure that it leads to
+            # errors are raised with the failure that they lead to
+            if name == "WARNING" and not any(noise in message for noise in _NOISE):
+                log.warning("TensorRT: %s", message)
 
     return Logger()
 
