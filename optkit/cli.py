@@ -197,6 +197,21 @@ def serve(
     server.serve(repository, port)
 
 
+@app.command()
+def doctor(
+    model: Annotated[Path | None, typer.Option(help="folder of a model, to look at it before it is trained")] = None,
+) -> None:
+    """Tell what this machine can do and how to get what it lacks; with --model, what TensorRT can do with a model.
+
+    Example: optkit doctor --model checkpoints/sample/ptq_int8/seed-0
+    """
+    from optkit import doctor as machine
+    from optkit.engines.trt import preflight
+
+    parts = {f"model {model}": preflight.of_model(model)} if model else machine.examine()
+    sys.stdout.write(machine.render(parts))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script: prints errors in one place and turns them into the exit status."""
     from optkit.errors import OptkitError

@@ -1,6 +1,7 @@
 """Result rows: what is known of one engine of one recipe, in the fields that scripts rely on."""
 
 from dataclasses import asdict, dataclass, field
+from statistics import geometric_mean
 from typing import Any
 
 PERCENTILES = (50, 95, 99)
@@ -73,6 +74,22 @@ def _broken_promises(row: Row) -> list[str]:
     share = row.evidence.get("int8_gemm_share")
     if row.precision == "int8" and share is not None and share < 0.9:
         return [f"only {share:.0%} of the matrix products run in INT8"]
-    return []
+    return _broken_on_a_gpu(row) if row.engine == "tensorrt" else []
+
+
+def _broken_on_a_gpu(row: Row) -> list[str]:
+    """What INT8 and 2:4 are for on a GPU: to be faster than 16 bits, by kernels that skip the zeros."""
+    lines = []
+    ratios = row.speedup_vs_16bit or {}
+    if row.precision == "int8" and ratios and geometric_mean(ratios.values()) < 1:
+        lines.append(f"the INT8 engine is slower than the 16-bit one ({_listed(ratios)})")
+    if row.sparsity == "2:4" and row.evidence.get("sparse_layers_chosen") == 0:
+        eligible = row.evidence.get("sparse_layers_eligible")
+        lines.append(f"no layer runs a 2:4 kernel ({eligible if eligible is not None else 'unknown'} were eligible)")
+    return lines
+
+
+def _listed(ratios: dict[str, float]) -> str:
+    return ", ".join(f"{ratio:.2f}x at batch {size}" for size, ratio in ratios.items())
 
 

@@ -120,7 +120,7 @@ def test_what_cannot_be_compared_here_is_refused():
 
 
 def test_running_needs_a_gpu():
-    with pytest.raises(MachineError, match="needs an NVIDIA GPU .* `optkit build RECIPE --task TASK --engine tensorrt`"):
+    with pytest.raises(MachineError, match=r"needs an NVIDIA GPU .* `optkit build RECIPE --task TASK --engine tensorrt`"):
         engines.require_running("tensorrt")
     engines.require_running("openvino")
 

@@ -80,7 +80,7 @@ def test_a_number_beyond_fp16_is_refused_and_fits_bf16(exported):
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e6), weight.name))
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    with pytest.raises(InputError, match=r"pooler\.dense\.weight holds .*, more than fp16 can \(65504 for fp16\)\. Take bf16"):
+    with pytest.raises(InputError, match=r"pooler\.dense\.weight holds .*, more than fp16 can \(65504"):
         to_16bit(model, "fp16")
     to_16bit(copy, "bf16")
 

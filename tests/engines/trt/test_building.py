@@ -25,9 +25,7 @@ def test_every_variant_is_built(planned, precision, variant):
 
 def test_int8_weights_are_really_in_the_plan(wide, cache):
     """The encoder's weights are 7.1 MB in float32: a plan with INT8 weights is smaller by about three quarters of them."""
-    sizes = {
-        name: building.build(path, Settings(timing_cache=cache), 32, False).data.nbytes for name, path in wide.items()
-    }
+    sizes = {name: building.build(path, Settings(timing_cache=cache), 32, False).data.nbytes for name, path in wide.items()}
     saved = (sizes["float"] - sizes["int8"]) / (wide_weights_bytes() * 3 / 4)
     assert 0.8 < saved < 1.2, sizes
 
@@ -157,5 +155,6 @@ def test_too_little_workspace_ends_with_tensorrts_own_reason(written, cache):
 
 
 def test_a_profile_beyond_the_positions(written, cache):
+    settings = Settings(profiles=(Profile(sequence=(1, 8, 64)),), timing_cache=cache)
     with pytest.raises(InputError, match="sequences of up to 64 tokens, but the graph has positions for 32"):
-        building.build(written("fp16").path, Settings(profiles=(Profile(sequence=(1, 8, 64)),), timing_cache=cache), 32, False)
+        building.build(written("fp16").path, settings, 32, False)

@@ -62,8 +62,13 @@ def exists(name):
 print(json.dumps([trt.__version__, [name for name in {names!r} if not exists(name)]]))
 """
 ENTRIES = {
-    "nvinfer": ["createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL"]
-    + ["getBuilderPluginRegistry", "getPluginRegistry"],
+    "nvinfer": [
+        "createInferBuilder_INTERNAL",
+        "createInferRefitter_INTERNAL",
+        "createInferRuntime_INTERNAL",
+        "getBuilderPluginRegistry",
+        "getPluginRegistry",
+    ],
     "parser": ["createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getNvOnnxParserVersion"],
     "plugin": ["initLibNvInferPlugins"],
 }

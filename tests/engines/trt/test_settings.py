@@ -23,18 +23,18 @@ def test_both_halves_of_a_profile_are_reported():
 def test_a_profile_takes_the_graphs_length_and_not_more():
     assert Profile().for_graph(384).sequence == (1, 128, 384)
     assert Profile().for_graph(32).shapes() == ((1, 1), (8, 32), (64, 32))
-    with pytest.raises(InputError, match="up to 512 tokens, but the graph has positions for 384. Give a profile of at most 384"):
+    with pytest.raises(InputError, match="up to 512 tokens, but the graph has positions for 384"):
         Profile(sequence=(1, 128, 512)).for_graph(384)
 
 
 def test_all_wrong_settings_are_reported():
-    with pytest.raises(InputError, match="profiles: none.*workspace_bytes: found 0.*hardware: found 'all'.*level: found 9"):
+    with pytest.raises(InputError, match=r"profiles: none.*workspace_bytes: found 0.*hardware: found 'all'.*level: found 9"):
         Settings(profiles=(), workspace_bytes=0, hardware="all", optimization_level=9)
 
 
 def test_a_workspace_beyond_the_cards_memory():
     Settings(workspace_bytes=GIB).check_memory(CARD)
-    with pytest.raises(MachineError, match=r"A100 has 2\.0 GiB free of 80\.0, the workspace may take 4\.0 GiB.*--workspace-mb"):
+    with pytest.raises(MachineError, match=r"A100 has 2\.0 GiB free of 80\.0, .* take 4\.0 GiB.*--workspace-mb"):
         Settings(workspace_bytes=4 * GIB).check_memory(CARD)
 
 
