@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import BertConfig, BertForSequenceClassification
 
-from optkit.losses import Loss, task_loss, with_teacher
-from optkit.recipe import Quantize, Training
+from optkit.losses import Batch, Loss, stored, task_loss, with_teacher
+from optkit.stages import Quantize, Training
 from optkit.techniques import quantize
 from optkit.training import autocast_type
 
@@ -29,17 +29,17 @@ TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Step:
     """One kind of training step on one fixed batch."""
 
-    def __init__(self, model: torch.nn.Module, loss: Loss, feed: dict, targets: dict, precision: str) -> None:
-        self.model, self.loss, self.feed, self.targets = model.train(), loss, feed, targets
+    def __init__(self, model: torch.nn.Module, loss: Loss, batch: Batch, precision: str) -> None:
+        self.model, self.loss, self.batch = model.train(), loss, batch
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
         self.precision = precision
 
     def run_ms(self) -> float:
         """Milliseconds of forward, backward and update."""
-        device = self.feed["input_ids"].device
+        device = self.batch.inputs["input_ids"].device
         start = time.perf_counter()
         with torch.autocast(device.type, dtype=TYPES[self.precision], enabled=self.precision != "fp32"):
-            loss = self.loss(self.model(**self.feed), self.targets, range(len(self.targets["labels"])))
+            loss = self.loss(self.model, self.batch)
         loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad()
@@ -66,16 +66,16 @@ def main(
     float_model = BertForSequenceClassification(config).to(device)
     feed = {"input_ids": torch.randint(5, config.vocab_size, (batch, sequence), device=device)}
     feed["attention_mask"] = torch.ones_like(feed["input_ids"])
-    targets = {"labels": torch.randint(0, 2, (batch,), device=device)}
+    data = Batch(feed, {"labels": torch.randint(0, 2, (batch,), device=device)}, range(batch))
     quantised = copy.deepcopy(float_model)
     quantize.insert(quantised, Quantize(gelu_clip=10.0))
     quantize.calibrate(quantised, lambda model: model(**feed))
-    teacher = with_teacher(list(np.random.default_rng(0).normal(size=(batch, 2)).astype(np.float32)), 2.0, 0.1)
+    teacher = with_teacher(stored(np.random.default_rng(0).normal(size=(batch, 2)).astype(np.float32)), 2.0, 0.1)
     steps = {
-        "plain": Step(float_model, task_loss, feed, targets, precision),
-        "QAT": Step(quantised, task_loss, feed, targets, precision),
-        "distillation": Step(copy.deepcopy(float_model), teacher, feed, targets, precision),
-        "QAT + distillation": Step(copy.deepcopy(quantised), teacher, feed, targets, precision),
+        "plain": Step(float_model, task_loss, data, precision),
+        "QAT": Step(quantised, task_loss, data, precision),
+        "distillation": Step(copy.deepcopy(float_model), teacher, data, precision),
+        "QAT + distillation": Step(copy.deepcopy(quantised), teacher, data, precision),
     }
     report(measure(steps, rounds), f"{device}, {precision}, batch {batch} × {sequence}, {layers} layers of {hidden}")
 

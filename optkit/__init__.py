@@ -3,16 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optkit.recipe import Quantize, Recipe, Training
+    from optkit.recipe import Recipe
+    from optkit.stages import Distill, Quantize, Sparsify, Training
 
 __version__ = "0.1.0"
-__all__ = ["Quantize", "Recipe", "Training"]
+__all__ = ["Distill", "Quantize", "Recipe", "Sparsify", "Training"]
 
 
 def __getattr__(name: str) -> Any:
     """Import recipes' words when they are asked for, so that the server's backend and `--help` start quickly."""
     if name in __all__:
-        from optkit import recipe
+        from optkit import recipe, stages
 
-        return getattr(recipe, name)
+        return getattr(recipe if name == "Recipe" else stages, name)
     raise AttributeError(f"module 'optkit' has no attribute {name!r}; it has {', '.join(__all__)}")

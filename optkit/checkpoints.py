@@ -2,7 +2,8 @@
 
 A folder holds `model.safetensors` (weights, and the quantisers' amax), `config.json`, the tokenizer, `recipe.json` (the
 stages the model has gone through), `history.json` and `versions.json`. Nothing in it is code or pickle: the quantisers
-are inserted again from the recipe, and their scales read from the tensors.
+are inserted again from the recipe, and their scales read from the tensors. 2:4 weights take half the space: their values
+and 2-bit indices are stored (see `optkit.sparsity`).
 """
 
 import importlib.metadata
@@ -12,28 +13,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from optkit import models
+from optkit import models, sparsity
 from optkit.errors import InputError
 from optkit.models import Loaded
-from optkit.recipe import Quantize, RecipeError, Stage
+from optkit.settings import RecipeError
+from optkit.stages import Quantize, Sparsify, Stage
 from optkit.store import read_json, write_json
 from optkit.tasks.base import Task
 
-_FOREIGN = "amax.safetensors"  # scales that came with the model the baseline was made from
+_FOREIGN = {"amax": "amax.safetensors", "masks": "masks.safetensors"}
+"""What came with the model the baseline was made from, for the stages that follow."""
+_STAGES: TypeAdapter[list[Stage]] = TypeAdapter(list[Stage])
 _VERSIONS = ("optkit", "torch", "transformers", "accelerate", "nvidia-modelopt", "datasets", "numpy")
 
 
 def save(loaded: Loaded, stages: Sequence[Stage], history: list[dict[str, Any]], folder: Path) -> None:
     """Write a model that has gone through `stages` into an existing folder."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in loaded.model.state_dict().items()}
-    save_file(_without_copies(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+    stored = sparsity.compress(_without_copies(tensors))
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     loaded.model.config.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
-    if loaded.amax and not stages:
-        save_file(loaded.amax, folder / _FOREIGN)
+    for name, file in _FOREIGN.items():
+        if getattr(loaded, name) and not stages:
+            save_file(getattr(loaded, name), folder / file)
     write_json(folder / "recipe.json", [stage.model_dump(mode="json") for stage in stages])
     write_json(folder / "history.json", history)
     write_json(folder / "versions.json", versions())
@@ -48,17 +55,22 @@ def load(folder: Path, task: Task) -> Loaded:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     loaded = models.new(config, tokenizer, task)
-    tensors = models.tensors(folder)
-    for stage in stages_of(folder):
-        _prepare(loaded.model, stage, tensors)
+    tensors = sparsity.restore(models.tensors(folder))
+    stages = stages_of(folder)
+    for stage in stages:
+        if isinstance(stage, Quantize):
+            _insert_quantisers(loaded.model, stage, tensors)
     _check_shapes(loaded.model, tensors, folder)
     missing, unexpected = loaded.model.load_state_dict(tensors, strict=False)
     missing = [name for name in missing if name not in _tied(loaded.model)]
     if missing or unexpected:
         raise InputError(f"{folder}/model.safetensors: missing tensors {missing[:5]}, unexpected {unexpected[:5]}")
     loaded.model.eval()
-    if (folder / _FOREIGN).is_file():
-        loaded.amax = load_file(folder / _FOREIGN)
+    if any(isinstance(stage, Sparsify) for stage in stages):
+        sparsity.check(models.prunable(loaded.model), f"in {folder}/model.safetensors")
+    for name, file in _FOREIGN.items():
+        if (folder / file).is_file():
+            setattr(loaded, name, load_file(folder / file))
     return loaded
 
 
@@ -70,8 +82,8 @@ def stages_of(folder: Path) -> list[Stage]:
     """
     path = folder / "recipe.json"
     try:
-        return [Quantize(**settings).checked() for settings in read_json(path)]
-    except (RecipeError, TypeError) as error:
+        return [stage.checked() for stage in _STAGES.validate_python(read_json(path))]
+    except (RecipeError, ValidationError) as error:
         raise InputError(f"{path}: not a list of stages ({error}); delete {folder} to have it made again") from error
 
 
@@ -81,8 +93,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def _prepare(model: PreTrainedModel, stage: Stage, tensors: dict[str, torch.Tensor]) -> None:
-    """Give the model the modules whose tensors the stage has left in the checkpoint."""
+def _insert_quantisers(model: PreTrainedModel, stage: Quantize, tensors: dict[str, torch.Tensor]) -> None:
+    """Give the model the quantisers whose scales the stage has left in the checkpoint."""
     from optkit.techniques import quantize
 
     quantize.insert(model, stage)

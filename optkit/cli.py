@@ -51,9 +51,9 @@ def run(
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
     from optkit import engines, pipeline
-    from optkit.recipe import BASELINE
     from optkit.report import rows, table
     from optkit.serving import install
+    from optkit.stages import BASELINE
 
     install.find()  # a machine without a server should say so before it trains
     jobs, asked = _jobs(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds)

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from optkit import models, store
 from optkit.engines.trt.settings import Settings as TensorRT
 from optkit.models import Loaded
-from optkit.recipe import BASELINE, Recipe, Training
+from optkit.recipe import Recipe
+from optkit.stages import BASELINE, Training
 from optkit.tasks.base import Split, Task
 from optkit.tasks.batches import Collator
 
@@ -64,6 +66,15 @@ class Job:
             sample.initialise(loaded.model)
             return loaded
         return models.load(self.model or models.DEFAULT_MODEL, self.task)
+
+    def architecture(self) -> Loaded:
+        """The model to start from without its weights: on the meta device, in no time and no memory."""
+        if not self._is_sample_model:
+            return models.architecture(self.model or models.DEFAULT_MODEL, self.task)
+        from optkit.tasks import sample
+
+        with torch.device("meta"):
+            return models.new(sample.model_config(), sample.tokenizer(), self.task)
 
     def training(self, recipe: Recipe) -> Training:
         """The recipe's training settings with the task's defaults filled in."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from optkit.errors import InputError
-from optkit.recipe import BASELINE, Recipe
+from optkit.recipe import Recipe, is_folder
+from optkit.stages import BASELINE
 
 FOLDER = Path("recipes")
 
@@ -106,7 +107,7 @@ def _mistakes_of_teachers(
     recipe: Recipe, known: Mapping[str, Recipe], broken: Mapping[str, str], students: tuple[str, ...] = ()
 ) -> Iterator[str]:
     """What is wrong with those a recipe learns from (and every recipe is measured beside the baseline)."""
-    for name in dict.fromkeys((*recipe.teachers, BASELINE)):
+    for name in dict.fromkeys((*(name for name in recipe.teachers if not is_folder(name)), BASELINE)):
         if name in broken:
             yield broken[name]
         elif name == recipe.name and name in recipe.teachers:

@@ -1,19 +1,36 @@
-"""Losses: what a training step minimises, from the model's output and a batch.
+"""Losses: what a training step minimises.
 
-A batch is `{name: tensor [batch, sequence]}` for the model, targets, and the indices of its features. A loss is a
-function of the three, so that the training loop knows nothing of tasks or teachers.
+A loss is a function of the model and a batch, so that the training loop knows nothing of tasks, teachers or
+representations.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-Targets = Mapping[str, torch.Tensor]
-Loss = Callable[[Any, Targets, Sequence[int]], torch.Tensor]
+Tensors = Mapping[str, torch.Tensor]
 _NO_POSITION = -1e4  # a teacher's logit where its feature had no token
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step trains on."""
+
+    inputs: Tensors
+    """Of the model, int64 [batch, sequence]."""
+    targets: Tensors
+    """`labels`, or `start_positions` and `end_positions`, int64 [batch]."""
+    indices: Sequence[int]
+    """Of the training features in the batch."""
+
+
+Loss = Callable[[Any, Batch], torch.Tensor]
+Teacher = Callable[[Batch], torch.Tensor]
+"""A teacher's logits for a batch, [batch, classes] or [batch, sequence, 2]."""
 
 
 def logits_of(output: Any) -> torch.Tensor:
@@ -23,13 +40,63 @@ def logits_of(output: Any) -> torch.Tensor:
     return output["logits"]
 
 
-def task_loss(output: Any, targets: Targets, indices: Sequence[int] = ()) -> torch.Tensor:
+def task_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """The labels' loss of a model."""
+    return labels_loss(model(**batch.inputs), batch.targets)
+
+
+def labels_loss(output: Any, targets: Tensors) -> torch.Tensor:
     """Cross-entropy of the labels; of question answering, the mean over start and end positions."""
     if "start_positions" in targets:
         start = functional.cross_entropy(output["start_logits"].float(), targets["start_positions"])
         end = functional.cross_entropy(output["end_logits"].float(), targets["end_positions"])
         return (start + end) / 2
     return functional.cross_entropy(output["logits"].float(), targets["labels"])
+
+
+def with_teacher(teacher: Teacher, temperature: float, label_weight: float) -> Loss:
+    """Distillation from a teacher's logits, mixed with the labels' loss.
+
+    Args:
+        teacher: `stored` or `live`.
+        temperature: of the distillation.
+        label_weight: share of the labels' loss; the teacher has the rest.
+    """
+
+    def loss(model: Any, batch: Batch) -> torch.Tensor:
+        output = model(**batch.inputs)
+        student = logits_of(output)
+        soft = distillation(student, teacher(batch).to(student.device), temperature)
+        return (1 - label_weight) * soft + label_weight * labels_loss(output, batch.targets)
+
+    return loss
+
+
+def stored(logits: Sequence[np.ndarray]) -> Teacher:
+    """A teacher that answers from logits computed beforehand: one array per feature, [classes] or [sequence, 2].
+
+    Where a feature is shorter than its batch, it answers with logits of no probability.
+    """
+
+    def teacher(batch: Batch) -> torch.Tensor:
+        length = next(iter(batch.inputs.values())).shape[1] if logits[0].ndim == 2 else len(logits[0])
+        rows = np.full((len(batch.indices), length, *logits[0].shape[1:]), _NO_POSITION, dtype=np.float32)
+        for row, index in zip(rows, batch.indices, strict=True):
+            row[: len(logits[index])] = logits[index][:length]
+        return torch.from_numpy(rows)
+
+    return teacher
+
+
+def live(model: torch.nn.Module) -> Teacher:
+    """A teacher that looks at every batch itself: for inputs that are never the same twice."""
+
+    def teacher(batch: Batch) -> torch.Tensor:
+        device = next(iter(batch.inputs.values())).device
+        with torch.no_grad():
+            return logits_of(model.to(device).eval()(**batch.inputs))
+
+    return teacher
 
 
 def distillation(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -47,27 +114,36 @@ def distillation(student: torch.Tensor, teacher: torch.Tensor, temperature: floa
     return functional.kl_div(predicted, soft, log_target=True, reduction="batchmean") * temperature**2
 
 
-def with_teacher(teacher_logits: Sequence[np.ndarray], temperature: float, label_weight: float) -> Loss:
-    """Distillation from logits computed beforehand, mixed with the labels' loss.
+def hidden_state_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Squared distance of the student's hidden states from the teacher's over the teacher's squared length, on real
+    tokens: 0 is equal, 1 is as far as zero is (the MSE of Jiao et al. 2020, arXiv 1909.10351, without its unit).
 
     Args:
-        teacher_logits: one array per training feature, [classes] or [sequence, 2].
-        temperature: of the distillation.
-        label_weight: share of the labels' loss; the teacher has the rest.
+        student, teacher: [batch, sequence, hidden].
+        mask: [batch, sequence], 1 for tokens and 0 for padding.
     """
-
-    def loss(output: Any, targets: Targets, indices: Sequence[int]) -> torch.Tensor:
-        student = logits_of(output)
-        teacher = _batch_of(teacher_logits, indices, student.shape[1]).to(student.device)
-        soft = distillation(student, teacher, temperature)
-        return (1 - label_weight) * soft + label_weight * task_loss(output, targets)
-
-    return loss
+    tokens = mask.bool()
+    theirs = teacher[tokens].float()
+    return (student[tokens].float() - theirs).square().sum() / theirs.square().sum()
 
 
-def _batch_of(logits: Sequence[np.ndarray], indices: Sequence[int], length: int) -> torch.Tensor:
-    """[batch, length, …]; shorter features are padded with logits of no probability."""
-    batch = np.full((len(indices), length, *logits[0].shape[1:]), _NO_POSITION, dtype=np.float32)
-    for row, index in zip(batch, indices, strict=True):
-        row[: len(logits[index])] = logits[index][:length]
-    return torch.from_numpy(batch)
+def relation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
+    """KL(teacher || student) between the attention of a kind of vector to itself, averaged over heads and real tokens:
+    softmax(A Aᵀ / √d) for queries, keys or values A (MiniLMv2, Wang et al. 2021, arXiv 2012.15828).
+
+    Args:
+        student, teacher: [batch, sequence, width]; the widths may differ.
+        mask: [batch, sequence], 1 for tokens and 0 for padding.
+        heads: into how many relation heads either is cut; divides both widths.
+    """
+    ours, theirs = (_relations(vectors, mask, heads) for vectors in (student, teacher))
+    rows = (theirs.exp() * (theirs - ours)).sum(-1)  # [batch, heads, sequence]
+    return (rows * mask[:, None]).sum() / (mask.sum() * heads)
+
+
+def _relations(vectors: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
+    """Log of each token's relation to all others, float32 [batch, heads, sequence, sequence]."""
+    batch, sequence, width = vectors.shape
+    cut = vectors.float().view(batch, sequence, heads, width // heads).transpose(1, 2)
+    scores = cut @ cut.transpose(2, 3) / (width // heads) ** 0.5
+    return functional.log_softmax(scores.masked_fill(mask[:, None, None] == 0, -1e4), dim=-1)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from transformers import (
 from transformers.activations import GELUActivation
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from optkit import sparsity
 from optkit.errors import InputError, MachineError
 from optkit.losses import logits_of
 from optkit.tasks.base import Feed, Task
@@ -28,6 +29,7 @@ from optkit.tasks.base import Feed, Task
 DEFAULT_MODEL = "google-bert/bert-base-uncased"
 _AUTO = {"classification": AutoModelForSequenceClassification, "question_answering": AutoModelForQuestionAnswering}
 _HEADS = ("classifier.", "pre_classifier.", "qa_outputs.")
+_ASP_MASK = ".__weight_mma_mask"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -41,6 +43,8 @@ class Loaded:
     """The task's head was in the checkpoint, so the model already answers the task."""
     amax: dict[str, torch.Tensor] = field(default_factory=dict)
     """Scales found in the checkpoint, `{quantiser's name: amax}`, as of ModelOpt or pytorch-quantization."""
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    """2:4 masks found in the checkpoint, `{Linear's name: [out, in]}`, as of apex ASP."""
 
 
 class ClippedGELU(nn.Module):
@@ -76,13 +80,29 @@ def _activation(model: PreTrainedModel) -> str | None:
     return getattr(model.config, "hidden_act", getattr(model.config, "activation", None))  # DistilBERT's word for it
 
 
+def layer_index(name: str) -> int | None:
+    """The encoder layer that a module or tensor of this name belongs to, from 0; None outside of the layers."""
+    found = re.search(r"\.layers?\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
 def _in_a_layer(name: str) -> bool:
-    return bool(re.search(r"\.layers?\.\d+\.", name))
+    return layer_index(name) is not None
 
 
-def encoder_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
+def encoder_linears(model: nn.Module) -> dict[str, nn.Linear]:
     """The Linear modules of the encoder's layers by name; pooler, classifier and embeddings are not among them."""
     return {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear) and _in_a_layer(name)}
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Linear]:
+    """Those of `encoder_linears` that the hardware can take as 2:4."""
+    return {name: linear for name, linear in encoder_linears(model).items() if sparsity.fits(linear.weight)}
+
+
+def word_embeddings(model: PreTrainedModel) -> torch.Tensor:
+    """The table of word embeddings [words, width]."""
+    return cast(nn.Embedding, model.get_input_embeddings()).weight
 
 
 def first_position(model: PreTrainedModel) -> int:
@@ -135,7 +155,28 @@ def load(source: str, task: Task) -> Loaded:
     _check_tensors(source, report, fine_tuned, task)
     if fine_tuned and task.head == "classification":
         _check_order(source, [str(classes.get(index)) for index in range(len(task.labels))], task)
-    return Loaded(model.float(), tokenizer, fine_tuned, _foreign_amax(folder) if folder.is_dir() else {})
+    amax, masks = _foreign(folder) if folder.is_dir() else ({}, {})
+    return Loaded(model.float(), tokenizer, fine_tuned, amax, masks)
+
+
+def architecture(source: str, task: Task) -> Loaded:
+    """What `load` gives, without reading weights: its model is on the meta device.
+
+    Raises:
+        InputError: a folder without a configuration or a tokenizer.
+        MachineError: the hub cannot be reached.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config.update(_label_maps(task))
+        with torch.device("meta"):
+            return new(config, tokenizer, task)
+    except Exception as error:  # as `load`
+        raise _unloadable(source, folder.is_dir(), error) from error
 
 
 def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> Loaded:
@@ -226,12 +267,19 @@ def _unloadable(source: str, local: bool, error: Exception) -> Exception:
     return MachineError(f"--model {source}: not a folder here, and the hub does not give it ({reason}); give a folder")
 
 
-def _foreign_amax(folder: Path) -> dict[str, torch.Tensor]:
-    """Scales in a checkpoint: `*_quantizer._amax`, with pytorch-quantization's leading underscore taken off."""
-    found = {}
+def _foreign(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """What other tools left in a checkpoint.
+
+    Returns:
+        Scales, `*_quantizer._amax`, with pytorch-quantization's leading underscore taken off, and 2:4 masks, apex ASP's
+        `__weight_mma_mask`, by the name of their Linear.
+    """
+    amax, masks = {}, {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118
                 if match := re.fullmatch(r"(.+\.)_?(\w+_quantizer)\._amax", name):
-                    found[match[1] + match[2]] = file.get_tensor(name).float()
-    return found
+                    amax[match[1] + match[2]] = file.get_tensor(name).float()
+                elif name.endswith(_ASP_MASK):
+                    masks[name.removesuffix(_ASP_MASK)] = file.get_tensor(name).bool()
+    return amax, masks

@@ -6,19 +6,20 @@ again by the next run.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 from accelerate import PartialState
 
-from optkit import checkpoints, engines, models, store
+from optkit import checkpoints, engines, models, sparsity, store
 from optkit.engines import plans
-from optkit.engines.convert import convert
+from optkit.engines.convert import check_masks, convert
 from optkit.graph import ranges
 from optkit.graph.audit import audit as audit_graph
 from optkit.graph.audit import check as check_audit
+from optkit.graph.audit import check_sparse
 from optkit.graph.export import export
 from optkit.job import Job
 from optkit.losses import task_loss
@@ -26,18 +27,22 @@ from optkit.recipe import Recipe
 from optkit.report import rows
 from optkit.results import Row
 from optkit.serving import native
+from optkit.stages import BASELINE
 from optkit.store import key_at
 from optkit.tasks.batches import run as run_batches
-from optkit.techniques import quantize
+from optkit.teachers import Teachers
+from optkit.techniques import distill, preflight, quantize, sparsify
 from optkit.techniques.context import Context
 from optkit.training import Batches, on_cpu, train
 from optkit.validation.candidate import validate
+from optkit.validation.evidence import STAGE_SCORES, read_scores
 from optkit.validation.performance import requests
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 32
-_TRAINING_CODE = ("recipe", "models", "losses", "training", "checkpoints", "tasks")
-_APPLY = {"quantize": quantize.apply}
+_TRAINING_CODE = ("stages", "models", "sparsity", "losses", "training", "checkpoints", "tasks")
+_Apply = Callable[..., list[dict[str, float]]]
+_APPLY: dict[str, _Apply] = {"distill": distill.apply, "sparsify": sparsify.apply, "quantize": quantize.apply}
 
 
 def run(recipe: Recipe, job: Job) -> list[Row]:
@@ -53,11 +58,14 @@ def run(recipe: Recipe, job: Job) -> list[Row]:
 
 
 def run_all(recipes: Sequence[Recipe], jobs: Sequence[Job]) -> list[Row]:
-    """Run every recipe on every job.
+    """Run every recipe on every job, after a look at what can be known to be wrong with them.
 
     Under `accelerate launch`, all processes train together first; then the main one goes on alone, since graphs, engines
     and servers are made once, and the others have no rows to return.
     """
+    start = jobs[0].architecture()  # jobs differ by their seed
+    for recipe in recipes:
+        preflight.check(recipe, start, Teachers(jobs[0], trained).load)
     state = PartialState(cpu=on_cpu())
     if state.num_processes > 1:
         for job, recipe in product(jobs, recipes):
@@ -71,11 +79,12 @@ def run_all(recipes: Sequence[Recipe], jobs: Sequence[Job]) -> list[Row]:
 def trained(recipe: Recipe, job: Job) -> Path:
     """The folder of the recipe's checkpoint, after those it starts from and those that teach it."""
     parent = _longest_known_prefix(recipe, job)
-    needs = {name: trained(job.recipes[name], job) for name in {*recipe.teachers, *([parent.name] if parent else [])}}
+    teachers = Teachers(job, trained)
+    needs = {name: teachers.key(name) for name in (*recipe.teachers, *([parent.name] if parent else []))}
     depends_on = {
         "recipe": recipe.resolved(),
         "training": job.training(recipe).model_dump(),
-        "from": {name: key_at(folder) for name, folder in needs.items()},
+        "from": needs,
         **job.source,
         "code": store.code_version(*_TRAINING_CODE, *(["techniques"] if recipe.stages else [])),
     }
@@ -93,12 +102,23 @@ def _train(recipe: Recipe, parent: Recipe | None, job: Job, folder: Path) -> Non
         training=job.training(recipe),
         seed=job.seed,
         logs=job.root / job.task.name / ".tensorboard" / f"{recipe.name}-seed-{job.seed}",
-        teacher_logits=lambda name: taught(job.recipes[name], job),
+        teacher_logits=Teachers(job, trained).logits,
+        teacher_model=Teachers(job, trained).load,
     )
     history = [] if parent else _fine_tune(loaded, context)
+    scores = read_scores(job.folder(parent) / STAGE_SCORES) if parent else {BASELINE: _scored(loaded, job)}
     for stage in recipe.stages[len(parent.stages) if parent else 0 :]:
         history += _APPLY[stage.technique](loaded, stage, context)
+        scores[stage.technique] = _scored(loaded, job)
     checkpoints.save(loaded, recipe.stages, history, folder)
+    np.savez(folder / STAGE_SCORES, **scores)
+
+
+def _scored(loaded: models.Loaded, job: Job) -> np.ndarray:
+    """The headline metric of a model example by example on the dev split, in PyTorch."""
+    features = job.features("dev", loaded.tokenizer)
+    logits = run_batches(models.inference(loaded.model), features, BATCH_SIZE, job.collator(loaded.tokenizer))
+    return job.task.example_scores(job.task.predict(features, logits))
 
 
 def _fine_tune(loaded: models.Loaded, context: Context) -> list[dict[str, float]]:
@@ -110,24 +130,8 @@ def _fine_tune(loaded: models.Loaded, context: Context) -> list[dict[str, float]
         log.warning("the scales in the model's checkpoint are left out: fine-tuning changes what they were made for")
         loaded.amax = {}
     batches = Batches(context.features, context.collator, context.training.batch_size, context.seed)
-    return train(loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning")
-
-
-def taught(recipe: Recipe, job: Job) -> list[np.ndarray]:
-    """A recipe's logits on the training features, computed once for all its students."""
-    checkpoint = trained(recipe, job)
-    folder = checkpoint / "teacher"
-
-    def make(unfinished: Path) -> None:
-        log.info("%s: teacher's logits on the training features", recipe.name)
-        loaded = checkpoints.load(checkpoint, job.task)
-        features = job.features("train", loaded.tokenizer)
-        logits = run_batches(models.inference(loaded.model), features, BATCH_SIZE, job.collator(loaded.tokenizer))
-        np.savez(unfinished / "logits.npz", values=np.concatenate(logits), lengths=[len(row) for row in logits])
-
-    store.step(folder, {"checkpoint": key_at(checkpoint)}, make)
-    with np.load(folder / "logits.npz") as saved:
-        return np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
+    with sparsity.held(sparsity.sparse_linears(models.encoder_linears(loaded.model))):  # it may have been pruned elsewhere
+        return train(loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning")
 
 
 def _longest_known_prefix(recipe: Recipe, job: Job) -> Recipe | None:
@@ -150,6 +154,8 @@ def exported(recipe: Recipe, job: Job) -> Path:
         audit = audit_graph(export(loaded.model, unfinished, job.max_length(loaded.model)))
         if recipe.is_quantised:
             check_audit(audit)
+        if recipe.is_sparse:
+            check_sparse(audit, models.prunable(loaded.model))
         store.write_json(unfinished / "audit.json", audit.to_dict())
 
     store.step(folder, {"checkpoint": key_at(checkpoint), "code": store.code_version("graph")}, make)
@@ -165,7 +171,7 @@ def converted(recipe: Recipe, job: Job) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: engines", recipe.name)
         loaded = checkpoints.load(job.folder(recipe), job.task)
-        convert(
+        conversion = convert(
             graph / "model.onnx",
             unfinished,
             job.engines,
@@ -174,6 +180,8 @@ def converted(recipe: Recipe, job: Job) -> Path:
             options={plans.KIND: {"settings": job.tensorrt}},
             max_length=job.max_length(loaded.model),
         )
+        if recipe.is_sparse:
+            check_masks(conversion, len(models.prunable(loaded.model)))
         native.write_configs(unfinished)
 
     depends_on = {

@@ -45,6 +45,8 @@ class Row:
     scores: dict[str, float] = field(default_factory=dict)
     """Every metric of the task, served."""
     seeds: list[int] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    """What each stage cost: `{stage, delta, ci95}` in points against the one before it."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

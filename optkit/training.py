@@ -13,17 +13,20 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from datasets import Dataset
-from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+from torch import nn
+from transformers import get_linear_schedule_with_warmup
 
 from optkit.cpu import cpu_features
 from optkit.errors import OptkitError
-from optkit.losses import Loss
+from optkit.losses import Batch, Loss
 from optkit.progress import bar
-from optkit.recipe import Training
+from optkit.stages import Training
+from optkit.tasks.base import Feed
 from optkit.tasks.batches import TARGETS, Collator, bucketed
 
 log = logging.getLogger(__name__)
-Tensors = dict[str, torch.Tensor]
+Augment = Callable[[Feed], Feed]
+"""From a batch of inputs, int64 [batch, sequence] by name, to the one to train on."""
 _FLUSH_STEPS = 10  # how many losses stay on the device before they are looked at
 
 
@@ -34,8 +37,16 @@ class TrainingError(OptkitError):
 class Batches:
     """Training features as padded batches, in a new order every epoch."""
 
-    def __init__(self, features: Dataset, collator: Collator, batch_size: int | None, seed: int) -> None:
+    def __init__(
+        self,
+        features: Dataset,
+        collator: Collator,
+        batch_size: int | None,
+        seed: int,
+        augment: Augment | None = None,
+    ) -> None:
         self.features, self.collator, self.batch_size, self.seed = features, collator, batch_size or 32, seed
+        self.augment = augment
         self.lengths = features["length"][:]
         self.targets = [name for name in TARGETS if name in features.column_names]
 
@@ -43,12 +54,15 @@ class Batches:
         """Indices of the features, batch by batch; every epoch has as many batches."""
         return bucketed(self.lengths, self.batch_size, (self.seed, number))
 
-    def collate(self, indices: Sequence[int], device: torch.device) -> tuple[Tensors, Tensors]:
-        """The model's inputs [batch, sequence] and the targets [batch] of those features, int64."""
+    def collate(self, indices: Sequence[int], device: torch.device) -> Batch:
+        """Those features as a padded batch on a device."""
         columns = self.features[indices]
         inputs = self.collator.feed({name: columns[name] for name in self.collator.names})
+        if self.augment:
+            inputs = self.augment(inputs)
         tensors = {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in inputs.items()}
-        return tensors, {name: torch.tensor(columns[name], device=device) for name in self.targets}
+        targets = {name: torch.tensor(columns[name], device=device) for name in self.targets}
+        return Batch(tensors, targets, indices)
 
 
 @dataclass
@@ -62,26 +76,26 @@ class _Step:
 
 
 def train(
-    model: PreTrainedModel,
+    model: nn.Module,
     batches: Batches,
     loss: Loss,
     settings: Training,
     seed: int,
     logs: Path,
     title: str = "training",
-    after_epoch: Callable[[PreTrainedModel], Any] | None = None,
+    after_epoch: Callable[[], Any] | None = None,
 ) -> list[dict[str, float]]:
     """Train a model in place with AdamW, linear warm-up and linear decay.
 
     Args:
         model: moved to the device that accelerate picks, and back to the CPU at the end.
         batches: the features.
-        loss: of the model's output, the targets and the features' indices.
+        loss: of the model and a batch.
         settings: resolved, without None.
         seed: of dropout and of whatever `model` draws.
         logs: where TensorBoard's event files go.
         title: of the progress bar.
-        after_epoch: called with the bare model, to check an invariant.
+        after_epoch: called to check an invariant.
 
     Returns:
         History: `step`, `epoch`, `loss` (mean since the last entry) and `learning_rate`, every ten steps.
@@ -107,7 +121,7 @@ def train(
             schedule.step()
             advance(1)
             if after_epoch and (number + 1) % per_epoch == 0:
-                after_epoch(model)
+                after_epoch()
     history.flush(steps / per_epoch)
     for tracker in accelerator.trackers:
         tracker.finish()  # not end_training(), which would part the processes for good
@@ -128,9 +142,9 @@ def _optimise(
     parts = [part.tolist() for part in np.array_split(indices, min(settings.gradient_accumulation, len(indices)))]
     total = torch.zeros((), device=accelerator.device)
     for part in parts:
-        inputs, targets = batches.collate(part, accelerator.device)
+        batch = batches.collate(part, accelerator.device)
         with accelerator.autocast():
-            value = loss(model(**inputs), targets, part) * len(part) / len(indices)
+            value = loss(model, batch) * len(part) / len(indices)
         accelerator.backward(value)
         total += value.detach()
     accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -190,7 +204,7 @@ def _accelerator(settings: Training, logs: Path) -> Accelerator:
     return accelerator
 
 
-def _parameter_groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices only, not on biases and LayerNorm (Devlin et al. 2018)."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [

@@ -1,8 +1,10 @@
 """A task, a tokenizer and a model small enough to train in a second, for the tests that need the real thing."""
 
+import copy
 import os
 from pathlib import Path
 from random import Random
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: the workers share the cores
 
@@ -12,7 +14,7 @@ from transformers import BertConfig, BertTokenizerFast
 
 from optkit import models, tasks
 from optkit.models import Loaded
-from optkit.recipe import Training
+from optkit.stages import Training
 from optkit.tasks.base import Task
 from optkit.tasks.batches import Collator
 from optkit.techniques.context import Context
@@ -50,10 +52,10 @@ def tiny_tokenizer() -> BertTokenizerFast:
     return BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}, model_max_length=16)
 
 
-@pytest.fixture
-def tiny_model(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> Loaded:
-    """A BERT of two layers of width 32, without dropout, whose random weights are the same in every test."""
-    config = BertConfig(
+@pytest.fixture(scope="session")
+def tiny_config(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> BertConfig:
+    """Of a BERT of two layers of width 32, without dropout. Whoever changes it copies it first."""
+    return BertConfig(
         vocab_size=len(tiny_tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
@@ -66,16 +68,21 @@ def tiny_model(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> Loaded:
         id2label=dict(enumerate(tiny_task.labels)),
         label2id={label: index for index, label in enumerate(tiny_task.labels)},
     )
+
+
+@pytest.fixture
+def tiny_model(tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> Loaded:
+    """A model of `tiny_config` whose random weights are the same in every test."""
     torch.manual_seed(0)
-    return models.new(config, tiny_tokenizer, tiny_task)
+    return models.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)
 
 
 @pytest.fixture
 def tiny_context(tiny_task: Task, tiny_tokenizer: BertTokenizerFast, tmp_path: Path) -> Context:
     """The surroundings of a stage on the tiny task; whoever asks for a teacher fails."""
 
-    def nobody(name: str) -> list:
-        raise AssertionError(f"the logits of {name} were asked for")
+    def nobody(name: str) -> Any:
+        raise AssertionError(f"the teacher {name} was asked for")
 
     return Context(
         features=tiny_task.encode("train", tiny_tokenizer),
@@ -84,4 +91,5 @@ def tiny_context(tiny_task: Task, tiny_tokenizer: BertTokenizerFast, tmp_path: P
         seed=0,
         logs=tmp_path / "logs",
         teacher_logits=nobody,
+        teacher_model=nobody,
     )

@@ -89,9 +89,7 @@ def edit(folder: Path, **tensors: torch.Tensor | None) -> None:
 def test_missing_and_unexpected_tensors_are_named(tiny_model: Loaded, tiny_task: Task, folder: Path) -> None:
     checkpoints.save(tiny_model, [], [], folder)
     edit(folder, **{"classifier.bias": None, "classifier.extra": torch.zeros(1)})
-    message = (
-        r"model\.safetensors: missing tensors \['classifier\.bias'\], unexpected \['classifier\.extra'\]"
-    )
+    message = r"model\.safetensors: missing tensors \['classifier\.bias'\], unexpected \['classifier\.extra'\]"
     with pytest.raises(InputError, match=message):
         checkpoints.load(folder, tiny_task)
 

@@ -10,7 +10,7 @@ import pytest
 
 from optkit import library
 from optkit.errors import InputError
-from optkit.recipe import BASELINE
+from optkit.stages import BASELINE
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 NAMES = {

@@ -1,15 +1,26 @@
 """Losses against values computed by hand."""
 
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
-from optkit.losses import distillation, logits_of, task_loss, with_teacher
+from optkit.losses import Batch, Tensors, distillation, labels_loss, logits_of, stored, task_loss, with_teacher
 
 LN3 = log(3.0)
+TOKENS = {"input_ids": torch.zeros(1, 3, dtype=torch.long)}
+
+
+def batch_of(targets: Tensors, indices: list[int], inputs: Tensors = TOKENS) -> Batch:
+    return Batch(inputs, targets, indices)
+
+
+def saying(output: Any) -> Any:
+    """A model with one answer to everything."""
+    return lambda **_: output
 
 
 def classified(*rows: list[float]) -> SequenceClassifierOutput:
@@ -27,18 +38,18 @@ def test_logits_of_classification_and_of_spans() -> None:
 
 def test_cross_entropy_of_labels() -> None:
     output = classified([0.0, LN3], [0.0, LN3])  # softmax: 1/4, 3/4
-    assert task_loss(output, {"labels": torch.tensor([1, 0])}).item() == pytest.approx((-log(3 / 4) - log(1 / 4)) / 2)
+    assert labels_loss(output, {"labels": torch.tensor([1, 0])}).item() == pytest.approx((-log(3 / 4) - log(1 / 4)) / 2)
 
 
 def test_the_loss_of_spans_is_the_mean_of_start_and_end() -> None:
     output = answered([[0.0, LN3]], [[0.0, 0.0]])
     targets = {"start_positions": torch.tensor([1]), "end_positions": torch.tensor([0])}
-    assert task_loss(output, targets).item() == pytest.approx((-log(3 / 4) - log(1 / 2)) / 2)
+    assert labels_loss(output, targets).item() == pytest.approx((-log(3 / 4) - log(1 / 2)) / 2)
 
 
 def test_the_loss_is_computed_in_fp32() -> None:
     output = SequenceClassifierOutput(logits=torch.tensor([[0.0, LN3]], dtype=torch.bfloat16))
-    assert task_loss(output, {"labels": torch.tensor([1])}).dtype == torch.float32
+    assert labels_loss(output, {"labels": torch.tensor([1])}).dtype == torch.float32
 
 
 def test_distillation_softens_by_the_temperature_and_restores_the_gradients_size() -> None:
@@ -73,29 +84,30 @@ def test_spans_are_two_distributions_over_the_sequence() -> None:
 @pytest.mark.parametrize(("label_weight", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])
 def test_label_weight_is_the_labels_share(label_weight: float, share: float) -> None:
     teacher = [np.array([0.0, LN3], dtype=np.float32)]
-    loss = with_teacher(teacher, temperature=1.0, label_weight=label_weight)
-    value = loss(classified([0.0, 0.0]), {"labels": torch.tensor([0])}, [0])
+    loss = with_teacher(stored(teacher), temperature=1.0, label_weight=label_weight)
+    value = loss(saying(classified([0.0, 0.0])), batch_of({"labels": torch.tensor([0])}, [0]))
     divergence = 1 / 4 * log(1 / 2) + 3 / 4 * log(3 / 2)
     assert value.item() == pytest.approx((1 - share) * divergence + share * log(2))
 
 
 def test_the_teacher_is_looked_up_by_feature() -> None:
     teacher = [np.array([0.0, value], dtype=np.float32) for value in (9.0, LN3, 5.0)]
-    loss = with_teacher(teacher, temperature=1.0, label_weight=0.0)
-    assert loss(classified([0.0, 5.0], [0.0, LN3]), {"labels": torch.tensor([0, 0])}, [2, 1]).item() == pytest.approx(0)
+    loss = with_teacher(stored(teacher), temperature=1.0, label_weight=0.0)
+    asked = batch_of({"labels": torch.tensor([0, 0])}, [2, 1])
+    assert loss(saying(classified([0.0, 5.0], [0.0, LN3])), asked).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_teachers_missing_positions_have_no_probability() -> None:
     teacher = [np.array([[0.0, 0.0], [LN3, 0.0]], dtype=np.float32)]  # two tokens; the batch is padded to three
-    loss = with_teacher(teacher, temperature=1.0, label_weight=0.0)
+    loss = with_teacher(stored(teacher), temperature=1.0, label_weight=0.0)
     targets = {"start_positions": torch.tensor([0]), "end_positions": torch.tensor([0])}
     # The student spreads over three positions: KL over the two that the teacher knows.
     start = 1 / 4 * log((1 / 4) / (1 / 3)) + 3 / 4 * log((3 / 4) / (1 / 3))
     end = log((1 / 2) / (1 / 3))
     student = answered([[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]])
-    assert loss(student, targets, [0]).item() == pytest.approx((start + end) / 2)
+    assert loss(saying(student), batch_of(targets, [0])).item() == pytest.approx((start + end) / 2)
     exact = answered([[0.0, LN3, -1e4]], [[0.0, 0.0, -1e4]])
-    assert loss(exact, targets, [0]).item() == pytest.approx(0, abs=1e-6)
+    assert loss(saying(exact), batch_of(targets, [0])).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_no_gradient_is_lost_at_extreme_logits() -> None:

@@ -9,7 +9,8 @@ import time
 
 import psutil
 import pytest
-from transformers import BertConfig, BertModel
+import torch
+from transformers import BertModel
 
 from optkit import library, pipeline, tasks
 from optkit.cli import main
@@ -35,22 +36,15 @@ CONTRACT = (
 
 
 @pytest.fixture(scope="module")
-def workshop(tmp_path_factory, tiny_tokenizer):
+def workshop(tmp_path_factory, tiny_config, tiny_tokenizer):
     """A folder with three recipes and a pretrained model without a head."""
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "recipes").mkdir()
     for name, stages in RECIPES.items():
         text = f"from optkit import Quantize, Recipe, Training\n\nrecipe = Recipe(name={name!r}, stages=[{stages}], "
         (folder / "recipes" / f"{name}.py").write_text(text + f"max_drop=20, training={TRAINING})\n")
-    config = BertConfig(
-        vocab_size=len(tiny_tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=16,
-    )
-    BertModel(config).save_pretrained(folder / "model")
+    torch.manual_seed(0)
+    BertModel(tiny_config).save_pretrained(folder / "model")
     tiny_tokenizer.save_pretrained(folder / "model")
     return folder
 

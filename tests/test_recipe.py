@@ -6,8 +6,9 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from optkit import Quantize, Recipe, Training
-from optkit.recipe import RecipeError
+from optkit import Distill, Quantize, Recipe, Sparsify, Training
+from optkit.recipe import is_folder
+from optkit.settings import RecipeError
 
 
 def test_all_mistakes_are_reported_together() -> None:
@@ -30,26 +31,7 @@ def test_several_mistakes_of_one_part() -> None:
     assert "Quantize.temperature is 0: input should be greater than 0" in text
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"stages": [Quantize(gelu_clp=10)]}, r"Quantize has no setting 'gelu_clp'; it has calibrator, .*gelu_clip"),
-        ({"training": Training(lr=1e-5)}, r"Training has no setting 'lr'; it has epochs, learning_rate, batch_size"),
-        ({"stagse": []}, r"Recipe has no setting 'stagse'; it has name, stages, training, max_drop, description"),
-    ],
-)
-def test_an_unknown_setting_is_named_with_the_known_ones(given: dict, message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        Recipe(name="one", **given)
-
-
-def test_technique_is_no_setting_to_offer() -> None:
-    with pytest.raises(RecipeError) as error:
-        Recipe(name="one", stages=[Quantize(unknown=1)])
-    assert "technique" not in str(error.value)
-
-
-@pytest.mark.parametrize("given", [{"stages": [{"epohcs": 1}]}, {"training": {"batch_sise": 8}}])
+@pytest.mark.parametrize("given", [{"stages": [{"technique": "quantize", "epohcs": 1}]}, {"training": {"batch_sise": 8}}])
 def test_mistakes_of_parts_given_as_dictionaries_are_reported_too(given: dict) -> None:
     with pytest.raises(RecipeError, match=r"has no setting '(epohcs|batch_sise)'"):
         Recipe(name="one", **given)
@@ -58,17 +40,6 @@ def test_mistakes_of_parts_given_as_dictionaries_are_reported_too(given: dict) -
 def test_a_recipe_has_a_name() -> None:
     with pytest.raises(RecipeError, match="Recipe needs name"):
         Recipe()
-
-
-@pytest.mark.parametrize("part", [Quantize(learning_rate=float("inf")), Quantize(gelu_clip=float("inf"))])
-def test_settings_are_finite(part: Quantize) -> None:
-    with pytest.raises(RecipeError, match="is inf: input should be a finite number"):
-        Recipe(name="one", stages=[part])
-
-
-def test_a_stage_comes_once() -> None:
-    with pytest.raises(RecipeError, match="quantize"):
-        Recipe(name="one", stages=[Quantize(), Quantize(calibrator="mse")])
 
 
 def test_only_the_baseline_has_its_name() -> None:
@@ -118,18 +89,67 @@ def test_teachers_are_those_that_training_needs() -> None:
     assert Recipe(name="qat", stages=[Quantize(epochs=1, teacher=None)]).teachers == ()
 
 
-def test_stages_say_what_a_recipe_is() -> None:
-    baseline, ptq = Recipe(name="baseline_fp32"), Recipe(name="ptq", stages=[Quantize()])
-    assert (baseline.is_baseline, baseline.is_quantised) == (True, False)
-    assert (ptq.is_baseline, ptq.is_quantised) == (False, True)
+def test_each_teacher_is_named_once_and_folders_are_told_apart() -> None:
+    stages = [Distill(teacher="./big"), Sparsify(), Quantize(epochs=1)]
+    assert Recipe(name="all", stages=stages).teachers == ("./big", "baseline_fp32")
+    assert [is_folder(name) for name in ("./big", "/models/big", "models/big", "baseline_fp32")] == [True] * 3 + [False]
 
 
-def test_training_takes_what_it_is_given_then_the_tasks_then_berts() -> None:
-    filled = Training(epochs=2, warmup_ratio=0.0).for_task({"epochs": 4, "learning_rate": 3e-4})
-    assert (filled.epochs, filled.warmup_ratio) == (2, 0.0)
-    assert filled.learning_rate == 3e-4
-    assert (filled.batch_size, filled.weight_decay) == (32, 0.01)
-    assert None not in filled.model_dump().values()
+@pytest.mark.parametrize(
+    ("stages", "is_baseline", "is_sparse", "is_quantised"),
+    [
+        ([], True, False, False),
+        ([Distill(layers=4)], False, False, False),
+        ([Sparsify()], False, True, False),
+        ([Quantize()], False, False, True),
+        ([Distill(), Sparsify(), Quantize()], False, True, True),
+    ],
+)
+def test_stages_say_what_a_recipe_is(stages: list, is_baseline: bool, is_sparse: bool, is_quantised: bool) -> None:
+    recipe = Recipe(name="one", stages=stages)
+    assert (recipe.is_baseline, recipe.is_sparse, recipe.is_quantised) == (is_baseline, is_sparse, is_quantised)
+    assert recipe.has("distill") is any(isinstance(stage, Distill) for stage in stages)
+
+
+UNDONE = "since each technique would undo what a later one in that order has fixed"
+
+
+@pytest.mark.parametrize(
+    ("stages", "found", "expected"),
+    [
+        ([Quantize(), Sparsify()], "quantize → sparsify", "sparsify → quantize"),
+        ([Sparsify(), Distill()], "sparsify → distill", "distill → sparsify"),
+        ([Quantize(), Distill()], "quantize → distill", "distill → quantize"),
+        ([Quantize(), Sparsify(), Distill()], "quantize → sparsify → distill", "distill → sparsify → quantize"),
+    ],
+)
+def test_stages_in_another_order_are_refused(stages: list, found: str, expected: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(name="one", stages=stages)
+    lines = ["recipe 'one' has 1 mistake:", f"  - Recipe.stages go {found}: expected {expected}, {UNDONE}"]
+    assert str(error.value).splitlines() == lines
+
+
+@pytest.mark.parametrize("stages", [[Distill(), Quantize()], [Sparsify(), Quantize()], [Distill(), Sparsify()]])
+def test_a_stage_may_be_left_out(stages: list) -> None:
+    assert Recipe(name="one", stages=stages).stages == tuple(stages)
+
+
+def test_a_stage_comes_once() -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(name="one", stages=[Quantize(), Quantize(calibrator="mse")])
+    assert str(error.value).splitlines() == [
+        "recipe 'one' has 1 mistake:",
+        "  - Recipe.stages has 2 stages 'quantize': expected each technique once",
+    ]
+
+
+def test_the_order_is_said_beside_the_mistakes_of_the_stages() -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(name="one", stages=[Quantize(epochs=-1), Distill(layers=0)])
+    text = str(error.value)
+    assert text.startswith("recipe 'one' has 3 mistakes:")
+    assert "Quantize.epochs is -1" in text and "Distill.layers is 0" in text and "go quantize → distill" in text
 
 
 def test_a_recipe_script_runs_itself(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

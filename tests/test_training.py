@@ -1,7 +1,6 @@
 """The training loop on a toy task: what it minimises, at which learning rate, and what it says when it cannot."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from optkit.errors import OptkitError
-from optkit.losses import Targets, task_loss
+from optkit.losses import Batch, task_loss
 from optkit.models import Loaded, inference
-from optkit.recipe import Training
+from optkit.stages import Training
 from optkit.tasks.base import Task
 from optkit.tasks.batches import run
 from optkit.techniques.context import Context
@@ -34,8 +33,8 @@ def weights(loaded: Loaded) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
 
 
-def nothing_to_learn(output: Any, targets: Targets, indices: Sequence[int]) -> torch.Tensor:
-    return output["logits"].sum() * 0
+def nothing_to_learn(model: Any, batch: Batch) -> torch.Tensor:
+    return model(**batch.inputs)["logits"].sum() * 0
 
 
 def test_the_toy_task_is_learnt(tiny_model: Loaded, tiny_context: Context, tiny_task: Task) -> None:
@@ -90,8 +89,8 @@ def test_the_first_step_of_a_warm_up_moves_nothing(tiny_model: Loaded, tiny_cont
 def test_gradients_are_clipped(tiny_model: Loaded, tiny_context: Context) -> None:
     norms: list[float] = []
 
-    def measured(output: Any, targets: Targets, indices: Sequence[int]) -> torch.Tensor:
-        return 1e4 * task_loss(output, targets)
+    def measured(model: Any, batch: Batch) -> torch.Tensor:
+        return 1e4 * task_loss(model, batch)
 
     def note(optimiser: Any, *_: Any) -> None:
         gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
@@ -128,11 +127,12 @@ def test_the_loss_gets_the_indices_of_its_rows(parts: int, tiny_model: Loaded, t
     seen: list[int] = []
     labels = tiny_context.features["labels"][:]
 
-    def loss(output: Any, targets: Targets, indices: Sequence[int]) -> torch.Tensor:
-        assert targets["labels"].tolist() == [labels[index] for index in indices]
-        assert len(output["logits"]) == len(indices)
-        seen.extend(indices)
-        return task_loss(output, targets)
+    def loss(model: Any, batch: Batch) -> torch.Tensor:
+        assert batch.targets["labels"].tolist() == [labels[index] for index in batch.indices]
+        words = tiny_context.features[batch.indices]["input_ids"]
+        assert [row[: len(own)].tolist() for row, own in zip(batch.inputs["input_ids"], words, strict=True)] == words
+        seen.extend(batch.indices)
+        return task_loss(model, batch)
 
     fit(tiny_model, tiny_context, loss, epochs=2, gradient_accumulation=parts)
     size = len(labels)
@@ -143,9 +143,9 @@ def test_the_loss_gets_the_indices_of_its_rows(parts: int, tiny_model: Loaded, t
 def test_a_loss_that_is_not_finite_stops_with_its_place(tiny_model: Loaded, tiny_context: Context) -> None:
     steps: list[list[int]] = []
 
-    def loss(output: Any, targets: Targets, indices: Sequence[int]) -> torch.Tensor:
-        steps.append(list(indices))
-        return task_loss(output, targets) * (float("nan") if len(steps) == 13 else 1.0)
+    def loss(model: Any, batch: Batch) -> torch.Tensor:
+        steps.append(list(batch.indices))
+        return task_loss(model, batch) * (float("nan") if len(steps) == 13 else 1.0)
 
     with pytest.raises(TrainingError) as error:
         fit(tiny_model, tiny_context, loss, epochs=2, warmup_ratio=0.5, learning_rate=1e-3)
@@ -158,8 +158,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(tiny_model: Loaded, tiny
 
 
 def test_a_loss_that_is_not_finite_at_the_very_end(tiny_model: Loaded, tiny_context: Context) -> None:
-    def loss(output: Any, targets: Targets, indices: Sequence[int]) -> torch.Tensor:
-        return task_loss(output, targets) * float("inf")
+    def loss(model: Any, batch: Batch) -> torch.Tensor:
+        return task_loss(model, batch) * float("inf")
 
     with pytest.raises(TrainingError, match=r"the loss is inf at step 0 with learning rate 0\.003, on the training feat"):
         fit(tiny_model, tiny_context, loss, epochs=1 / PER_EPOCH)
@@ -177,8 +177,8 @@ def test_training_curves_are_written(tiny_model: Loaded, tiny_context: Context) 
 def test_the_history_says_the_mean_loss_since_its_last_entry(tiny_model: Loaded, tiny_context: Context) -> None:
     losses: list[float] = []
 
-    def loss(output: Any, targets: Targets, indices: Sequence[int]) -> torch.Tensor:
-        value = task_loss(output, targets)
+    def loss(model: Any, batch: Batch) -> torch.Tensor:
+        value = task_loss(model, batch)
         losses.append(value.item())
         return value
 
@@ -187,23 +187,42 @@ def test_the_history_says_the_mean_loss_since_its_last_entry(tiny_model: Loaded,
 
 
 def test_something_is_called_after_every_epoch(tiny_model: Loaded, tiny_context: Context) -> None:
-    called: list[bool] = []
+    called: list[torch.Tensor] = []
     batches = Batches(tiny_context.features, tiny_context.collator, BATCH_SIZE, 0)
     training = tiny_context.training.model_copy(update={"epochs": 2.5})
 
-    def after(model: Any) -> None:
-        called.append(model is tiny_model.model)
+    def after() -> None:
+        called.append(tiny_model.model.classifier.weight.detach().clone())
 
     train(tiny_model.model, batches, task_loss, training, 0, tiny_context.logs, after_epoch=after)
-    assert called == [True, True]
+    assert len(called) == 2
+    assert not torch.equal(called[0], called[1]) and not torch.equal(called[1], tiny_model.model.classifier.weight)
+
+
+def test_batches_are_augmented_anew_each_time(tiny_context: Context) -> None:
+    given: list[dict] = []
+
+    def shifted(feed: Any) -> Any:
+        given.append(dict(feed))
+        return {**feed, "input_ids": feed["input_ids"] + len(given)}
+
+    plain, augmented = (Batches(tiny_context.features, tiny_context.collator, 4, 0, change) for change in (None, shifted))
+    device, indices = torch.device("cpu"), [3, 1]
+    ids = plain.collate(indices, device).inputs["input_ids"]
+    for times in (1, 2):
+        batch = augmented.collate(indices, device)
+        assert torch.equal(batch.inputs["input_ids"], ids + times)
+        assert batch.indices == indices
+        assert batch.targets["labels"].tolist() == [tiny_context.features["labels"][index] for index in indices]
+    assert set(given[0]) == set(batch.inputs) == {"input_ids", "attention_mask", "token_type_ids"}
 
 
 def test_recipes_of_different_precisions_train_one_after_the_other(tiny_model: Loaded, tiny_context: Context) -> None:
     seen = []
 
-    def loss(output: Any, targets: Targets, indices: Sequence[int]) -> torch.Tensor:
+    def loss(model: Any, batch: Batch) -> torch.Tensor:
         seen.append(torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
-        return task_loss(output, targets)
+        return task_loss(model, batch)
 
     for precision in ("bf16", "fp32", "bf16"):
         history = fit(tiny_model, replace(tiny_context), loss, epochs=2 / PER_EPOCH, precision=precision)

@@ -6,6 +6,7 @@ multiply float32 only, and a 16-bit graph would run slower, between casts.
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import onnxruntime
 
 from optkit.cpu import available_threads
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
+from optkit.engines.sparse import sparse_share
 from optkit.errors import InputError
 
 FILE = "model.onnx"
@@ -126,11 +128,13 @@ def evidence(handle: Handle) -> dict[str, Any]:
     Returns:
         `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
         `precision_by_type`: number of products by operator, such as {"MatMulIntegerToFloat i8": 36, "Gemm f32": 2}.
+        `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse`.
     """
     import onnx  # reads the file; not needed to run an engine
 
     graph = onnx.load(str(handle.folder / FILE)).graph
-    sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    tensors = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
+    products: list[tuple[Any, str]] = []
     dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     counts: Counter[str] = Counter()
     work = {"i8": 0, "f32": 0}
@@ -139,10 +143,23 @@ def evidence(handle: Handle) -> dict[str, Any]:
             continue
         precision = "i8" if node.op_type in _INT8_PRODUCTS else "f32"
         counts[f"{node.op_type} {precision}"] += 1
-        stored = [dequantized.get(name, name) for name in node.input]
-        weights = [sizes[name] for name in stored if len(sizes.get(name, ())) == 2]
+        weights = [name for name in (dequantized.get(name, name) for name in node.input) if name in tensors]
         if weights:
             rows = 1 if "Gemm" in node.op_type else _TOKENS
-            work[precision] += rows * weights[0][0] * weights[0][1]
+            work[precision] += rows * math.prod(tensors[weights[0]].dims)
+            products.append((node, weights[0]))
     total = sum(work.values())
-    return {"int8_gemm_share": work["i8"] / total if total else None, "precision_by_type": dict(sorted(counts.items()))}
+    return {
+        "int8_gemm_share": work["i8"] / total if total else None,
+        "precision_by_type": dict(sorted(counts.items())),
+        **sparse_share(_weight(tensors[name], node) for node, name in products),
+    }
+
+
+def _weight(tensor: Any, product: Any) -> np.ndarray:
+    """A stored weight as [out, in]."""
+    from onnx import numpy_helper
+
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in product.attribute)
+    array = numpy_helper.to_array(tensor)
+    return array if transposed else array.T

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,16 @@ import openvino
 
 from optkit.cpu import available_threads
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
+from optkit.engines.sparse import sparse_share
 from optkit.errors import InputError
 
 FILE = "model.xml"
 
 _TOKENS = 128
 """At which length the work of the encoder is weighed against that of the pooler and the classifier, done once a row."""
+
+_PLUMBING = ("Convert", "Subtract", "Multiply", "FakeQuantize", "Transpose", "Reshape")
+"""What may stand between a stored weight and its product."""
 
 _PARTS_PER_THREAD = 2
 """Into how many parts a thread's share of a batch is cut, so that a thread held up elsewhere leaves work to the others."""
@@ -34,6 +38,7 @@ class Handle:
 
     compiled: openvino.CompiledModel
     request: openvino.InferRequest
+    model: openvino.Model
     side_by_side: tuple[openvino.InferRequest, ...]
     """Two requests per thread, each run by one thread; empty where there is only one."""
     inputs: tuple[str, ...]
@@ -109,7 +114,7 @@ def load(folder: Path, threads: int | None = None) -> Handle:
     if threads > 1:
         streams = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": threads})
         requests = tuple(streams.create_infer_request() for _ in range(_PARTS_PER_THREAD * threads))
-    return Handle(compiled, compiled.create_infer_request(), requests, tuple(record["inputs"]))
+    return Handle(compiled, compiled.create_infer_request(), model, requests, tuple(record["inputs"]))
 
 
 def infer(handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -138,6 +143,7 @@ def evidence(handle: Handle) -> dict[str, Any]:
     Returns:
         `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
         `precision_by_type`: number of nodes by type and precision, such as {"FullyConnected i8": 36, "MVN bf16": 13}.
+        `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse`.
     """
     counts: Counter[str] = Counter()
     work: Counter[str] = Counter()
@@ -152,4 +158,19 @@ def evidence(handle: Handle) -> dict[str, Any]:
             size = math.prod(node.input_value(1).get_shape())
             work["i8" if precision in ("i8", "u8") else "float"] += rows * size
     total = sum(work.values())
-    return {"int8_gemm_share": work["i8"] / total if total else None, "precision_by_type": dict(sorted(counts.items()))}
+    return {
+        "int8_gemm_share": work["i8"] / total if total else None,
+        "precision_by_type": dict(sorted(counts.items())),
+        **sparse_share(_weights(handle.model)),
+    }
+
+
+def _weights(model: openvino.Model) -> Iterator[np.ndarray]:
+    """What the artefact stores for its products, [out, in]."""
+    for product in (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"):
+        node, transposed = product.input_value(1).get_node(), product.get_attributes()["transpose_b"]
+        while node.get_type_name() in _PLUMBING:
+            transposed ^= node.get_type_name() == "Transpose"
+            node = node.input_value(0).get_node()
+        if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) == 2:
+            yield node.get_data() if transposed else node.get_data().T

@@ -2,15 +2,18 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import GraphProto, NodeProto, numpy_helper
 
-from optkit.errors import InputError
+from optkit.errors import GateError, InputError
 from optkit.graph.passes import constants, producers
+from optkit.sparsity import groups_kept
 
 ENCODER = re.compile(r"/layer\.\d+/")
 """What the names of nodes of the encoder's layers have in common, in BERT, RoBERTa, ELECTRA and DistilBERT alike."""
@@ -111,7 +114,7 @@ def audit(path: Path) -> Audit:
         bad_scales=tuple(_bad_scales(view)),
         attention_products=len(attention),
         quantized_attention_products=sum(all(view.dequantizer(n) for n in node.input[:2]) for node in attention),
-        sparse_groups_kept={_module(name): groups_kept(array) for name, array in weights.items() if array is not None},
+        sparse_groups_kept={_module(name): _groups_kept(array) for name, array in weights.items() if array is not None},
     )
 
 
@@ -142,16 +145,18 @@ def _bad_scales(view: _View) -> list[str]:
     return lines
 
 
-def groups_kept(weight: np.ndarray) -> float:
-    """Share of groups of 4 consecutive input channels with at least 2 zeros, in a weight [in, out].
+def _groups_kept(weight: np.ndarray) -> float:
+    """Of a weight [in, out] as a product reads it."""
+    return groups_kept(torch.from_numpy(np.array(weight.T)))
 
-    A last group of fewer than 4 channels is not counted: the hardware never sees it as a group.
-    """
-    whole = weight.shape[0] // 4 * 4
-    if not whole:
-        return 0.0
-    groups = weight[:whole].reshape(whole // 4, 4, -1)
-    return float(((groups == 0).sum(axis=1) >= 2).mean())
+
+def check_sparse(found: Audit, expected: Iterable[str]) -> None:
+    """Raise `GateError` naming every module of `expected` whose weight in the graph is not 2:4."""
+    kept = {name: found.sparse_groups_kept.get(name, 0.0) for name in expected}
+    lines = [f"  {name}: {share:.4%} of its groups of four have two zeros" for name, share in kept.items() if share < 1]
+    if lines:
+        found_broken = f"2:4 sparsity is broken in the graph in {len(lines)} of {len(kept)} weights:"
+        raise GateError("\n".join([found_broken, *lines]))
 
 
 def check(found: Audit) -> None:

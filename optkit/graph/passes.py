@@ -19,6 +19,7 @@ def clean(graph: GraphProto) -> None:
     copy_leading_dimensions(graph)
     share_quantizers(graph)
     store_weights_as_int8(graph)
+    store_embeddings_as_int8(graph)
     remove_unused(graph)
 
 
@@ -204,6 +205,50 @@ def _store_weight(graph: GraphProto, known: dict[str, TensorProto], gemm: NodePr
     )
     graph.node.insert(list(graph.node).index(gemm), node)
     gemm.input[1] = node.output[0]
+
+
+def store_embeddings_as_int8(graph: GraphProto) -> None:
+    """Store a table of embeddings [words, width] whose rows are all multiples of a 127th of their largest value as INT8
+    and one scale per row: exactly what it holds, in a quarter of the space.
+
+    The rows are read first and scaled afterwards, so that no runtime unfolds the table when it loads the graph.
+    """
+    known = constants(graph)
+    for gather in [node for node in graph.node if node.op_type == "Gather" and node.input[0] in known]:
+        table = numpy_helper.to_array(known[gather.input[0]])
+        grid = _grid(table) if table.ndim == 2 and table.dtype == np.float32 else None
+        if grid is not None:
+            _store_table(graph, gather, *grid)
+
+
+_ROUNDING = 1e-3
+"""How far float32 leaves a multiple of a scale from being a whole number of it."""
+
+
+def _grid(table: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """INT8 rows and their scales [words, 1], or None where the table is not on such a grid."""
+    largest = np.abs(table).max(axis=1, keepdims=True)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    multiples = table / scale
+    integers = np.rint(multiples)
+    return (integers.astype(np.int8), scale) if np.abs(multiples - integers).max() < _ROUNDING else None
+
+
+def _store_table(graph: GraphProto, gather: NodeProto, integers: np.ndarray, scale: np.ndarray) -> None:
+    """Replace `Gather(table)` by `Cast(Gather(INT8 rows)) * Gather(scales)`."""
+    name, rows, result = gather.input[0], f"{gather.name}/int8", gather.output[0]
+    graph.initializer.append(numpy_helper.from_array(integers, f"{name}.int8"))
+    graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+    made = [
+        helper.make_node("Gather", [f"{name}.int8", gather.input[1]], [rows], name=rows),
+        helper.make_node("Cast", [rows], [f"{rows}/float"], name=f"{rows}/Cast", to=TensorProto.FLOAT),
+        helper.make_node("Gather", [f"{name}.scale", gather.input[1]], [f"{rows}/scale"], name=f"{rows}/scale"),
+        helper.make_node("Mul", [f"{rows}/float", f"{rows}/scale"], [result], name=f"{rows}/Mul"),
+    ]
+    place = list(graph.node).index(gather)
+    graph.node.remove(gather)
+    for node in reversed(made):
+        graph.node.insert(place, node)
 
 
 def remove_unused(graph: GraphProto) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 
 from optkit.errors import InputError
-from optkit.graph import ranges
+from optkit.graph import embeddings, ranges
 from optkit.graph.audit import audit
 from optkit.graph.passes import producers
 from optkit.graph.placement import Placement, place, residuals
@@ -68,6 +68,7 @@ def write(graph: Path, variant: Variant, path: Path) -> Written:
     longest = longest_sequence(model.graph)
     if longest is None:
         raise InputError(f"{graph} has no table of position ids, so its longest input is unknown. Export it with optkit")
+    embeddings.unfold(model.graph)
     if variant.placement is not None:
         place(model, variant.placement, ranges.read(graph) if variant.placement.needs_ranges else {})
     if variant.sixteen_bit:
@@ -101,6 +102,7 @@ def _audited(path: Path, graph: onnx.GraphProto, placement: Placement | None) ->
         "quantized_attention_products": found.quantized_attention_products,
         "residuals": len(additions),
         "quantized_residuals": len(quantised),
+        "sparse_weights": sum(share >= SPARSE for share in found.sparse_groups_kept.values()),
     }
     if placement is None:
         return counts, _all_sparse(found.sparse_groups_kept)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optkit.errors import InputError
-from optkit.recipe import BASELINE, Recipe
+from optkit.recipe import Recipe
+from optkit.report.stages import loss_by_stage
 from optkit.results import Row, judge
+from optkit.stages import BASELINE
 from optkit.store import RECORD, key_at, read_json, read_record, write_json
 from optkit.validation.accuracy import paired_bootstrap
-from optkit.validation.evidence import BESIDE, EVIDENCE, SCORES
+from optkit.validation.evidence import BESIDE, EVIDENCE, SCORES, read_scores
 
 if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
     from optkit.tasks.base import Task
@@ -56,6 +58,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             served_by=evidence["served_by"],
             max_drop=recipe.max_drop,
             evidence=_evidence(folder, precision),
+            stages=loss_by_stage([folder], precision),
             **_architecture(folder),
             **_speed(evidence["performance"], precision),
         )
@@ -110,6 +113,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
     if row.speedup_vs_16bit:
         row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
     row.delta_ci95 = list(paired_bootstrap(own, reference))
+    row.stages = loss_by_stage(list(group), row.precision)
     row.verdict, row.reasons = judge(row)
     return row
 
@@ -131,8 +135,7 @@ def _is_current(folder: Path) -> bool:
 
 
 def _scores(folder: Path) -> dict[str, np.ndarray]:
-    with np.load(folder / "served" / SCORES) as saved:
-        return dict(saved)
+    return read_scores(folder / "served" / SCORES)
 
 
 def _architecture(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from optkit.report.stages import SERVED
 from optkit.results import Row
+from optkit.stages import ORDER
 
 FORMATS = ("table", "json", "csv")
 _WIDTH = 200
@@ -52,6 +54,8 @@ def _table(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     console = Console(file=text, width=_WIDTH, force_terminal=False, markup=False, emoji=False)
     console.print(_rich_table(shown))
+    if any(len(row.stages) > 1 for row in shown):
+        console.print(_stages_table(shown))
     for row in shown:
         for reason in row.reasons:
             console.print(f"{row.recipe} {row.precision}: {row.verdict}: {reason}", soft_wrap=True)
@@ -87,7 +91,7 @@ def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
         row.precision,
         row.engine,
         f"{row.value:.2f}",
-        f"{row.delta:+.2f} [{row.delta_ci95[0]:+.2f}, {row.delta_ci95[1]:+.2f}]",
+        _interval(row.delta, row.delta_ci95),
         f"{row.size_bytes / 1e6:.1f}",
         "/".join(f"{row.latency_ms[size]['p50']:.1f}" for size in sizes),
         _ratios(row.speedup, sizes),
@@ -95,6 +99,27 @@ def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
         "" if share is None else f"{share:.0%}",
         row.verdict,
     ]
+
+
+def _stages_table(rows: Sequence[Row]) -> Table:
+    """What each stage of each recipe cost, in the order of the stages."""
+    found = {step["stage"] for row in rows for step in row.stages}
+    order = [name for name in (*ORDER, SERVED) if name in found]
+    title = "Loss by stage: points against the stage before [95 %]; all but the last in PyTorch"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("precision", no_wrap=True)
+    for name in (*order, "in all, served"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        steps = {step["stage"]: _interval(step["delta"], step["ci95"]) for step in row.stages}
+        total = _interval(row.delta, row.delta_ci95)
+        table.add_row(row.recipe, row.precision, *(steps.get(name, "") for name in order), total)
+    return table
+
+
+def _interval(delta: float, ci95: Sequence[float]) -> str:
+    return f"{delta:+.2f} [{ci95[0]:+.2f}, {ci95[1]:+.2f}]"
 
 
 def _ratios(ratios: dict[str, float] | None, sizes: Sequence[str]) -> str:

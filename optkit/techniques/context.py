@@ -1,4 +1,4 @@
-"""What a technique may use besides the model: the training features, the settings, and other recipes' logits."""
+"""What a technique may use besides the model: the training features, the settings, and other recipes' answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from transformers import PreTrainedModel
 
-from optkit.recipe import Training
-from optkit.tasks.batches import Collator
+from optkit.models import Loaded, inference
+from optkit.stages import Training
+from optkit.tasks.batches import Collator, run
+
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -23,4 +27,11 @@ class Context:
     seed: int
     logs: Path
     teacher_logits: Callable[[str], Sequence[np.ndarray]]
-    """From a recipe's name to its logits on the training features."""
+    """From a teacher's name to its logits on the training features."""
+    teacher_model: Callable[[str], Loaded]
+    """From a teacher's name to the model itself."""
+
+    def run_examples(self, model: PreTrainedModel, count: int) -> None:
+        """Send training examples drawn by the seed through a model, one batch after the other."""
+        chosen = np.random.default_rng(self.seed).permutation(len(self.features))[:count]
+        run(inference(model), self.features.select(np.sort(chosen)), _BATCH, self.collator)

@@ -9,17 +9,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from optkit.errors import InputError
-from optkit.losses import Loss, task_loss, with_teacher
-from optkit.models import Loaded, clip_gelu, encoder_linears, inference
-from optkit.recipe import Quantize
-from optkit.tasks.batches import run
+from optkit.models import Loaded, clip_gelu, encoder_linears, word_embeddings
+from optkit.stages import Quantize
 from optkit.techniques.context import Context
-from optkit.training import Batches, train
+from optkit.techniques.retrain import retrain
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Model Optimizer warns of each transformers release it has not been tested with
@@ -28,7 +25,7 @@ with warnings.catch_warnings():
 
 from optkit.techniques.calibration import HistogramCalibrator
 
-_CALIBRATION_BATCH = 32
+INT8_MAX = 127
 Forward = Callable[[PreTrainedModel], None]
 
 
@@ -44,8 +41,10 @@ def apply(loaded: Loaded, stage: Quantize, context: Context) -> list[dict[str, f
     if loaded.amax:
         load_amax(loaded.model, loaded.amax)
     else:
-        calibrate(loaded.model, lambda model: _run_examples(model, stage.calibration_examples, context))
-    history = _train(loaded.model, stage, context) if stage.epochs else []
+        calibrate(loaded.model, lambda model: context.run_examples(model, stage.calibration_examples))
+    history = retrain(loaded, stage, context, "quantization-aware training")
+    if stage.embeddings:
+        round_embeddings(loaded.model)
     check(loaded.model)
     return history
 
@@ -126,27 +125,19 @@ def check(model: PreTrainedModel) -> None:
 def quantisers(model: PreTrainedModel) -> dict[str, TensorQuantizer]:
     """The enabled quantisers by name."""
     return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, TensorQuantizer) and module.is_enabled
+        name: module for name, module in model.named_modules() if isinstance(module, TensorQuantizer) and module.is_enabled
     }
 
 
-def _run_examples(model: PreTrainedModel, count: int, context: Context) -> None:
-    """Training examples drawn by the seed, one batch after the other."""
-    chosen = np.random.default_rng(context.seed).permutation(len(context.features))[:count]
-    run(inference(model), context.features.select(np.sort(chosen)), _CALIBRATION_BATCH, context.collator)
+def round_embeddings(model: PreTrainedModel) -> None:
+    """Move the word embeddings onto an INT8 grid with one scale per word, so that the graph can store them in a quarter.
 
-
-def _train(model: PreTrainedModel, stage: Quantize, context: Context) -> list[dict[str, float]]:
-    settings = context.training.model_copy(
-        update={"epochs": stage.epochs, "learning_rate": stage.learning_rate, "warmup_ratio": stage.warmup_ratio}
-    )
-    loss: Loss = task_loss
-    if stage.teacher:
-        loss = with_teacher(context.teacher_logits(stage.teacher), stage.temperature, stage.label_weight)
-    batches = Batches(context.features, context.collator, settings.batch_size, context.seed)
-    return train(model, batches, loss, settings, context.seed, context.logs, "quantization-aware training")
+    A word's row [hidden] keeps its largest value exactly; the others move by at most 1/254 of it.
+    """
+    table = word_embeddings(model)
+    with torch.no_grad():
+        scale = (table.abs().amax(1, keepdim=True) / INT8_MAX).clamp_min(torch.finfo(table.dtype).tiny)
+        table.copy_(torch.round(table / scale) * scale)
 
 
 def _placement(linears: Mapping[str, torch.nn.Linear]) -> list[dict]:

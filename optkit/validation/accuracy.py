@@ -2,6 +2,8 @@
 
 import numpy as np
 
+_CHUNK = 200  # resamples at a time: little memory, and still no loop to speak of
+
 
 def paired_bootstrap(
     candidate: np.ndarray, baseline: np.ndarray, resamples: int = 10_000, seed: int = 0
@@ -20,11 +22,17 @@ def paired_bootstrap(
         Lower and upper end, in points.
     """
     difference = np.atleast_2d(np.asarray(candidate, float) - np.asarray(baseline, float))
-    seeds, examples = difference.shape
     generator = np.random.default_rng(seed)
-    deltas = np.empty(resamples)
-    for number in range(resamples):
-        drawn = generator.integers(seeds, size=seeds) if seeds > 1 else np.zeros(1, int)
-        deltas[number] = difference[drawn].mean(axis=0)[generator.integers(examples, size=examples)].mean()
+    parts = [min(_CHUNK, resamples - start) for start in range(0, resamples, _CHUNK)]
+    deltas = np.concatenate([_means(difference, count, generator) for count in parts])
     low, high = np.percentile(deltas, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _means(difference: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """`count` resampled means of [seeds, examples]: seeds drawn, then examples of what they have in the mean."""
+    seeds, examples = difference.shape
+    drawn = generator.integers(seeds, size=(count, seeds))
+    weights = (drawn[..., None] == np.arange(seeds)).mean(axis=1)  # [count, seeds]
+    places = generator.integers(examples, size=(count, examples))
+    return np.take_along_axis(weights @ difference, places, axis=1).mean(axis=1)

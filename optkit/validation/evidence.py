@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+
 SCORES, EVIDENCE = "scores.npz", "validation.json"
+STAGE_SCORES = "stages.npz"
+"""In the checkpoint: {stage: the metric example by example after it, in PyTorch}, from the baseline on."""
 BESIDE = "baseline."
 """Prefix of the baseline's engines among the served models of another recipe."""
 
@@ -10,3 +14,9 @@ BESIDE = "baseline."
 def engine_folders(engines: Path) -> dict[str, Path]:
     """The engines of a recipe by precision."""
     return {path.parent.name: path.parent for path in sorted(engines.glob("*/engine.json"))}
+
+
+def read_scores(path: Path) -> dict[str, np.ndarray]:
+    """Example scores by name, in the order in which they were written."""
+    with np.load(path) as saved:
+        return dict(saved)

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from optkit.errors import InputError
-from optkit.graph.audit import audit, check, groups_kept
+from optkit.errors import GateError, InputError
+from optkit.graph.audit import audit, check, check_sparse
 from optkit.graph.export import export
 
 from .models import LENGTH, quantised
@@ -84,17 +84,6 @@ def test_an_impossible_scale_is_named_with_its_value(exported, tmp_path, value, 
 
     with pytest.raises(InputError, match=f"QuantizeLinear: {text}, expected finite and above 0"):
         check(audit(edited(exported(is_quantised=True)[1], tmp_path, spoil)))
-
-
-def test_groups_of_four_input_channels():
-    weight = np.ones((9, 2), np.int8)  # [in, out]: 2 whole groups and a rest, for each of 2 outputs
-    assert groups_kept(weight) == 0
-    weight[[0, 2], 0] = 0
-    assert groups_kept(weight) == 1 / 4
-    weight[[4, 5, 6], 1] = 0
-    weight[8] = 0  # in no whole group
-    assert groups_kept(weight) == 2 / 4
-    assert groups_kept(np.zeros((3, 2))) == 0
 
 
 def test_sparsity_is_counted_along_the_input_in_float_and_int8(tmp_path):

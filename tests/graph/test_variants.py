@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from optkit.errors import InputError
-from optkit.graph import placement, ranges, reference, variants
+from optkit.graph import embeddings, passes, placement, ranges, reference, variants
 from optkit.graph.audit import audit
 from optkit.graph.placement import Placement
 from optkit.graph.products import layer_of, longest_sequence, products
@@ -196,3 +196,24 @@ def test_quantisers_can_be_placed_alone(prepared):
     added = {node.name for node in model.graph.node} - {node.name for node in onnx.load(prepared).graph.node}
     assert len(added) == 2 * 8 and all("/attention/self/MatMul" in name for name in added)
     assert json.loads(json.dumps(audit(prepared).to_dict()))["quantized_attention_products"] == 0
+
+
+def test_embeddings_stored_as_int8_become_the_same_floats_again(exported, answer, tmp_path):
+    """On the grid of 127ths of each row's largest value, as the exporter stores them."""
+    model = onnx.load(exported()[1])
+    tables = {node.input[0] for node in model.graph.node if node.op_type == "Gather" and "embeddings" in node.input[0]}
+    for tensor in model.graph.initializer:
+        if tensor.name in tables:
+            table = numpy_helper.to_array(tensor)
+            scale = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
+            rounded = np.rint(table / np.where(scale > 0, scale, 1)) * scale
+            tensor.CopyFrom(numpy_helper.from_array(rounded.astype(np.float32), tensor.name))
+    onnx.save(model, tmp_path / "float.onnx")
+    passes.store_embeddings_as_int8(model.graph)
+    passes.remove_unused(model.graph)
+    onnx.save(model, tmp_path / "int8.onnx")
+    assert sum(tensor.data_type == TensorProto.INT8 for tensor in model.graph.initializer) == len(tables) == 3
+    found = write(tmp_path / "int8.onnx", FLOAT["fp32"], tmp_path / "model.onnx")
+    assert not any(tensor.data_type == TensorProto.INT8 for tensor in onnx.load(found.path).graph.initializer)
+    np.testing.assert_allclose(answer(found.path), answer(tmp_path / "float.onnx"), atol=1e-6)
+    assert embeddings.unfold(onnx.load(tmp_path / "float.onnx").graph) == 0

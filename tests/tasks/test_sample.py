@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, BertForSequenceClassification
 
-from optkit.recipe import Training
+from optkit.stages import Training
 from optkit.tasks import sample
 from optkit.tasks.base import Split
 from optkit.tasks.sample_grammar import CONNECTIVES, Claim, Clause, Node, Pair

@@ -1,0 +1,87 @@
+"""Teachers: the models that recipes learn from, and their logits on the training features, computed once for all."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from optkit import checkpoints, models, store
+from optkit.errors import InputError
+from optkit.job import Job
+from optkit.models import Loaded
+from optkit.recipe import Recipe, is_folder
+from optkit.tasks.batches import run
+
+log = logging.getLogger(__name__)
+_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """Recipes and folders of fine-tuned models as teachers for one job."""
+
+    job: Job
+    trained: Callable[[Recipe, Job], Path]
+    """Gives the folder of a recipe's checkpoint."""
+
+    def key(self, name: str) -> Any:
+        """What a student depends on when this teacher teaches it."""
+        if is_folder(name):
+            return store.hashes(Path(name).expanduser())
+        return store.key_at(self.trained(self.job.recipes[name], self.job))
+
+    def load(self, name: str) -> Loaded:
+        """The teacher itself.
+
+        Raises:
+            InputError: a folder without such a model, or with one that does not answer the task yet.
+        """
+        if not is_folder(name):
+            return checkpoints.load(self.trained(self.job.recipes[name], self.job), self.job.task)
+        loaded = models.load(name, self.job.task)
+        if not loaded.fine_tuned:
+            raise InputError(f"teacher {name!r} has no head for {self.job.task.name}; give one that was fine-tuned for it")
+        return loaded
+
+    def logits(self, name: str) -> list[np.ndarray]:
+        """Its logits on the training features, [classes] or [length, 2] each."""
+        folder, depends_on = self._place(name), {"teacher": self.key(name), "data": self.job.task.fingerprint()}
+        store.step(folder, depends_on, lambda unfinished: self._answer(name, unfinished))
+        with np.load(folder / "logits.npz") as saved:
+            return np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
+
+    def _place(self, name: str) -> Path:
+        if not is_folder(name):
+            return self.job.folder(self.job.recipes[name]) / "teacher"
+        folder = Path(name).expanduser().resolve()
+        return (
+            self.job.root / self.job.task.name / ".teachers" / f"{folder.name}-{store.key_of({'folder': str(folder)})[:8]}"
+        )
+
+    def _answer(self, name: str, unfinished: Path) -> None:
+        log.info("%s: teacher's logits on the training features", name)
+        loaded, task = self.load(name), self.job.task
+        features = self.job.features("train", loaded.tokenizer)
+        logits = run(models.inference(loaded.model), features, _BATCH_SIZE, self.job.collator(loaded.tokenizer))
+        if task.head == "classification":
+            _warn_if_weak(name, features, logits)
+        np.savez(unfinished / "logits.npz", values=np.concatenate(logits), lengths=[len(row) for row in logits])
+
+
+def _warn_if_weak(name: str, features: Dataset, logits: Sequence[np.ndarray]) -> None:
+    """Say so where a teacher knows less than how frequent the classes are."""
+    labels = np.array(features["labels"][:])
+    right = float((np.stack(logits).argmax(1) == labels).mean())
+    majority = float(np.bincount(labels).max() / len(labels))
+    if right < majority:
+        log.warning(
+            "teacher %s is right on %.1f %% of the training examples; always answering with the most frequent class "
+            "would be on %.1f %%. Its students will learn its mistakes: train it for longer, or take another teacher",
+            name,
+            100 * right,
+            100 * majority,
+        )

@@ -1,0 +1,13 @@
+"""A student of four layers, taught by the FP32 baseline."""
+
+from optkit import Distill, Recipe
+
+recipe = Recipe(
+    name="distill_4l",
+    stages=[
+        Distill(layers=4),
+    ],
+)
+
+if __name__ == "__main__":
+    recipe.main()  # python recipes/distill_4l.py --task sst2 --data DIR

@@ -1,0 +1,15 @@
+"""A student of four layers, made 2:4 sparse, then INT8 by quantization-aware training."""
+
+from optkit import Distill, Quantize, Recipe, Sparsify
+
+recipe = Recipe(
+    name="distill_4l_sparse_qat",
+    stages=[
+        Distill(layers=4),
+        Sparsify(epochs=1),
+        Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, dropout=0, teacher="baseline_fp32"),
+    ],
+)
+
+if __name__ == "__main__":
+    recipe.main()  # python recipes/distill_4l_sparse_qat.py --task sst2 --data DIR

@@ -1,0 +1,13 @@
+"""A student of six layers, taught by the FP32 baseline."""
+
+from optkit import Distill, Recipe
+
+recipe = Recipe(
+    name="distill_6l",
+    stages=[
+        Distill(layers=6),
+    ],
+)
+
+if __name__ == "__main__":
+    recipe.main()  # python recipes/distill_6l.py --task sst2 --data DIR

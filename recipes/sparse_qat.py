@@ -1,0 +1,14 @@
+"""2:4 sparsity, then INT8 by quantization-aware training with the mask fixed."""
+
+from optkit import Quantize, Recipe, Sparsify
+
+recipe = Recipe(
+    name="sparse_qat",
+    stages=[
+        Sparsify(epochs=2),
+        Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, dropout=0, teacher="baseline_fp32"),
+    ],
+)
+
+if __name__ == "__main__":
+    recipe.main()  # python recipes/sparse_qat.py --task sst2 --data DIR
