@@ -87,7 +87,8 @@ def build(graph: Path, precision: str, folder: Path, variant: str | None = None,
     source, found = _layers(folder, record, lines)
     summary = layers_of.summary(found, written.products, lines)
     masks = written.audit.pop("sparse_weights")
-    content = {"source": source, **summary, "sparse_weights": masks, "graph": written.audit, "layers": [asdict(layer) for layer in found]}
+    content = {"source": source, **summary, "sparse_weights": masks, "graph": written.audit}
+    content["layers"] = [asdict(layer) for layer in found]
     (folder / EVIDENCE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     write_record(folder, kind="tensorrt", precision=precision, variant=chosen, **record)
 
