@@ -69,7 +69,7 @@ def test_visible_cards(monkeypatch, listed, expected):
 
 
 @pytest.mark.parametrize(
-    ("hidden", "fine", "text"), [(384, True, "and in INT8"), (480, True, "INT8 attention is fused for")]
+    ("hidden", "fine", "text"), [(384, True, "and in INT8"), (480, True, "INT8 attention is known to be fused for")]
 )
 def test_heads_that_are_fused(hidden, fine, text):
     head = preflight.of_config({**CONFIG, "hidden_size": hidden})[0]
@@ -87,7 +87,7 @@ def test_a_head_that_is_not_fused_and_one_that_cannot_be():
 
 def test_the_longest_input():
     assert "no --sequence may be longer" in preflight.of_config(CONFIG)[1].found
-    assert "fused up to 512" in preflight.of_config({**CONFIG, "max_position_embeddings": 4096})[1].found
+    assert "known to be fused up to 512" in preflight.of_config({**CONFIG, "max_position_embeddings": 4096})[1].found
 
 
 def test_coverage_of_a_graph(exported):  # noqa: F811
@@ -100,7 +100,7 @@ def test_a_models_folder(tmp_path, capsys):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     with pytest.raises(SystemExit):
         main(["doctor", "--model", str(tmp_path)])
-    assert "  ok  attention head: 32 wide: fused in 16 bits and in INT8\n" in capsys.readouterr().out
+    assert "  ok  attention head: 32 wide: fits fused attention in 16 bits and in INT8\n" in capsys.readouterr().out
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json: not JSON"):
         preflight.of_model(tmp_path)

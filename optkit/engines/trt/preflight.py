@@ -12,7 +12,8 @@ INT8_HEADS = (16, 32, 64)
 """Sizes of an attention head that INT8 attention is fused for, and `INT8_TOKENS` up to which length (NVIDIA, 2022)."""
 INT8_TOKENS = 512
 HEAD_STEP, LARGEST_HEAD = 8, 256
-"""Head sizes that 16-bit attention is fused for: multiples of the one up to the other."""
+"""What tensor cores take 16-bit heads in, and the largest that fused kernels are commonly made for. TensorRT's own limits
+move with its version: what a plan really fuses stands in its evidence."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,19 @@ def _number(config: Mapping[str, Any], *names: str) -> int:
 
 def _head(size: int) -> Finding:
     if size % HEAD_STEP or size > LARGEST_HEAD:
-        fix = f"expected a multiple of {HEAD_STEP} up to {LARGEST_HEAD}: attention will run as separate products"
+        fix = f"a multiple of {HEAD_STEP} up to {LARGEST_HEAD} would be safe: attention may run as separate products"
         return Finding("attention head", f"{size} wide", False, fix)
     if size not in INT8_HEADS:
         text = ", ".join(map(str, INT8_HEADS))
-        return Finding("attention head", f"{size} wide: fused in 16 bits; INT8 attention is fused for {text}")
-    return Finding("attention head", f"{size} wide: fused in 16 bits and in INT8")
+        return Finding("attention head", f"{size} wide: fits 16 bits; INT8 attention is known to be fused for {text}")
+    return Finding("attention head", f"{size} wide: fits fused attention in 16 bits and in INT8")
 
 
 def _length(positions: int) -> Finding:
     if positions > INT8_TOKENS + 2:  # RoBERTa's table has two rows more than it takes tokens
-        return Finding("longest input", f"{positions} positions: INT8 attention is fused up to {INT8_TOKENS} tokens")
+        return Finding(
+            "longest input", f"{positions} positions: INT8 attention is known to be fused up to {INT8_TOKENS} tokens"
+        )
     return Finding("longest input", f"{positions} positions: no --sequence may be longer")
 
 
