@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+GPU_VENV ?= .venv-gpu
 
-.PHONY: demo matrix test install bench clean
+.PHONY: demo matrix test test-gpu install bench bench-gpu clean
 
 # Three of the ten recipes, in some twelve minutes on two cores; `make matrix` runs all ten, in some thirty.
 demo: $(VENV)/installed
@@ -15,6 +16,13 @@ matrix: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
+# On a machine with an NVIDIA GPU: what no other machine can show, in an environment with torch for CUDA and TensorRT.
+test-gpu: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m pytest -m gpu -n 0
+
+bench-gpu: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python benchmarks/gpu.py
+
 # benchmarks/serving.py is run by hand: it takes the folder of a built engine.
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/engines.py
@@ -23,11 +31,19 @@ bench: $(VENV)/installed
 install: $(VENV)/installed
 
 # torch comes first and by its exact version, so that no other package asks for the CUDA build.
+# The second TensorRT is the older API that the code must also fit; the tests look its names up, nothing is built with it.
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,tensorrt-builder,test]'
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/tensorrt-10.13 --upgrade tensorrt-cu12-bindings==10.13.3.9
+	touch $@
+
+# The builder without a GPU stays out: it is only asked where the tensorrt package is missing.
+$(GPU_VENV)/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,gpu,test]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(GPU_VENV) build *.egg-info

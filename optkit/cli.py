@@ -52,13 +52,15 @@ def run(
 
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
-    from optkit import pipeline
+    from optkit import engines, pipeline
     from optkit.report import rows, table
     from optkit.serving import install
     from optkit.stages import BASELINE
 
     install.find()  # a machine without a server should say so before it trains
     jobs, asked = _jobs(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds)
+    for kind in engine or ():
+        engines.require_running(kind)
     found = pipeline.run_all(asked, jobs)
     if not found:  # not the main process of several
         return
@@ -152,18 +154,38 @@ def build(
     seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
     limit_train: LimitTrain = None,
     checkpoints: Checkpoints = Path("checkpoints"),
+    batch: Annotated[str | None, typer.Option(help="TensorRT: smallest,best,largest batch", metavar="N,N,N")] = None,
+    sequence: Annotated[str | None, typer.Option(help="TensorRT: the same of tokens", metavar="N,N,N")] = None,
+    workspace_mb: Annotated[int | None, typer.Option(help="TensorRT: scratch memory in MiB", metavar="N")] = None,
+    variant: Annotated[str | None, typer.Option(help="TensorRT: placement of INT8 quantisers, where none is timed")] = None,
+    sparse: Annotated[bool | None, typer.Option(help="TensorRT: time 2:4 kernels [default: where weights are 2:4]")] = None,
+    refit: Annotated[bool | None, typer.Option("--refit", help="TensorRT: weights can be exchanged")] = None,
+    version_compatible: Annotated[
+        bool | None, typer.Option("--version-compatible", help="TensorRT: also for newer versions")
+    ] = None,
+    hardware: Annotated[str | None, typer.Option(help="TensorRT: none, ampere_plus or same_compute_capability")] = None,
+    optimization_level: Annotated[int | None, typer.Option(help="TensorRT: 0 to 5", metavar="N")] = None,
 ) -> None:
     """Train, export and convert one recipe, without serving it; print the folder of its engines.
+
+    Several profiles of TensorRT: --batch 1,1,1/1,8,64 --sequence 1,64,128. Without a GPU its plans are built, not timed.
 
     Example: optkit build qat_gelu10 --task sample --engine openvino --out engines
     """
     import shutil
+    from dataclasses import replace
 
     from optkit import pipeline
+    from optkit.engines import plans
+    from optkit.engines.trt import settings
     from optkit.store import writing
 
+    more = {"sparse": sparse, "refit": refit, "version_compatible": version_compatible, "hardware": hardware}
+    options = settings.parse(batch, sequence, workspace_mb, optimization_level=optimization_level, **more)
+    only_built = plans.only_built(engine or (), options != settings.Settings() or variant is not None, variant)
     (job,), (asked,) = _jobs([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
-    folder = pipeline.converted(asked, job)
+    job = replace(job, tensorrt=options)
+    folder = pipeline.planned(asked, job, variant) if only_built else pipeline.converted(asked, job)
     if out is not None:
         with writing(out) as unfinished:
             shutil.copytree(folder, unfinished, dirs_exist_ok=True)
@@ -217,6 +239,21 @@ def serve(
 
     require(repository)
     server.serve(repository, port)
+
+
+@app.command()
+def doctor(
+    model: Annotated[Path | None, typer.Option(help="folder of a model, to look at it before it is trained")] = None,
+) -> None:
+    """Tell what this machine can do and how to get what it lacks; with --model, what TensorRT can do with a model.
+
+    Example: optkit doctor --model checkpoints/sample/ptq_int8/seed-0
+    """
+    from optkit import doctor as machine
+    from optkit.engines.trt import preflight
+
+    parts = {f"model {model}": preflight.of_model(model)} if model else machine.examine()
+    sys.stdout.write(machine.render(parts))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import geometric_mean
 
 from optkit.results import VERDICTS, Row
 
@@ -93,6 +94,19 @@ def _promises(row: Row) -> Iterator[Finding]:
     share = row.evidence.get("int8_gemm_share")
     if row.precision == "int8" and share is not None and share < INT8_SHARE:
         yield "fail", f"only {share:.0%} of the matrix products run in INT8"
+    if row.engine == "tensorrt":
+        yield from _promises_on_a_gpu(row)
+
+
+def _promises_on_a_gpu(row: Row) -> Iterator[Finding]:
+    """What INT8 and 2:4 are for on a GPU: to be faster than 16 bits, by kernels that skip the zeros."""
+    ratios = row.speedup_vs_16bit or {}
+    if row.precision == "int8" and ratios and geometric_mean(ratios.values()) < 1:
+        said = ", ".join(f"{ratio:.2f}x at batch {size}" for size, ratio in ratios.items())
+        yield "fail", f"the INT8 engine is slower than the 16-bit one ({said})"
+    if row.sparsity == "2:4" and row.evidence.get("sparse_layers_chosen") == 0:
+        eligible = row.evidence.get("sparse_layers_eligible")
+        yield "fail", f"no layer runs a 2:4 kernel ({'unknown' if eligible is None else eligible} were eligible)"
 
 
 def _ladder(row: Row) -> Iterator[Finding]:

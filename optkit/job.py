@@ -1,7 +1,7 @@
 """What recipes are run on: a task, a model and a seed; with the features that several steps share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from optkit import models, store
+from optkit.engines.trt.settings import Settings as TensorRT
 from optkit.models import Loaded
 from optkit.recipe import Recipe
 from optkit.stages import BASELINE, Training
@@ -37,6 +38,8 @@ class Job:
     """Kinds of engine to build; empty for all that this machine has."""
     seconds: float = SECONDS
     """How long each served model is measured at each batch size."""
+    tensorrt: TensorRT = field(default_factory=TensorRT)
+    """How TensorRT's plans are built."""
 
     @property
     def baseline(self) -> Recipe:

@@ -14,7 +14,9 @@ import numpy as np
 from accelerate import PartialState
 
 from optkit import checkpoints, engines, models, sparsity, store
+from optkit.engines import plans
 from optkit.engines.convert import check_masks, convert
+from optkit.graph import ranges
 from optkit.graph.audit import audit as audit_graph
 from optkit.graph.audit import check as check_audit
 from optkit.graph.audit import check_sparse
@@ -24,6 +26,7 @@ from optkit.losses import task_loss
 from optkit.recipe import Recipe
 from optkit.report import rows
 from optkit.results import Row
+from optkit.serving import native
 from optkit.stages import BASELINE
 from optkit.store import key_at
 from optkit.tasks.batches import run as run_batches
@@ -171,7 +174,8 @@ def exported(recipe: Recipe, job: Job) -> Path:
 
 def converted(recipe: Recipe, job: Job) -> Path:
     """The folder with one engine per precision, `<precision>/`, and `conversion.json`, which says why that one."""
-    graph = exported(recipe, job)
+    with_plans = plans.KIND in (job.engines or engines.installed())
+    graph = (ranged if with_plans and recipe.is_quantised else exported)(recipe, job)
     folder = job.folder(recipe) / "engines"
 
     def make(unfinished: Path) -> None:
@@ -185,16 +189,54 @@ def converted(recipe: Recipe, job: Job) -> Path:
             job.engines,
             quantised=recipe.is_quantised,
             feeds=requests(job.features("dev", loaded.tokenizer), job.collator(loaded.tokenizer), size),
+            options={plans.KIND: {"settings": job.tensorrt}},
             max_length=length,
         )
         if recipe.is_sparse:
             check_masks(conversion, len(models.prunable(loaded.model)))
+        native.write_configs(unfinished)
 
     depends_on = {
         "graph": key_at(graph),
         "kinds": job.engines,
-        "machine": engines.machine(),
+        "machine": engines.machine(job.engines),
         "code": store.code_version("engines"),
+        **({"tensorrt": job.tensorrt.as_dict()} if with_plans else {}),
+    }
+    store.step(folder, depends_on, make)
+    return folder
+
+
+def ranged(recipe: Recipe, job: Job) -> Path:
+    """The folder of the quantised graph with the ranges that only TensorRT's placements need."""
+    graph, folder = exported(recipe, job), job.folder(recipe) / "ranges"
+
+    def make(unfinished: Path) -> None:
+        log.info("%s: ranges for TensorRT", recipe.name)
+        loaded = checkpoints.load(job.folder(recipe), job.task)
+        feeds = requests(job.features("train", loaded.tokenizer), job.collator(loaded.tokenizer), BATCH_SIZE)
+        ranges.prepare(graph / "model.onnx", feeds, unfinished)
+
+    store.step(folder, {"graph": key_at(graph), "code": store.code_version("graph")}, make)
+    return folder
+
+
+def planned(recipe: Recipe, job: Job, variant: str | None = None) -> Path:
+    """The folder with TensorRT's plans of a machine that cannot run them, beside its engines and apart from them."""
+    graph = (ranged if recipe.is_quantised else exported)(recipe, job)
+    folder = job.folder(recipe) / "plans"
+
+    def make(unfinished: Path) -> None:
+        log.info("%s: TensorRT plans", recipe.name)
+        plans.build(graph / "model.onnx", unfinished, recipe.is_quantised, job.tensorrt, variant)
+        native.write_configs(unfinished)
+
+    depends_on = {
+        "graph": key_at(graph),
+        "tensorrt": job.tensorrt.as_dict(),
+        "variant": variant,
+        "machine": engines.machine([plans.KIND]),
+        "code": store.code_version("engines", "graph", "serving"),
     }
     store.step(folder, depends_on, make)
     return folder

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -18,6 +18,8 @@ from optkit.settings import RecipeError, mistake, report
 from optkit.stages import BASELINE, ORDER, Stage, Training
 
 _OF_PARTS = "mistakes_of_parts"
+_GATE = ("max_drop", "min_speedup", "max_p99_ms")
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -34,6 +36,10 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Of the baseline; the stages take from it what they do not set themselves."""
     max_drop: float = Field(1.0, ge=0)
     """Gate: largest loss of the metric in points against the served FP32 baseline."""
+    min_speedup: Positive | dict[str, Positive] | None = None
+    """Gate: least speed-up over the served FP32 baseline, at every batch size or at those named."""
+    max_p99_ms: Positive | dict[str, Positive] | None = None
+    """Gate: largest 99th percentile of the served latency, likewise."""
     description: str = ""
 
     def __init__(self, **given: Any) -> None:
@@ -80,7 +86,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     def resolved(self) -> dict[str, Any]:
         """Everything that shapes the result, in JSON's types: what is hashed and kept with a checkpoint."""
-        return self.model_dump(mode="json", exclude={"description", "max_drop"})
+        return self.model_dump(mode="json", exclude={"description", *_GATE})
 
     def digest(self) -> str:
         """SHA-256 of `resolved`."""

@@ -2,7 +2,7 @@
 
 An engine kind is a module with these functions, and nothing else is known of it elsewhere:
 
-* `precisions(graph_is_quantised)`: what this machine can build from such a graph, of "fp32", "bf16" and "int8";
+* `precisions(graph_is_quantised)`: what this machine can build from such a graph, of "fp32", "bf16", "fp16" and "int8";
 * `variants(precision)`: the ways to build it that are worth comparing, the first being the default;
 * `build(graph, precision, folder, variant=None)`: write the artefact and `engine.json` into an existing, empty folder;
 * `load(folder, threads=None)`: a handle, ready to run;
@@ -14,7 +14,7 @@ The modules import their runtime, NumPy and the standard library only: they also
 
 import importlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,9 +23,12 @@ import numpy as np
 
 from optkit.cpu import available_threads, cpu_features
 from optkit.engines.record import read_record
+from optkit.engines.trt import library
 from optkit.errors import InputError, MachineError
+from optkit.gpu import gpus
 
-KINDS = ("openvino", "onnxruntime")
+CPU_KINDS = ("openvino", "onnxruntime")
+KINDS = (*CPU_KINDS, "tensorrt")
 
 
 class Engine(NamedTuple):
@@ -37,26 +40,50 @@ class Engine(NamedTuple):
 
 
 def installed() -> tuple[str, ...]:
-    """The engine kinds whose runtime is installed.
+    """The engine kinds whose engines run here: the runtime is installed, and for TensorRT there is a GPU.
 
     Raises:
         MachineError: there is none.
     """
-    if not (found := tuple(kind for kind in KINDS if _version(kind))):
+    found = tuple(kind for kind in KINDS if _version(kind) and runs_here(kind))
+    if not found:
         raise MachineError(f"No engine's runtime is installed. Run: pip install {KINDS[0]}")
     return found
 
 
-def machine() -> dict[str, Any]:
-    """What engines depend on beside the graph: the CPU, the cores this process may use, the runtimes' versions."""
-    return {
+def runs_here(kind: str) -> bool:
+    """Whether engines of a kind run on this machine, where its runtime is installed; a CPU's always do."""
+    return kind in CPU_KINDS or module(kind).runs_here()
+
+
+def require_running(kind: str) -> None:
+    """Raise `MachineError` where engines of a kind cannot be run on this machine, and so not be timed or served."""
+    if not runs_here(kind):
+        raise MachineError(
+            f"The {kind} engine needs an NVIDIA GPU with its driver and the tensorrt package to run; `optkit doctor` says "
+            f"what is missing. `optkit build RECIPE --task TASK --engine {kind}` builds without running"
+        )
+
+
+def machine(kinds: Sequence[str] = ()) -> dict[str, Any]:
+    """What engines depend on beside the graph: the CPU, the cores this process may use, the runtimes' versions, the GPU.
+
+    Args:
+        kinds: engine kinds to build; empty for all that run here.
+    """
+    found: dict[str, Any] = {
         "cpu_features": list(cpu_features()),
         "threads": available_threads(),
-        "runtimes": {kind: version for kind in KINDS if (version := _version(kind))},
+        "runtimes": {kind: version for kind in kinds or installed() if (version := _version(kind))},
     }
+    if "tensorrt" in found["runtimes"]:
+        found["gpus"] = [gpu.name for gpu in gpus()[:1]]
+    return found
 
 
 def _version(kind: str) -> str | None:
+    if kind == "tensorrt":  # one of several packages
+        return library.installed_version()
     try:
         return importlib.metadata.version(kind)
     except importlib.metadata.PackageNotFoundError:

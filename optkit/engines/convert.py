@@ -11,7 +11,7 @@ import shutil
 import statistics
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ FILE = "conversion.json"
 SHAPES = ((1, 32), (1, 128), (8, 128), (32, 128))
 """[batch, sequence] at which candidates are timed."""
 
-OPTIONAL = ("bf16",)
+OPTIONAL = ("bf16", "fp16")
 """Precisions that come beside "fp32" where they can: a model without them is still served."""
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ def convert(
     *,
     quantised: bool,
     feeds: Sequence[Feed],
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     max_length: int = 128,
     shapes: Sequence[tuple[int, int]] = SHAPES,
     rounds: int = 15,
@@ -72,6 +73,7 @@ def convert(
         kinds: engine kinds to try; empty for all that are installed.
         quantised: whether the graph is; decides between "int8" and "fp32" with "bf16".
         feeds: real inputs, `{name: int64 [batch, sequence]}`, on which logits are compared.
+        options: further arguments of the kinds' `build`, by kind.
         max_length: longest input in tokens; longer shapes are clipped to it.
         shapes: [batch, sequence] to time.
         rounds: timed runs of each candidate at each shape.
@@ -92,7 +94,7 @@ def convert(
     candidates = plan(kinds, quantised)
     clipped = tuple(dict.fromkeys((batch, min(sequence, max_length)) for batch, sequence in shapes))
     try:
-        loaded = _build_all(candidates, graph, folder, threads)
+        loaded = _build_all(candidates, graph, folder, threads, options or {})
         _compare_all(loaded, candidates, graph, feeds, tolerance)
         _time_all(loaded, candidates, clipped, rounds)
         loaded.clear()
@@ -134,14 +136,21 @@ def plan(kinds: Sequence[str], quantised: bool) -> list[Candidate]:
     return found
 
 
-def _build_all(candidates: Sequence[Candidate], graph: Path, folder: Path, threads: int | None) -> dict[str, engines.Engine]:
+def _build_all(
+    candidates: Sequence[Candidate],
+    graph: Path,
+    folder: Path,
+    threads: int | None,
+    options: Mapping[str, Mapping[str, Any]],
+) -> dict[str, engines.Engine]:
     """Build and load each candidate; one that fails is refused with its whole error."""
     loaded = {}
     for candidate in candidates:
         target = folder / candidate.name
         target.mkdir()
         try:
-            engines.module(candidate.kind).build(graph, candidate.precision, target, candidate.variant)
+            more = options.get(candidate.kind, {})
+            engines.module(candidate.kind).build(graph, candidate.precision, target, candidate.variant, **more)
             engine = engines.load(target, threads)
             candidate.evidence = engines.evidence(engine)
         except Exception:  # whatever a runtime raises is the finding, kept in full

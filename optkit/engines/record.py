@@ -21,8 +21,10 @@ def empty_folder(folder: Path) -> Path:
     return folder
 
 
-def write_record(folder: Path, *, kind: str, precision: str, variant: str, version: str, inputs: list[str]) -> None:
-    """Write `engine.json`. It comes last in a build: a folder with one is a finished engine."""
+def write_record(
+    folder: Path, *, kind: str, precision: str, variant: str, version: str, inputs: list[str], **details: Any
+) -> None:
+    """Write `engine.json`, with what else a kind has to say of itself. It comes last: a folder with one is finished."""
     content = {
         "kind": kind,
         "precision": precision,
@@ -32,6 +34,7 @@ def write_record(folder: Path, *, kind: str, precision: str, variant: str, versi
         "output": "logits",
         "default_threads": available_threads(),
         "cpu_features": list(cpu_features()),
+        **details,
     }
     (folder / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

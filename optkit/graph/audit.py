@@ -147,7 +147,7 @@ def _bad_scales(view: _View) -> list[str]:
 
 def _groups_kept(weight: np.ndarray) -> float:
     """Of a weight [in, out] as a product reads it."""
-    return groups_kept(torch.from_numpy(np.array(weight.T)))
+    return groups_kept(torch.from_numpy(np.array(weight.T, np.float32)))
 
 
 def check_sparse(found: Audit, expected: Iterable[str]) -> None:

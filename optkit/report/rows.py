@@ -61,6 +61,8 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             examples=len(reference),
             served_by=evidence["served_by"],
             max_drop=recipe.max_drop,
+            min_speedup=recipe.min_speedup,
+            max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
             stages=loss_by_stage([folder], precision),
             **_architecture(folder),

@@ -31,7 +31,7 @@ def with_scale(source, target, factor):
 
 def test_a_float_graph_gives_an_engine_per_precision(exported, tmp_path):
     conversion = convert(exported()[1], tmp_path, quantised=False, feeds=FEEDS, **QUICK)
-    precisions = {precision for kind in engines.KINDS for precision in engines.module(kind).precisions(False)}
+    precisions = {precision for kind in engines.CPU_KINDS for precision in engines.module(kind).precisions(False)}
     assert set(conversion.chosen) == precisions
     assert {path.name for path in tmp_path.iterdir()} == {*precisions, "conversion.json"}
     for folder in conversion.chosen.values():
@@ -70,7 +70,7 @@ def test_an_engine_that_disagrees_is_refused_and_the_other_taken(exported, tmp_p
 def test_where_nothing_agrees_the_numbers_are_in_the_error_and_the_folder_is_empty(exported, tmp_path, monkeypatch):
     graph = exported(is_quantised=True)[1]
     wrong = with_scale(graph, tmp_path / "wrong.onnx", 1 / 8)
-    for kind in engines.KINDS:
+    for kind in engines.CPU_KINDS:
         module = engines.module(kind)
         monkeypatch.setattr(module, "build", lambda graph, *rest, build=module.build: build(wrong, *rest))
     (tmp_path / "engines").mkdir()

@@ -16,7 +16,7 @@ from optkit.graph import reference
 SHAPES = [(1, 2), (3, 7), (8, 32), (1, 32)]
 ALL = [
     (kind, precision, variant)
-    for kind in engines.KINDS
+    for kind in engines.CPU_KINDS
     for quantised in (False, True)
     for precision in engines.module(kind).precisions(quantised)
     for variant in engines.module(kind).variants(precision)
@@ -41,7 +41,7 @@ def test_an_engine_answers_as_its_graph(built, exported, kind, precision, varian
     assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < NOISE[precision]
 
 
-@pytest.mark.parametrize("kind", engines.KINDS)
+@pytest.mark.parametrize("kind", engines.CPU_KINDS)
 def test_a_result_is_not_overwritten_by_the_next(built, kind):
     engine = engines.load(built(kind, "fp32"), threads=1)
     first = engines.infer(engine, feed(2, 8, 0))
@@ -58,7 +58,7 @@ def test_the_number_of_threads_changes_no_answer(built, batch):
     np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", engines.KINDS)
+@pytest.mark.parametrize("kind", engines.CPU_KINDS)
 def test_int8_truly_runs(built, kind):
     if not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(cpu_features()):
         pytest.skip(f"the CPU has no INT8 instructions (VNNI or AMX), only {', '.join(cpu_features())}")
@@ -69,7 +69,7 @@ def test_int8_truly_runs(built, kind):
     assert int8 + connected == 12  # 2 layers of 6, and neither attention nor the head
 
 
-@pytest.mark.parametrize("kind", engines.KINDS)
+@pytest.mark.parametrize("kind", engines.CPU_KINDS)
 def test_a_float_engine_claims_no_int8(built, kind):
     assert engines.evidence(engines.load(built(kind, "fp32"), threads=1))["int8_gemm_share"] == 0.0
 
@@ -157,6 +157,6 @@ def test_engines_load_without_torch(built):
         "for folder in sys.argv[1:]: engines.infer(engines.load(Path(folder)), feed)\n"
         "print(sorted({'torch', 'transformers', 'modelopt', 'onnx'} & set(sys.modules)))"
     )
-    folders = [str(built(kind, "int8")) for kind in engines.KINDS]
+    folders = [str(built(kind, "int8")) for kind in engines.CPU_KINDS]
     done = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -62,7 +62,7 @@ def test_a_student_learns_what_its_teacher_answers(loaded: Loaded, teacher: Teac
     loaded.amax, loaded.masks = {"of other layers": torch.ones(1)}, {"of other layers": torch.ones(1)}
     theirs = {name: tensor.clone() for name, tensor in teacher.loaded.model.state_dict().items()}
     untaught = distance(replace(loaded, model=student(loaded.model, 1, None)), teacher.loaded, context)
-    history = distill.apply(loaded, Distill(layers=1, epochs=2, label_weight=0.0), context)
+    history = distill.apply(loaded, Distill(layers=1, representation_epochs=1, epochs=2, label_weight=0.0), context)
     assert loaded.model.config.num_hidden_layers == 1 and len(loaded.model.bert.encoder.layer) == 1
     assert distance(loaded, teacher.loaded, context) < 0.2 * untaught
     assert loaded.amax == loaded.masks == {}
@@ -95,7 +95,8 @@ def test_augmented_batches_are_answered_by_the_teacher_itself(loaded: Loaded, te
 
 
 def test_learning_rates_of_the_phases(loaded: Loaded, context: Context) -> None:
-    stage = Distill(layers=1, epochs=1, learning_rate=1e-4, representation_learning_rate=5e-4, warmup_ratio=0.0)
+    rates = {"learning_rate": 1e-4, "representation_learning_rate": 5e-4, "warmup_ratio": 0.0}
+    stage = Distill(layers=1, epochs=1, representation_epochs=1, **rates)
     first, second = entries(distill.apply(loaded, stage, context))
     assert first == pytest.approx([5e-4 * 7 / 16, 5e-4 * 1 / 16])  # at the steps 9 and 15 of 16
     assert second == pytest.approx([1e-4 * 7 / 16, 1e-4 * 1 / 16])

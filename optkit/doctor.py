@@ -1,0 +1,121 @@
+"""What this machine can do, and how to get what it lacks."""
+
+import importlib.metadata
+import shutil
+from collections.abc import Iterable
+
+from optkit import engines
+from optkit.cpu import available_threads, cpu_features
+from optkit.engines.trt import library
+from optkit.engines.trt.plan import check_driver
+from optkit.engines.trt.preflight import Finding
+from optkit.errors import MachineError
+from optkit.gpu import Gpu, gpus
+from optkit.serving import install
+from optkit.serving.native import TENSORRT_OF
+
+_INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm")
+_BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+def examine() -> dict[str, list[Finding]]:
+    """Everything that was looked at, by part of the machine."""
+    return {"CPU": _cpu(), "engines": _engines(), "GPU": _gpu(gpus()), "TensorRT": _tensorrt(gpus()), "Triton": _triton()}
+
+
+def _cpu() -> list[Finding]:
+    have = cpu_features()
+    int8, bf16 = ([flag for flag in flags if flag in have] for flags in (_INT8_FLAGS, _BF16_FLAGS))
+    slow = "INT8 engines work and are slower than they could be; a CPU with VNNI (2019 on) or AMX would do"
+    return [
+        Finding("cores", f"{available_threads()} for this process"),
+        Finding("INT8", ", ".join(int8) or "no VNNI, no AMX", bool(int8), slow),
+        Finding("16 bits", ", ".join(bf16) or "no bf16", bool(bf16), "there is no 16-bit engine on this CPU"),
+    ]
+
+
+def _engines() -> list[Finding]:
+    findings = []
+    for kind in engines.CPU_KINDS:
+        version = _version(kind)
+        findings.append(Finding(kind, version or "not installed", version is not None, f"pip install {kind}"))
+    return findings
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu(found: Iterable[Gpu]) -> list[Finding]:
+    """A few lines per card; the cards' own limits are found and no fault."""
+    findings = []
+    for gpu in found:
+        capability = ".".join(map(str, gpu.capability))
+        free, total = gpu.free_bytes >> 20, gpu.memory_bytes >> 20
+        findings += [
+            Finding("card", f"{gpu.name}, compute capability {capability}, {free} of {total} MiB free"),
+            Finding("driver", f"{gpu.driver}, knows CUDA up to {gpu.cuda[0]}.{gpu.cuda[1]}"),
+            Finding("INT8 tensor cores", *_present(gpu.has_int8_tensor_cores, "Turing (compute capability 7.5)")),
+            Finding("2:4 tensor cores", *_present(gpu.has_sparse_tensor_cores, "Ampere (compute capability 8.0)")),
+            Finding("bf16", *_present(gpu.has_bf16, "Ampere (compute capability 8.0)")),
+        ]
+        torch = _version("torch") or ""
+        fix = "pip install torch from the index of your CUDA version: https://pytorch.org/get-started/locally"
+        findings.append(Finding("torch", torch, not torch.endswith("+cpu"), fix))
+    if findings:
+        return findings
+    fix = (
+        "TensorRT's plans need an NVIDIA card: from Turing on for INT8, from Ampere on for 2:4 and bf16. If there is one, "
+        "install its driver: nvidia-smi must list it"
+    )
+    return [Finding("card", "none that the driver (NVML) knows of", False, fix)]
+
+
+def _present(there: bool, since: str) -> tuple[str, bool, str]:
+    return ("yes" if there else "no", there, f"they come with {since} and later cards")
+
+
+def _tensorrt(found: tuple[Gpu, ...]) -> list[Finding]:
+    version = library.installed_version()
+    if version is None:
+        fix = f"with a GPU: {library.INSTALL}; to build plans without one: {library.INSTALL_BUILDER}"
+        return [Finding("tensorrt", "not installed", False, fix)]
+    if library.is_offline():
+        text = f"{version}, without a GPU: builds plans that show what TensorRT makes of a graph, and runs none"
+        return [Finding("tensorrt", text, not found, library.INSTALL)]
+    findings = [Finding("tensorrt", version)]
+    try:
+        for gpu in found[:1]:
+            check_driver(gpu, 12 if library.is_for_cuda_12() else 13)
+    except MachineError as error:
+        findings.append(Finding("driver", "too old for this TensorRT", False, str(error)))
+    return findings
+
+
+def _triton() -> list[Finding]:
+    try:
+        install.find()
+    except MachineError as error:
+        wheel = Finding("server", "cannot be started", False, str(error))
+    else:
+        wheel = Finding("server", f"tritonserver of {install.WHEEL} {_version(install.WHEEL)}")
+    table = ", ".join(f"{tag} has {version}" for tag, version in TENSORRT_OF.items())
+    docker = shutil.which("docker")
+    there = f"docker; nvcr.io/nvidia/tritonserver with TensorRT: {table}" if docker else "no docker"
+    fix = "only needed to serve plans from NVIDIA's container, as config.pbtxt of `optkit build --engine tensorrt` is for"
+    return [wheel, Finding("container", there, docker is not None, fix)]
+
+
+def render(parts: dict[str, list[Finding]]) -> str:
+    """Plain text, one line per finding; what is missing is marked, with the fix below it."""
+    lines = []
+    for part, findings in parts.items():
+        lines.append(part)
+        for finding in findings:
+            lines.append(f"  {'ok' if finding.fine else '--'}  {finding.name}: {finding.found}")
+            if not finding.fine and finding.fix:
+                lines.append(f"        {finding.fix}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,64 @@
+"""The matrix products of a graph by what they are: GEMMs with a stored weight, and attention's products of activations."""
+
+import re
+from dataclasses import dataclass
+
+from onnx import GraphProto, NodeProto, TensorProto
+
+from optkit.graph.passes import constants, producers
+
+_LAYER = re.compile(r"/layer\.(\d+)/")
+_PLUMBING = ("Transpose", "Reshape", "Cast", "QuantizeLinear", "DequantizeLinear")
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product."""
+
+    name: str
+    """Of the node."""
+    layer: int | None
+    """Number of the encoder's layer; None outside of it."""
+    weight: tuple[int, int] | None
+    """Shape of the stored weight, in no order; None where two activations are multiplied."""
+
+    @property
+    def is_attention(self) -> bool:
+        return self.weight is None and self.layer is not None
+
+
+def products(graph: GraphProto) -> list[Product]:
+    """Every `MatMul` and `Gemm`, in the graph's order."""
+    made_by, known = producers(graph), constants(graph)
+    nodes = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    return [Product(node.name, layer_of(node.name), _weight(node, made_by, known)) for node in nodes]
+
+
+def layer_of(name: str) -> int | None:
+    """Number of the encoder's layer that a node's name tells."""
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None
+
+
+def _weight(node: NodeProto, made_by: dict[str, NodeProto], known: dict[str, TensorProto]) -> tuple[int, int] | None:
+    name = node.input[1]
+    while name not in known:
+        source = made_by.get(name)
+        if source is None or source.op_type not in _PLUMBING:
+            return None
+        name = source.input[0]
+    dims = tuple(known[name].dims)
+    return (dims[0], dims[1]) if len(dims) == 2 else None
+
+
+def longest_sequence(graph: GraphProto) -> int | None:
+    """Tokens that a graph of `optkit.graph.export` has positions for; None where it has no such table.
+
+    The position ids are a constant [1, length] of which the graph slices what it needs.
+    """
+    known = constants(graph)
+    for node in graph.node:
+        table = known.get(node.input[0]) if node.op_type == "Slice" else None
+        if table is not None and table.data_type == TensorProto.INT64 and len(table.dims) == 2 and table.dims[0] == 1:
+            return int(table.dims[1])
+    return None
