@@ -125,6 +125,7 @@ def train(
     history.flush(steps / per_epoch)
     for tracker in accelerator.trackers:
         tracker.finish()  # not end_training(), which would part the processes for good
+    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # else the model would go on computing under autocast
     model.cpu().eval()
     return history.entries
 

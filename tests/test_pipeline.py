@@ -35,9 +35,10 @@ RECIPES = {
     "baseline_fp32": "",
     "ptq_int8": "Quantize(calibrator='mse')",
     "qat_gelu10": "Quantize(gelu_clip=10.0, calibrator='percentile', epochs=1, learning_rate=1e-4)",
-    "distill_1l": "Distill(layers=1, epochs=2)",
+    "distill_1l": "Distill(layers=1, representation_epochs=1, epochs=2)",
     "distill_1l_sparse_qat": (
-        "Distill(layers=1, epochs=2), Sparsify(), Quantize(calibrator='percentile', epochs=1, learning_rate=1e-4)"
+        "Distill(layers=1, representation_epochs=1, epochs=2), Sparsify(), "
+        "Quantize(calibrator='percentile', epochs=1, learning_rate=1e-4)"
     ),
 }
 SERVED = ("baseline_fp32", "ptq_int8", "qat_gelu10", "distill_1l_sparse_qat")
@@ -151,7 +152,8 @@ def test_a_student_sparse_and_in_int8_through_the_server(results, job):
     row, baseline = results["distill_1l_sparse_qat", "int8"], results["baseline_fp32", "fp32"]
     assert (row.layers, row.sparsity, baseline.layers, baseline.sparsity) == (1, "2:4", 2, None)
     assert row.value > 80 and row.size_bytes < results["ptq_int8", "int8"].size_bytes
-    assert row.evidence["covered_gemms"] == row.evidence["encoder_gemms"] == 6
+    assert row.evidence["covered_gemms"] == row.evidence["encoder_gemms"] == row.evidence["sparse_weights"] == 6
+    assert baseline.evidence["sparse_weights"] == 0
     audit = read_json(job.folder(job.recipes["distill_1l_sparse_qat"]) / "graph" / "audit.json")
     encoder = {name: kept for name, kept in audit["sparse_groups_kept"].items() if ".layer." in name}
     assert len(encoder) == 6 and set(encoder.values()) == {1.0}

@@ -1,5 +1,6 @@
 """The training loop on a toy task: what it minimises, at which learning rate, and what it says when it cannot."""
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -229,6 +230,17 @@ def test_recipes_of_different_precisions_train_one_after_the_other(tiny_model: L
         assert np.isfinite(history[-1]["loss"])
     assert seen == [True] * 2 + [False] * 2 + [True] * 2
     assert tiny_model.model.dtype == torch.float32
+
+
+def test_a_trained_model_computes_in_float32_again(tiny_model: Loaded, tiny_context: Context) -> None:
+    fit(tiny_model, tiny_context, epochs=1, precision="bf16")
+    fresh = copy.deepcopy(tiny_model.model)
+    fresh.__dict__.pop("forward", None)  # the class's own
+    trained, expected = (
+        np.stack(run(inference(model), tiny_context.features, 64, tiny_context.collator))
+        for model in (tiny_model.model, fresh)
+    )
+    assert np.array_equal(trained, expected)
 
 
 def test_auto_is_what_the_device_computes_in() -> None:

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from optkit import engines
 from optkit.engines.candidate import Candidate, judge
-from optkit.engines.convert import _choose, convert, plan
+from optkit.engines.convert import Conversion, _choose, check_masks, convert, plan
 from optkit.errors import GateError, InputError
 from optkit.graph import reference
 
@@ -108,6 +108,21 @@ def test_float_products_are_not_sold_as_int8():
     logits = [np.array([[1.0, 2.0]])]
     judge(candidate, logits, logits, [np.ones((1, 4))], 0.1)
     assert candidate.refusal == "only 50% of the weights' multiply-adds run in INT8, expected at least 90%"
+
+
+def test_a_chosen_engine_that_has_lost_its_masks_is_named(tmp_path):
+    found = [
+        Candidate("openvino", "int8", "f32", evidence={"sparse_weights": 12}, chosen=True),
+        Candidate("openvino", "bf16", "bf16", evidence={"sparse_weights": 3}, chosen=True),
+        Candidate("onnxruntime", "int8", "f32", evidence={"sparse_weights": 0}),
+    ]
+    with pytest.raises(GateError) as error:
+        check_masks(Conversion(tmp_path, tuple(found)), 12)
+    assert str(error.value).splitlines() == [
+        "2:4 sparsity is broken in the engine, expected 12 such weights:",
+        "  bf16-openvino-bf16: 3 2:4 weights",
+    ]
+    check_masks(Conversion(tmp_path, tuple(found)), 3)
 
 
 def test_judging_by_hand():

@@ -1,8 +1,12 @@
-"""How much of an engine's weights is 2:4, by hand."""
+"""How much of an engine's weights is 2:4: by hand, and read in what each runtime has written."""
 
 import numpy as np
+import pytest
+from graph.models import LENGTH, bert, quantised, sparse
 
+from optkit import engines
 from optkit.engines.sparse import sparse_share
+from optkit.graph.export import export
 
 
 def test_whole_weights_and_groups_are_counted() -> None:
@@ -24,3 +28,17 @@ def test_the_other_axis_is_not_sparse() -> None:
 def test_without_whole_groups_nothing_is_sparse() -> None:
     assert sparse_share([np.zeros((4, 3))]) == {"sparse_weights": 0, "stored_weights": 1, "sparse_groups_kept": None}
     assert sparse_share([])["sparse_groups_kept"] is None
+
+
+@pytest.mark.parametrize("kind", engines.CPU_KINDS)
+@pytest.mark.parametrize(("precision", "make"), [("fp32", bert), ("int8", quantised)])
+def test_the_masks_are_found_in_the_artefact(kind, precision, make, built, tmp_path):
+    graph = export(sparse(make()), tmp_path / "graph", LENGTH)
+    (tmp_path / "engine").mkdir()
+    engines.module(kind).build(graph, precision, tmp_path / "engine")
+    found = engines.evidence(engines.load(tmp_path / "engine", threads=1))
+    assert (found["sparse_weights"], found["stored_weights"]) == (12, 14)  # 2 layers of 6; the pooler and the head
+    assert 0.9 < found["sparse_groups_kept"] < 1
+    dense = engines.evidence(engines.load(built(kind, precision), threads=1))
+    assert (dense["sparse_weights"], dense["stored_weights"]) == (0, 14)
+    assert dense["sparse_groups_kept"] < 0.1

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
 
+from optkit.models import encoder_linears
+
 VOCABULARY, LENGTH = 120, 32
 
 
@@ -61,6 +63,13 @@ def quantised(cls=BertForSequenceClassification, extra=()):
                 calibrated(**tensors)
 
     return mtq.quantize(model, {"quant_cfg": entries, "algorithm": "max"}, forward).eval()
+
+
+def sparse(model):
+    """The model with the first two of every four input channels of its encoder's weights at zero."""
+    for linear in encoder_linears(model).values():
+        linear.weight.data.unflatten(1, (-1, 4))[..., :2] = 0
+    return model
 
 
 def feed(batch, sequence, seed=0):

@@ -12,7 +12,7 @@ from optkit.graph.audit import audit, check, check_sparse
 from optkit.graph.export import export
 from optkit.models import encoder_linears
 
-from .models import LENGTH, bert, quantised
+from .models import LENGTH, bert, quantised, sparse
 
 QUERY = "/model/bert/encoder/layer.1/attention/self/query/MatMul"
 
@@ -102,13 +102,6 @@ def test_a_foreign_graph_is_refused(tmp_path):
     onnx.save(onnx.helper.make_model(graph), tmp_path / "empty.onnx")
     with pytest.raises(InputError, match="0 matrix products, none of them a GEMM"):
         audit(tmp_path / "empty.onnx")
-
-
-def sparse(model):
-    """The model with the first two of every four input channels of its encoder's weights at zero."""
-    for linear in encoder_linears(model).values():
-        linear.weight.data.unflatten(1, (-1, 4))[..., :2] = 0
-    return model
 
 
 @pytest.mark.parametrize("make", [bert, quantised])
