@@ -16,7 +16,6 @@ import logging
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,9 +28,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from optkit import engines
 from optkit.cpu import available_threads, cpu_features
 from optkit.graph.export import export
+from optkit.stages import Quantize
+from optkit.techniques import quantize
 
 Run = Callable[[], object]
-GELU_CLIP = 10.0
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 BASE = "onnxruntime fp32"
 
@@ -42,6 +42,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         runs = engine_runs(arguments, Path(folder)) | bare_products(arguments)
+        if arguments.student:
+            runs |= student_runs(arguments, Path(folder) / "student")
         medians = measure(runs, arguments.rounds, CLOCKS[arguments.clock])
     show(medians, arguments)
 
@@ -51,6 +53,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in {"layers": 6, "hidden": 384, "heads": 12, "intermediate": 1536, "batch": 32, "sequence": 128}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--student", type=int, default=4, help="layers of an INT8 student; 0 for none; default %(default)s")
     parser.add_argument("--rounds", type=int, default=11, help="timed runs of each; default %(default)s")
     parser.add_argument("--threads", type=int, default=available_threads(), help="default %(default)s")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="time on the wall, or of the processor")
@@ -59,10 +62,10 @@ def parse() -> argparse.Namespace:
 
 def engine_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
     """Every engine of a float and of a quantised graph that this machine can build, loaded."""
-    graphs = {
-        quantised: export(model(arguments, quantised), folder / f"quantised-{quantised}", arguments.sequence)
-        for quantised in (False, True)
-    }
+    graphs = {}
+    for quantised in (False, True):
+        made = model(arguments, arguments.layers, quantised)
+        graphs[quantised] = export(made, folder / f"quantised-{quantised}", arguments.sequence)
     runs: dict[str, Run] = {}
     for kind in engines.installed():
         module = engines.module(kind)
@@ -79,12 +82,21 @@ def engine_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
     return runs
 
 
-def model(arguments: argparse.Namespace, quantised: bool) -> BertForSequenceClassification:
+def student_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
+    """The fastest kind of INT8 engine of a shallower model: what distillation and quantization bring together."""
+    graph = export(model(arguments, arguments.student, True), folder, arguments.sequence)
+    (folder / "engine").mkdir()
+    engines.module("openvino").build(graph, "int8", folder / "engine")
+    engine = engines.load(folder / "engine", arguments.threads)
+    return {f"openvino int8, {arguments.student} layers": lambda: engines.infer(engine, feed(arguments))}
+
+
+def model(arguments: argparse.Namespace, layers: int, quantised: bool) -> BertForSequenceClassification:
     """A BERT of the asked shape with random weights, with quantisers and clipped GELU or without."""
     torch.manual_seed(0)
     config = BertConfig(
         hidden_size=arguments.hidden,
-        num_hidden_layers=arguments.layers,
+        num_hidden_layers=layers,
         num_attention_heads=arguments.heads,
         intermediate_size=arguments.intermediate,
         max_position_embeddings=max(512, arguments.sequence),
@@ -96,34 +108,10 @@ def model(arguments: argparse.Namespace, quantised: bool) -> BertForSequenceClas
 
 
 def quantise(made: BertForSequenceClassification, batch: dict[str, np.ndarray]) -> None:
-    """Put INT8 quantisers on the encoder's Linear modules and calibrate them on one batch."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import modelopt.torch.quantization as mtq
-
-    for layer in made.bert.encoder.layer:
-        layer.intermediate.intermediate_act_fn = ClippedGelu()
-    entries = [
-        {"quantizer_name": "*", "enable": False},
-        {"quantizer_name": "*encoder.layer.*weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}},
-        {"quantizer_name": "*encoder.layer.*input_quantizer", "cfg": {"num_bits": 8, "axis": None}},
-        {"quantizer_name": "*LayerNorm*", "enable": False},
-    ]
+    """Put INT8 quantisers on the encoder's Linear modules and calibrate them on a part of a batch."""
     tensors = {name: torch.from_numpy(array[:4]) for name, array in batch.items()}
-
-    def forward(calibrated: torch.nn.Module) -> None:
-        with torch.no_grad():
-            calibrated(**tensors)
-
-    mtq.quantize(made, {"quant_cfg": entries, "algorithm": "max"}, forward)
-
-
-class ClippedGelu(torch.nn.Module):
-    """GELU cut off at 10."""
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Of any shape."""
-        return torch.clamp(torch.nn.functional.gelu(hidden), max=GELU_CLIP)
+    quantize.insert(made, Quantize(gelu_clip=10.0))
+    quantize.calibrate(made, lambda calibrated: calibrated(**tensors))
 
 
 def feed(arguments: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -187,10 +175,13 @@ def show(medians: dict[str, float], arguments: argparse.Namespace) -> None:
             f"{ms:.1f}",
             f"{medians[BASE] / ms:.2f}x",
             f"{sixteen / ms:.2f}x" if sixteen else "no bf16 here",
-            f"{operations / ms / 1e6:.0f}",
-            f"{medians['bare INT8 products'] / ms:.0%}",
+            *(("", "") if name.endswith("layers") else _rates(operations, ms, medians)),
         )
     Console(width=120).print(table)
+
+
+def _rates(operations: int, ms: float, medians: dict[str, float]) -> tuple[str, str]:
+    return f"{operations / ms / 1e6:.0f}", f"{medians['bare INT8 products'] / ms:.0%}"
 
 
 if __name__ == "__main__":

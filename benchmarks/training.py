@@ -1,4 +1,4 @@
-"""What a training step costs: FP32, quantization-aware, and distilled from stored logits, as ratios within one run.
+"""What a training step costs: FP32, sparse, quantization-aware, and distilled from stored logits, as ratios within one run.
 
     python benchmarks/training.py --batch 32 --sequence 32 --rounds 20
 
@@ -18,9 +18,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import BertConfig, BertForSequenceClassification
 
+from optkit import sparsity
 from optkit.losses import Batch, Loss, stored, task_loss, with_teacher
+from optkit.models import prunable
 from optkit.stages import Quantize, Training
-from optkit.techniques import quantize
+from optkit.techniques import quantize, sparsify
 from optkit.training import autocast_type
 
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -71,13 +73,19 @@ def main(
     quantize.insert(quantised, Quantize(gelu_clip=10.0))
     quantize.calibrate(quantised, lambda model: model(**feed))
     teacher = with_teacher(stored(np.random.default_rng(0).normal(size=(batch, 2)).astype(np.float32)), 2.0, 0.1)
+    sparse = copy.deepcopy(float_model)
+    linears = prunable(sparse)
+    sparsify.prune(sparse, linears, "magnitude", lambda model: None)
     steps = {
         "plain": Step(float_model, task_loss, data, precision),
+        "sparse": Step(sparse, task_loss, data, precision),
         "QAT": Step(quantised, task_loss, data, precision),
         "distillation": Step(copy.deepcopy(float_model), teacher, data, precision),
         "QAT + distillation": Step(copy.deepcopy(quantised), teacher, data, precision),
     }
-    report(measure(steps, rounds), f"{device}, {precision}, batch {batch} × {sequence}, {layers} layers of {hidden}")
+    with sparsity.held(linears):
+        times = measure(steps, rounds)
+    report(times, f"{device}, {precision}, batch {batch} × {sequence}, {layers} layers of {hidden}")
 
 
 def measure(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optkit import cli_publishing
+from optkit.cli_publishing import Repository
+
 if TYPE_CHECKING:
     from optkit.job import Job
     from optkit.recipe import Recipe
@@ -27,8 +30,7 @@ Model = Annotated[str | None, typer.Option(help="hub name or folder of the model
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
 LimitTrain = Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")]
 Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
-Repository = Annotated[Path, typer.Option(help="model repository", metavar="DIR")]
-Format = Annotated[str, typer.Option("--format", help="table, json or csv", metavar="FORMAT")]
+Format = Annotated[str, typer.Option("--format", help="table, json, csv or html", metavar="FORMAT")]
 Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
 
 
@@ -97,11 +99,12 @@ def compare(
     task: TaskName,
     form: Format = "table",
     out: Out = None,
+    plots: Annotated[Path | None, typer.Option(help="also draw the pictures as PNG into this folder", metavar="DIR")] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
-    """Print what every recipe costs and brings, as a table, JSON rows or CSV.
+    """Print what every recipe costs and brings, as a table, JSON rows, CSV or a page with pictures.
 
-    Example: optkit compare --task sst2 --format json --out rows.json
+    Example: optkit compare --task sst2 --format html --out report.html --plots plots
     """
     from optkit.errors import InputError
     from optkit.report import rows, table
@@ -109,11 +112,35 @@ def compare(
 
     if form not in table.FORMATS:
         raise InputError(f"--format {form}: expected one of {', '.join(table.FORMATS)}")
-    text = table.render(rows.read(checkpoints, task), form)
+    found = rows.read(checkpoints, task)
+    text = table.render(found, form)
+    if plots is not None:
+        from optkit.report import plots as drawings
+
+        for path in drawings.draw(found, plots):
+            print(path, file=sys.stderr)
     if out is None:
         sys.stdout.write(text)
     else:
         write_text(out, text)
+
+
+@app.command()
+def explain(
+    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
+    task: TaskName,
+    seed: Annotated[int, typer.Option(help="training seed of the run", min=0)] = 0,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; all that the recipe has by default")] = None,
+    most: Annotated[int, typer.Option(help="examples to show for each engine, 50 at most", min=0)] = 10,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Print how far each step moves a recipe's answers, and the examples that change most, with their text.
+
+    Example: optkit explain qat_gelu10 --task sst2
+    """
+    from optkit.report import explain as report
+
+    sys.stdout.write(report.explain(recipe, task, checkpoints, seed, precision, most))
 
 
 @app.command()
@@ -166,34 +193,51 @@ def build(
 
 
 @app.command()
-def publish(
-    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
+def load(
+    recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
     task: TaskName,
-    repository: Repository = Path("model_repository"),
-    seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
+    p99_ms: Annotated[
+        float, typer.Option("--p99-ms", help="bound of the 99th percentile under random load", min=0.1)
+    ] = 100.0,
+    seconds: Annotated[float, typer.Option(help="least time of each measurement", min=0.1)] = 5.0,
+    out: Out = None,
+    engine: Engines = None,
+    data: Data = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
+    limit_train: LimitTrain = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
-    """Put an engine that passed its gate into the model repository as the next version; print its folder.
+    """Put load on a recipe's engines behind the server, with MLPerf's load generator; print each measurement as CSV.
 
-    Example: optkit publish qat_gelu10 --task sample
+    SingleStream, MultiStream, Offline, 1 to 64 clients, and requests at a rising random rate until the bound breaks; all
+    with and without batching by the server. What is measured is written at once and kept when a run is broken off.
+
+    Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
     """
-    from optkit.publish import publish as publish_engine
+    from optkit.load import run as run_load
 
-    print(publish_engine(recipe, task, checkpoints, repository, seed, precision))
+    (job,), (asked,) = _jobs([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
+    for sentence in run_load(asked, job, seconds, p99_ms, out):
+        print(sentence, file=sys.stderr)
+
+
+cli_publishing.register(app)
 
 
 @app.command()
 def serve(
-    repository: Repository = Path("model_repository"),
+    repository: Repository = cli_publishing.DEFAULT,
     port: Annotated[int, typer.Option(help="port of the HTTP protocol on 127.0.0.1", min=1, max=65535)] = 8000,
 ) -> None:
-    """Serve a model repository with Triton on this machine until Ctrl-C.
+    """Serve a model repository with Triton on this machine until Ctrl-C; refused where a file is not as it was published.
 
     Example: optkit serve --repository model_repository --port 8000
     """
+    from optkit.publishing.verify import require
     from optkit.serving import server
 
+    require(repository)
     server.serve(repository, port)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from optkit import models, store
 from optkit.engines.trt.settings import Settings as TensorRT
@@ -96,10 +96,6 @@ class Job:
     @cached_property
     def _encoded(self) -> dict[Split, Dataset]:
         return {}
-
-    def max_length(self, model: PreTrainedModel) -> int:
-        """Longest feature in tokens that task and model can take."""
-        return min(self.task.max_length, models.longest_input(model) or self.task.max_length)
 
     @property
     def _is_sample_model(self) -> bool:

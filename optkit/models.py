@@ -118,6 +118,11 @@ def longest_input(model: PreTrainedModel) -> int | None:
     return None if table is None else int(table) - first_position(model)
 
 
+def max_length(loaded: Loaded, task: Task) -> int:
+    """The longest feature in tokens that task, tokenizer and model can take."""
+    return min(task.max_length, loaded.tokenizer.model_max_length, longest_input(loaded.model) or task.max_length)
+
+
 def load(source: str, task: Task) -> Loaded:
     """A model for the task from a hub name or a folder: safetensors only, and no code of the checkpoint's own.
 

@@ -40,6 +40,8 @@ from optkit.validation.performance import requests
 
 log = logging.getLogger(__name__)
 BATCH_SIZE = 32
+_COMPARED_TOKENS = 4096
+"""At most in a batch on which engines are compared: the reference, which runs the graph as written, is slow."""
 _TRAINING_CODE = ("stages", "models", "sparsity", "losses", "training", "checkpoints", "tasks")
 _Apply = Callable[..., list[dict[str, float]]]
 _APPLY: dict[str, _Apply] = {"distill": distill.apply, "sparsify": sparsify.apply, "quantize": quantize.apply}
@@ -78,9 +80,10 @@ def run_all(recipes: Sequence[Recipe], jobs: Sequence[Job]) -> list[Row]:
 
 def trained(recipe: Recipe, job: Job) -> Path:
     """The folder of the recipe's checkpoint, after those it starts from and those that teach it."""
-    parent = _longest_known_prefix(recipe, job)
-    teachers = Teachers(job, trained)
-    needs = {name: teachers.key(name) for name in (*recipe.teachers, *([parent.name] if parent else []))}
+    parent = _parent(recipe, job)
+    needs = {name: Teachers(job, trained).key(name) for name in recipe.teachers}
+    if parent:
+        needs[parent.name] = key_at(trained(parent, job))
     depends_on = {
         "recipe": recipe.resolved(),
         "training": job.training(recipe).model_dump(),
@@ -94,6 +97,7 @@ def trained(recipe: Recipe, job: Job) -> Path:
 
 
 def _train(recipe: Recipe, parent: Recipe | None, job: Job, folder: Path) -> None:
+    """Fine-tune the baseline, or apply the recipe's last stage to the checkpoint of its parent."""
     log.info("%s: training (seed %d)", recipe.name, job.seed)
     loaded = job.start() if parent is None else checkpoints.load(job.folder(parent), job.task)
     context = Context(
@@ -105,11 +109,13 @@ def _train(recipe: Recipe, parent: Recipe | None, job: Job, folder: Path) -> Non
         teacher_logits=Teachers(job, trained).logits,
         teacher_model=Teachers(job, trained).load,
     )
-    history = [] if parent else _fine_tune(loaded, context)
-    scores = read_scores(job.folder(parent) / STAGE_SCORES) if parent else {BASELINE: _scored(loaded, job)}
-    for stage in recipe.stages[len(parent.stages) if parent else 0 :]:
-        history += _APPLY[stage.technique](loaded, stage, context)
-        scores[stage.technique] = _scored(loaded, job)
+    if parent:
+        stage = recipe.stages[-1]
+        history = _APPLY[stage.technique](loaded, stage, context)
+        scores = read_scores(job.folder(parent) / STAGE_SCORES) | {stage.technique: _scored(loaded, job)}
+    else:
+        history = _fine_tune(loaded, context)
+        scores = {BASELINE: _scored(loaded, job)}
     checkpoints.save(loaded, recipe.stages, history, folder)
     np.savez(folder / STAGE_SCORES, **scores)
 
@@ -134,13 +140,17 @@ def _fine_tune(loaded: models.Loaded, context: Context) -> list[dict[str, float]
         return train(loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning")
 
 
-def _longest_known_prefix(recipe: Recipe, job: Job) -> Recipe | None:
-    """The known recipe with the most of this one's leading stages: its checkpoint is where this one starts."""
-    for count in range(len(recipe.stages) - 1, -1, -1):
-        for known in job.recipes.values():
-            if known.stages == recipe.stages[:count]:
-                return known
-    return None
+def _parent(recipe: Recipe, job: Job) -> Recipe | None:
+    """The recipe of one stage less, where this one starts: a known one, or one that only keeps what is between two."""
+    if recipe.is_baseline:
+        return None
+    before = recipe.stages[:-1]
+    for known in job.recipes.values():
+        if known.stages == before:
+            return known
+    between = Recipe(name="between", stages=before, training=recipe.training)
+    techniques = "_".join(stage.technique for stage in before)
+    return between.model_copy(update={"name": f"{techniques}_{between.digest()[:8]}"})
 
 
 def exported(recipe: Recipe, job: Job) -> Path:
@@ -151,7 +161,7 @@ def exported(recipe: Recipe, job: Job) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: ONNX graph", recipe.name)
         loaded = checkpoints.load(checkpoint, job.task)
-        audit = audit_graph(export(loaded.model, unfinished, job.max_length(loaded.model)))
+        audit = audit_graph(export(loaded.model, unfinished, models.max_length(loaded, job.task)))
         if recipe.is_quantised:
             check_audit(audit)
         if recipe.is_sparse:
@@ -171,14 +181,16 @@ def converted(recipe: Recipe, job: Job) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: engines", recipe.name)
         loaded = checkpoints.load(job.folder(recipe), job.task)
+        length = models.max_length(loaded, job.task)
+        size = max(1, min(BATCH_SIZE, _COMPARED_TOKENS // length))
         conversion = convert(
             graph / "model.onnx",
             unfinished,
             job.engines,
             quantised=recipe.is_quantised,
-            feeds=requests(job.features("dev", loaded.tokenizer), job.collator(loaded.tokenizer), BATCH_SIZE),
+            feeds=requests(job.features("dev", loaded.tokenizer), job.collator(loaded.tokenizer), size),
             options={plans.KIND: {"settings": job.tensorrt}},
-            max_length=job.max_length(loaded.model),
+            max_length=length,
         )
         if recipe.is_sparse:
             check_masks(conversion, len(models.prunable(loaded.model)))
@@ -238,7 +250,8 @@ def validated(recipe: Recipe, job: Job) -> list[Row]:
     def make(unfinished: Path) -> None:
         log.info("%s: scoring through Triton", recipe.name)
         loaded = checkpoints.load(folder, job.task)
-        validate(job.task, loaded, own, baseline, unfinished, folder / "logs", job.seconds)
+        features = job.features("dev", loaded.tokenizer)
+        validate(job.task, loaded, features, own, baseline, unfinished, folder / "logs", job.seconds)
 
     depends_on = {
         "engines": key_at(own),

@@ -1,18 +1,66 @@
-"""Publishing: an engine that passed its gate becomes the next version of a model in a model repository."""
+"""Publishing: an engine that passed its gate becomes the live version of a model in a model repository."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from optkit.errors import GateError, InputError
+from optkit.publishing import probe, provenance, scratch
+from optkit.publishing.lock import WAIT_S, locked
+from optkit.publishing.placing import Release, place
+from optkit.publishing.probe import Probe
+from optkit.publishing.running import Running
+from optkit.publishing.shadow import MAX_DISAGREEMENT, Shadow, read_requests
 from optkit.report import rows
 from optkit.results import Row
-from optkit.serving import repository
 from optkit.serving.config import ModelConfig
-from optkit.store import read_json, verify
-from optkit.validation.evidence import EVIDENCE
+from optkit.store import RECORD, file_hash, read_json, read_record, verify
+from optkit.validation.evidence import EVIDENCE, SAMPLE
 
 
-def publish(recipe: str, task: str, root: Path, target: Path, seed: int = 0, precision: str | None = None) -> Path:
-    """Place a recipe's engine as the next version of the model `<task>_<recipe>`.
+@dataclass(frozen=True)
+class Options:
+    """How to publish.
+
+    Raises:
+        InputError: options that do not go together.
+    """
+
+    force: bool = False
+    """Publish although the gate says no; needs `why`."""
+    why: str = ""
+    """Kept in the provenance and on the card."""
+    url: str | None = None
+    """`host:port` of a running server that serves the repository and goes over to the new version."""
+    shadow: str | None = None
+    """`host:port` of a server whose live model is compared with the new version first."""
+    requests: Path | None = None
+    """File of requests for that; by default the sample of the dev split."""
+    max_disagreement: float = MAX_DISAGREEMENT
+    """Largest share of predictions that may differ from the live model's."""
+    wait_s: float = WAIT_S
+    """Seconds to wait for another publisher."""
+
+    def __post_init__(self) -> None:
+        if self.force != bool(self.why.strip()):
+            raise InputError("--force and --why go together: expected the reason why a gate is overruled, and by --force")
+        if self.requests is not None and self.shadow is None:
+            raise InputError(f"--requests {self.requests}: without a server to compare with; name one with --shadow")
+        if not 0 <= self.max_disagreement <= 1:
+            raise InputError(f"--max-disagreement {self.max_disagreement:g}: expected a share from 0 to 1")
+
+
+def publish(
+    recipe: str,
+    task: str,
+    root: Path,
+    target: Path,
+    seed: int = 0,
+    precision: str | None = None,
+    options: Options | None = None,
+) -> Path:
+    """Make a recipe's engine the next version of the model `<task>_<recipe>`, and the live one.
 
     Args:
         recipe: its name.
@@ -21,32 +69,77 @@ def publish(recipe: str, task: str, root: Path, target: Path, seed: int = 0, pre
         target: the model repository.
         seed: whose engine.
         precision: of the engine; needed where the recipe has several.
+        options: how.
 
     Returns:
         The version's folder.
 
     Raises:
         InputError: the recipe has no current result, or several precisions, or its files have changed.
-        GateError: the engine did not pass its gate; the message has the reasons.
-        MachineError: the repository cannot be written.
+        GateError: the engine did not pass its gate, answers wrongly, or disagrees with the live model.
+        MachineError: the repository cannot be written or is locked, or a server is gone.
     """
-    row = _row(recipe, task, root, seed, precision)
-    if row.verdict != "pass":
-        raise GateError(f"{recipe} ({row.precision}) is not published: {row.verdict}: {'; '.join(row.reasons)}")
+    options = options or Options()
+    server = None if options.url is None else Running(options.url)
+    found = rows.read(root, task)
+    row = _row(found, recipe, task, seed, precision)
+    _gate(row, options.force)
     folder = root / task / recipe / f"seed-{seed}"
-    verify(folder / "engines")
-    config = ModelConfig(**_config(folder, row.precision) | {"name": f"{task}_{recipe}"})
-    version = max(repository.models(target).get(config.name, (0,)), default=0) + 1
-    return repository.place(target, folder / "engines" / row.precision, config, version)
+    release = _release(folder, row, found, options.why if row.verdict != "pass" else None)
+    beside = _shadow(release, options)
+    with locked(target, f"publishing {release.config.name}", options.wait_s):
+        if server is not None:
+            server.require()
+        return place(target, release, lambda staged: scratch.check(staged, release.probes, beside), server)
 
 
-def _row(recipe: str, task: str, root: Path, seed: int, precision: str | None) -> Row:
-    found = [row for row in rows.read(root, task) if (row.recipe, row.seed) == (recipe, seed)]
-    if not found:
-        raise InputError(f"recipe {recipe!r} has no current result for task {task!r} and seed {seed}; first: optkit run")
-    chosen = [row for row in found if precision in (None, row.precision)]
+def _gate(row: Row, force: bool) -> None:
+    if row.verdict == "pass" or force:
+        return
+    reasons = "".join(f"\n  - {reason}" for reason in row.reasons)
+    raise GateError(f"{row.recipe} ({row.precision}) is not published, its gate says: {row.verdict}{reasons}")
+
+
+def _release(folder: Path, row: Row, found: list[Row], forced: str | None) -> Release:
+    """The engine with all that is known of it, from files that are as they were written."""
+    for step in (folder / "engines", folder / "served"):
+        verify(step)
+    _require_checkpoint(folder)
+    engine = folder / "engines" / row.precision
+    config = ModelConfig(**_config(folder, row.precision) | {"name": f"{row.task}_{row.recipe}"})
+    probes = probe.make(engine, config, _sample(folder, row.precision))
+    return Release(engine, config, probes, provenance.collect(folder, row, found), forced)
+
+
+def _require_checkpoint(folder: Path) -> None:
+    """The weights that the provenance is going to name are those that the engine was made from."""
+    for name, expected in read_record(folder)["files"].items():
+        path = folder / name
+        if not path.is_file() or file_hash(path) != expected:
+            raise InputError(f"{path}: not as {folder / RECORD} says; run the recipe again before it is published")
+
+
+def _sample(folder: Path, precision: str) -> Probe:
+    path = folder / "served" / SAMPLE
+    if not path.is_file():
+        raise InputError(f"{path}: missing, the result is an older optkit's. Score the recipe again: optkit run")
+    with np.load(path) as stored:
+        feed = {name.removeprefix("feed/"): stored[name] for name in stored if name.startswith("feed/")}
+        return Probe(feed, stored[f"logits/{precision}"])
+
+
+def _shadow(release: Release, options: Options) -> Shadow | None:
+    if options.shadow is None:
+        return None
+    given = options.requests and read_requests(options.requests)
+    requests = given or [release.probes[probe.SAMPLE].feed]
+    return Shadow(Running(options.shadow).url, release.config.name, requests, options.max_disagreement)
+
+
+def _row(found: list[Row], recipe: str, task: str, seed: int, precision: str | None) -> Row:
+    chosen = rows.of_recipe(found, recipe, task, seed, precision)
     if len(chosen) != 1:
-        precisions = ", ".join(row.precision for row in found)
+        precisions = ", ".join(row.precision for row in chosen)
         raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision")
     return chosen[0]
 

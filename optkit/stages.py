@@ -62,8 +62,9 @@ class Taught(Settings):
     learning_rate: float | None = Field(None, gt=0)
     """None takes that of the baseline's training, which suits model and task."""
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
-    dropout: float | None = Field(None, ge=0, lt=1)
-    """Of the student while it trains; None leaves the model's own."""
+    dropout: float | None = Field(0.0, ge=0, lt=1)
+    """While it trains. A teacher regularises enough, and noise keeps a student from its answers; None leaves the model's
+    own, for training on labels alone."""
     teacher: str | None = BASELINE
     """Recipe that teaches, or the folder of a fine-tuned model (a name with a slash in it); None trains on the labels
     alone."""
@@ -72,8 +73,8 @@ class Taught(Settings):
     """Weight of the labels' cross-entropy beside the teacher's logits."""
     representation_epochs: float = Field(0, ge=0)
     """Of a phase before, in which hidden states and attention relations follow the teacher's; 0 leaves it out."""
-    representation_learning_rate: float | None = Field(None, gt=0)
-    """None takes twice that of the second phase."""
+    representation_learning_rate: float = Field(3e-4, gt=0)
+    """Of that phase, which tells each layer its target and so bears more than the second."""
     hidden_weight: float = Field(1.0, ge=0)
     relation_weight: float = Field(1.0, ge=0)
     relation_heads: int | None = Field(None, ge=1)
@@ -100,8 +101,8 @@ class Distill(Taught):
     hidden_size: int | None = Field(None, ge=1)
     """Width of the student; None keeps it. A narrower student matches hidden states through a projection."""
     teacher: str = BASELINE
-    epochs: float = Field(3, gt=0)
-    representation_epochs: float = Field(1, ge=0)
+    epochs: float = Field(1, gt=0)
+    representation_epochs: float = Field(3, ge=0)
 
 
 class Sparsify(Taught):

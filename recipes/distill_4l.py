@@ -5,7 +5,7 @@ from optkit import Distill, Recipe
 recipe = Recipe(
     name="distill_4l",
     stages=[
-        Distill(layers=4),
+        Distill(layers=4, representation_epochs=3, epochs=1, augment=0.3),
     ],
 )
 

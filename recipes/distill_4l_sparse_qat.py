@@ -5,9 +5,9 @@ from optkit import Distill, Quantize, Recipe, Sparsify
 recipe = Recipe(
     name="distill_4l_sparse_qat",
     stages=[
-        Distill(layers=4),
-        Sparsify(epochs=1),
-        Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, dropout=0, teacher="baseline_fp32"),
+        Distill(layers=4, representation_epochs=3, epochs=1, augment=0.3),
+        Sparsify(representation_epochs=1, epochs=1),
+        Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, teacher="baseline_fp32"),
     ],
 )
 

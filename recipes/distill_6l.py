@@ -5,7 +5,7 @@ from optkit import Distill, Recipe
 recipe = Recipe(
     name="distill_6l",
     stages=[
-        Distill(layers=6),
+        Distill(layers=6, representation_epochs=3, epochs=1, augment=0.3),
     ],
 )
 

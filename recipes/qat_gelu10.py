@@ -4,7 +4,7 @@ from optkit import Quantize, Recipe
 
 recipe = Recipe(
     name="qat_gelu10",
-    stages=[Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, learning_rate=1e-5, dropout=0, teacher="baseline_fp32")],
+    stages=[Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, learning_rate=1e-5, teacher="baseline_fp32")],
 )
 
 if __name__ == "__main__":

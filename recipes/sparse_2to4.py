@@ -5,7 +5,7 @@ from optkit import Recipe, Sparsify
 recipe = Recipe(
     name="sparse_2to4",
     stages=[
-        Sparsify(epochs=2),
+        Sparsify(representation_epochs=2, epochs=1),
     ],
 )
 

@@ -5,8 +5,8 @@ from optkit import Quantize, Recipe, Sparsify
 recipe = Recipe(
     name="sparse_qat",
     stages=[
-        Sparsify(epochs=2),
-        Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, dropout=0, teacher="baseline_fp32"),
+        Sparsify(representation_epochs=2, epochs=1),
+        Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, teacher="baseline_fp32"),
     ],
 )
 

@@ -7,14 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from optkit import Quantize, checkpoints
+from optkit import Distill, Quantize, Sparsify, checkpoints
 from optkit.errors import InputError
-from optkit.models import Loaded, inference
+from optkit.models import Loaded, encoder_linears, inference
 from optkit.store import read_json
 from optkit.tasks.base import Feed, Task
 from optkit.tasks.batches import Collator
-from optkit.techniques import quantize
+from optkit.techniques import quantize, sparsify
 from optkit.techniques.context import Context
+from optkit.techniques.student import student
 
 HISTORY = [{"step": 3, "epoch": 1.0, "loss": 0.5, "learning_rate": 1e-5}]
 
@@ -79,6 +80,41 @@ def test_scales_that_came_with_the_model_stay_with_the_baseline(
     tiny_model.amax = {"encoder.input_quantizer": torch.tensor(0.1)}
     checkpoints.save(tiny_model, [], [], folder)
     assert checkpoints.load(folder, tiny_task).amax == tiny_model.amax
+
+
+def test_masks_that_came_with_the_model_stay_with_the_baseline(tiny_model: Loaded, tiny_task: Task, folder: Path) -> None:
+    tiny_model.masks = {"bert.encoder.layer.0.output.dense": torch.eye(32, 64).bool()}
+    checkpoints.save(tiny_model, [], [], folder)
+    loaded = checkpoints.load(folder, tiny_task)
+    assert loaded.masks.keys() == tiny_model.masks.keys()
+    assert all(torch.equal(loaded.masks[name], mask) for name, mask in tiny_model.masks.items())
+    (folder / "masks.safetensors").unlink()
+    checkpoints.save(tiny_model, [Sparsify(epochs=0)], [], folder)
+    assert not (folder / "masks.safetensors").exists(), "they have been applied"
+
+
+def test_a_sparse_model_takes_half_the_space_and_answers_the_same(
+    tiny_model: Loaded, tiny_task: Task, tiny_context: Context, feed: Feed, tmp_path: Path
+) -> None:
+    sizes = []
+    for name, stages in {"dense": [], "sparse": [Sparsify(epochs=0)]}.items():
+        for stage in stages:
+            sparsify.apply(tiny_model, stage, tiny_context)
+        (tmp_path / name).mkdir()
+        checkpoints.save(tiny_model, stages, [], tmp_path / name)
+        sizes.append(sum(tensor.nbytes for tensor in load_file(tmp_path / name / "model.safetensors").values()))
+    loaded = checkpoints.load(tmp_path / "sparse", tiny_task)
+    assert np.array_equal(logits(loaded, feed), logits(tiny_model, feed))
+    pruned = sum(linear.weight.nbytes for linear in encoder_linears(tiny_model.model).values())
+    assert sizes[0] - sizes[1] == pruned * (1 - 1 / 2 - 1 / 32)
+
+
+def test_a_student_is_loaded_in_its_own_size(tiny_model: Loaded, tiny_task: Task, feed: Feed, folder: Path) -> None:
+    tiny_model.model = student(tiny_model.model, 1, 16).eval()
+    checkpoints.save(tiny_model, [Distill(layers=1, hidden_size=16)], [], folder)
+    loaded = checkpoints.load(folder, tiny_task)
+    assert (loaded.model.config.num_hidden_layers, loaded.model.config.hidden_size) == (1, 16)
+    assert np.array_equal(logits(loaded, feed), logits(tiny_model, feed))
 
 
 def edit(folder: Path, **tensors: torch.Tensor | None) -> None:

@@ -103,7 +103,7 @@ def test_wrong_options(arguments: list[str], message: str, run: Run) -> None:
         (["run", "ptq_int8", "--task", "sample", "--limit-train", "0"], "limit on training rows: found 0"),
         (["run", "ptq_int8", "--task", "sample", "--engine", "tensorrtt"], "tensorrtt"),
         (["compare", "--task", "sample"], "task 'sample': no results in checkpoints/sample; first: optkit run RECIPE"),
-        (["compare", "--task", "sample", "--format", "xml"], "--format xml: expected one of table, json, csv"),
+        (["compare", "--task", "sample", "--format", "xml"], "--format xml: expected one of table, json, csv, html"),
     ],
 )
 def test_wrong_input_is_said_in_one_line_without_a_traceback(arguments: list[str], message: str, run: Run) -> None:

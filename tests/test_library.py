@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optkit import library
+from optkit import Recipe, library
 from optkit.errors import InputError
 from optkit.stages import BASELINE
 
@@ -119,6 +119,12 @@ def test_unknown_teachers_of_all_recipes_are_reported_together(write: Callable[.
     assert "recipe 'b': it is its own teacher; expected another recipe, as baseline_fp32" in text
 
 
+def test_a_folder_as_a_teacher_is_not_looked_for_among_the_recipes(write: Callable[..., None]) -> None:
+    write(a=module("a", "Quantize(epochs=1, teacher='./big')"))
+    asked, _ = library.find(["a"])
+    assert asked[0].teachers == ("./big",)
+
+
 def test_a_broken_teacher_is_reported_with_its_own_mistake(write: Callable[..., None]) -> None:
     write(student=module("student", "Quantize(epochs=1, teacher='big')"), big=module("big", "Quantize(epochs=-1)"))
     assert "Quantize.epochs is -1" in mistakes("student")
@@ -157,13 +163,50 @@ def test_a_broken_module_that_was_not_asked_for_does_not_matter(write: Callable[
     assert set(known) == {BASELINE, "one"}
 
 
-def test_the_shipped_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+def shipped(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+    """The recipes of the project by name, as a run of all of them finds them."""
     monkeypatch.chdir(SHIPPED.parent)
-    files = sorted(SHIPPED.glob("*.py"))
-    asked, _ = library.find([str(path) for path in files])
-    assert asked[0].name == BASELINE
-    assert sorted(recipe.name for recipe in asked) == [path.stem for path in files]
-    assert {"baseline_fp32", "ptq_int8", "qat_gelu10"} <= {recipe.name for recipe in asked} <= NAMES
+    asked, _ = library.find([str(path) for path in sorted(SHIPPED.glob("*.py"))])
+    return {recipe.name: recipe for recipe in asked}
+
+
+def test_the_shipped_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = shipped(monkeypatch)
+    assert next(iter(found)) == BASELINE
+    assert sorted(found) == sorted(path.stem for path in SHIPPED.glob("*.py"))
+    assert set(found) == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_shipped_recipe_is_what_its_name_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, recipe = name.split("_"), shipped(monkeypatch)[name]
+    stages = {stage.technique: stage for stage in recipe.stages}
+    assert ("distill" in stages) is ("distill" in words)
+    assert ("sparsify" in stages) is ("sparse" in words)
+    assert ("quantize" in stages) is bool({"qat", "ptq"} & set(words))
+    if "distill" in stages:
+        assert f"{stages['distill'].layers}l" in words
+    if "quantize" in stages:
+        assert bool(stages["quantize"].epochs) is ("qat" in words)
+    if "gelu10" in words:
+        assert stages["quantize"].gelu_clip == 10
+    if "sparsify" in stages:
+        assert stages["sparsify"].epochs > 0, "pruned and not trained again, a model forgets"
+    assert set(recipe.teachers) <= {BASELINE}
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("distill_4l_sparse_qat", "distill_4l"),
+        ("distill_6l_qat", "distill_6l"),
+        ("distill_6l_sparse_qat", "distill_6l"),
+        ("sparse_qat", "sparse_2to4"),
+    ],
+)
+def test_shipped_recipes_share_what_they_begin_with(name: str, prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = shipped(monkeypatch)
+    assert found[name].stages[: len(found[prefix].stages)] == found[prefix].stages
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.py")), ids=lambda path: path.stem)

@@ -8,7 +8,19 @@ import pytest
 import torch
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
-from optkit.losses import Batch, Tensors, distillation, labels_loss, logits_of, stored, task_loss, with_teacher
+from optkit.losses import (
+    Batch,
+    Tensors,
+    distillation,
+    hidden_state_loss,
+    labels_loss,
+    live,
+    logits_of,
+    relation_loss,
+    stored,
+    task_loss,
+    with_teacher,
+)
 
 LN3 = log(3.0)
 TOKENS = {"input_ids": torch.zeros(1, 3, dtype=torch.long)}
@@ -114,3 +126,94 @@ def test_no_gradient_is_lost_at_extreme_logits() -> None:
     student = torch.tensor([[300.0, -300.0]], requires_grad=True)
     distillation(student, torch.tensor([[-300.0, 300.0]]), 1.0).backward()
     assert student.grad is not None and student.grad.tolist() == [[1.0, -1.0]]
+
+
+def test_a_stored_answer_longer_than_its_batch_is_cut() -> None:
+    rows = [np.arange(10, dtype=np.float32).reshape(5, 2), np.ones((2, 2), dtype=np.float32)]
+    found = stored(rows)(batch_of({}, [1, 0]))  # of three tokens
+    assert found.tolist() == [[[1, 1], [1, 1], [-1e4, -1e4]], [[0, 1], [2, 3], [4, 5]]]
+
+
+def test_the_task_loss_asks_the_model_for_its_batch() -> None:
+    asked: list[dict] = []
+
+    def model(**inputs: torch.Tensor) -> SequenceClassifierOutput:
+        asked.append(inputs)
+        return classified([0.0, LN3])
+
+    assert task_loss(model, batch_of({"labels": torch.tensor([1])}, [0])).item() == pytest.approx(-log(3 / 4))
+    assert [list(inputs) for inputs in asked] == [["input_ids"]]
+
+
+class Doubling(torch.nn.Module):
+    """Answers [batch, 2] with twice its weight, and with noise while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([0.0, LN3 / 2]))
+
+    def forward(self, input_ids: torch.Tensor) -> SequenceClassifierOutput:
+        noise = 1e3 * torch.rand(()) if self.training else 0.0
+        return SequenceClassifierOutput(logits=(2 * self.weight + noise).expand(len(input_ids), 2) * 1.0)
+
+
+def test_a_live_teacher_looks_at_the_batch_without_learning() -> None:
+    teacher = Doubling().train()
+    found = live(teacher)(batch_of({}, [7]))
+    assert found.tolist() == [pytest.approx([0.0, LN3])]
+    assert not found.requires_grad and not teacher.training
+    loss = with_teacher(live(teacher), temperature=1.0, label_weight=0.0)
+    value = loss(saying(classified([0.0, 0.0])), batch_of({"labels": torch.tensor([0])}, [7]))
+    assert value.item() == pytest.approx(1 / 4 * log(1 / 2) + 3 / 4 * log(3 / 2))
+
+
+def test_hidden_states_are_compared_on_real_tokens_in_the_teachers_unit() -> None:
+    teacher = torch.tensor([[[3.0, 4.0], [0.0, 5.0], [9.0, 9.0]]])  # squared lengths 25 and 25, and a padding
+    student = torch.tensor([[[3.0, 3.0], [2.0, 5.0], [-7.0, 8.0]]])  # squared distances 1 and 4
+    mask = torch.tensor([[1, 1, 0]])
+    assert hidden_state_loss(student, teacher, mask).item() == pytest.approx(5 / 50)
+    assert hidden_state_loss(10 * student, 10 * teacher, mask).item() == pytest.approx(5 / 50)
+    assert hidden_state_loss(teacher, teacher, mask).item() == 0
+    assert hidden_state_loss(torch.zeros_like(teacher), teacher, mask).item() == 1
+    assert hidden_state_loss(student.bfloat16(), teacher.bfloat16(), mask).dtype == torch.float32
+
+
+def test_relations_by_hand() -> None:
+    # one head of width 1: the teacher's scores are a aᵀ = [[0, 0], [0, ln 3]], the student's all 0
+    teacher, student = torch.tensor([[[0.0], [LN3**0.5]]]), torch.zeros(1, 2, 1)
+    mask = torch.ones(1, 2, dtype=torch.long)
+    second = 1 / 4 * log((1 / 4) / (1 / 2)) + 3 / 4 * log((3 / 4) / (1 / 2))
+    assert relation_loss(student, teacher, mask, 1).item() == pytest.approx((0 + second) / 2)
+    assert relation_loss(teacher, teacher, mask, 1).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_relations_are_scaled_by_the_root_of_a_heads_width_and_averaged_over_heads() -> None:
+    # a head of width 4 whose scores are 2 ln 3 / √4 = ln 3, and one that knows nothing
+    vectors = torch.zeros(1, 2, 8)
+    vectors[0, 1, 0] = (2 * LN3) ** 0.5
+    mask = torch.ones(1, 2, dtype=torch.long)
+    second = 1 / 4 * log((1 / 4) / (1 / 2)) + 3 / 4 * log((3 / 4) / (1 / 2))
+    assert relation_loss(torch.zeros(1, 2, 8), vectors, mask, 2).item() == pytest.approx((0 + second) / 2 / 2)
+
+
+def test_relations_of_padding_do_not_count() -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = (torch.randn(2, 5, 8, generator=generator) for _ in range(2))
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    expected = relation_loss(student, teacher, mask, 2).item()
+    for vectors in (teacher, student):
+        vectors[0, 3:] = 50 * torch.randn(2, 8, generator=generator)
+    assert expected > 0 and relation_loss(student, teacher, mask, 2).item() == pytest.approx(expected)
+    apart = [
+        relation_loss(student[:1, :3], teacher[:1, :3], mask[:1, :3], 2),
+        relation_loss(student[1:], teacher[1:], mask[1:], 2),
+    ]
+    assert expected == pytest.approx((3 * apart[0].item() + 5 * apart[1].item()) / 8)
+
+
+def test_relations_of_different_widths() -> None:
+    generator = torch.Generator().manual_seed(0)
+    narrow, wide = torch.randn(1, 3, 4, generator=generator), torch.randn(1, 3, 8, generator=generator)
+    assert relation_loss(narrow, wide, torch.ones(1, 3, dtype=torch.long), 2).item() > 0
+    doubled = torch.cat([narrow.view(1, 3, 2, 2), narrow.view(1, 3, 2, 2)], -1).flatten(2) / 2**0.25  # the same relations
+    assert relation_loss(narrow, doubled, torch.ones(1, 3, dtype=torch.long), 2).item() == pytest.approx(0, abs=1e-6)

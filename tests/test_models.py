@@ -24,7 +24,7 @@ from transformers import BertForSequenceClassification as Bert
 
 from optkit import Quantize, models
 from optkit.errors import InputError
-from optkit.models import ClippedGELU, Loaded, clip_gelu, encoder_linears, inference
+from optkit.models import ClippedGELU, Loaded, clip_gelu, encoder_linears, inference, layer_index, prunable
 from optkit.tasks.base import Task
 from optkit.techniques import quantize
 
@@ -311,3 +311,55 @@ def test_a_sharded_model_is_one_model(folder: Path, tiny_model: Loaded, tiny_tas
     assert len(list(folder.glob("model-*.safetensors"))) > 1
     assert set(models.tensors(folder)) == set(tiny_model.model.state_dict())
     assert models.load(str(folder), tiny_task).fine_tuned
+
+
+def test_an_architecture_is_what_would_be_loaded_without_weights(folder: Path, tiny_task: Task, tiny_model: Loaded) -> None:
+    found = models.architecture(str(folder), tiny_task)
+    assert all(parameter.is_meta for parameter in found.model.parameters())
+    assert {name: tensor.shape for name, tensor in found.model.state_dict().items()} == {
+        name: tensor.shape for name, tensor in tiny_model.model.state_dict().items()
+    }
+    assert found.tokenizer.get_vocab() == tiny_model.tokenizer.get_vocab()
+
+
+def test_an_architecture_needs_no_readable_weights(folder: Path, tiny_task: Task) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+    assert models.architecture(str(folder), tiny_task).model.config.hidden_size == 32
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"--model \S+: no config\.json in it"):
+        models.architecture(str(folder), tiny_task)
+
+
+def test_masks_of_apex_are_read(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+    """ASP registers a buffer `__weight_mma_mask` beside each weight, in the weight's type."""
+    name = "bert.encoder.layer.1.output.dense"
+    mask = torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(32, 16)
+
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[f"{name}.__weight_mma_mask"] = mask.half()
+
+    edit_weights(folder, add)
+    loaded = models.load(str(folder), tiny_task)
+    assert list(loaded.masks) == [name] and loaded.amax == {}
+    assert torch.equal(loaded.masks[name], mask.bool())
+    assert torch.equal(loaded.model.get_submodule(name).weight, tiny_model.model.get_submodule(name).weight)
+
+
+def test_the_linears_that_can_be_sparse(tiny_model: Loaded) -> None:
+    assert list(prunable(tiny_model.model)) == list(encoder_linears(tiny_model.model))
+    narrow = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "intermediate_size": 40}))  # 5 × 8, not 2.5 × 16
+    assert set(encoder_linears(narrow)) - set(prunable(narrow)) == {f"bert.encoder.layer.{i}.output.dense" for i in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("bert.encoder.layer.11.output.dense.weight", 11),
+        ("distilbert.transformer.layer.0.ffn.lin1.bias", 0),
+        ("model.layers.3.self_attn.q_proj.weight", 3),
+        ("bert.pooler.dense.weight", None),
+        ("classifier.weight", None),
+    ],
+)
+def test_the_layer_of_a_name(name: str, index: int | None) -> None:
+    assert layer_index(name) == index

@@ -1,25 +1,32 @@
 """The whole way on a tiny task: trained, exported, converted, served by Triton, judged and published; and interrupted."""
 
+import csv
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from transformers import BertModel
 
-from optkit import library, pipeline, tasks
+from optkit import Distill, Recipe, library, load, pipeline, tasks
 from optkit.cli import main
 from optkit.errors import InputError, MachineError
 from optkit.job import Job
 from optkit.publish import publish
 from optkit.report import rows
+from optkit.report.explain import explain
 from optkit.serving import repository
-from optkit.store import read_json
+from optkit.store import key_at, read_json, read_record
+from optkit.validation import load as load_generator
+from optkit.validation import online
+from optkit.validation.evidence import STAGE_SCORES, read_scores
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -28,7 +35,12 @@ RECIPES = {
     "baseline_fp32": "",
     "ptq_int8": "Quantize(calibrator='mse')",
     "qat_gelu10": "Quantize(gelu_clip=10.0, calibrator='percentile', epochs=1, learning_rate=1e-4)",
+    "distill_1l": "Distill(layers=1, epochs=2)",
+    "distill_1l_sparse_qat": (
+        "Distill(layers=1, epochs=2), Sparsify(), Quantize(calibrator='percentile', epochs=1, learning_rate=1e-4)"
+    ),
 }
+SERVED = ("baseline_fp32", "ptq_int8", "qat_gelu10", "distill_1l_sparse_qat")
 CONTRACT = (
     "recipe task seed metric value baseline delta delta_ci95 layers sparsity precision engine size_bytes rungs latency_ms "
     "throughput speedup speedup_vs_16bit evidence served_by verdict reasons"
@@ -37,11 +49,12 @@ CONTRACT = (
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory, tiny_config, tiny_tokenizer):
-    """A folder with three recipes and a pretrained model without a head."""
+    """A folder with recipes and a pretrained model without a head."""
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "recipes").mkdir()
     for name, stages in RECIPES.items():
-        text = f"from optkit import Quantize, Recipe, Training\n\nrecipe = Recipe(name={name!r}, stages=[{stages}], "
+        words = "from optkit import Distill, Quantize, Recipe, Sparsify, Training"
+        text = f"{words}\n\nrecipe = Recipe(name={name!r}, stages=[{stages}], "
         (folder / "recipes" / f"{name}.py").write_text(text + f"max_drop=20, training={TRAINING})\n")
     torch.manual_seed(0)
     BertModel(tiny_config).save_pretrained(folder / "model")
@@ -51,7 +64,7 @@ def workshop(tmp_path_factory, tiny_config, tiny_tokenizer):
 
 @pytest.fixture(scope="module")
 def job(workshop, tiny_data):
-    """The three recipes' job, in this process."""
+    """The recipes' job, in this process."""
     _, known = library.find([str(workshop / "recipes" / f"{name}.py") for name in RECIPES])
     task = tasks.load("classification", tiny_data)
     return Job(task, str(workshop / "model"), 0, workshop / "checkpoints", known, seconds=0.05)
@@ -59,8 +72,8 @@ def job(workshop, tiny_data):
 
 @pytest.fixture(scope="module")
 def results(job):
-    """Rows of the three recipes, by name and precision."""
-    return {(row.recipe, row.precision): row for name in RECIPES for row in pipeline.run(job.recipes[name], job)}
+    """Rows of what is served, by name and precision."""
+    return {(row.recipe, row.precision): row for name in SERVED for row in pipeline.run(job.recipes[name], job)}
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +127,56 @@ def test_rows_have_the_contracts_fields(results, job):
         assert not set(CONTRACT.split()) - set(row.as_dict())
 
 
+def test_a_recipe_starts_from_the_one_whose_stages_it_shares(results, job):
+    """Distilled once: the recipe of that name, then a step between that no recipe names, then the one asked for."""
+    student, all_three = (job.folder(job.recipes[name]) for name in ("distill_1l", "distill_1l_sparse_qat"))
+    (sparse,) = job.root.glob("classification/distill_sparsify_*/seed-0")
+    assert origin(student) == {"baseline_fp32": key_at(job.folder(job.baseline))}
+    assert origin(sparse)["distill_1l"] == key_at(student)
+    assert origin(all_three)[sparse.parent.name] == key_at(sparse)
+    steps = [[entry["step"] for entry in read_json(folder / "history.json")] for folder in (student, sparse, all_three)]
+    assert steps == [[9, 15, 9, 19, 29, 31], [9, 19, 29, 31], [9, 15]], "each trains its own last stage alone"
+    scores = [read_scores(folder / STAGE_SCORES) for folder in (student, sparse, all_three)]
+    assert list(scores[2]) == ["baseline_fp32", "distill", "sparsify", "quantize"]
+    assert all(np.array_equal(scores[2][name], earlier[name]) for earlier in scores for name in earlier)
+    assert not (student / "graph").exists() and not (sparse / "graph").exists(), "nobody asked for their engines"
+
+
+def origin(folder):
+    """The keys of what a checkpoint was made from."""
+    return read_record(folder)["depends_on"]["from"]
+
+
+def test_a_student_sparse_and_in_int8_through_the_server(results, job):
+    row, baseline = results["distill_1l_sparse_qat", "int8"], results["baseline_fp32", "fp32"]
+    assert (row.layers, row.sparsity, baseline.layers, baseline.sparsity) == (1, "2:4", 2, None)
+    assert row.value > 80 and row.size_bytes < results["ptq_int8", "int8"].size_bytes
+    assert row.evidence["covered_gemms"] == row.evidence["encoder_gemms"] == 6
+    audit = read_json(job.folder(job.recipes["distill_1l_sparse_qat"]) / "graph" / "audit.json")
+    encoder = {name: kept for name, kept in audit["sparse_groups_kept"].items() if ".layer." in name}
+    assert len(encoder) == 6 and set(encoder.values()) == {1.0}
+
+
+def test_the_loss_by_stage_adds_up_to_the_whole(results):
+    row, baseline = results["distill_1l_sparse_qat", "int8"], results["baseline_fp32", "fp32"]
+    assert [step["stage"] for step in row.stages] == ["distill", "sparsify", "quantize", "engine"]
+    assert sum(step["delta"] for step in row.stages) == pytest.approx(row.value - baseline.rungs["pytorch"], abs=1e-3)
+    assert row.rungs["pytorch"] - baseline.rungs["pytorch"] == pytest.approx(
+        sum(step["delta"] for step in row.stages[:3]), abs=1e-3
+    )
+
+
+def test_what_cannot_work_is_said_before_anything_is_trained(job, tmp_path):
+    fresh = replace(job, root=tmp_path / "checkpoints")
+    recipes = [job.baseline, Recipe(name="deep", stages=[Distill(layers=9)])]
+    with pytest.raises(InputError, match=r"^recipe 'deep': a student of 9 layers is deeper than its teacher of 2; give at"):
+        pipeline.run_all(recipes, [fresh])
+    assert not fresh.root.exists()
+
+
 def test_a_second_run_does_nothing_again(results, job, caplog):
     before = {path: path.stat().st_mtime_ns for path in job.root.rglob("record.json")}
-    for name in RECIPES:
+    for name in SERVED:
         pipeline.run(job.recipes[name], job)
     assert before == {path: path.stat().st_mtime_ns for path in job.root.rglob("record.json")}
 
@@ -130,6 +190,40 @@ def test_a_flipped_byte_is_found_and_named(results, job):
         pipeline.run(job.recipes["ptq_int8"], job)
     content[-1] ^= 1
     path.write_bytes(content)
+
+
+def test_the_server_is_told_how_much_the_model_can_take(results, job):
+    folder = job.folder(job.recipes["ptq_int8"]) / "served"
+    configs = read_json(folder / "validation.json")["configs"]
+    assert job.task.max_length > 16 and {config["max_sequence"] for config in configs.values()} == {16}
+
+
+def test_explain_shows_the_rungs_and_the_examples_with_their_text(results, job):
+    text = explain("qat_gelu10", "classification", job.root, most=3)
+    row = results["qat_gelu10", "int8"]
+    lines = [line.split() for line in text.splitlines()]
+    for rung in ("float", "pytorch", "graph", "engine", "server"):
+        assert any(words[:2] == [rung, f"{row.ladder[rung]['value']:.2f}"] for words in lines), text
+    for way in ("padding", "position", "neighbours", "together"):
+        assert any(words[:1] == [way] for words in lines)
+    shown = [line.partition("sentence: ")[2] for line in text.splitlines() if "sentence: " in line]
+    assert len(shown) == 3 and set(shown) <= set(job.task.examples("dev")["sentence"])
+    with pytest.raises(InputError, match="has no engine in fp16; it has engines in int8"):
+        explain("qat_gelu10", "classification", job.root, precision="fp16")
+
+
+def test_load_is_a_line_for_every_measurement(results, job, tmp_path, monkeypatch):
+    monkeypatch.setattr(online, "CLIENTS", (1, 16))
+    monkeypatch.setattr(load_generator, "LEAST_QUERIES", 20)
+    said = load.run(job.recipes["ptq_int8"], job, 0.1, 1e5, tmp_path / "load.csv")
+    with (tmp_path / "load.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    for batching in ("off", "on"):
+        scenarios = [line["scenario"] for line in lines if line["batching"] == batching]
+        assert scenarios[:5] == ["SingleStream", "MultiStream", "Offline", "closed loop", "closed loop"]
+        assert set(scenarios[5:]) == {"Server"}
+    assert all(float(line["rate"]) > 0 and int(line["requests"]) > 0 for line in lines)
+    assert len(said) == 2 and "16 clients" in said[1]
 
 
 def test_publishing_makes_the_next_version(results, job, tmp_path):

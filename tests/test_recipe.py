@@ -87,6 +87,8 @@ def test_teachers_are_those_that_training_needs() -> None:
     assert Recipe(name="qat", stages=[Quantize(epochs=1, teacher="big")]).teachers == ("big",)
     assert Recipe(name="qat", stages=[Quantize(epochs=1)]).teachers == ("baseline_fp32",)
     assert Recipe(name="qat", stages=[Quantize(epochs=1, teacher=None)]).teachers == ()
+    assert Recipe(name="sparse", stages=[Sparsify(epochs=0, teacher="big")]).teachers == ()
+    assert Recipe(name="sparse", stages=[Sparsify(epochs=0, representation_epochs=1, teacher="big")]).teachers == ("big",)
 
 
 def test_each_teacher_is_named_once_and_folders_are_told_apart() -> None:

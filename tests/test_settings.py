@@ -9,9 +9,15 @@ from optkit.settings import RecipeError, Settings
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"stages": [Quantize(gelu_clp=10)]}, r"Quantize has no setting 'gelu_clp'; it has epochs, .*, gelu_clip, embeddings"),
+        (
+            {"stages": [Quantize(gelu_clp=10)]},
+            r"Quantize has no setting 'gelu_clp'; it has epochs, .*, gelu_clip, embeddings",
+        ),
         ({"stages": [Sparsify(citerion="magnitude")]}, r"Sparsify has no setting 'citerion'; it has epochs, .*, criterion"),
-        ({"stages": [Distill(layer=4)]}, r"Distill has no setting 'layer'; it has epochs, .*, augment, layers, hidden_size$"),
+        (
+            {"stages": [Distill(layer=4)]},
+            r"Distill has no setting 'layer'; it has epochs, .*, augment, layers, hidden_size$",
+        ),
         ({"training": Training(lr=1e-5)}, r"Training has no setting 'lr'; it has epochs, learning_rate, batch_size"),
         ({"stagse": []}, r"Recipe has no setting 'stagse'; it has name, stages, training, max_drop, description"),
     ],

@@ -48,3 +48,13 @@ def test_a_stage_comes_back_from_json() -> None:
     read = stages.validate_python([stage.model_dump(mode="json") for stage in written])
     assert read == written and [type(stage) for stage in read] == [Distill, Sparsify, Quantize]
     assert tuple(stage.technique for stage in read) == ORDER
+
+
+def test_representations_without_a_teacher_to_follow() -> None:
+    with pytest.raises(RecipeError) as error:
+        Sparsify(teacher=None, representation_epochs=2).checked()
+    assert str(error.value).splitlines() == [
+        "Sparsify has 1 mistake:",
+        "  - Sparsify.representation_epochs is 2 and there is no teacher to follow: name one, or leave "
+        "representation_epochs at 0",
+    ]

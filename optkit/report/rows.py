@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optkit.errors import InputError
+from optkit.gate import judge
 from optkit.recipe import Recipe
 from optkit.report.stages import loss_by_stage
-from optkit.results import Row, judge
+from optkit.results import VERDICTS, Row
 from optkit.stages import BASELINE
 from optkit.store import RECORD, key_at, read_json, read_record, write_json
 from optkit.validation.accuracy import paired_bootstrap
@@ -53,8 +54,11 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             precision=precision,
             engine=read_json(engine / "engine.json")["kind"],
             size_bytes=sum(path.stat().st_size for path in engine.rglob("*") if path.is_file()),
-            rungs=own["rungs"],
+            rungs={rung: values["value"] for rung, values in own["ladder"].items() if rung != "float"},
+            ladder=own["ladder"],
+            invariance=own["invariance"],
             scores=own["scores"],
+            examples=len(reference),
             served_by=evidence["served_by"],
             max_drop=recipe.max_drop,
             evidence=_evidence(folder, precision),
@@ -62,8 +66,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             **_architecture(folder),
             **_speed(evidence["performance"], precision),
         )
-        row.verdict, row.reasons = judge(row)
-        found.append(row)
+        found.append(_judged(row))
     return found
 
 
@@ -85,7 +88,7 @@ def read(root: Path, task: str) -> list[Row]:
     found: dict[Path, list[Row]] = {}
     for path in sorted((root / task).glob(f"*/seed-*/{RESULT}")):
         if _is_current(path.parent):
-            found[path.parent] = [Row(**row) for row in read_json(path)]
+            found[path.parent] = [_judged(Row(**row)) for row in read_json(path)]
         else:
             log.warning("%s: left out, its baseline or its engines have changed since; run the recipe again", path.parent)
     if not found:
@@ -96,6 +99,22 @@ def read(root: Path, task: str) -> list[Row]:
         for row in own:
             groups.setdefault((row.recipe, row.precision), {})[folder] = row
     return _ranked([*rows, *(pool(group) for group in groups.values() if len(group) > 1)])
+
+
+def of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precision: str | None = None) -> list[Row]:
+    """Of a task's current rows those of one recipe and seed, of one precision or of all.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = [row for row in rows if (row.recipe, row.seed) == (recipe, seed)]
+    if not found:
+        raise InputError(f"recipe {recipe!r} has no current result for task {task!r} and seed {seed}; first: optkit run")
+    chosen = [row for row in found if precision in (None, row.precision)]
+    if not chosen:
+        have = ", ".join(row.precision for row in found)
+        raise InputError(f"recipe {recipe!r} has no engine in {precision}; it has engines in {have}")
+    return chosen
 
 
 def pool(group: Mapping[Path, Row]) -> Row:
@@ -109,18 +128,33 @@ def pool(group: Mapping[Path, Row]) -> Row:
     reference = np.stack([_scores(_baseline_of(folder))[FP32] for folder in group])
     averaged = ("value", "baseline", "delta", "rungs", "scores", "latency_ms", "throughput", "speedup")
     row = replace(rows[0], **{name: _mean([getattr(row, name) for row in rows]) for name in averaged})
+    for name in ("ladder", "invariance"):
+        setattr(row, name, _worst([getattr(row, name) for row in rows]))
+    for name in ("speedup_ci95", "p99_ms_ci95"):
+        setattr(row, name, _widest([getattr(row, name) for row in rows]))
     row.seed, row.seeds = None, [row.seed for row in rows if row.seed is not None]
     if row.speedup_vs_16bit:
         row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
     row.delta_ci95 = list(paired_bootstrap(own, reference))
     row.stages = loss_by_stage(list(group), row.precision)
+    return _judged(row)
+
+
+def _judged(row: Row) -> Row:
+    """The row with the verdict of the gate as it is now."""
     row.verdict, row.reasons = judge(row)
     return row
 
 
 def _ranked(rows: list[Row]) -> list[Row]:
-    """The baseline first, then the fastest first."""
-    return sorted(rows, key=lambda row: (row.recipe != BASELINE, _geometric_mean(row.speedup) * -1, row.seed or 0))
+    """The baseline first, then the best: what passed before what did not, the fastest first."""
+    return sorted(rows, key=_rank)
+
+
+def _rank(row: Row) -> tuple[bool, int, float, int]:
+    is_baseline = row.recipe == BASELINE
+    verdict = 0 if is_baseline else VERDICTS.index(row.verdict)
+    return not is_baseline, verdict, -_geometric_mean(row.speedup), row.seed or 0
 
 
 def _baseline_of(folder: Path) -> Path:
@@ -148,10 +182,15 @@ def _evidence(folder: Path, precision: str) -> dict[str, Any]:
     audit = read_json(folder / "graph" / "audit.json")
     conversion = read_json(folder / "engines" / "conversion.json")
     chosen = next(c for c in conversion["candidates"] if c["chosen"] and c["precision"] == precision)
-    return {**chosen["evidence"], "encoder_gemms": audit["encoder_gemms"], "covered_gemms": audit["covered_gemms"]}
+    return {
+        **chosen["evidence"],
+        "variant": chosen["variant"],
+        "encoder_gemms": audit["encoder_gemms"],
+        "covered_gemms": audit["covered_gemms"],
+    }
 
 
-def _speed(performance: Mapping[str, Mapping[str, Mapping[str, float]]], precision: str) -> dict[str, Any]:
+def _speed(performance: Mapping[str, Mapping[str, Mapping[str, Any]]], precision: str) -> dict[str, Any]:
     own = performance[precision]
     prefix = BESIDE if any(name.startswith(BESIDE) for name in performance) else ""
     beside = {name.removeprefix(prefix): values for name, values in performance.items() if name.startswith(prefix)}
@@ -159,13 +198,21 @@ def _speed(performance: Mapping[str, Mapping[str, Mapping[str, float]]], precisi
     return {
         "latency_ms": {size: {p: values[p] for p in ("p50", "p95", "p99")} for size, values in own.items()},
         "throughput": {size: values["throughput"] for size, values in own.items()},
+        "p99_ms_ci95": {size: values["p99_ci95"] for size, values in own.items()},
         "speedup": _ratio(beside[FP32], own),
+        "speedup_ci95": {size: _ratio_ci95(beside[FP32][size], values) for size, values in own.items()},
         "speedup_vs_16bit": _ratio(sixteen_bit, own) if sixteen_bit else None,
     }
 
 
-def _ratio(other: Mapping[str, Mapping[str, float]], own: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def _ratio(other: Mapping[str, Mapping[str, Any]], own: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return {size: round(other[size]["p50"] / values["p50"], 3) for size, values in own.items()}
+
+
+def _ratio_ci95(other: Mapping[str, Any], own: Mapping[str, Any]) -> list[float]:
+    """Of the ratio of two medians; never too narrow, as both ends take the worst of the two intervals."""
+    (low, high), (own_low, own_high) = other["p50_ci95"], own["p50_ci95"]
+    return [1.0, 1.0] if other is own else [round(low / own_high, 3), round(high / own_low, 3)]
 
 
 def _geometric_mean(ratios: Mapping[str, float]) -> float:
@@ -177,3 +224,24 @@ def _mean(values: list[Any]) -> Any:
     if isinstance(values[0], dict):
         return {key: _mean([value[key] for value in values]) for key in values[0]}
     return fmean(values)
+
+
+def _worst(ladders: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Over several seeds: the mean of the metric, and the largest of every difference."""
+    if not all(ladders):  # results of before there were ladders
+        return {}
+    return {
+        rung: {
+            name: fmean(found) if name == "value" else max(found)
+            for name in values
+            if (found := [ladder[rung][name] for ladder in ladders])
+        }
+        for rung, values in ladders[0].items()
+    }
+
+
+def _widest(intervals: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    """Over several seeds, each measured in a run of its own: from the lowest to the highest."""
+    if not all(intervals):
+        return {}
+    return {size: [min(one[size][0] for one in intervals), max(one[size][1] for one in intervals)] for size in intervals[0]}

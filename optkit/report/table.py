@@ -1,4 +1,4 @@
-"""The comparison as a table for people, and as JSON and CSV for scripts."""
+"""The comparison as a table for people, as JSON and CSV for scripts, and as a page (see `page`)."""
 
 import csv
 import io
@@ -9,17 +9,19 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from optkit.report import page
+from optkit.report.figures import shown
 from optkit.report.stages import SERVED
 from optkit.results import Row
 from optkit.stages import ORDER
 
-FORMATS = ("table", "json", "csv")
+FORMATS = ("table", "json", "csv", "html")
 _WIDTH = 200
 
 
 def render(rows: Sequence[Row], form: str) -> str:
-    """All rows as JSON or CSV; as a table, one row per recipe and precision, over all its seeds."""
-    return {"json": _json, "csv": _csv, "table": _table}[form](rows)
+    """All rows as JSON or CSV; as a table or a page, one row per recipe and precision, over all its seeds."""
+    return {"json": _json, "csv": _csv, "table": _table, "html": page.render}[form](rows)
 
 
 def _json(rows: Sequence[Row]) -> str:
@@ -50,21 +52,16 @@ def _cell(value: object) -> object:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    shown = [row for row in rows if row.seed is None or not any(_same(row, other) for other in rows)]
+    own = shown(rows)
     text = io.StringIO()
     console = Console(file=text, width=_WIDTH, force_terminal=False, markup=False, emoji=False)
-    console.print(_rich_table(shown))
-    if any(len(row.stages) > 1 for row in shown):
-        console.print(_stages_table(shown))
-    for row in shown:
+    console.print(_rich_table(own))
+    if any(len(row.stages) > 1 for row in own):
+        console.print(_stages_table(own))
+    for row in own:
         for reason in row.reasons:
             console.print(f"{row.recipe} {row.precision}: {row.verdict}: {reason}", soft_wrap=True)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
-
-
-def _same(row: Row, other: Row) -> bool:
-    """Whether `other` pools this row."""
-    return other.seed is None and (other.recipe, other.precision) == (row.recipe, row.precision)
 
 
 def _rich_table(rows: Sequence[Row]) -> Table:

@@ -73,6 +73,16 @@ class Client:
         """As `infer_many`, but gives the milliseconds [requests] that each took, from sending it to its answer."""
         return np.array([latency_ms for _, latency_ms in self._many(feeds, concurrency)])
 
+    def statistics(self) -> dict[str, Any]:
+        """The server's own counts of this model since it was loaded: `inference_count` (rows), `execution_count`
+        (batches run) and the others of Triton's statistics extension.
+
+        Raises:
+            MachineError: as `infer` does.
+        """
+        with self._deadline("statistics"):
+            return self._connection().get_inference_statistics(self.model, self.version)["model_stats"][0]
+
     def close(self) -> None:
         """Close this thread's connection; the next request opens another one."""
         connection = self._local.__dict__.pop("connection", None)

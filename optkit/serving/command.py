@@ -18,7 +18,7 @@ class Ports(NamedTuple):
 
 
 def ports(http_port: int | None) -> Ports:
-    """The given port for HTTP, checked, and free ones for the rest.
+    """The given port for HTTP, checked, and free ones for the rest: the next two, as Triton has them, where they are free.
 
     Raises:
         MachineError: the given port is taken.
@@ -33,9 +33,18 @@ def ports(http_port: int | None) -> Ports:
                 f"Triton server: port {http_port} on {ADDRESS} cannot be used: {error}. Stop what listens there, or "
                 "choose another port"
             ) from error
-        grpc.bind((ADDRESS, 0))
-        metrics.bind((ADDRESS, 0))
+        for number, other in enumerate((grpc, metrics), 1):
+            _bind(other, http.getsockname()[1] + number)
         return Ports(*(each.getsockname()[1] for each in (http, grpc, metrics)))
+
+
+def _bind(listener: socket.socket, preferred: int) -> None:
+    """Take a port, or any other one where it is taken."""
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((ADDRESS, preferred))
+    except (OSError, OverflowError):
+        listener.bind((ADDRESS, 0))
 
 
 def arguments(

@@ -45,6 +45,8 @@ class ModelConfig:
     """Copies of the engine that work at the same time, each in a process of its own."""
     queue_delay_us: int | None = None
     """Requests may wait this long to share a batch; None: each request is a batch of its own."""
+    live: int | None = None
+    """The one version that is served; the newest if None."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -66,16 +68,18 @@ def check_name(name: str) -> None:
         )
 
 
-def write(config: ModelConfig) -> str:
-    """The text of `config.pbtxt`."""
+def write(config: ModelConfig, name: str | None = None) -> str:
+    """The text of `config.pbtxt`, for a folder of another name if one is given."""
     from google.protobuf import text_format  # here, so that the server's backends start without it
 
-    message = _schema().ModelConfig(name=config.name, backend="python", max_batch_size=config.max_batch_size)
+    message = _schema().ModelConfig(name=name or config.name, backend="python", max_batch_size=config.max_batch_size)
     for name in config.inputs:
         # Ragged: requests of different lengths may share a batch; the backend pads them.
         message.input.add(name=name, data_type="TYPE_INT64", dims=[-1], allow_ragged_batch=True)
     message.output.add(name=OUTPUT, data_type="TYPE_FP32", dims=config.logits)
     message.instance_group.add(count=config.instances, kind="KIND_CPU")
+    if config.live is not None:
+        message.version_policy.specific.versions.append(config.live)
     if config.queue_delay_us is not None:
         message.dynamic_batching.max_queue_delay_microseconds = config.queue_delay_us
     for name in PARAMETERS:
@@ -102,6 +106,8 @@ def read(text: str, source: str = "config.pbtxt") -> ModelConfig:
     parameters: dict[str, Any] = {name: int(value.string_value) for name, value in message.parameters.items()}
     if message.HasField("dynamic_batching"):
         parameters["queue_delay_us"] = message.dynamic_batching.max_queue_delay_microseconds
+    if message.HasField("version_policy"):
+        parameters["live"] = _live(message, source)
     return ModelConfig(
         name=message.name,
         inputs=tuple(tensor.name for tensor in message.input),
@@ -110,6 +116,16 @@ def read(text: str, source: str = "config.pbtxt") -> ModelConfig:
         instances=message.instance_group[0].count,
         **parameters,
     )
+
+
+def _live(message: Any, source: str) -> int:
+    versions = list(message.version_policy.specific.versions)
+    if len(versions) != 1:
+        raise InputError(
+            f"{source}: found a version policy with the versions {versions}, expected one specific version. Set it "
+            "with: optkit rollback MODEL --to N"
+        )
+    return int(versions[0])
 
 
 def parse(text: str, source: str = "config.pbtxt") -> Any:
@@ -151,7 +167,7 @@ def _wrong_tensors(config: ModelConfig) -> list[str]:
 
 
 def _wrong_numbers(config: ModelConfig) -> list[str]:
-    least = {"max_batch_size": 1, "max_sequence": 1, "instances": 1, "threads": 1, "vocab_size": 1}
+    least = {"max_batch_size": 1, "max_sequence": 1, "instances": 1, "threads": 1, "vocab_size": 1, "live": 1}
     least |= {"pad_id": 0, "queue_delay_us": 0}
     found = {name: getattr(config, name) for name in least}
     return [

@@ -52,7 +52,7 @@ def place(repository: Path, engine_folder: Path, config: ModelConfig, version: i
         Path(repository).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=STAGING, dir=repository) as staging:
             staged = Path(staging, config.name)
-            _stage(staged, Path(engine_folder), config, version, link)
+            stage(staged, Path(engine_folder), config, version, link)
             _rename(staged, model, str(version))
     except OSError as error:
         raise MachineError(
@@ -64,11 +64,11 @@ def place(repository: Path, engine_folder: Path, config: ModelConfig, version: i
 
 def models(repository: Path) -> dict[str, tuple[int, ...]]:
     """Names of the models with their versions, both sorted; folders without `config.pbtxt` are no models."""
-    found = {path.parent.name: _versions(path.parent) for path in Path(repository).glob("[!.]*/config.pbtxt")}
+    found = {path.parent.name: versions(path.parent) for path in Path(repository).glob("[!.]*/config.pbtxt")}
     return dict(sorted(found.items()))
 
 
-def _versions(model: Path) -> tuple[int, ...]:
+def versions(model: Path) -> tuple[int, ...]:
     """Version folders as Triton counts them: a number that does not start with 0."""
     names = [path.name for path in model.iterdir() if path.is_dir()]
     return tuple(sorted(int(name) for name in names if name.isdecimal() and not name.startswith("0")))
@@ -80,15 +80,15 @@ def _check(engine_folder: Path, model: Path, version: int) -> None:
     if version < 1:
         raise InputError(f"model {model.name!r}: found version {version}, expected 1 or more")
     if (model / str(version)).exists():
-        free = max(_versions(model)) + 1
+        free = max(versions(model)) + 1
         raise InputError(f"model {model.name!r}: version {version} is already in {model.parent}. Use version {free}")
 
 
-def _stage(staged: Path, engine_folder: Path, config: ModelConfig, version: int, link: bool) -> None:
-    """Write the whole model folder somewhere else."""
+def stage(staged: Path, engine_folder: Path, config: ModelConfig, version: int, link: bool = False) -> None:
+    """Write a whole model folder into `staged`, whose name is the model's there, whatever `config` says."""
     folder = staged / str(version)
     folder.mkdir(parents=True)
-    (staged / "config.pbtxt").write_text(configuration.write(config), encoding="utf-8")
+    (staged / "config.pbtxt").write_text(configuration.write(config, staged.name), encoding="utf-8")
     (folder / "model.py").write_text(MODEL_PY, encoding="utf-8")
     shutil.copytree(engine_folder, folder / ENGINE, copy_function=_link if link else shutil.copy2)
 

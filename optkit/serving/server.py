@@ -152,8 +152,8 @@ class Server:
             self._require(model)
 
     def _require(self, model: str) -> None:
-        have = repository.models(self.repository)
-        if model not in have:
+        if model not in os.listdir(self.repository) or not (self.repository / model / "config.pbtxt").is_file():
+            have = repository.models(self.repository)
             raise InputError(
                 f"model {model!r} is not in the repository {self.repository}, which has: {', '.join(have) or 'nothing'}"
             )

@@ -83,17 +83,21 @@ class Collator:
 
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
-    def feed(self, columns: Mapping[str, Sequence[Sequence[int]]]) -> Feed:
-        """The inputs alone, int64 [batch, sequence], from one list of features per input name."""
+    def feed(self, columns: Mapping[str, Sequence[Sequence[int]]], width: int | None = None) -> Feed:
+        """The inputs alone, int64 [batch, sequence], from one list of features per input name.
+
+        Args:
+            columns: the features' tokens.
+            width: the sequence to pad to, where it should be another than the multiple that suits the longest.
+        """
         longest = max(len(tokens) for tokens in columns[self.names[0]])
-        rounded = -(-longest // self.multiple_of) * self.multiple_of
-        width = max(longest, min(rounded, self.max_length))
+        if width is None:
+            rounded = -(-longest // self.multiple_of) * self.multiple_of
+            width = max(longest, min(rounded, self.max_length))
         return {name: _padded(columns[name], width, self._padding.get(name, 0)) for name in self.names}
 
 
-def run(
-    infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int, collator: Collator
-) -> list[np.ndarray]:
+def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int, collator: Collator) -> list[np.ndarray]:
     """Runs all features through a model or an engine.
 
     Args:

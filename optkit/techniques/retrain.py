@@ -66,8 +66,8 @@ def _follow_representations(loaded: Loaded, teacher: Loaded, stage: Taught, cont
     heads = stage.relation_heads or teacher.model.config.num_attention_heads
     layers = chosen_layers(*depths)
     pair = Representations(loaded.model, teacher.model, layers, stage.hidden_weight, stage.relation_weight, heads)
-    rate = stage.representation_learning_rate or 2 * (stage.learning_rate or context.training.learning_rate or 0)
-    phase = stage.model_copy(update={"epochs": stage.representation_epochs, "learning_rate": rate})
+    own = {"epochs": stage.representation_epochs, "learning_rate": stage.representation_learning_rate}
+    phase = stage.model_copy(update=own)
     try:
         return _run(loaded, pair, representation_loss, phase, context, f"{title}: representations")
     finally:

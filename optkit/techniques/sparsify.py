@@ -6,7 +6,7 @@ every later one (Mishra et al. 2021, arXiv 2104.08378, section 4).
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 
 import torch
@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Model Optimizer warns of each transformers release it has not been tested with
     import modelopt.torch.sparsity as mts
 
+Forward = Callable[[PreTrainedModel], None]
 _MODES = {"magnitude": "sparse_magnitude", "sparsegpt": "sparsegpt"}
 
 
@@ -42,7 +43,7 @@ def apply(loaded: Loaded, stage: Sparsify, context: Context) -> list[dict[str, f
     if loaded.masks:
         apply_masks(linears, loaded.masks)
     else:
-        _prune(loaded, linears, stage, context)
+        prune(loaded.model, linears, stage.criterion, lambda model: context.run_examples(model, stage.calibration_examples))
     sparsity.check(linears, "after pruning")
     history = retrain(loaded, stage, context, "sparse retraining")
     sparsity.check(linears, "after sparse retraining")
@@ -92,14 +93,20 @@ def apply_masks(linears: Mapping[str, nn.Linear], masks: Mapping[str, torch.Tens
         _zero(linear, masks[name] != 0)
 
 
-def _prune(loaded: Loaded, linears: Mapping[str, nn.Linear], stage: Sparsify, context: Context) -> None:
-    """Let Model Optimizer choose the masks (and SparseGPT move the weights that stay), and write the zeros."""
-    model = loaded.model.eval()
+def prune(model: PreTrainedModel, linears: Mapping[str, nn.Linear], criterion: str, forward: Forward) -> None:
+    """Let Model Optimizer choose the masks (and SparseGPT move the weights that stay), and write the zeros.
+
+    Args:
+        model: pruned in place.
+        linears: its modules that are to be sparse, by name.
+        criterion: `magnitude` or `sparsegpt`.
+        forward: runs examples through the model, for SparseGPT.
+    """
     rules: dict = {"*": None} | {name: {} for name in linears}
-    settings = {"forward_loop": lambda model: context.run_examples(model, stage.calibration_examples), "verbose": False}
+    settings = {"forward_loop": forward, "verbose": False}
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of modules that it leaves alone
-        mts.sparsify(model, [(_MODES[stage.criterion], {"nn.Linear": rules})], settings)
+        mts.sparsify(model.eval(), [(_MODES[criterion], {"nn.Linear": rules})], settings)
         mts.export(model)
     for linear in linears.values():
         _zero(linear, linear.weight.detach() != 0)

@@ -1,46 +1,70 @@
-"""Validation of one recipe's engines: every rung scored, the server asked, the speed measured beside the baseline's."""
+"""Validation of one recipe's engines: every rung scored and compared, the server asked in every way, its speed measured."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
-from optkit.models import Loaded
+from optkit.models import Loaded, max_length
 from optkit.store import write_json
 from optkit.tasks.base import Task
 from optkit.tasks.batches import Collator
-from optkit.validation.evidence import BESIDE, EVIDENCE, SCORES, engine_folders
-from optkit.validation.rungs import climb, scores
-from optkit.validation.served import through_server
+from optkit.validation import invariance, ladder
+from optkit.validation.difference import signal
+from optkit.validation.evidence import BESIDE, EVIDENCE, EXAMPLES, SAMPLE, SCORES, engine_folders
+from optkit.validation.served import Served, through_server
+
+SAMPLE_ROWS = 16
 
 
-def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path, logs: Path, seconds: float) -> None:
+def validate(
+    task: Task,
+    loaded: Loaded,
+    features: Dataset,
+    own: Path,
+    baseline: Path,
+    folder: Path,
+    logs: Path,
+    seconds: float,
+) -> None:
     """Score the engines in `own/<precision>/` and write what was found into `folder`.
 
     Args:
         task: whose dev split is scored.
-        loaded: the model in PyTorch, for the first rung.
+        loaded: the model in PyTorch, for the first rungs.
+        features: of the dev split.
         own: folder of the candidate's engines, one per precision; its graph lies in `../graph/`.
         baseline: folder of the FP32 baseline's engines, to measure beside; may be the same.
-        folder: gets `scores.npz` ({precision: example scores}) and `validation.json`.
+        folder: gets `scores.npz` ({precision: example scores}), `sample.npz`, `validation.json`, and `examples.json` with
+            those that change most on the way.
         logs: folder for the server's log.
         seconds: how long each served model is measured at each batch size.
+
+    Raises:
+        GateError: a rung answers with a number that is not finite.
+        MachineError: the server cannot be started, dies, stalls, or answers with something else.
     """
-    features, collator = task.encode("dev", loaded.tokenizer), Collator(loaded.tokenizer, task.max_length)
+    collator = Collator(loaded.tokenizer, task.max_length)
     candidates = engine_folders(own)
     beside = {} if own == baseline else {f"{BESIDE}{name}": at for name, at in engine_folders(baseline).items()}
-    served = through_server(candidates | beside, list(candidates), features, loaded.tokenizer, task, logs, seconds)
-    evidence, example_scores = {}, {}
+    length = max_length(loaded, task)
+    probes = invariance.Probes(features, collator, length)
+    engines = candidates | beside
+    served = through_server(engines, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds)
+    shared = ladder.before_engines(loaded, own.parent / "graph" / "model.onnx", features, collator)
+    evidence, examples, example_scores = {}, {}, {}
     for precision, engine in candidates.items():
-        rungs = climb(loaded, own.parent / "graph" / "model.onnx", engine, features, collator)
-        rungs["server"] = served.logits[precision]
-        predictions = task.predict(features, rungs["server"])
-        example_scores[precision] = task.example_scores(predictions)
-        evidence[precision] = {
-            "scores": task.score(predictions),
-            "rungs": {rung: scores(task, features, logits)[task.metric] for rung, logits in rungs.items()},
-        }
+        at_engine = ladder.at_engine(engine, features, collator)
+        rungs = ladder.rungs(task, features, {**shared, "engine": at_engine, "server": served.logits[precision]})
+        example_scores[precision] = task.example_scores(rungs[-1].predictions)
+        evidence[precision] = _evidence(task, rungs, served, precision)
+        examples[precision] = ladder.worst(task, features, rungs)
     np.savez(folder / SCORES, **example_scores)
+    _save_sample(folder, features, collator, served.logits)
+    write_json(folder / EXAMPLES, examples)
     configs = {precision: asdict(served.configs[precision]) for precision in candidates}
     content = {
         "served_by": served.version,
@@ -49,3 +73,33 @@ def validate(task: Task, loaded: Loaded, own: Path, baseline: Path, folder: Path
         "configs": configs,
     }
     write_json(folder / EVIDENCE, content)
+
+
+def _save_sample(folder: Path, features: Dataset, collator: Collator, logits: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Keep a few features as one request, and what each engine answered: whoever publishes one asks that again.
+
+    `feed/<input>` int64 [rows, sequence], `logits/<precision>` float32 [rows, classes] or [rows, sequence, 2], with
+    zeros for padding.
+    """
+    rows = min(SAMPLE_ROWS, len(features))
+    feed = collator.feed(features.select_columns(list(collator.names))[:rows])
+    width = next(iter(feed.values())).shape[1]
+    answers = {name: np.stack([_wide(row, width) for row in found[:rows]]) for name, found in logits.items()}
+    arrays = {f"feed/{name}": array for name, array in feed.items()}
+    np.savez(folder / SAMPLE, **arrays, **{f"logits/{name}": array for name, array in answers.items()})
+
+
+def _wide(row: np.ndarray, width: int) -> np.ndarray:
+    """Logits of one feature, [classes], or [length, 2] widened to [width, 2]."""
+    return row if row.ndim == 1 else np.pad(row, ((0, width - len(row)), (0, 0)))
+
+
+def _evidence(task: Task, rungs: list[ladder.Rung], served: Served, precision: str) -> dict[str, Any]:
+    """What is kept of one engine."""
+    scale = signal(served.logits[precision])
+    return {
+        "scores": rungs[-1].scores,
+        "ladder": ladder.climb(task, rungs),
+        "invariance": invariance.judged(served.probes[precision], scale),
+        "sharing": served.batches[precision],
+    }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-SCORES, EVIDENCE = "scores.npz", "validation.json"
+SCORES, EVIDENCE, SAMPLE, EXAMPLES = "scores.npz", "validation.json", "sample.npz", "examples.json"
 STAGE_SCORES = "stages.npz"
 """In the checkpoint: {stage: the metric example by example after it, in PyTorch}, from the baseline on."""
 BESIDE = "baseline."

@@ -16,6 +16,7 @@ from optkit.tasks.batches import Collator
 BATCH_SIZES = (1, 8, 32)
 _FEEDS = 8  # different requests per batch size
 _LEAST_ROUNDS, _MOST_ROUNDS = 24, 200
+_RESAMPLES = 1000
 
 
 def requests(features: Dataset, collator: Collator, batch_size: int, seed: int = 0) -> list[Feed]:
@@ -28,7 +29,7 @@ def requests(features: Dataset, collator: Collator, batch_size: int, seed: int =
 
 def measure(
     clients: Mapping[str, Client], feeds: Mapping[int, Sequence[Feed]], seconds: float
-) -> dict[str, dict[int, dict[str, float]]]:
+) -> dict[str, dict[int, dict[str, Any]]]:
     """One client in a closed loop, the models taking turns request by request.
 
     Args:
@@ -37,9 +38,9 @@ def measure(
         seconds: about how long each model is measured at each batch size.
 
     Returns:
-        {model: {batch size: {p50, p95, p99 (ms), throughput (inferences/s), requests}}}
+        {model: {batch size: {p50, p95, p99 (ms), p50_ci95, p99_ci95 (ms), throughput (inferences/s), requests}}}
     """
-    results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in clients}
+    results: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in clients}
     for batch_size, batch_feeds in feeds.items():
         times = _times_ms(clients, batch_feeds, seconds, f"latency at batch {batch_size}")
         for name, values in times.items():
@@ -74,4 +75,12 @@ def _time_ms(client: Client, feed: Feed) -> float:
 def _summary(times_ms: Sequence[float], batch_size: int) -> dict[str, Any]:
     percentiles = np.percentile(times_ms, PERCENTILES)
     summary: dict[str, Any] = {f"p{p}": round(float(v), 3) for p, v in zip(PERCENTILES, percentiles, strict=True)}
+    summary |= {f"p{p}_ci95": _interval(times_ms, p) for p in (50, 99)}
     return {**summary, "throughput": round(batch_size * 1e3 / float(np.mean(times_ms)), 2), "requests": len(times_ms)}
+
+
+def _interval(times_ms: Sequence[float], percentile: int) -> list[float]:
+    """95 % interval of a percentile in ms, by the bootstrap: what it could have been with other requests of the run."""
+    drawn = np.random.default_rng(0).choice(np.asarray(times_ms), (_RESAMPLES, len(times_ms)))
+    low, high = np.percentile(np.percentile(drawn, percentile, axis=1), [2.5, 97.5])
+    return [round(float(low), 3), round(float(high), 3)]

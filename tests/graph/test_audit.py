@@ -10,8 +10,9 @@ from onnx import numpy_helper
 from optkit.errors import GateError, InputError
 from optkit.graph.audit import audit, check, check_sparse
 from optkit.graph.export import export
+from optkit.models import encoder_linears
 
-from .models import LENGTH, quantised
+from .models import LENGTH, bert, quantised
 
 QUERY = "/model/bert/encoder/layer.1/attention/self/query/MatMul"
 
@@ -101,3 +102,34 @@ def test_a_foreign_graph_is_refused(tmp_path):
     onnx.save(onnx.helper.make_model(graph), tmp_path / "empty.onnx")
     with pytest.raises(InputError, match="0 matrix products, none of them a GEMM"):
         audit(tmp_path / "empty.onnx")
+
+
+def sparse(model):
+    """The model with the first two of every four input channels of its encoder's weights at zero."""
+    for linear in encoder_linears(model).values():
+        linear.weight.data.unflatten(1, (-1, 4))[..., :2] = 0
+    return model
+
+
+@pytest.mark.parametrize("make", [bert, quantised])
+def test_a_sparse_graph_passes(make, tmp_path):
+    model = sparse(make())
+    names = list(encoder_linears(model))
+    found = audit(export(model, tmp_path, LENGTH))
+    check_sparse(found, names)
+    assert {name: found.sparse_groups_kept[name] for name in names} == dict.fromkeys(names, 1.0)
+    assert found.sparse_groups_kept["bert.pooler.dense"] < 0.1
+
+
+def test_a_broken_weight_in_the_graph_is_named(tmp_path):
+    model = sparse(bert())
+    names = list(encoder_linears(model))
+    model.bert.encoder.layer[1].output.dense.weight.data[7, :8] = 1.0
+    found = audit(export(model, tmp_path, LENGTH))
+    with pytest.raises(GateError) as error:
+        check_sparse(found, [*names, "bert.encoder.layer.2.output.dense"])
+    assert str(error.value).splitlines() == [
+        "2:4 sparsity is broken in the graph in 2 of 13 weights:",
+        "  bert.encoder.layer.1.output.dense: 99.9023% of its groups of four have two zeros",  # 2046 of 64 * 32
+        "  bert.encoder.layer.2.output.dense: 0.0000% of its groups of four have two zeros",
+    ]

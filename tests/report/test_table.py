@@ -139,3 +139,42 @@ def test_every_format_ends_its_last_line(form: str) -> None:
     text = render([BASELINE, INT8], form)
     assert text.endswith("\n") and not text.endswith("\n\n")
     assert "\x1b" not in text
+
+
+STAGES = [
+    {"stage": "distill", "delta": -0.75, "ci95": [-1.5, 0.0]},
+    {"stage": "quantize", "delta": 0.5, "ci95": [-0.25, 1.25]},
+    {"stage": "engine", "delta": -0.05, "ci95": [-0.1, 0.0]},
+]
+BY_STAGE = """\
+Loss by stage: points against the stage before [95 %]; all but the last in PyTorch
+
+ recipe         precision               distill               quantize                engine         in all, served
+ ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+ baseline_fp32  fp32                                                    +0.10 [+0.00, +0.20]   +0.00 [+0.00, +0.00]
+ distill_6l     int8       -0.75 [-1.50, +0.00]   +0.50 [-0.25, +1.25]  -0.05 [-0.10, +0.00]   -0.30 [-1.05, +0.45]
+"""
+
+
+def test_the_loss_by_stage_stands_below_the_table() -> None:
+    engine = [{"stage": "engine", "delta": 0.1, "ci95": [0.0, 0.2]}]
+    rows = [replace(BASELINE, stages=engine), replace(INT8, recipe="distill_6l", stages=STAGES)]
+    lines = render(rows, "table").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("Loss by stage"))
+    found = [line.split() for line in lines[start : start + 7] if line.strip(" ─")]
+    expected = [line.split() for line in BY_STAGE.splitlines() if line.strip(" ─")]
+    assert found == expected
+    assert lines[start + 2].split()[2:5] == ["distill", "quantize", "engine"], (
+        "in the order of the stages, those that are there"
+    )
+
+
+def test_without_stages_there_is_no_second_table() -> None:
+    engine = [{"stage": "engine", "delta": 0.1, "ci95": [0.0, 0.2]}]
+    assert "Loss by stage" not in render([replace(BASELINE, stages=engine), INT8], "table")
+
+
+def test_json_and_csv_hold_the_stages() -> None:
+    row = replace(INT8, stages=STAGES)
+    assert json.loads(render([row], "json"))[0]["stages"] == STAGES
+    assert json.loads(next(csv.DictReader(io.StringIO(render([row], "csv"))))["stages"]) == STAGES

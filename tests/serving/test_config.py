@@ -63,3 +63,13 @@ def test_a_foreign_text_is_refused(text, message):
 def test_grpc_is_not_needed():
     code = "import sys; sys.modules['grpc'] = None\nfrom optkit.serving import config\nconfig._schema()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_live_version_is_a_version_policy():
+    written = config.write(ModelConfig("m", INPUTS, (2,), live=3), name="elsewhere")
+    message = config.parse(written)
+    assert (message.name, list(message.version_policy.specific.versions)) == ("elsewhere", [3])
+    assert config.read(written).live == 3
+    assert not config.parse(config.write(PLAIN)).HasField("version_policy")
+    with pytest.raises(InputError, match=r"versions \[3, 4\], expected one specific version"):
+        config.read(written.replace("versions: 3", "versions: [3, 4]"))

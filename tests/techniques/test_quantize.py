@@ -249,3 +249,32 @@ def test_nothing_is_printed_to_standard_output(
 ) -> None:
     quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
     assert capfd.readouterr().out == ""
+
+
+def test_embeddings_move_by_half_a_step_of_their_word_at_most(tiny_model: Loaded) -> None:
+    table = tiny_model.model.get_input_embeddings().weight
+    with torch.no_grad():
+        table[7] = 0
+        table[8] *= 1e-3
+    before, largest = table.detach().clone(), table.detach().abs().amax(1, keepdim=True)
+    quantize.round_embeddings(tiny_model.model)
+    moved = (table.detach() - before).abs()
+    assert bool((moved <= largest / 254 * (1 + 1e-5)).all())
+    assert bool((moved[[*range(7), *range(8, len(table))]].amax(1) > 0).all()), "each word's row is rounded"
+    assert torch.allclose(table.detach().abs().amax(1, keepdim=True), largest, rtol=1e-6), "its largest value stays"
+    multiples = table.detach() / (largest / 127).clamp_min(1e-30)
+    assert torch.allclose(multiples, multiples.round(), atol=1e-4) and float(multiples.abs().max()) < 127.001
+    assert not table[7].any()
+    again = table.detach().clone()
+    quantize.round_embeddings(tiny_model.model)
+    assert torch.allclose(table.detach(), again, rtol=1e-6)
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_embeddings_are_rounded_where_the_stage_says_so(embeddings: bool, tiny_model: Loaded, tiny_context: Context) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny_model.model.bert.embeddings.state_dict().items()}
+    quantize.apply(tiny_model, Quantize(embeddings=embeddings, calibration_examples=16), tiny_context)
+    changed = {
+        n for n, tensor in tiny_model.model.bert.embeddings.state_dict().items() if not torch.equal(tensor, before[n])
+    }
+    assert changed == ({"word_embeddings.weight"} if embeddings else set())

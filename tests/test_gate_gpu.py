@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from optkit.results import Row, judge
+from optkit.gate import judge
+from optkit.results import Row
 
 ROW = Row(
     recipe="sparse_qat",

@@ -1,0 +1,120 @@
+"""The commands around a model repository: publish, list, verify, rollback, prune."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TaskName = Annotated[str, typer.Option("--task", help="sample, sst2, squad, classification or qa", metavar="TASK")]
+Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
+Repository = Annotated[Path, typer.Option(help="model repository", metavar="DIR")]
+ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
+Why = Annotated[str, typer.Option(help="the reason, which is recorded", metavar="TEXT")]
+Url = Annotated[
+    str | None, typer.Option(help="running server that serves the repository and is to follow", metavar="HOST:PORT")
+]
+Wait = Annotated[float, typer.Option(help="seconds to wait for another publisher", min=0)]
+DEFAULT = Path("model_repository")
+WAIT_S = 60.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (publish, list_models, verify, rollback, prune):
+        app.command("list" if command is list_models else None)(command)
+
+
+def publish(
+    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
+    task: TaskName,
+    repository: Repository = DEFAULT,
+    seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
+    force: Annotated[bool, typer.Option("--force", help="although the gate says no; needs --why")] = False,
+    why: Why = "",
+    url: Url = None,
+    shadow: Annotated[
+        str | None, typer.Option(help="server whose live model is compared with the new version first", metavar="HOST:PORT")
+    ] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="what both are asked: one JSON body per line [default: dev examples]", metavar="FILE")
+    ] = None,
+    max_disagreement: Annotated[
+        float, typer.Option(help="share of predictions that may differ from the live model's")
+    ] = 0.05,
+    wait: Wait = WAIT_S,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Put an engine that passed its gate into the model repository as the next version, live; print its folder.
+
+    Exit status 1: the gate, a probe or the shadow says no; nothing has changed.
+
+    Example: optkit publish qat_gelu10 --task sample --url 127.0.0.1:8000
+    """
+    from optkit.publish import Options
+    from optkit.publish import publish as publish_engine
+
+    options = Options(force, why, url, shadow, requests, max_disagreement, wait)
+    print(publish_engine(recipe, task, checkpoints, repository, seed, precision, options))
+
+
+def list_models(
+    repository: Repository = DEFAULT,
+    form: Annotated[str, typer.Option("--format", help="table or json", metavar="FORMAT")] = "table",
+) -> None:
+    """Print the models of a repository with their versions, and which are live.
+
+    Example: optkit list --format json
+    """
+    from optkit.publishing import listing
+
+    sys.stdout.write(listing.render(listing.versions(repository), form))
+
+
+def verify(repository: Repository = DEFAULT) -> None:
+    """Compute all SHA-256 of a repository anew; print each file that differs, is missing or does not belong there.
+
+    Exit status 1: there are such files.
+
+    Example: optkit verify --repository model_repository
+    """
+    from optkit.publishing.verify import verify as complaints_about
+
+    if complaints := complaints_about(repository):
+        print("\n".join(complaints))
+        raise typer.Exit(1)
+    print(f"{repository}: every file is as it was published")
+
+
+def rollback(
+    model: ModelName,
+    repository: Repository = DEFAULT,
+    to: Annotated[int | None, typer.Option(help="version to go to [default: the next lower one]", min=1)] = None,
+    why: Why = "",
+    url: Url = None,
+    wait: Wait = WAIT_S,
+) -> None:
+    """Make an earlier version of a model live again; print its number.
+
+    Example: optkit rollback sample_qat_gelu10 --to 1 --url 127.0.0.1:8000
+    """
+    from optkit.publishing.rollback import rollback as go_back
+
+    print(go_back(repository, model, to, url, why, wait))
+
+
+def prune(
+    model: ModelName,
+    keep: Annotated[int, typer.Option(help="how many of the newest versions stay", min=1)],
+    repository: Repository = DEFAULT,
+    wait: Wait = WAIT_S,
+) -> None:
+    """Remove a model's old versions that are not live; print their numbers.
+
+    Example: optkit prune sample_qat_gelu10 --keep 3
+    """
+    from optkit.publishing.rollback import prune as remove_old
+
+    for version in remove_old(repository, model, keep, wait):
+        print(version)

@@ -1,0 +1,1 @@
+"""Published models: how versions come into a model repository, go live, are checked, go back and are removed."""

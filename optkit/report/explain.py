@@ -1,0 +1,113 @@
+"""One recipe looked at closely: how far each rung moves its answers, and the examples that change most, with their text."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from optkit import gate
+from optkit.report import rows
+from optkit.results import Row
+from optkit.store import read_json
+from optkit.validation.evidence import EXAMPLES
+
+_WIDTH = 120
+_LONGEST = 400  # characters of a text that are shown
+
+
+def explain(recipe: str, task: str, root: Path, seed: int = 0, precision: str | None = None, most: int = 10) -> str:
+    """What happened to a recipe's answers on their way from PyTorch to the server, as text for people.
+
+    Args:
+        recipe: its name.
+        task: it was run on.
+        root: the folder `checkpoints/`.
+        seed: of the run.
+        precision: of the engine; all the recipe has if None.
+        most: examples to show for each engine.
+
+    Raises:
+        InputError: the recipe has no current result, or not of that precision.
+    """
+    found = rows.of_recipe(rows.read(root, task), recipe, task, seed, precision)
+    examples = read_json(root / task / recipe / f"seed-{seed}" / "served" / EXAMPLES)
+    return "\n".join(_of_engine(row, examples[row.precision], most) for row in found)
+
+
+def _of_engine(row: Row, examples: Sequence[Mapping[str, Any]], most: int) -> str:
+    text = io.StringIO()
+    console = Console(file=text, width=_WIDTH, force_terminal=False, markup=False, emoji=False, highlight=False)
+    low, high = row.delta_ci95
+    console.print(f"{row.recipe} {row.precision} ({row.engine}), {row.task}, seed {row.seed}: {row.verdict}")
+    console.print(
+        f"{row.metric} {row.value:.2f}, {row.delta:+.2f} [{low:+.2f}, {high:+.2f}] against the served FP32 baseline, on "
+        f"{row.examples:,} examples"
+    )
+    for reason in row.reasons:
+        console.print(f"- {reason}", soft_wrap=True)
+    console.print(_ladder(row))
+    console.print(_invariance(row))
+    flips = sum(bool(one["flips"]) for one in examples)
+    kept = f"{flips} of the {len(examples)} kept examples flip on the way" if flips else "no prediction flips on the way"
+    console.print(f"The examples that change most ({kept}):")
+    for one in examples[:most]:
+        for line in _example(one):
+            console.print(line, soft_wrap=True)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def _ladder(row: Row) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="From PyTorch to the server", title_justify="left")
+    table.add_column("rung")
+    for column in (row.metric, "mean", "largest", "over the signal", "allowed", "flips"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for rung, values in row.ladder.items():
+        moved = _moved(values, gate.tolerance(rung, row)) if "mean" in values else [""] * 6
+        table.add_row(rung, f"{values['value']:.2f}", *moved)
+    return table
+
+
+def _invariance(row: Row) -> Table:
+    title = "The served answer, compared with that to the example alone"
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    table.add_column("changed")
+    for column in ("mean", "largest", "over the signal", "allowed", "flips"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for way, values in row.invariance.items():
+        table.add_row(way, *_moved(values, gate.invariance_tolerance(row)))
+    return table
+
+
+def _moved(values: Mapping[str, float], allowed: gate.Tolerance) -> list[str]:
+    """The cells of one comparison of logits."""
+    return [
+        f"{values['mean']:.2g}",
+        f"{values['largest']:.2g}",
+        f"{values['relative_mean']:.2g} / {values['relative_largest']:.2g}",
+        f"{allowed.mean:.2g} / {allowed.largest:.2g}",
+        f"{values['flips']:g}",
+        "too far" if gate.exceeds(values, allowed) else "",
+    ]
+
+
+def _example(one: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of one example: text and answer, what each rung says, and where it moved."""
+    yield f"\nexample {one['example']}" + (f": flips at {', '.join(one['flips'])}" if one["flips"] else "")
+    for name, value in one["row"].items():
+        yield f"  {name}: {_cut(value)}"
+    logits = one.get("logits", {})
+    for rung, prediction in one["predictions"].items():
+        values = f"  [{', '.join(f'{value:.3f}' for value in logits[rung])}]" if rung in logits else ""
+        moved = f"  moved by {one['moved'][rung]:.2g}" if rung in one["moved"] else ""
+        yield f"    {rung + ':':<9}{_cut(prediction)}{values}{moved}"
+
+
+def _cut(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

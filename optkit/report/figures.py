@@ -1,0 +1,97 @@
+"""What the report's pictures show, as numbers: the page draws them as SVG, `plots` as PNG."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optkit.recipe import BASELINE
+from optkit.results import Row
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row in a plot of the metric against latency."""
+
+    number: int
+    """Of the row, from 1."""
+    row: Row
+    ms: float
+    value: float
+    low: float
+    high: float
+    """Ends of the metric's 95 % interval: the baseline's value with the delta's interval."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One step of a waterfall, from one value of the metric to the next."""
+
+    label: str
+    start: float
+    end: float
+    interval: tuple[float, float] | None
+    """Of the step's delta, in points."""
+    total: bool = False
+    """The bar stands on the ground: what was there before and after all steps."""
+
+
+def shown(rows: Sequence[Row]) -> list[Row]:
+    """One row per recipe and precision: the one over all seeds where there is one."""
+    return [row for row in rows if row.seed is None or not any(_pools(other, row) for other in rows)]
+
+
+def batch_sizes(rows: Sequence[Row]) -> list[str]:
+    """Those that every row was measured at."""
+    return [size for size in rows[0].latency_ms if all(size in row.speedup for row in rows)]
+
+
+def points(rows: Sequence[Row], size: str) -> list[Point]:
+    """The metric against the median latency at a batch size.
+
+    Milliseconds of different runs do not compare, and each recipe is measured in a run of its own beside the baseline:
+    so a row's latency is that of the FP32 baseline over the row's speed-up. Without the baseline's row they are its own.
+    """
+    base = next((row.latency_ms[size]["p50"] for row in rows if (row.recipe, row.precision) == (BASELINE, "fp32")), None)
+    return [
+        Point(
+            number=number,
+            row=row,
+            ms=row.latency_ms[size]["p50"] if base is None else base / row.speedup[size],
+            value=row.value,
+            low=row.baseline + row.delta_ci95[0],
+            high=row.baseline + row.delta_ci95[1],
+        )
+        for number, row in enumerate(rows, 1)
+    ]
+
+
+def front(found: Sequence[Point]) -> list[Point]:
+    """The Pareto front, the fastest first: the points that none beats both in latency and in the metric."""
+    best: list[Point] = []
+    for point in sorted(found, key=lambda point: (point.ms, -point.value)):
+        if not best or point.value > best[-1].value:
+            best.append(point)
+    return best
+
+
+def waterfall(row: Row) -> list[Bar]:
+    """From the baseline's metric to the row's, stage by stage; empty where the stages were not measured."""
+    if not row.stages:
+        return []
+    bars = [Bar(BASELINE, 0.0, row.baseline, None, total=True)]
+    value = row.baseline
+    for stage in row.stages:
+        low, high = stage.get("ci95") or (None, None)
+        interval = None if low is None or high is None else (low, high)
+        bars.append(Bar(stage["stage"], value, value + stage["delta"], interval))
+        value += stage["delta"]
+    return [*bars, Bar(row.recipe, 0.0, row.value, None, total=True)]
+
+
+def rungs(rows: Sequence[Row]) -> list[str]:
+    """All rungs of the rows' ladders, from the first to the last."""
+    longest = max((row.ladder for row in rows), key=len, default={})
+    return list(longest)
+
+
+def _pools(row: Row, other: Row) -> bool:
+    return row.seed is None and (row.recipe, row.precision) == (other.recipe, other.precision)

@@ -1,0 +1,64 @@
+"""Repositories with published versions, made once: what most tests need lies there already."""
+
+import logging
+import shutil
+
+import pytest
+
+from optkit.publishing.lock import locked
+from optkit.publishing.placing import place
+
+from . import small
+
+
+def trusting(staged):
+    """A check that has seen nothing: for tests of what comes before and after it."""
+    return {"served_by": "nobody", "staged": staged.name[:12]}
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    """The command line's log handler writes to the standard error of the test it was made in."""
+    logger = logging.getLogger("optkit")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers, logger.level, logger.propagate = before
+
+
+@pytest.fixture(scope="session")
+def releases(tmp_path_factory):
+    """Releases of one model with different weights."""
+    folder = tmp_path_factory.mktemp("engines")
+    return [small.release(folder / str(seed), seed) for seed in range(4)]
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory, releases):
+    """A repository with three versions of one model, placed without a server."""
+    root = tmp_path_factory.mktemp("published") / "repository"
+    for release in releases[:3]:
+        with locked(root, "test"):
+            place(root, release, trusting)
+    return root
+
+
+@pytest.fixture
+def repository(published, tmp_path):
+    """A copy of that repository, to be changed."""
+    return shutil.copytree(published, tmp_path / "repository")
+
+
+@pytest.fixture
+def model(repository):
+    return repository / small.MODEL
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory):
+    """Results of a baseline and of the recipes `tiny` (passes), `bad` (fails) and `unsure`."""
+    root = tmp_path_factory.mktemp("results") / "checkpoints"
+    small.result(root, small.BASELINE)
+    small.result(root, "tiny", weights=1)
+    small.result(root, "bad", weights=2, verdict="fail", reasons=["delta -3.00 is below -1 points", "all of it is slow"])
+    small.result(root, "unsure", weights=3, verdict="undecided", reasons=["more examples would decide"])
+    return root

@@ -1,0 +1,60 @@
+"""A publisher in a process of its own that is killed just before its n-th operation on a repository, or request."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+
+from optkit.publishing.lock import locked
+from optkit.publishing.placing import place
+from optkit.publishing.rollback import prune, rollback
+from optkit.publishing.running import Running
+
+from . import small
+from .conftest import trusting
+
+OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate")
+_launcher = multiprocessing.get_context("forkserver")
+_launcher.set_forkserver_preload([__name__])
+
+
+def publish(root, release, url=None):
+    server = Running(url) if url else None
+    with locked(root, "test", wait_s=5):
+        if server:
+            server.require()
+        place(root, release, trusting, server)
+
+
+def go_back(root, release, url=None):
+    rollback(root, small.MODEL, url=url)
+
+
+def remove_old(root, release, url=None):
+    prune(root, small.MODEL, keep=1)
+
+
+def killed_at(step, event, work, *arguments):
+    """Do `work` and kill it before its step; False when it ended before, well."""
+    process = _launcher.Process(target=_run, args=(step, event, work, arguments))
+    process.start()
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
+    return process.exitcode != 0
+
+
+def _run(step, event, work, arguments):
+    root = os.fspath(arguments[0])
+    seen = itertools.count()
+
+    def watch(name, details):
+        if event == "file" and name in OPERATIONS:
+            hit = any(isinstance(detail, str | os.PathLike) and os.fspath(detail).startswith(root) for detail in details)
+        else:
+            hit = event == name
+        if hit and next(seen) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    work(*arguments)

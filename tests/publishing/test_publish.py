@@ -1,0 +1,184 @@
+"""What passes its gate is published with all that is known of it; what does not is refused with all reasons."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from optkit.cli import main
+from optkit.errors import GateError, InputError, MachineError
+from optkit.publish import Options, publish
+from optkit.publishing import provenance, shelf, verify
+from optkit.serving import repository as repositories
+from optkit.store import file_hash
+
+from . import small
+
+pytestmark = pytest.mark.xdist_group("triton")
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def results(checkpoints, tmp_path):
+    """A copy of the results, to be changed."""
+    return shutil.copytree(checkpoints, tmp_path / "checkpoints")
+
+
+def test_a_recipe_that_passes_is_published_with_its_provenance(checkpoints, target):
+    version = publish("tiny", "classification", checkpoints, target)
+    origin = shelf.provenance(version)
+    folder = checkpoints / "classification" / "tiny" / "seed-0"
+    assert (origin["model"], origin["version"], origin["verdict"], origin["forced"]) == (small.MODEL, 1, "pass", None)
+    assert origin["recipe"]["name"] == "tiny" and origin["data"] == "d" * 64
+    assert (origin["seed"], origin["seeds"]) == (0, [0])
+    assert origin["checkpoint"]["files"]["model.safetensors"] == file_hash(folder / "model.safetensors")
+    assert origin["engine"]["files"]["model.onnx"] == file_hash(version / "engine" / "model.onnx")
+    assert {row["recipe"] for row in origin["rows"]} == {small.BASELINE, "tiny", "bad", "unsure"}
+    assert origin["row"]["delta_ci95"] == [-0.8, -0.2]
+    assert origin["versions"]["publishing"]["onnxruntime"] and origin["machine"]["processor"]
+    assert origin["checks"]["served_by"].startswith("tritonserver 2.")
+    assert set(origin["checks"]["relative_difference"]) == {"min", "opt", "max", "sample"}
+    assert verify.verify(target) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"), [("bad", ["fail", "below -1 points", "all of it is slow"]), ("unsure", ["undecided"])]
+)
+def test_a_gate_that_says_no_refuses_with_all_reasons(recipe, said, checkpoints, target, capsys):
+    arguments = [
+        "publish",
+        recipe,
+        "--task",
+        "classification",
+        "--checkpoints",
+        str(checkpoints),
+        "--repository",
+        str(target),
+    ]
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 1 and all(word in error for word in said)
+    assert not target.exists()
+
+
+def test_who_forced_what_is_kept(checkpoints, target):
+    version = publish("bad", "classification", checkpoints, target, options=Options(force=True, why="a demonstration"))
+    forced = shelf.provenance(version)["forced"]
+    assert forced["why"] == "a demonstration" and "@" in forced["by"]
+    card = (version / "README.md").read_text()
+    assert "**It did not pass its gate** (fail: delta -3.00 is below -1 points; all of it is slow)" in card
+    event = json.loads((version.parent / "history.jsonl").read_text())
+    assert (event["forced"], event["why"]) == (True, "a demonstration")
+
+
+def test_a_recipe_that_passes_is_not_marked_as_forced(checkpoints, target):
+    version = publish("tiny", "classification", checkpoints, target, options=Options(force=True, why="to be sure"))
+    assert shelf.provenance(version)["forced"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"force": True}, "--force and --why go together"),
+        ({"force": True, "why": "  "}, "--force and --why go together"),
+        ({"why": "because"}, "--force and --why go together"),
+        ({"requests": "file"}, "without a server to compare with"),
+        ({"max_disagreement": 5}, "--max-disagreement 5: expected a share from 0 to 1"),
+    ],
+)
+def test_options_that_do_not_go_together(given, message):
+    with pytest.raises(InputError, match=message):
+        Options(**given)
+
+
+def test_what_was_not_run_is_not_published(checkpoints, target):
+    with pytest.raises(InputError, match=r"recipe 'tiny' has no current result for task 'classification' and seed 5"):
+        publish("tiny", "classification", checkpoints, target, seed=5)
+    with pytest.raises(InputError, match=r"has engines in fp32; name one with --precision"):
+        publish("tiny", "classification", checkpoints, target, precision="int8")
+    with pytest.raises(InputError, match=r"recipe '../tiny' has no current result"):
+        publish("../tiny", "classification", checkpoints, target)
+
+
+@pytest.mark.parametrize("name", ["engines/fp32/model.onnx", "model.safetensors", "served/scores.npz"])
+def test_a_result_whose_files_changed_is_refused(name, results, target):
+    path = results / "classification" / "tiny" / "seed-0" / name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=f"{name}: "):
+        publish("tiny", "classification", results, target)
+    assert not target.exists()
+
+
+def test_an_engine_that_answers_another_sample_is_refused(results, target):
+    """The engine is whole and loads; what it answers is not what was scored."""
+    folder = results / "classification" / "tiny" / "seed-0" / "served"
+    with np.load(folder / "sample.npz") as stored:
+        arrays = dict(stored)
+    np.savez(folder / "sample.npz", **{**arrays, "logits/fp32": -arrays["logits/fp32"]})
+    record = json.loads((folder / "record.json").read_text())
+    record["files"]["sample.npz"] = file_hash(folder / "sample.npz")
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(
+        GateError, match=r"scratch server: probe 'sample' \[4, 12\]: logits differ .* 4 of 4 predictions flip"
+    ):
+        publish("tiny", "classification", results, target)
+    assert repositories.models(target) == {}
+
+
+def test_a_result_without_a_sample_says_what_to_do(results, target):
+    folder = results / "classification" / "tiny" / "seed-0" / "served"
+    (folder / "sample.npz").unlink()
+    record = json.loads((folder / "record.json").read_text())
+    del record["files"]["sample.npz"]
+    (folder / "record.json").write_text(json.dumps(record))
+    with pytest.raises(
+        InputError, match=r"sample.npz: missing, the result is an older optkit's. Score .* again: optkit run"
+    ):
+        publish("tiny", "classification", results, target)
+
+
+def test_a_repository_that_cannot_be_written_is_named(checkpoints, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match=r"file/repository: cannot lock it: Not a directory"):
+        publish("tiny", "classification", checkpoints, tmp_path / "file/repository")
+
+
+def test_the_commit_is_that_of_the_folder(tmp_path):
+    assert provenance.commit(tmp_path) is None
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e", "-C", str(tmp_path)]
+    (tmp_path / "file").write_text("one")
+    for arguments in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert provenance.commit(tmp_path) == {"commit": head, "changed": False}
+    (tmp_path / "file").write_text("two")
+    assert provenance.commit(tmp_path) == {"commit": head, "changed": True}
+
+
+def test_the_commands_one_after_the_other(checkpoints, target, capsys):
+    at = ["--repository", str(target)]
+    for _ in range(2):
+        run(["publish", "tiny", "--task", "classification", "--checkpoints", str(checkpoints), *at])
+    assert capsys.readouterr().out == f"{target / small.MODEL / '1'}\n{target / small.MODEL / '2'}\n"
+    run(["verify", *at])
+    assert capsys.readouterr().out == f"{target}: every file is as it was published\n"
+    run(["rollback", small.MODEL, *at])
+    assert capsys.readouterr().out == "1\n"
+    run(["list", *at, "--format", "json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [(each["version"], each["live"], each["recipe"]) for each in found] == [(2, False, "tiny"), (1, True, "tiny")]
+
+
+def run(arguments):
+    """A command that is to end well."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert not end.code
