@@ -75,7 +75,8 @@ def heading(arguments: argparse.Namespace) -> str:
 def build_all(model: str, arguments: argparse.Namespace, folder: Path) -> list[Engine]:
     """Every precision and placement of a model, dense and 2:4."""
     longest, largest = max(arguments.sequences), max(arguments.batches)
-    settings = Settings(profiles=(Profile((1, min(8, largest), largest), (1, min(128, longest), longest)),))
+    # TF32 as TensorRT does by itself: the harder baseline
+    settings = Settings(profiles=(Profile((1, min(8, largest), largest), (1, min(128, longest), longest)),), tf32=True)
     engines = []
     for sparse in (False, True):
         for quantised in (False, True):

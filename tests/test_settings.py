@@ -19,7 +19,7 @@ from optkit.settings import RecipeError, Settings
             r"Distill has no setting 'layer'; it has epochs, .*, augment, layers, hidden_size$",
         ),
         ({"training": Training(lr=1e-5)}, r"Training has no setting 'lr'; it has epochs, learning_rate, batch_size"),
-        ({"stagse": []}, r"Recipe has no setting 'stagse'; it has name, stages, training, max_drop, description"),
+        ({"stagse": []}, r"Recipe has no setting 'stagse'; it has name, stages, training, max_drop"),
     ],
 )
 def test_an_unknown_setting_is_named_with_the_known_ones(given: dict, message: str) -> None:

@@ -18,13 +18,20 @@ pytestmark = pytest.mark.skipif(engines.runs_here("tensorrt"), reason="there is 
 TRAINING = "Training(epochs=1, learning_rate=3e-3, batch_size=16, precision='fp32')"
 
 
+RECIPES = {
+    "baseline_fp32": "",
+    "ptq_int8": "Quantize(calibrator='mse')",
+    "distill_1l_sparse": "Distill(layers=1, epochs=1), Sparsify(epochs=0), Quantize(calibrator='mse')",
+}
+
+
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory, tiny_tokenizer):
     """A folder with a baseline, a quantised recipe, and a pretrained model without a head, of 16 positions."""
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "recipes").mkdir()
-    for name, stages in {"baseline_fp32": "", "ptq_int8": "Quantize(calibrator='mse')"}.items():
-        text = f"from optkit import Quantize, Recipe, Training\n\nrecipe = Recipe(name={name!r}, stages=[{stages}], "
+    for name, stages in RECIPES.items():
+        text = f"from optkit import Distill, Quantize, Recipe, Sparsify, Training\n\nrecipe = Recipe(name={name!r}, stages=[{stages}], "
         (folder / "recipes" / f"{name}.py").write_text(text + f"training={TRAINING})\n")
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     BertModel(BertConfig(vocab_size=len(tiny_tokenizer), max_position_embeddings=16, **sizes)).save_pretrained(folder / "m")
@@ -59,6 +66,16 @@ def test_a_quantised_recipe_leaves_a_plan_its_config_and_its_evidence(int8):
     config = parse((folder / "config.pbtxt").read_text())
     assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 64)
     assert [tensor.name for tensor in config.input] == record["inputs"]
+
+
+def test_a_sparse_student_is_int8_in_and_out_of_every_gemm(job):
+    folder = pipeline.planned(job.recipes["distill_1l_sparse"], job) / "int8"
+    record, evidence = (json.loads((folder / name).read_text()) for name in ("engine.json", "evidence.json"))
+    assert (record["variant"], record["settings"]["sparse"]) == ("fp16-outputs", True)
+    assert evidence["sparse_weights"] == evidence["graph"]["encoder_gemms"] == 6  # one layer
+    assert evidence["graph"]["quantized_attention_products"] == 2
+    assert evidence["int8_gemm_share"] > 0.9
+    assert evidence["sparse_layers_chosen"] is None  # which kernel runs is decided on the card
 
 
 def test_nothing_is_said_to_have_been_timed_or_compared(int8):

@@ -74,8 +74,9 @@ class Settings:
     """Scratch memory that a kernel may use on the card."""
     sparse: bool | None = None
     """Let TensorRT time 2:4 kernels; None where the graph's weights are 2:4 sparse."""
-    tf32: bool = True
-    """Let float32 products run with 10 bits of mantissa on tensor cores, as TensorRT does by itself."""
+    tf32: bool = False
+    """Let float32 products run with 10 bits of mantissa on tensor cores. TensorRT does so by itself; a baseline that is
+    said to be FP32 should not."""
     refit: bool = False
     """Weights can be exchanged in the finished plan; may cost speed."""
     version_compatible: bool = False

@@ -81,7 +81,7 @@ def test_several_profiles(written, cache):
 
 @pytest.mark.parametrize(
     "options",
-    [{"tf32": False}, {"optimization_level": 5}, {"workspace_bytes": 1 << 28}],
+    [{"tf32": True}, {"optimization_level": 5}, {"workspace_bytes": 1 << 28}],
 )
 def test_options_that_need_no_gpu(written, cache, options, caplog):
     assert building.build(written("fp16").path, Settings(timing_cache=cache, **options), 32, True).data.nbytes > 100_000
