@@ -31,8 +31,9 @@ def workshop(tmp_path_factory, tiny_tokenizer):
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "recipes").mkdir()
     for name, stages in RECIPES.items():
-        text = f"from optkit import Distill, Quantize, Recipe, Sparsify, Training\n\nrecipe = Recipe(name={name!r}, stages=[{stages}], "
-        (folder / "recipes" / f"{name}.py").write_text(text + f"training={TRAINING})\n")
+        text = "from optkit import Distill, Quantize, Recipe, Sparsify, Training\n\n"
+        text += f"recipe = Recipe(name={name!r}, stages=[{stages}], training={TRAINING})\n"
+        (folder / "recipes" / f"{name}.py").write_text(text)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     BertModel(BertConfig(vocab_size=len(tiny_tokenizer), max_position_embeddings=16, **sizes)).save_pretrained(folder / "m")
     tiny_tokenizer.save_pretrained(folder / "m")
