@@ -77,13 +77,14 @@ def tiny_model(tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_
     return models.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)
 
 
+def nobody(name: str) -> Any:
+    """A teacher that must not be needed."""
+    raise AssertionError(f"the teacher {name} was asked for")
+
+
 @pytest.fixture
 def tiny_context(tiny_task: Task, tiny_tokenizer: BertTokenizerFast, tmp_path: Path) -> Context:
     """The surroundings of a stage on the tiny task; whoever asks for a teacher fails."""
-
-    def nobody(name: str) -> Any:
-        raise AssertionError(f"the teacher {name} was asked for")
-
     return Context(
         features=tiny_task.encode("train", tiny_tokenizer),
         collator=Collator(tiny_tokenizer, tiny_task.max_length),

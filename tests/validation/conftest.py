@@ -9,11 +9,12 @@ from transformers import BertConfig
 from optkit import Quantize, models
 from optkit.graph.export import export
 from optkit.losses import task_loss
-from optkit.recipe import Training
+from optkit.stages import Training
 from optkit.tasks.batches import Collator
 from optkit.techniques import quantize
 from optkit.techniques.context import Context
 from optkit.training import Batches, train
+from tests.conftest import nobody
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def answering(tiny_task, tiny_tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("answering")
     training = Training(precision="fp32", epochs=4).for_task({"learning_rate": 3e-3, "batch_size": 16})
     features, collator = tiny_task.encode("train", tiny_tokenizer), Collator(tiny_tokenizer, tiny_task.max_length)
-    context = Context(features, collator, training, 0, folder / "logs", lambda name: [])
+    context = Context(features, collator, training, 0, folder / "logs", teacher_logits=nobody, teacher_model=nobody)
     config = BertConfig(
         vocab_size=len(tiny_tokenizer),
         hidden_size=32,
