@@ -39,8 +39,8 @@ def is_sparse(weight: torch.Tensor) -> bool:
 
 
 def sparse_linears(linears: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
-    """Those whose weight is 2:4."""
-    return {name: linear for name, linear in linears.items() if is_sparse(linear.weight)}
+    """Those whose weight is 2:4, and not zero altogether: a branch that begins at zero is to be trained."""
+    return {name: linear for name, linear in linears.items() if is_sparse(linear.weight) and bool(linear.weight.any())}
 
 
 def check(linears: Mapping[str, nn.Linear], when: str) -> None:

@@ -61,6 +61,12 @@ def test_those_that_are_sparse_are_found() -> None:
     assert list(sparsity.sparse_linears(linears)) == ["sparse"]
 
 
+def test_a_branch_that_begins_at_zero_is_not_taken_for_a_mask() -> None:
+    linear = nn.Linear(16, 8)
+    nn.init.zeros_(linear.weight)
+    assert sparsity.is_sparse(linear.weight) and sparsity.sparse_linears({"branch": linear}) == {}
+
+
 def test_a_broken_group_is_named_with_its_share() -> None:
     linears = {"first": linear(pruned()), "second": linear(pruned(seed=1)), "third": linear(pruned(seed=2))}
     sparsity.check(linears, "after pruning")

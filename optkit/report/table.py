@@ -68,17 +68,24 @@ def _rich_table(rows: Sequence[Row]) -> Table:
     first = rows[0]
     sizes = list(first.latency_ms)
     at = "@" + "/".join(sizes)
-    seeds = ", ".join(str(seed) for seed in first.seeds or (first.seed,))
-    title = f"{first.task}: {first.metric} and speed, served by {first.served_by} (seeds: {seeds})"
+    of_all = {_seeds(row) for row in rows}
+    seeds = f" (seeds: {of_all.pop()})" if len(of_all) == 1 else ""
+    title = f"{first.task}: {first.metric} and speed, served by {first.served_by}{seeds}"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for column in ("recipe", "precision", "engine"):
         table.add_column(column, no_wrap=True)
     for column in (first.metric, "delta [95 %]", "MB", f"p50 ms {at}", f"speed-up {at}", "vs 16-bit", "INT8"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("gate", no_wrap=True)
+    if not seeds:
+        table.add_column("seeds", no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row, sizes))
+        table.add_row(*_cells(row, sizes), *([] if seeds else [_seeds(row)]))
     return table
+
+
+def _seeds(row: Row) -> str:
+    return ", ".join(str(seed) for seed in row.seeds or (row.seed,))
 
 
 def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
