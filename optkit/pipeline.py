@@ -146,7 +146,7 @@ def _parent(recipe: Recipe, job: Job) -> Recipe | None:
         return None
     before = recipe.stages[:-1]
     for known in job.recipes.values():
-        if known.stages == before:
+        if known.stages == before and (known.is_baseline or known.training == recipe.training):
             return known
     between = Recipe(name="between", stages=before, training=recipe.training)
     techniques = "_".join(stage.technique for stage in before)

@@ -91,7 +91,7 @@ def compress(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors with every 2:4 weight replaced by its values [out, in / 2] and 2-bit indices, four to a byte [out, in / 8]."""
     found: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
-        if name.endswith("weight") and is_sparse(tensor):
+        if name.endswith("weight") and is_sparse(tensor) and not _has_negative_zeros(tensor):
             found[name + VALUES], found[name + INDICES] = _pack(tensor)
         else:
             found[name] = tensor
@@ -106,6 +106,11 @@ def restore(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             weight = name.removesuffix(VALUES)
             found[weight] = _unpack(values, tensors[weight + INDICES])
     return found
+
+
+def _has_negative_zeros(weight: torch.Tensor) -> bool:
+    """As `weight * mask` leaves them; they would come back positive."""
+    return bool((torch.signbit(weight) & (weight == 0)).any())
 
 
 def _pack(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

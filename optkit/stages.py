@@ -111,8 +111,8 @@ class Sparsify(Taught):
 
     technique: Literal["sparsify"] = "sparsify"
     criterion: Literal["magnitude", "sparsegpt"] = "magnitude"
-    """Which two of four weights stay: the largest, or those SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774) keeps
-    while it moves the others to make up for the loss."""
+    """Which two of four weights stay: the largest, or those whose loss SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774)
+    finds hardest to make up for. Its own correction of what stays is left to the training."""
     calibration_examples: int = Field(512, ge=1)
     """Whose activations SparseGPT looks at."""
     epochs: float = Field(2, ge=0)

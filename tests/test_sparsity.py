@@ -172,3 +172,10 @@ def test_half_the_space_and_two_bits_per_value(tmp_path: Path) -> None:
     save_file({"weight": weight}, tmp_path / "dense")
     sizes = [(tmp_path / name).stat().st_size for name in ("sparse", "dense")]
     assert sizes[0] == pytest.approx(sizes[1] * (1 / 2 + 1 / 32), rel=1e-3)  # of 8 values in 32 bytes, 4 stay, and a byte
+
+
+def test_negative_zeros_come_back_negative() -> None:
+    """As ASP's own `weight * mask` leaves them."""
+    weight = torch.tensor([[-1.0, 2.0, 3.0, -4.0] * 4] * 8) * torch.tensor([0.0, 1.0, 1.0, 0.0] * 4)
+    back = sparsity.restore(sparsity.compress({"weight": weight}))["weight"]
+    assert torch.equal(back.view(torch.int32), weight.view(torch.int32))

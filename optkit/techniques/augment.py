@@ -28,6 +28,7 @@ class Neighbours:
         self.directions = torch.nn.functional.normalize(table, dim=1)  # [words, hidden]
         self.fixed = np.zeros(len(table), dtype=bool)
         self.fixed[loaded.tokenizer.all_special_ids] = True
+        self.fixed[len(loaded.tokenizer) :] = True  # rows that only round up the table's size
         self.share, self.random = share, np.random.default_rng(seed)
         self.known: dict[int, np.ndarray] = {}
 

@@ -33,7 +33,7 @@ def check(recipe: Recipe, start: Loaded, teacher: Callable[[str], Loaded]) -> No
                 model = student(model, stage.layers, stage.hidden_size)
             if isinstance(stage, Sparsify):
                 report_dense(recipe.name, model)
-            if stage.teacher and is_folder(stage.teacher):
+            if stage.teacher in recipe.teachers and is_folder(stage.teacher):
                 check_teacher(Loaded(model, start.tokenizer), teacher(stage.teacher), stage.teacher)
         except InputError as error:
             raise InputError(f"recipe {recipe.name!r}: {error}") from error

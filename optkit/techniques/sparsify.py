@@ -41,7 +41,8 @@ def apply(loaded: Loaded, stage: Sparsify, context: Context) -> list[dict[str, f
     stage.checked()
     linears = _prunable(loaded.model)
     if loaded.masks:
-        apply_masks(linears, loaded.masks)
+        outside = {name for name, _ in loaded.model.named_modules()} - linears.keys()  # as the pooler, which ASP prunes too
+        apply_masks(linears, {name: mask for name, mask in loaded.masks.items() if name not in outside})
     else:
         prune(loaded.model, linears, stage.criterion, lambda model: context.run_examples(model, stage.calibration_examples))
     sparsity.check(linears, "after pruning")
@@ -78,7 +79,7 @@ def apply_masks(linears: Mapping[str, nn.Linear], masks: Mapping[str, torch.Tens
     Raises:
         InputError: naming every mask that is missing, of another shape, for another module, or not 2:4.
     """
-    mistakes = [f"{name}: a mask for a module that cannot be 2:4, or is not there" for name in masks.keys() - linears.keys()]
+    mistakes = [f"{name}: a mask for a module that is not there" for name in masks.keys() - linears.keys()]
     for name, linear in linears.items():
         mask = masks.get(name)
         if mask is None:
@@ -94,7 +95,7 @@ def apply_masks(linears: Mapping[str, nn.Linear], masks: Mapping[str, torch.Tens
 
 
 def prune(model: PreTrainedModel, linears: Mapping[str, nn.Linear], criterion: str, forward: Forward) -> None:
-    """Let Model Optimizer choose the masks (and SparseGPT move the weights that stay), and write the zeros.
+    """Let Model Optimizer choose the masks, and write the zeros.
 
     Args:
         model: pruned in place.

@@ -64,3 +64,11 @@ def test_neighbours_are_the_nearest_by_cosine(tiny_model: Loaded) -> None:
 
 def test_without_a_word_drawn_nothing_changes(tiny_model: Loaded, feed: Feed) -> None:
     assert np.array_equal(Neighbours(tiny_model, 1e-9, 0)(feed)["input_ids"], feed["input_ids"])
+
+
+def test_rows_that_are_no_word_are_never_drawn(tiny_model: Loaded) -> None:
+    """Tables are often padded to a round size."""
+    words = len(tiny_model.tokenizer)
+    tiny_model.model.resize_token_embeddings(words + 13)
+    ids = np.random.default_rng(0).integers(5, words, (50, 16))
+    assert Neighbours(tiny_model, 0.9, 0)({"input_ids": ids})["input_ids"].max() < words
