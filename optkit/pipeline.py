@@ -29,6 +29,7 @@ from optkit.results import Row
 from optkit.serving import native
 from optkit.stages import BASELINE
 from optkit.store import key_at
+from optkit.tasks.batches import BATCH_SIZE
 from optkit.tasks.batches import run as run_batches
 from optkit.teachers import Teachers
 from optkit.techniques import distill, preflight, quantize, sparsify
@@ -39,7 +40,6 @@ from optkit.validation.evidence import STAGE_SCORES, read_scores
 from optkit.validation.performance import requests
 
 log = logging.getLogger(__name__)
-BATCH_SIZE = 32
 _COMPARED_TOKENS = 4096
 """At most in a batch on which engines are compared: the reference, which runs the graph as written, is slow."""
 _TRAINING_CODE = ("stages", "models", "sparsity", "losses", "training", "checkpoints", "tasks")

@@ -14,10 +14,9 @@ from optkit.errors import InputError
 from optkit.job import Job
 from optkit.models import Loaded
 from optkit.recipe import Recipe, is_folder
-from optkit.tasks.batches import run
+from optkit.tasks.batches import BATCH_SIZE, run
 
 log = logging.getLogger(__name__)
-_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Teachers:
         log.info("%s: teacher's logits on the training features", name)
         loaded, task = self.load(name), self.job.task
         features = self.job.features("train", loaded.tokenizer)
-        logits = run(models.inference(loaded.model), features, _BATCH_SIZE, self.job.collator(loaded.tokenizer))
+        logits = run(models.inference(loaded.model), features, BATCH_SIZE, self.job.collator(loaded.tokenizer))
         if task.head == "classification":
             _warn_if_weak(name, features, logits)
         np.savez(unfinished / "logits.npz", values=np.concatenate(logits), lengths=[len(row) for row in logits])

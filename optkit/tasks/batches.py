@@ -10,6 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from optkit.errors import GateError, InputError
 from optkit.tasks.base import Feed
 
+BATCH_SIZE = 32
+"""Features in a batch where they are only run through a model, and nothing but speed depends on it."""
+
 POOL_BATCHES = 50
 """Batches sorted by length together in training: enough to pad little, few enough to keep the order random."""
 

@@ -10,9 +10,7 @@ from transformers import PreTrainedModel
 
 from optkit.models import Loaded, inference
 from optkit.stages import Training
-from optkit.tasks.batches import Collator, run
-
-_BATCH = 32
+from optkit.tasks.batches import BATCH_SIZE, Collator, run
 
 
 @dataclass(frozen=True)
@@ -34,4 +32,4 @@ class Context:
     def run_examples(self, model: PreTrainedModel, count: int) -> None:
         """Send training examples drawn by the seed through a model, one batch after the other."""
         chosen = np.random.default_rng(self.seed).permutation(len(self.features))[:count]
-        run(inference(model), self.features.select(np.sort(chosen)), _BATCH, self.collator)
+        run(inference(model), self.features.select(np.sort(chosen)), BATCH_SIZE, self.collator)

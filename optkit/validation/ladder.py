@@ -22,10 +22,9 @@ from optkit.errors import GateError
 from optkit.graph import reference
 from optkit.models import Loaded, inference
 from optkit.tasks.base import Feed, Prediction, Task
-from optkit.tasks.batches import Collator, run
+from optkit.tasks.batches import BATCH_SIZE, Collator, run
 from optkit.validation.difference import difference
 
-BATCH_SIZE = 32
 Logits = list[np.ndarray]
 
 

@@ -17,11 +17,9 @@ from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
 from optkit.store import read_json
 from optkit.tasks.base import Task
-from optkit.tasks.batches import Collator, run
+from optkit.tasks.batches import BATCH_SIZE, Collator, run
 from optkit.validation import performance
 from optkit.validation.invariance import QUEUE_DELAY_US, Probes
-
-BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
