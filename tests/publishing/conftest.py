@@ -59,6 +59,7 @@ def checkpoints(tmp_path_factory):
     root = tmp_path_factory.mktemp("results") / "checkpoints"
     small.result(root, small.BASELINE)
     small.result(root, "tiny", weights=1)
-    small.result(root, "bad", weights=2, verdict="fail", reasons=["delta -3.00 is below -1 points", "all of it is slow"])
-    small.result(root, "unsure", weights=3, verdict="undecided", reasons=["more examples would decide"])
+    slow = {"speedup": {"1": 1.5}, "speedup_ci95": {"1": [1.4, 1.6]}, "min_speedup": 2.0}
+    small.result(root, "bad", weights=2, delta=-3.0, delta_ci95=[-4.0, -2.0], **slow)
+    small.result(root, "unsure", weights=3, delta=-0.9, delta_ci95=[-1.5, -0.2])
     return root

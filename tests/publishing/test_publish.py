@@ -48,7 +48,7 @@ def test_a_recipe_that_passes_is_published_with_its_provenance(checkpoints, targ
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"), [("bad", ["fail", "below -1 points", "all of it is slow"]), ("unsure", ["undecided"])]
+    ("recipe", "said"), [("bad", ["fail", "is below -1 points", "at batch 1 is below 2"]), ("unsure", ["undecided"])]
 )
 def test_a_gate_that_says_no_refuses_with_all_reasons(recipe, said, checkpoints, target, capsys):
     arguments = [
@@ -73,7 +73,8 @@ def test_who_forced_what_is_kept(checkpoints, target):
     forced = shelf.provenance(version)["forced"]
     assert forced["why"] == "a demonstration" and "@" in forced["by"]
     card = (version / "README.md").read_text()
-    assert "**It did not pass its gate** (fail: delta -3.00 is below -1 points; all of it is slow)" in card
+    reasons = "delta -3.00 [-4.00, -2.00] is below -1 points; speed-up 1.50 [1.40, 1.60] at batch 1 is below 2"
+    assert f"**It did not pass its gate** (fail: {reasons})" in card
     event = json.loads((version.parent / "history.jsonl").read_text())
     assert (event["forced"], event["why"]) == (True, "a demonstration")
 
@@ -101,7 +102,7 @@ def test_options_that_do_not_go_together(given, message):
 def test_what_was_not_run_is_not_published(checkpoints, target):
     with pytest.raises(InputError, match=r"recipe 'tiny' has no current result for task 'classification' and seed 5"):
         publish("tiny", "classification", checkpoints, target, seed=5)
-    with pytest.raises(InputError, match=r"has engines in fp32; name one with --precision"):
+    with pytest.raises(InputError, match=r"has no engine in int8; it has engines in fp32"):
         publish("tiny", "classification", checkpoints, target, precision="int8")
     with pytest.raises(InputError, match=r"recipe '../tiny' has no current result"):
         publish("../tiny", "classification", checkpoints, target)
