@@ -15,6 +15,7 @@ from . import small
 from .conftest import trusting
 
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate")
+_INTERRUPTED = 130
 _launcher = multiprocessing.get_context("forkserver")
 _launcher.set_forkserver_preload([__name__])
 
@@ -42,6 +43,31 @@ def killed_at(step, event, work, *arguments):
     process.join(60)
     assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
     return process.exitcode != 0
+
+
+def interrupted_after(seconds, work, *arguments):
+    """Do `work` in a process of its own and press Ctrl-C; False when it ended before, well.
+
+    In a process of its own, because an interruption that comes a moment late would end the tests.
+    """
+    process = _launcher.Process(target=_run_interrupted, args=(seconds, work, arguments))
+    process.start()
+    process.join(60)
+    assert process.exitcode in (0, _INTERRUPTED), process.exitcode
+    return process.exitcode != 0
+
+
+def _run_interrupted(seconds, work, arguments):
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        work(*arguments)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
 
 
 def _run(step, event, work, arguments):

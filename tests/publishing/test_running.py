@@ -1,9 +1,7 @@
 """A server that runs goes over to a new version without a failed request, or keeps the old one."""
 
 import dataclasses
-import signal
 import threading
-import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -206,18 +204,8 @@ def test_killed_at_every_request_to_the_server(server, repository, releases):
 
 
 def test_an_interruption_leaves_the_old_version(server, repository, releases):
-    def interrupt(signal_number, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.15)  # in the middle of the trial
-        with pytest.raises(KeyboardInterrupt):
-            publish(repository, releases[3], server.url)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    time.sleep(0.2)
+    # in the middle of the trial
+    assert killing.interrupted_after(0.15, killing.publish, repository, releases[3], server.url)
     unchanged(server, repository, releases)
 
 
