@@ -6,7 +6,7 @@ GPU_VENV ?= .venv-gpu
 
 .PHONY: demo matrix test test-gpu install bench bench-gpu clean
 
-# Three of the ten recipes, in some twelve minutes on two cores; `make matrix` runs all ten, in some thirty.
+# Three of the ten recipes, in some seven minutes on two cores after the installation; `make matrix` runs all ten.
 demo: $(VENV)/installed
 	$(BIN)/optkit run baseline_fp32 ptq_int8 qat_gelu10 --task sample
 
