@@ -49,6 +49,7 @@ class Running:
         Raises:
             MachineError: it does not answer.
         """
+        _ = self._grpc_url  # looked for now, so that whatever is undone later needs nothing new
         for name in {name for name, _ in self._states() if name.startswith(UNFINISHED)}:
             log.warning("Triton server on %s: %s is left from an interrupted publishing; unloaded", self.url, name)
             self.unload(name)

@@ -45,27 +45,25 @@ def killed_at(step, event, work, *arguments):
     return process.exitcode != 0
 
 
-def interrupted_after(seconds, work, *arguments):
-    """Do `work` in a process of its own and press Ctrl-C; False when it ended before, well.
-
-    In a process of its own, because an interruption that comes a moment late would end the tests.
-    """
-    process = _launcher.Process(target=_run_interrupted, args=(seconds, work, arguments))
+def interrupted_at(step, event, work, *arguments):
+    """Do `work` in a process of its own and press Ctrl-C before its step; False when it ended before, well."""
+    process = _launcher.Process(target=_run_interrupted, args=(step, event, work, arguments))
     process.start()
     process.join(60)
     assert process.exitcode in (0, _INTERRUPTED), process.exitcode
     return process.exitcode != 0
 
 
-def _run_interrupted(seconds, work, arguments):
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
+def _run_interrupted(step, event, work, arguments):
+    seen = itertools.count()
 
-    signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    def watch(name, details):
+        if name == event and next(seen) == step:
+            raise KeyboardInterrupt
+
+    sys.addaudithook(watch)
     try:
         work(*arguments)
-        signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 

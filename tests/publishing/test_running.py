@@ -204,8 +204,8 @@ def test_killed_at_every_request_to_the_server(server, repository, releases):
 
 
 def test_an_interruption_leaves_the_old_version(server, repository, releases):
-    # in the middle of the trial
-    assert killing.interrupted_after(0.15, killing.publish, repository, releases[3], server.url)
+    # in the middle of the trial: after those that look for the server and what it has loaded
+    assert killing.interrupted_at(4, "socket.connect", killing.publish, repository, releases[3], server.url)
     unchanged(server, repository, releases)
 
 
