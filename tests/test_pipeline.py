@@ -212,6 +212,11 @@ def test_explain_shows_the_rungs_and_the_examples_with_their_text(results, job):
     assert len(shown) == 3 and set(shown) <= set(job.task.examples("dev")["sentence"])
     with pytest.raises(InputError, match="has no engine in fp16; it has engines in int8"):
         explain("qat_gelu10", "classification", job.root, precision="fp16")
+    kept = job.folder(job.recipes["qat_gelu10"]) / "served" / "examples.json"
+    kept.rename(kept.with_suffix(".aside"))
+    with pytest.raises(InputError, match=r"examples\.json: missing, as an older optkit scored the recipe; run it again"):
+        explain("qat_gelu10", "classification", job.root)
+    kept.with_suffix(".aside").rename(kept)
 
 
 def test_load_is_a_line_for_every_measurement(results, job, tmp_path, monkeypatch):

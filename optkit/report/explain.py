@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optkit import gate
+from optkit.errors import InputError
 from optkit.report import rows
 from optkit.results import Row
 from optkit.store import read_json
@@ -31,10 +32,13 @@ def explain(recipe: str, task: str, root: Path, seed: int = 0, precision: str | 
         most: examples to show for each engine.
 
     Raises:
-        InputError: the recipe has no current result, or not of that precision.
+        InputError: the recipe has no current result, or not of that precision, or one of an older optkit.
     """
     found = rows.of_recipe(rows.read(root, task), recipe, task, seed, precision)
-    examples = read_json(root / task / recipe / f"seed-{seed}" / "served" / EXAMPLES)
+    path = root / task / recipe / f"seed-{seed}" / "served" / EXAMPLES
+    if not path.is_file():
+        raise InputError(f"{path}: missing, as an older optkit scored the recipe; run it again: optkit run {recipe} …")
+    examples = read_json(path)
     return "\n".join(_of_engine(row, examples[row.precision], most) for row in found)
 
 
