@@ -87,7 +87,7 @@ def writing(folder: Path, keep: bool = False) -> Iterator[Path]:
     _make_room(unfinished, folder)
     try:
         yield unfinished
-        _flush(unfinished)
+        flush_tree(unfinished)
         _put_in_place(unfinished, folder, keep)
     except Exception as error:
         if unwritable := _unwritable(error):
@@ -169,6 +169,22 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not JSON ({error}); delete it to have it made again") from error
 
 
+def flush_tree(folder: Path) -> None:
+    """Flush all files and folders below, and the folder itself, to the disk."""
+    for path in folder.rglob("*"):
+        flush(path)
+    flush(folder)
+
+
+def flush(path: Path) -> None:
+    """Flush one file, or the names in one folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _make_room(unfinished: Path, folder: Path) -> None:
     """The empty folder to write into, with what dead processes left there taken away."""
     try:
@@ -188,7 +204,7 @@ def _put_in_place(unfinished: Path, folder: Path, keep: bool) -> None:
             return
         _set_aside(folder, keep)
         os.replace(unfinished, folder)
-        _flush_entry(folder.parent)
+        flush(folder.parent)
 
 
 def _set_aside(folder: Path, keep: bool) -> None:
@@ -208,21 +224,6 @@ def _remove_abandoned(folder: Path) -> None:
     for path in folder.parent.glob(f".{folder.name}.unfinished-*"):
         if not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _flush_entry(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _unwritable(error: BaseException | None) -> OSError | None:

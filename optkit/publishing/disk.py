@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from optkit.errors import MachineError
+from optkit.store import flush
 
 UNFINISHED = ".publishing-"
 """Begins the names of what a publisher is at work on; servers and readers pass over them."""
@@ -79,19 +80,3 @@ def prepared(path: Path, text: str) -> Iterator[Callable[[], None]]:
         yield put_in_place
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def flush_tree(folder: Path) -> None:
-    """Flush all files and folders below, and the folder itself, to the disk."""
-    for path in folder.rglob("*"):
-        flush(path)
-    flush(folder)
-
-
-def flush(path: Path) -> None:
-    """Flush one file, or the names in one folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

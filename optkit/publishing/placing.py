@@ -17,7 +17,7 @@ from optkit.publishing.shelf import CARD, CONFIG, HISTORY, PROBE, PROVENANCE
 from optkit.serving import config as configuration
 from optkit.serving import repository
 from optkit.serving.config import ModelConfig
-from optkit.store import file_hash, hashes
+from optkit.store import file_hash, flush, flush_tree, hashes
 
 Check = Callable[[Path], dict[str, Any]]
 """Tries out a staged model's folder; returns what it found, or raises."""
@@ -120,7 +120,7 @@ def _seal(staged: Path, release: Release, version: int, checks: dict[str, Any]) 
     (folder / CARD).write_text(card.text(origin), encoding="utf-8")
     content = json.dumps({**origin, "files": hashes(folder)}, indent=1) + "\n"
     (folder / PROVENANCE).write_text(content, encoding="utf-8")
-    disk.flush_tree(staged)
+    flush_tree(staged)
 
 
 def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def _found(staged: Path, model: Path, version: int, server: Running | None) -> N
     disk.replace_text(staged / HISTORY, history.text(_event(staged, version, None)))
     disk.replace_text(staged / CONFIG, configuration.write(shelf.config_of(staged / str(version), version)))
     os.rename(staged, model)
-    disk.flush(model.parent)
+    flush(model.parent)
     try:
         _follow(model, version, server)
     except BaseException:
@@ -152,7 +152,7 @@ def _add(staged: Path, model: Path, version: int, server: Running | None) -> Non
     """Another version: its folder appears, which nobody serves, then the configuration says that it is live."""
     done = _event(staged, version, shelf.live(model))
     os.rename(staged / str(version), model / str(version))
-    disk.flush(model)
+    flush(model)
     try:
         with history.recording(model, version, done) as put_in_place:
             go_live(model, version, server)

@@ -1,10 +1,10 @@
 """A tiny model that answers its task, in float and in INT8, with its graphs."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import BertConfig
 
 from optkit import Quantize, models
 from optkit.graph.export import export
@@ -18,25 +18,16 @@ from tests.conftest import nobody
 
 
 @pytest.fixture(scope="session")
-def answering(tiny_task, tiny_tokenizer, tmp_path_factory):
-    """`{precision: (model, graph, features)}` of a BERT of two layers of width 32, trained for two epochs."""
+def answering(tiny_config, tiny_task, tiny_tokenizer, tmp_path_factory):
+    """`{precision: (model, graph, features)}` of a BERT of two layers of width 32, trained for four epochs."""
     folder = tmp_path_factory.mktemp("answering")
     training = Training(precision="fp32", epochs=4).for_task({"learning_rate": 3e-3, "batch_size": 16})
     features, collator = tiny_task.encode("train", tiny_tokenizer), Collator(tiny_tokenizer, tiny_task.max_length)
     context = Context(features, collator, training, 0, folder / "logs", teacher_logits=nobody, teacher_model=nobody)
-    config = BertConfig(
-        vocab_size=len(tiny_tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=16,
-        initializer_range=0.1,
-    )
     made = {}
     for precision in ("fp32", "int8"):
         torch.manual_seed(0)
-        loaded = models.new(config, tiny_tokenizer, tiny_task)
+        loaded = models.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)
         train(loaded.model, Batches(features, collator, 16, 0), task_loss, training, 0, context.logs)
         if precision == "int8":
             quantize.apply(loaded, Quantize(calibrator="mse"), context)

@@ -38,10 +38,12 @@ def wide_weights_bytes():
 def wide(tmp_path_factory):
     """Graphs of one layer of MiniLM's width, float and quantised."""
     import torch
-    from graph.models import ClippedGelu, as_tensors, feed
+    from graph.models import as_tensors, feed
     from transformers import BertConfig, BertForSequenceClassification
 
+    from optkit import Quantize
     from optkit.graph.export import export
+    from optkit.techniques import quantize
 
     config = BertConfig(
         vocab_size=120,
@@ -56,17 +58,8 @@ def wide(tmp_path_factory):
         torch.manual_seed(0)
         model = BertForSequenceClassification(config).eval()
         if name == "int8":
-            import modelopt.torch.quantization as mtq
-
-            model.bert.encoder.layer[0].intermediate.intermediate_act_fn = ClippedGelu()
-            entries = [
-                {"quantizer_name": "*", "enable": False},
-                {"quantizer_name": "*encoder.layer.*weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}},
-                {"quantizer_name": "*encoder.layer.*input_quantizer", "cfg": {"num_bits": 8, "axis": None}},
-                {"quantizer_name": "*LayerNorm*", "enable": False},
-            ]
-            settings = {"quant_cfg": entries, "algorithm": "max"}
-            mtq.quantize(model, settings, lambda made: made(**as_tensors(feed(4, 32))))
+            quantize.insert(model, Quantize(gelu_clip=10.0))
+            quantize.calibrate(model, lambda made: made(**as_tensors(feed(4, 32))))
         paths[name] = export(model, tmp_path_factory.mktemp(name), 32)
     return paths
 
