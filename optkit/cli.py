@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optkit import cli_publishing
+from optkit import cli_publishing, cli_validation
 from optkit.cli_publishing import Repository
 
 if TYPE_CHECKING:
@@ -149,6 +149,12 @@ def build(
     task: TaskName,
     engine: Engines = None,
     out: Annotated[Path | None, typer.Option(help="copy the engines to this folder", metavar="DIR")] = None,
+    flavour: Annotated[
+        str | None, typer.Option(help="make --out a model repository, of optkit's server or NVIDIA's: python or native")
+    ] = None,
+    container: Annotated[
+        str | None, typer.Option(help="native: tag of the container, such as 26.07 or 26.09=11.3", metavar="TAG[=VERSION]")
+    ] = None,
     data: Data = None,
     model: Model = None,
     seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
@@ -168,27 +174,28 @@ def build(
 ) -> None:
     """Train, export and convert one recipe, without serving it; print the folder of its engines.
 
+    With --flavour it is a model repository, and the command that serves it is printed to standard error.
     Several profiles of TensorRT: --batch 1,1,1/1,8,64 --sequence 1,64,128. Without a GPU its plans are built, not timed.
 
     Example: optkit build qat_gelu10 --task sample --engine openvino --out engines
     """
-    import shutil
     from dataclasses import replace
 
-    from optkit import pipeline
+    from optkit import flavours, pipeline
     from optkit.engines import plans
     from optkit.engines.trt import settings
-    from optkit.store import writing
 
     more = {"sparse": sparse, "refit": refit, "version_compatible": version_compatible, "hardware": hardware}
     options = settings.parse(batch, sequence, workspace_mb, optimization_level=optimization_level, **more)
+    flavours.check(flavour, out, engine or (), container, options.version_compatible)
     only_built = plans.only_built(engine or (), options != settings.Settings() or variant is not None, variant)
     (job,), (asked,) = _jobs([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
     job = replace(job, tensorrt=options)
     folder = pipeline.planned(asked, job, variant) if only_built else pipeline.converted(asked, job)
-    if out is not None:
-        with writing(out) as unfinished:
-            shutil.copytree(folder, unfinished, dirs_exist_ok=True)
+    if out is not None and flavour is not None:
+        print(f"serve it: {flavours.write(asked, job, folder, out, flavour, container)}", file=sys.stderr)
+    elif out is not None:
+        flavours.copy(folder, out)
     print(out or folder)
 
 
@@ -223,12 +230,16 @@ def load(
 
 
 cli_publishing.register(app)
+cli_validation.register(app)
 
 
 @app.command()
 def serve(
     repository: Repository = cli_publishing.DEFAULT,
     port: Annotated[int, typer.Option(help="port of the HTTP protocol on 127.0.0.1", min=1, max=65535)] = 8000,
+    unpublished: Annotated[
+        bool, typer.Option("--unpublished", help="the repository is one of `optkit build --flavour python`")
+    ] = False,
 ) -> None:
     """Serve a model repository with Triton on this machine until Ctrl-C; refused where a file is not as it was published.
 
@@ -237,7 +248,8 @@ def serve(
     from optkit.publishing.verify import require
     from optkit.serving import server
 
-    require(repository)
+    if not unpublished:
+        require(repository)
     server.serve(repository, port)
 
 

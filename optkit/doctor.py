@@ -12,7 +12,7 @@ from optkit.engines.trt.preflight import Finding
 from optkit.errors import MachineError
 from optkit.gpu import Gpu, gpus
 from optkit.serving import install
-from optkit.serving.native import TENSORRT_OF
+from optkit.serving.containers import TENSORRT_OF
 
 _INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm")
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")

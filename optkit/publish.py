@@ -82,7 +82,7 @@ def publish(
     options = options or Options()
     server = None if options.url is None else Running(options.url)
     found = rows.read(root, task)
-    row = _row(found, recipe, task, seed, precision)
+    row = rows.one_of_recipe(found, recipe, task, seed, precision)
     _gate(row, options.force)
     folder = root / task / recipe / f"seed-{seed}"
     release = _release(folder, row, found, options.why if row.verdict != "pass" else None)
@@ -134,14 +134,6 @@ def _shadow(release: Release, options: Options) -> Shadow | None:
     given = options.requests and read_requests(options.requests)
     requests = given or [release.probes[probe.SAMPLE].feed]
     return Shadow(Running(options.shadow).url, release.config.name, requests, options.max_disagreement)
-
-
-def _row(found: list[Row], recipe: str, task: str, seed: int, precision: str | None) -> Row:
-    chosen = rows.of_recipe(found, recipe, task, seed, precision)
-    if len(chosen) != 1:
-        precisions = ", ".join(row.precision for row in chosen)
-        raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision")
-    return chosen[0]
 
 
 def _config(folder: Path, precision: str) -> dict:

@@ -7,7 +7,9 @@ An engine kind is a module with these functions, and nothing else is known of it
 * `build(graph, precision, folder, variant=None)`: write the artefact and `engine.json` into an existing, empty folder;
 * `load(folder, threads=None)`: a handle, ready to run;
 * `infer(handle, feed)`: logits, float32, of `{name: int64 [batch, sequence]}`;
-* `evidence(handle)`: what the runtime says it runs, above all `int8_gemm_share`.
+* `evidence(handle)`: what the runtime says it runs, above all `int8_gemm_share`;
+* `tensors(folder)`: `inputs` and `outputs` as the artefact has them, each with `name`, `dtype` (NumPy's word) and `shape`,
+  -1 where it varies.
 
 The modules import their runtime, NumPy and the standard library only: they also run inside the server's processes.
 """

@@ -122,6 +122,19 @@ def infer(handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
     return handle.session.run(["logits"], {name: feed[name] for name in handle.inputs})[0]
 
 
+def tensors(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Inputs and outputs of the stored graph; see `optkit.engines`."""
+    import onnx  # reads the file; not needed to run an engine
+
+    def described(value: Any) -> dict[str, Any]:
+        kind = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+        return {"name": value.name, "dtype": dtype, "shape": [dim.dim_value or -1 for dim in kind.shape.dim]}
+
+    graph = onnx.load(str(folder / FILE), load_external_data=False).graph
+    return {"inputs": [described(one) for one in graph.input], "outputs": [described(one) for one in graph.output]}
+
+
 def evidence(handle: Handle) -> dict[str, Any]:
     """What the stored, optimised graph holds: the operators decide which kernels run.
 

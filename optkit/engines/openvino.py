@@ -137,6 +137,17 @@ def infer(handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([request.get_output_tensor().data for request in handle.side_by_side]).astype(np.float32)
 
 
+def tensors(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Inputs and outputs of the stored graph; see `optkit.engines`."""
+
+    def described(port: Any) -> dict[str, Any]:
+        shape = [-1 if dim.is_dynamic else dim.get_length() for dim in port.get_partial_shape()]
+        return {"name": port.get_any_name(), "dtype": port.get_element_type().to_dtype().name, "shape": shape}
+
+    model = openvino.Core().read_model(str(folder / FILE))
+    return {"inputs": [described(one) for one in model.inputs], "outputs": [described(one) for one in model.outputs]}
+
+
 def evidence(handle: Handle) -> dict[str, Any]:
     """What the compiled model says of its nodes (`runtimePrecision`).
 

@@ -144,6 +144,11 @@ def infer(handle: tuple[Runner, Path], feed: Mapping[str, np.ndarray]) -> np.nda
     return handle[0].infer(feed)
 
 
+def tensors(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Inputs and outputs of the plan, as TensorRT named them when it was built; see `optkit.engines`."""
+    return read_record(folder)["tensors"]
+
+
 def evidence(handle: tuple[Runner, Path]) -> dict[str, Any]:
     """What was found when the plan was built; see `optkit.engines.trt.evidence.summary`."""
     return stored_evidence(handle[1])

@@ -8,17 +8,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 from tritonclient.utils import InferenceServerException
 
-from optkit.errors import InputError, MachineError, OptkitError
+from optkit.errors import MachineError, OptkitError
 from optkit.publishing import probe
 from optkit.publishing.disk import UNFINISHED
 from optkit.publishing.probe import Probes
 from optkit.serving import log as server_log
-from optkit.serving.client import Client
+from optkit.serving.client import Client, address
 
 DEADLINE_S = 300.0
 _POLL_S, _GRPC_S = 0.25, 5.0
@@ -40,7 +39,7 @@ class Running:
     """
 
     def __init__(self, url: str, deadline_s: float = DEADLINE_S) -> None:
-        self.url = _address(url)
+        self.url = address(url)
         self.deadline_s = deadline_s
 
     def require(self) -> None:
@@ -169,14 +168,3 @@ class Running:
                 raise MachineError(
                     f"{self}: does not answer: {error or type(error).__name__}. Is it running there?"
                 ) from error
-
-
-def _address(url: str) -> str:
-    parts: Any = urlsplit(url if "//" in url else f"//{url}")
-    try:
-        right = parts.scheme in ("", "http") and parts.hostname and parts.port and parts.path in ("", "/")
-    except ValueError:  # a port that is no number
-        right = False
-    if not right:
-        raise InputError(f"--url {url!r}: expected host:port of a Triton server's HTTP protocol, such as 127.0.0.1:8000")
-    return str(parts.netloc)

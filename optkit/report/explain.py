@@ -42,26 +42,45 @@ def explain(recipe: str, task: str, root: Path, seed: int = 0, precision: str | 
     return "\n".join(_of_engine(row, examples[row.precision], most) for row in found)
 
 
+def judged(row: Row) -> str:
+    """A row's verdict with its reasons, and how far each rung and each way to ask move its answers."""
+    text = io.StringIO()
+    _judged(row, _console(text))
+    return _stripped(text)
+
+
 def _of_engine(row: Row, examples: Sequence[Mapping[str, Any]], most: int) -> str:
     text = io.StringIO()
-    console = Console(file=text, width=_WIDTH, force_terminal=False, markup=False, emoji=False, highlight=False)
-    low, high = row.delta_ci95
-    console.print(f"{row.recipe} {row.precision} ({row.engine}), {row.task}, seed {row.seed}: {row.verdict}")
-    console.print(
-        f"{row.metric} {row.value:.2f}, {row.delta:+.2f} [{low:+.2f}, {high:+.2f}] against the served FP32 baseline, on "
-        f"{row.examples:,} examples"
-    )
-    for reason in row.reasons:
-        console.print(f"- {reason}", soft_wrap=True)
-    console.print(_ladder(row))
-    console.print(_invariance(row))
+    console = _console(text)
+    _judged(row, console)
     flips = sum(bool(one["flips"]) for one in examples)
     kept = f"{flips} of the {len(examples)} kept examples flip on the way" if flips else "no prediction flips on the way"
     console.print(f"The examples that change most ({kept}):")
     for one in examples[:most]:
         for line in _example(one):
             console.print(line, soft_wrap=True)
+    return _stripped(text)
+
+
+def _console(text: io.StringIO) -> Console:
+    return Console(file=text, width=_WIDTH, force_terminal=False, markup=False, emoji=False, highlight=False)
+
+
+def _stripped(text: io.StringIO) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def _judged(row: Row, console: Console) -> None:
+    low, high = row.delta_ci95
+    console.print(f"{row.recipe} {row.precision} ({row.engine}), {row.task}, seed {row.seed}: {row.verdict}")
+    console.print(
+        f"{row.metric} {row.value:.2f}, {row.delta:+.2f} [{low:+.2f}, {high:+.2f}] against the served FP32 baseline, on "
+        f"{row.examples:,} examples, by {row.served_by}"
+    )
+    for reason in row.reasons:
+        console.print(f"- {reason}", soft_wrap=True)
+    console.print(_ladder(row))
+    console.print(_invariance(row))
 
 
 def _ladder(row: Row) -> Table:

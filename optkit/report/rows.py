@@ -119,6 +119,19 @@ def of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precision:
     return chosen
 
 
+def one_of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precision: str | None = None) -> Row:
+    """The one current row of a recipe and seed, as `of_recipe` finds it.
+
+    Raises:
+        InputError: there is none, or there are several precisions and none was named.
+    """
+    chosen = of_recipe(rows, recipe, task, seed, precision)
+    if len(chosen) != 1:
+        precisions = ", ".join(row.precision for row in chosen)
+        raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision")
+    return chosen[0]
+
+
 def pool(group: Mapping[Path, Row]) -> Row:
     """One row over several seeds of a recipe and precision, its interval over examples and seeds.
 

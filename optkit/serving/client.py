@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import gevent
 import numpy as np
@@ -82,6 +83,44 @@ class Client:
         """
         with self._deadline("statistics"):
             return self._connection().get_inference_statistics(self.model, self.version)["model_stats"][0]
+
+    def metadata(self) -> dict[str, Any]:
+        """What the server says of the model: `inputs` and `outputs` with `name`, `datatype` and `shape`, and others.
+
+        Raises:
+            InputError: there is no such model.
+            MachineError: as `infer` does.
+        """
+        with self._deadline("metadata"):
+            return self._connection().get_model_metadata(self.model, self.version)
+
+    def config(self) -> dict[str, Any]:
+        """The model's configuration as the server has it.
+
+        Raises:
+            As `metadata` does.
+        """
+        with self._deadline("configuration"):
+            return self._connection().get_model_config(self.model, self.version)
+
+    def models(self) -> list[str]:
+        """Names of the models that the server answers for.
+
+        Raises:
+            MachineError: as `infer` does.
+        """
+        with self._deadline("list of models"):
+            index = self._connection().get_model_repository_index()
+            return sorted({item["name"] for item in index if item.get("state") == "READY"})
+
+    def server(self) -> str:
+        """Name and version of the server, by its own account.
+
+        Raises:
+            MachineError: as `infer` does.
+        """
+        with self._deadline("version"):
+            return f"tritonserver {self._connection().get_server_metadata()['version']}"
 
     def close(self) -> None:
         """Close this thread's connection; the next request opens another one."""
@@ -170,6 +209,22 @@ class Client:
             f"Triton server on {self.url}, model {self.model!r}, {what}: found {found}, expected {expected}. "
             "Is another server listening there?"
         )
+
+
+def address(url: str) -> str:
+    """`host:port` from what a user gave, with or without `http://`.
+
+    Raises:
+        InputError: it is none.
+    """
+    parts: Any = urlsplit(url if "//" in url else f"//{url}")
+    try:
+        right = parts.scheme in ("", "http") and parts.hostname and parts.port and parts.path in ("", "/")
+    except ValueError:  # a port that is no number
+        right = False
+    if not right:
+        raise InputError(f"--url {url!r}: expected host:port of a Triton server's HTTP protocol, such as 127.0.0.1:8000")
+    return str(parts.netloc)
 
 
 class _Work:

@@ -7,6 +7,8 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from optkit.errors import InputError, MachineError
@@ -48,18 +50,28 @@ def place(repository: Path, engine_folder: Path, config: ModelConfig, version: i
     """
     model = Path(repository, config.name)
     _check(Path(engine_folder), model, version)
+    with staging(repository, config.name, version) as staged:
+        stage(staged, Path(engine_folder), config, version, link)
+        _rename(staged, model, str(version))
+    return model / str(version)
+
+
+@contextmanager
+def staging(repository: Path, name: str, version: int = 1) -> Iterator[Path]:
+    """Where a model's folder is made before it is renamed: not there yet, on the repository's own file system.
+
+    Raises:
+        MachineError: the repository cannot be written; nothing is left behind.
+    """
     try:
         Path(repository).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=STAGING, dir=repository) as staging:
-            staged = Path(staging, config.name)
-            stage(staged, Path(engine_folder), config, version, link)
-            _rename(staged, model, str(version))
+        with tempfile.TemporaryDirectory(prefix=STAGING, dir=repository) as folder:
+            yield Path(folder, name)
     except OSError as error:
         raise MachineError(
-            f"model repository {repository}: cannot place version {version} of {config.name!r}: {_reason(error)}. "
+            f"model repository {repository}: cannot place version {version} of {name!r}: {_reason(error)}. "
             "Free some space, or choose a folder that can be written"
         ) from error
-    return model / str(version)
 
 
 def models(repository: Path) -> dict[str, tuple[int, ...]]:

@@ -1,13 +1,18 @@
-"""Configurations for NVIDIA's container follow the plan, and a container of another TensorRT is refused."""
+"""Models for NVIDIA's containers: configurations follow the engine's file, and a container of another version is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from graph.conftest import exported  # noqa: F401
 
+from optkit import engines
+from optkit.engines.trt import library
 from optkit.errors import InputError, MachineError
-from optkit.serving import native
+from optkit.serving import containers, native
 from optkit.serving.config import parse
+from optkit.serving.server import Server
 
 SHAPES = [[1, 1], [8, 128], [64, 384]]
 RECORD = {
@@ -57,7 +62,7 @@ dynamic_batching {
 
 
 def test_the_text_in_full():
-    message = parse(native.config(RECORD))
+    message = parse(native.plan_config(RECORD))
     assert message == parse(TEXT)
     assert not message.name  # the folder's name counts
 
@@ -65,7 +70,7 @@ def test_the_text_in_full():
 def test_several_profiles_and_a_fixed_length():
     small, large = [[1, 128], [1, 128], [1, 128]], [[1, 128], [16, 128], [32, 128]]
     record = {**RECORD, "profiles": [{"input_ids": s, "attention_mask": s} for s in (small, large)]}
-    message = parse(native.config(record, instances=2, queue_delay_us=None))
+    message = parse(native.plan_config(record, instances=2, queue_delay_us=None))
     assert message.max_batch_size == 32
     assert [list(tensor.dims) for tensor in message.input] == [[128], [128]]
     assert (message.instance_group[0].count, list(message.instance_group[0].profile)) == (2, ["0", "1"])
@@ -75,9 +80,9 @@ def test_several_profiles_and_a_fixed_length():
 def test_a_type_that_triton_is_not_told_of():
     tensors = {**RECORD["tensors"], "inputs": [{"name": "input_ids", "dtype": "bool", "shape": [-1, -1]}]}
     with pytest.raises(InputError, match="input_ids is bool"):
-        native.config({**RECORD, "tensors": tensors})
+        native.plan_config({**RECORD, "tensors": tensors})
     with pytest.raises(InputError, match="found 0 instances"):
-        native.config(RECORD, instances=0)
+        native.plan_config(RECORD, instances=0)
 
 
 def test_only_plans_get_a_configuration(tmp_path):
@@ -93,24 +98,163 @@ def test_only_plans_get_a_configuration(tmp_path):
     ("built", "tag"), [("10.16.1.11", "26.05"), ("11.0.0.114", "26.06"), ("11.1.0.106", "26.07"), ("11.2.1.9", "26.08")]
 )
 def test_the_container_of_a_plan(built, tag):
-    assert native.container({**RECORD, "runtime_version": built}) == tag
+    assert containers.container({**RECORD, "runtime_version": built}) == tag
 
 
 def test_containers_that_do_not_fit():
-    with pytest.raises(MachineError, match=r"no Triton container with TensorRT 11\.1\.5\.1 is known"):
-        native.container({**RECORD, "runtime_version": "11.1.5.1"})
-    with pytest.raises(MachineError, match=r"container 26\.05 has TensorRT 10\.16, the plan was built by 11\.1\.0\.106"):
-        native.container(RECORD, "26.05")
-    with pytest.raises(InputError, match=r"container '25\.01': its TensorRT is not known"):
-        native.container(RECORD, "25.01")
-    assert native.container({**RECORD, "settings": {"version_compatible": True}}, "26.08") == "26.08"
+    with pytest.raises(MachineError, match=r"no Triton container with tensorrt 11\.1\.5\.1 is known"):
+        containers.container({**RECORD, "runtime_version": "11.1.5.1"})
+    with pytest.raises(MachineError, match=r"container 26\.05 has tensorrt 10\.16, the engine was built by 11\.1\.0\.106"):
+        containers.container(RECORD, "26.05")
+    with pytest.raises(InputError, match=r"--container 25\.01: its version of tensorrt is not known.* 25\.01=VERSION"):
+        containers.container(RECORD, "25.01")
+    compatible = {**RECORD, "settings": {"version_compatible": True}}
+    assert containers.container(compatible, "26.08") == "26.08"
+    with pytest.raises(MachineError, match=r"container 26\.05 has tensorrt 10\.16"):  # older than the plan
+        containers.container(compatible, "26.05")
+
+
+def test_a_container_that_the_table_does_not_have_is_named_with_its_version():
+    assert containers.container(RECORD, "26.09=11.1.0") == "26.09"
+    with pytest.raises(MachineError, match=r"container 26\.07 has tensorrt 11\.3, the engine was built by 11\.1\.0\.106"):
+        containers.container(RECORD, "26.07=11.3")  # what the user says goes before the table
+    for tag in ("26.09=new", "=11.1", "26.09=", ""):
+        with pytest.raises(InputError, match="its version of tensorrt is not known"):
+            containers.container(RECORD, tag)
+
+
+def test_a_plan_that_was_built_without_a_gpu_runs_in_no_container():
+    with pytest.raises(MachineError, match="built without a GPU, by TensorRT for RTX, and no container runs it"):
+        containers.container({**RECORD, "offline": True}, "26.07")
+
+
+@pytest.mark.parametrize(("version", "fits"), [("1.31.1", True), ("1.31", True), ("1.40", True), ("1.30.9", False)])
+def test_an_onnx_graph_is_read_by_the_same_version_and_by_newer_ones(version, fits):
+    record = {"kind": "onnxruntime", "runtime_version": "1.31.1"}
+    with pytest.raises(MachineError, match=r"no Triton container with onnxruntime 1\.31\.1 is known"):
+        containers.container(record)
+    if fits:
+        assert containers.container(record, f"26.08={version}") == "26.08"
+    else:
+        with pytest.raises(MachineError, match=r"container 26\.08 has onnxruntime 1\.30\.9"):
+            containers.container(record, f"26.08={version}")
 
 
 def test_the_command_binds_to_loopback():
-    command = native.docker_command(Path("/models"), RECORD)
+    command = containers.docker_command(Path("/models"), RECORD)
     assert command == (
         "docker run --rm --gpus all -p 127.0.0.1:8000:8000 -p 127.0.0.1:8001:8001 -p 127.0.0.1:8002:8002 "
-        "-v /models:/models:ro nvcr.io/nvidia/tritonserver:26.07-py3 tritonserver --model-repository=/models"
+        "-v /models:/models:ro nvcr.io/nvidia/tritonserver:26.07-py3 tritonserver --model-repository=/models "
+        "--disable-auto-complete-config"
     )
-    compatible = native.docker_command(Path("/models"), {**RECORD, "settings": {"version_compatible": True}})
+    compatible = containers.docker_command(Path("/models"), {**RECORD, "settings": {"version_compatible": True}})
     assert compatible.endswith("--backend-config=tensorrt,version-compatible=true")
+    record = {"kind": "openvino", "runtime_version": "2026.4.1-22982-abc"}
+    on_cpu = containers.docker_command(Path("/my models"), record, "26.08=2026.4")
+    assert "--gpus" not in on_cpu and "-v '/my models:/models:ro' " in on_cpu
+
+
+@pytest.fixture(scope="module")
+def built(exported, tmp_path_factory):  # noqa: F811
+    """`(kind, precision) -> folder` of a real engine of the tiny classifier."""
+    made = {}
+
+    def get(kind, precision):
+        if (kind, precision) not in made:
+            folder = made[kind, precision] = tmp_path_factory.mktemp("engine")
+            engines.module(kind).build(exported(is_quantised=precision == "int8")[1], precision, folder)
+        return made[kind, precision]
+
+    return get
+
+
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+HAS_BUILDER = library.installed_version() is not None
+KINDS = [("onnxruntime", "int8"), ("openvino", "int8"), ("openvino", "fp32"), ("tensorrt", "fp16")]
+
+
+@pytest.fixture
+def place(built, tmp_path):
+    """Places a real engine as a native model `model`, and gives the model's folder and its configuration."""
+
+    def place_engine(kind, precision):
+        if kind == "tensorrt" and not HAS_BUILDER:
+            pytest.skip(f"no TensorRT builder: {library.INSTALL_BUILDER}")
+        model = native.place(tmp_path / "repository", "model", built(kind, precision))
+        return model, parse((model / "config.pbtxt").read_text())
+
+    return place_engine
+
+
+@pytest.mark.parametrize(("kind", "precision"), KINDS)
+def test_the_file_lies_where_its_backend_looks(kind, precision, place):
+    model, message = place(kind, precision)
+    names = {"onnxruntime": {"model.onnx"}, "openvino": {"model.xml", "model.bin"}, "tensorrt": {"model.plan"}}
+    assert {path.name for path in (model / "1").iterdir()} == names[kind]
+    assert {path.name for path in model.iterdir()} == {"1", "config.pbtxt", "engine.json"}
+    assert [path.name for path in model.parent.iterdir()] == ["model"], "the server takes every folder for a model"
+    assert (message.backend or message.platform) == {"tensorrt": "tensorrt_plan"}.get(kind, kind)
+
+
+def tensor(name, kind, dims):
+    return f'{{ name: "{name}" data_type: {kind} {" ".join(f"dims: {size}" for size in dims)} }}'
+
+
+def test_onnx_runtime_runs_the_stored_graph_as_it_is(place):
+    inputs = "".join(f"input {tensor(name, 'TYPE_INT64', [-1])}" for name in NAMES)
+    assert place("onnxruntime", "int8")[1] == parse(
+        f"""backend: "onnxruntime" max_batch_size: 64 {inputs} output {tensor("logits", "TYPE_FP32", [3])}
+        instance_group {{ count: 1 kind: KIND_CPU }} optimization {{ graph {{ level: 2 }} }}"""
+    )
+
+
+def test_openvino_takes_batches_of_any_size_by_itself(place):
+    inputs = "".join(f"input {tensor(name, 'TYPE_INT64', [-1, -1])}" for name in NAMES)
+    found = place("openvino", "fp32")[1]
+    assert found == parse(
+        f"""backend: "openvino" max_batch_size: 0 {inputs} output {tensor("logits", "TYPE_FP32", [-1, 3])}
+        instance_group {{ count: 1 kind: KIND_CPU }}
+        parameters {{ key: "PERFORMANCE_HINT" value {{ string_value: "LATENCY" }} }}"""
+    )
+
+
+def test_the_length_and_batches_of_a_plan_are_its_profiles(place, built):
+    message = place("tensorrt", "fp16")[1]
+    (profile,) = json.loads((built("tensorrt", "fp16") / "engine.json").read_text())["profiles"]
+    assert message.max_batch_size == profile["input_ids"][2][0]
+    assert list(message.dynamic_batching.preferred_batch_size) == [profile["input_ids"][1][0]]
+
+
+def test_two_heads_of_question_answering(exported, tmp_path):  # noqa: F811
+    (folder := tmp_path / "engine").mkdir()
+    engines.module("onnxruntime").build(exported("question_answering")[1], "fp32", folder)
+    (output,) = parse(native.config(folder)).output
+    assert (output.name, list(output.dims)) == ("logits", [-1, 2])
+
+
+def test_a_model_that_is_there_is_not_replaced(place, tmp_path):
+    model, _ = place("onnxruntime", "int8")
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"model 'model' is already in .*repository. Remove .*, or choose another folder"):
+        place("openvino", "int8")
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+    with pytest.raises(InputError, match=r"model name '\.\./model'"):
+        native.place(tmp_path / "repository", "../model", tmp_path)
+
+
+@pytest.mark.xdist_group("triton")
+def test_the_server_accepts_the_configurations_and_lacks_the_backends_alone(built, tmp_path):
+    """The wheel's server checks a configuration with Triton's own rules before it looks for the backend."""
+    root = tmp_path / "repository"
+    kinds = {kind: precision for kind, precision in KINDS if kind != "tensorrt" or HAS_BUILDER}
+    for kind, precision in kinds.items():
+        native.place(root, kind, built(kind, precision))
+    shutil.copytree(root / "onnxruntime", root / "broken")
+    broken = root / "broken" / "config.pbtxt"
+    broken.write_text(broken.read_text().replace("dims: -1", "dims: 0"))
+    with Server(root, tmp_path / "logs") as server:
+        for kind in kinds:
+            with pytest.raises(MachineError, match=f"unable to find backend library for backend '{kind}'"):
+                server.load(kind)
+        with pytest.raises(MachineError, match=r"cannot load it: (?!.*unable to find backend)"):
+            server.load("broken")

@@ -1,0 +1,85 @@
+"""Which of NVIDIA's containers serves an engine, and the command that starts it."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optkit.errors import InputError, MachineError
+
+IMAGE = "nvcr.io/nvidia/tritonserver"
+TENSORRT_OF = {"26.05": "10.16", "26.06": "11.0.0", "26.07": "11.1.0", "26.08": "11.2.1"}
+"""TensorRT's version by the tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`."""
+
+
+def container(record: Mapping[str, Any], tag: str | None = None) -> str:
+    """The tag of the container that runs an engine.
+
+    A plan needs the TensorRT that built it, or a newer one where it was built for newer ones; ONNX Runtime and OpenVINO
+    read what older versions wrote.
+
+    Args:
+        record: the engine's `engine.json`.
+        tag: container to check instead of looking for one, such as "26.07"; "26.09=11.3.0" for one that is not in the
+            table, with the version of the engine's runtime in it.
+
+    Raises:
+        MachineError: no container is known for the engine, or the one that was named would refuse it.
+        InputError: what is in the named container is not known, or its version is none.
+    """
+    kind, built = record["kind"], record["runtime_version"].partition("-")[0]
+    table = TENSORRT_OF if kind == "tensorrt" else {}
+    if record.get("offline"):
+        raise MachineError(
+            "the plan was built without a GPU, by TensorRT for RTX, and no container runs it. Build it on a machine with a "
+            "GPU, by the same command"
+        )
+    if tag is None:
+        found = [name for name, version in table.items() if _runs(record, version)]
+        if not found:
+            raise MachineError(
+                f"no Triton container with {kind} {built} is known, only {table or 'no container at all'}. Look one up in "
+                "NVIDIA's support matrix or release notes, and name it with its version: --container TAG=VERSION"
+            )
+        return found[-1]
+    name, _, version = tag.partition("=")
+    version = version or table.get(name, "")
+    if not name or not all(part.isdecimal() for part in version.split(".")):
+        raise InputError(
+            f"--container {tag}: its version of {kind} is not known, only that of {', '.join(table) or 'no container'}. "
+            f"Say it: --container {name or 'TAG'}=VERSION, as NVIDIA's release notes have it"
+        )
+    if not _runs(record, version):
+        raise MachineError(
+            f"container {name} has {kind} {version}, the engine was built by {built} and would be refused. Build it with "
+            f"{kind} {version}, or choose another container"
+        )
+    return name
+
+
+def docker_command(repository: Path, record: Mapping[str, Any], tag: str | None = None) -> str:
+    """The command that serves a repository of native models from NVIDIA's container, on loopback.
+
+    Raises:
+        MachineError: no container fits the engine.
+        InputError: the named container is not known.
+    """
+    on_gpu = record["kind"] == "tensorrt"
+    image = f"{IMAGE}:{container(record, tag)}-py3"
+    ports = " ".join(f"-p 127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002))
+    compatible = " --backend-config=tensorrt,version-compatible=true" if _is_compatible(record) else ""
+    mount = f"-v {shlex.quote(f'{repository.resolve()}:/models:ro')}"
+    serve = f"tritonserver --model-repository=/models --disable-auto-complete-config{compatible}"
+    return f"docker run --rm {'--gpus all ' if on_gpu else ''}{ports} {mount} {image} {serve}"
+
+
+def _runs(record: Mapping[str, Any], version: str) -> bool:
+    """Whether a runtime of some version runs the engine; numbers that the table leaves out do not count."""
+    offered = [int(part) for part in version.split(".")]
+    numbers = record["runtime_version"].partition("-")[0].split(".")
+    built = [int(part) for part in numbers[: len(offered)]]
+    return offered == built or (offered > built and (record["kind"] != "tensorrt" or _is_compatible(record)))
+
+
+def _is_compatible(record: Mapping[str, Any]) -> bool:
+    return record["kind"] == "tensorrt" and record["settings"]["version_compatible"]
