@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -68,13 +67,13 @@ def measure(scratch: Path, given: argparse.Namespace) -> None:
         place(root, releases[0], lambda staged: {})
     with Server(root, scratch / "logs", [MODEL], http_threads=given.http_threads) as server:
         load = Load()
-        memory = [(time.perf_counter(), memory_bytes(server))]
+        memory = [(time.perf_counter(), server.memory_bytes())]
         with under_load(server, releases, given.clients, load):
             time.sleep(given.steady)
             steady = (load.started[0] + 1.0, time.perf_counter())
             switches = [switch(root, releases, number, server, memory) for number in range(given.rounds)]
             time.sleep(2.0)
-            memory.append((time.perf_counter(), memory_bytes(server)))
+            memory.append((time.perf_counter(), server.memory_bytes()))
     report(load, steady, switches, memory)
 
 
@@ -92,7 +91,7 @@ def switch(
     if number % 2:
         prune(root, MODEL, keep=1)
     time.sleep(1.0)
-    memory.append((time.perf_counter(), memory_bytes(server)))
+    memory.append((time.perf_counter(), server.memory_bytes()))
     return start, end
 
 
@@ -188,19 +187,6 @@ def origin(engine: Path) -> dict:
         "task": "none", "recipe": {"name": "none", "stages": []}, "seed": 0, "data": "none", "git": None, "row": row,
         "rows": [], "engine": engine_record, "machine": {"processor": "none", "threads": 1},
     }  # fmt: skip
-
-
-def memory_bytes(server: Server) -> int:
-    """Memory that the server and its backend processes have to themselves (PSS: shared pages count in shares)."""
-    assert server._warden is not None
-    below = psutil.Process(server._warden.pid).children(recursive=True)
-    found = 0
-    for process in below:
-        try:
-            found += process.memory_full_info().pss
-        except psutil.NoSuchProcess:  # the backend of a version that has just been unloaded
-            continue
-    return found
 
 
 if __name__ == "__main__":

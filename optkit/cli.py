@@ -3,16 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from optkit import cli_publishing, cli_validation
+from optkit import cli_load, cli_publishing, cli_validation
+from optkit.cli_options import Checkpoints, Data, Engines, LimitTrain, Model, Out, TaskName, jobs_of
 from optkit.cli_publishing import Repository
-
-if TYPE_CHECKING:
-    from optkit.job import Job
-    from optkit.recipe import Recipe
 
 INTERRUPTED = 130
 
@@ -24,14 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-TaskName = Annotated[str, typer.Option("--task", help="sample, sst2, squad, classification or qa", metavar="TASK")]
-Data = Annotated[Path | None, typer.Option(help="folder with train and dev files", metavar="DIR")]
-Model = Annotated[str | None, typer.Option(help="hub name or folder of the model to start from")]
-Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
-LimitTrain = Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")]
-Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
 Format = Annotated[str, typer.Option("--format", help="table, json, csv or html", metavar="FORMAT")]
-Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
 
 
 @app.command()
@@ -58,7 +48,7 @@ def run(
     from optkit.stages import BASELINE
 
     install.find()  # a machine without a server should say so before it trains
-    jobs, asked = _jobs(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds)
+    jobs, asked = jobs_of(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds)
     for kind in engine or ():
         engines.require_running(kind)
     found = pipeline.run_all(asked, jobs)
@@ -68,30 +58,6 @@ def run(
     sys.stdout.write(table.render([row for row in rows.read(checkpoints, task) if row.recipe in names], "table"))
     if any(row.verdict == "fail" for row in found):
         raise typer.Exit(1)
-
-
-def _jobs(
-    recipes: list[str],
-    task: str,
-    data: Path | None,
-    model: str | None,
-    seeds: list[int],
-    kinds: list[str] | None,
-    limit_train: int | None,
-    checkpoints: Path,
-    seconds: float = 4.0,
-) -> "tuple[list[Job], list[Recipe]]":
-    """What to run on, and what to run, with everything that can be wrong in it found before compute is spent."""
-    from optkit import engines, library
-    from optkit.job import Job
-    from optkit.tasks import load
-
-    asked, known = library.find(recipes)
-    for kind in kinds or ():
-        engines.module(kind)
-    loaded = load(task, data, limit_train)
-    unique = dict.fromkeys(seeds)
-    return [Job(loaded, model, one, checkpoints, known, tuple(kinds or ()), seconds) for one in unique], asked
 
 
 @app.command()
@@ -189,7 +155,7 @@ def build(
     options = settings.parse(batch, sequence, workspace_mb, optimization_level=optimization_level, **more)
     flavours.check(flavour, out, engine or (), container, options.version_compatible)
     only_built = plans.only_built(engine or (), options != settings.Settings() or variant is not None, variant)
-    (job,), (asked,) = _jobs([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
+    (job,), (asked,) = jobs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
     job = replace(job, tensorrt=options)
     folder = pipeline.planned(asked, job, variant) if only_built else pipeline.converted(asked, job)
     if out is not None and flavour is not None:
@@ -199,36 +165,7 @@ def build(
     print(out or folder)
 
 
-@app.command()
-def load(
-    recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
-    task: TaskName,
-    p99_ms: Annotated[
-        float, typer.Option("--p99-ms", help="bound of the 99th percentile under random load", min=0.1)
-    ] = 100.0,
-    seconds: Annotated[float, typer.Option(help="least time of each measurement", min=0.1)] = 5.0,
-    out: Out = None,
-    engine: Engines = None,
-    data: Data = None,
-    model: Model = None,
-    seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
-    limit_train: LimitTrain = None,
-    checkpoints: Checkpoints = Path("checkpoints"),
-) -> None:
-    """Put load on a recipe's engines behind the server, with MLPerf's load generator; print each measurement as CSV.
-
-    SingleStream, MultiStream, Offline, 1 to 64 clients, and requests at a rising random rate until the bound breaks; all
-    with and without batching by the server. What is measured is written at once and kept when a run is broken off.
-
-    Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
-    """
-    from optkit.load import run as run_load
-
-    (job,), (asked,) = _jobs([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
-    for sentence in run_load(asked, job, seconds, p99_ms, out):
-        print(sentence, file=sys.stderr)
-
-
+cli_load.register(app)
 cli_publishing.register(app)
 cli_validation.register(app)
 

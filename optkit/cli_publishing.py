@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-TaskName = Annotated[str, typer.Option("--task", help="sample, sst2, squad, classification or qa", metavar="TASK")]
-Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
+from optkit.cli_options import Checkpoints, TaskName
+
 Repository = Annotated[Path, typer.Option(help="model repository", metavar="DIR")]
 ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
 Why = Annotated[str, typer.Option(help="the reason, which is recorded", metavar="TEXT")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optkit.cli_publishing import Checkpoints, TaskName
+from optkit.cli_options import Checkpoints, TaskName
 
 
 def register(app: typer.Typer) -> None:

@@ -1,8 +1,10 @@
 """What this machine's CPU can do."""
 
+import logging
 import os
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 _X86 = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _ARM = ("asimddp", "i8mm", "bf16")
 _FLAGS = (*_X86, *_ARM)
@@ -23,3 +25,11 @@ def cpu_features() -> tuple[str, ...]:
 def available_threads() -> int:
     """Cores that this process may use, which in a container is often fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_average() -> float:
+    """Of the last minute, before something is measured; says so where it is more than half of the cores."""
+    found, threads = os.getloadavg()[0], available_threads()
+    if found > threads / 2:
+        log.warning("the machine is busy (load average %.1f, %d cores): trust ratios within one run alone", found, threads)
+    return round(found, 2)

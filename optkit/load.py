@@ -1,23 +1,32 @@
-"""`optkit load`: a recipe's engines under load, every measurement as a line of CSV as soon as it is made."""
+"""`optkit load`: a recipe's engines under load, every measurement as a line of CSV as soon as it is made.
+
+What was measured to the end lies beside the recipe's other results, as a finished step, where reports find it.
+"""
 
 import csv
+import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-from optkit import checkpoints, models, pipeline
+from optkit import cpu, store
 from optkit.errors import MachineError
 from optkit.job import Job
 from optkit.recipe import Recipe
 from optkit.serving import install
+from optkit.subject import CODE, Subject, run_number, subject
 from optkit.validation import online
-from optkit.validation.evidence import engine_folders
-from optkit.validation.load import Samples, require
+from optkit.validation.evidence import LOAD
+from optkit.validation.lines import Line, by_engine, sentences, summary
+from optkit.validation.load import require
+
+log = logging.getLogger(__name__)
+Write = Callable[[Line], None]
 
 
-def run(recipe: Recipe, job: Job, seconds: float, p99_ms: float, out: Path | None) -> list[str]:
+def run(recipe: Recipe, job: Job, seconds: float, p99_ms: float, out: Path | None, again: bool = False) -> list[str]:
     """Measure the recipe's engines, after making what is not finished yet.
 
     Args:
@@ -26,6 +35,7 @@ def run(recipe: Recipe, job: Job, seconds: float, p99_ms: float, out: Path | Non
         seconds: of each measurement, at least.
         p99_ms: bound of the 99th percentile under random load.
         out: CSV file; standard output if None. It holds what was measured also when the run breaks off.
+        again: measure although it was measured before.
 
     Returns:
         What the measurements say, sentence by sentence.
@@ -35,22 +45,59 @@ def run(recipe: Recipe, job: Job, seconds: float, p99_ms: float, out: Path | Non
     """
     require()  # a machine without them should say so before it trains
     install.find()
-    engines = engine_folders(pipeline.converted(recipe, job))
-    loaded = checkpoints.load(job.folder(recipe), job.task)
-    samples = Samples(job.features("dev", loaded.tokenizer), job.collator(loaded.tokenizer))
-    length, logs = models.max_length(loaded, job.task), job.folder(recipe) / "logs"
-    lines = []
+    asked = subject(recipe, job)
+    with _writer(out) as write:
+        lines = _alone(asked, seconds, p99_ms, again, write)
+    return [said for name, own in by_engine(lines).items() for said in sentences(name, summary(own, p99_ms))]
+
+
+def _alone(asked: Subject, seconds: float, p99_ms: float, again: bool, write: Write) -> list[Line]:
+    """Each engine alone on the server, in every scenario."""
+    depends_on = {"engines": asked.key, "seconds": seconds, "p99_ms": p99_ms}
+    measured = online.measure(asked.models, asked.samples, asked.logs, seconds, p99_ms)
+    return _kept(asked.folder / LOAD, depends_on, again, measured, write)
+
+
+def _kept(
+    folder: Path, depends_on: Mapping[str, Any], again: bool, measured: Iterable[Line], write: Write
+) -> list[Line]:
+    """The lines of a finished step: measured and written now, or found there."""
+    fresh: list[Line] = []
+
+    def make(unfinished: Path) -> None:
+        load_average = cpu.load_average()
+        for line in measured:
+            fresh.append(line)
+            write(line)
+        found = {"load_average": load_average, "lines": [line.as_dict() for line in fresh]}
+        store.write_json(unfinished / f"{LOAD}.json", {**depends_on, **found})
+
+    key = {**depends_on, "code": store.code_version(*CODE), "run": run_number(folder, again)}
+    store.step(folder, key, make)
+    if fresh:
+        return fresh
+    log.info("%s: measured before; --again measures anew", folder)
+    lines = [Line.of(line) for line in store.read_json(folder / f"{LOAD}.json")["lines"]]
+    for line in lines:
+        write(line)
+    return lines
+
+
+@contextmanager
+def _writer(out: Path | None) -> Iterator[Write]:
+    """Writes lines of CSV, the heading before the first."""
     with _opened(out) as file:
-        writer = None
-        for line in online.measure(engines, samples, loaded.tokenizer, job.task, length, logs, seconds, p99_ms):
+        writers: list[csv.DictWriter] = []
+
+        def write(line: Line) -> None:
             content = line.as_dict()
-            if writer is None:
-                writer = csv.DictWriter(file, list(content), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(content)
+            if not writers:
+                writers.append(csv.DictWriter(file, list(content), lineterminator="\n"))
+                writers[0].writeheader()
+            writers[0].writerow(content)
             file.flush()
-            lines.append(line)
-    return online.summary(lines, p99_ms)
+
+        yield write
 
 
 @contextmanager

@@ -61,6 +61,8 @@ class Row:
     """Of the gate, likewise."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """What each stage cost: `{stage, delta, ci95}` in points against the one before it."""
+    load: dict[str, Any] = field(default_factory=dict)
+    """What `optkit load` measured, see `validation.lines.summary`; of several seeds the first that was measured."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -22,6 +22,7 @@ from optkit.job import Job
 from optkit.publish import publish
 from optkit.report import rows
 from optkit.report.explain import explain
+from optkit.report.table import render
 from optkit.serving import repository
 from optkit.store import key_at, read_json, read_record
 from optkit.validation import load as load_generator
@@ -219,18 +220,66 @@ def test_explain_shows_the_rungs_and_the_examples_with_their_text(results, job):
     kept.with_suffix(".aside").rename(kept)
 
 
-def test_load_is_a_line_for_every_measurement(results, job, tmp_path, monkeypatch):
+@pytest.fixture
+def short(monkeypatch):
+    """Load with few clients, rounds and queries."""
     monkeypatch.setattr(online, "CLIENTS", (1, 16))
+    monkeypatch.setattr(online, "ROUNDS", 2)
     monkeypatch.setattr(load_generator, "LEAST_QUERIES", 20)
+
+
+def test_load_is_a_line_for_every_measurement(results, job, tmp_path, short):
     said = load.run(job.recipes["ptq_int8"], job, 0.1, 1e5, tmp_path / "load.csv")
     with (tmp_path / "load.csv").open() as file:
         lines = list(csv.DictReader(file))
     for batching in ("off", "on"):
         scenarios = [line["scenario"] for line in lines if line["batching"] == batching]
-        assert scenarios[:5] == ["SingleStream", "MultiStream", "Offline", "closed loop", "closed loop"]
-        assert set(scenarios[5:]) == {"Server"}
+        assert scenarios[:4] == ["SingleStream", "MultiStream", "Offline", "Server"]
+        assert scenarios[-3:] == ["closed loop"] * 3 and set(scenarios[4:-3]) <= {"Server"}
     assert all(float(line["rate"]) > 0 and int(line["requests"]) > 0 for line in lines)
-    assert len(said) == 2 and "16 clients" in said[1]
+    assert all(float(line["memory_mb"]) > 10 and line["recipe"] == "ptq_int8" for line in lines)
+    assert len(said) == 2 and "16 clients (95 % interval" in said[1]
+
+
+def test_load_is_kept_and_shown_and_measured_anew_when_asked(results, job, tmp_path, short, caplog):
+    recipe = job.recipes["qat_gelu10"]
+    first, second, third = (tmp_path / f"{number}.csv" for number in range(3))
+    said = load.run(recipe, job, 0.1, 1e5, first)
+    folder = job.folder(recipe) / "load"
+    key = key_at(folder)
+    assert load.run(recipe, job, 0.1, 1e5, second) == said
+    assert second.read_text() == first.read_text() and key_at(folder) == key
+    (row,) = (row for row in rows.read(job.root, "classification") if row.recipe == "qat_gelu10")
+    assert [point["clients"] for point in row.load["curves"]["on"]] == [1, 16]
+    assert row.load["batching_gain"]["rounds"] == 2 and row.load["p99_ms"] == 1e5
+    assert all(sentence in render([row], "table") for sentence in said)
+    assert "Under load" in render([row], "html")
+    load.run(recipe, job, 0.1, 1e5, third, again=True)
+    assert key_at(folder) != key and third.read_text() != first.read_text()
+
+
+def test_a_server_that_dies_under_load_leaves_what_was_measured(results, job, tmp_path, short):
+    """The lines so far are in the file, the error says at which request, and no result is kept as finished."""
+    recipe, out = job.recipes["distill_1l_sparse_qat"], tmp_path / "load.csv"
+    killer = threading.Thread(target=kill_server_after, args=(out, 3), daemon=True)
+    killer.start()
+    with pytest.raises(MachineError, match=r"model 'distill_1l_sparse_qat\.int8[.a-z]*', request \d+|did not (un)?load it"):
+        load.run(recipe, job, 1.0, 1e5, out)
+    assert len(out.read_text().splitlines()) >= 1 + 3
+    assert not (job.folder(recipe) / "load").exists()
+    assert not [path for pattern in (".load*", ".scratch*") for path in job.folder(recipe).glob(pattern)]
+    assert not servers()
+
+
+def kill_server_after(path, lines):
+    """Kill this process's server as soon as a file of CSV has so many lines below its heading."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if path.is_file() and len(path.read_text().splitlines()) > lines:
+            for process in servers():
+                process.kill()
+            return
+        time.sleep(0.02)
 
 
 def test_publishing_makes_the_next_version(results, job, tmp_path):

@@ -93,5 +93,29 @@ def ladder(rows: Sequence[Row]) -> str:
     return plot.text()
 
 
+def under_load(row: Row) -> str:
+    """Latency against throughput with more and more clients, with and without batching by the server."""
+    curves, bound = figures.curves(row), row.load["p99_ms"]
+    points = [point for curve in curves.values() for point in curve]
+    latencies = [point["p99_ms"] for point in points] + [bound]
+    plot = Plot(
+        title=f"latency against throughput of {_name(row)}",
+        x_label="examples/s",
+        y_label="p99, ms",
+        x_range=around((point["rate"] for point in points), zero=True),
+        y_range=(0.7 * min(latencies), 1.4 * max(latencies)),
+        log_y=True,
+    )
+    plot.line([(end, bound) for end in plot.x_range], "front")
+    for way, curve in curves.items():
+        plot.line([(point["rate"], point["p99_ms"]) for point in curve], f"curve {way}")
+    for way, curve in curves.items():
+        for point in curve:
+            reached = f"{point['rate']:.0f}/s, p99 {point['p99_ms']:.1f} ms"
+            hint = f"{point['clients']} clients, {figures.BATCHING[way]}: {reached}"
+            plot.disc(point["rate"], point["p99_ms"], str(point["clients"]), way, hint)
+    return plot.text()
+
+
 def _name(row: Row) -> str:
     return f"{row.recipe} {row.precision}"

@@ -93,5 +93,18 @@ def rungs(rows: Sequence[Row]) -> list[str]:
     return list(longest)
 
 
+def under_load(rows: Sequence[Row]) -> list[tuple[int, Row]]:
+    """The rows that `optkit load` measured, with their numbers."""
+    return [(number, row) for number, row in enumerate(rows, 1) if row.load]
+
+
+def curves(row: Row) -> dict[str, list[dict[str, float]]]:
+    """The closed loops of a row, {off, on: points by rising number of clients}; without those that were not measured."""
+    return {way: points for way, points in row.load["curves"].items() if points}
+
+
+BATCHING = {"off": "without batching", "on": "with batching"}
+
+
 def _pools(row: Row, other: Row) -> bool:
     return row.seed is None and (row.recipe, row.precision) == (other.recipe, other.precision)

@@ -25,7 +25,7 @@ def render(rows: Sequence[Row]) -> str:
     seeds = ", ".join(str(seed) for seed in first.seeds or (first.seed,))
     title = f"{first.task}: what each recipe costs and brings"
     told = f"{first.metric} on {first.examples:,} examples, seeds {seeds}, served by {first.served_by}"
-    sections = (_table(own), _reasons(own), *_pictures(own), _ladders(own), _evidence(own))
+    sections = (_table(own), _reasons(own), *_pictures(own), _ladders(own), _under_load(own), _evidence(own))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -100,6 +100,43 @@ def _pictures(rows: Sequence[Row]) -> Iterator[str]:
     if figures.rungs(rows):
         drawn = {"from PyTorch to the server": drawings.ladder(rows)}
         yield _section("The ladder", f"The {rows[0].metric} of the same examples at every rung.", legend, drawn)
+
+
+def _under_load(rows: Sequence[Row]) -> str:
+    """What `optkit load` measured: a table, and latency against throughput of each engine."""
+    measured = figures.under_load(rows)
+    if not measured:
+        return ""
+    heads = ["#", "recipe", "precision", "bound, p99 ms"]
+    heads += [f"{name}, {way}" for name in ("held/s", "offline/s", "memory MB") for way in ("off", "on")]
+    body = [_load_cells(number, row) for number, row in measured]
+    told = (
+        "Latency against throughput with 1 to 64 clients that each wait for their answer, and the highest random (Poisson) "
+        "rate whose 99th percentile holds the bound, which is the dashed line; off and on is batching of requests by the "
+        "server. Numbers are clients. Every recipe was measured in a run of its own: compare within a picture."
+    )
+    legend = "".join(f'<li><span class="number {way}">n</span> {name}</li>' for way, name in figures.BATCHING.items())
+    drawn = {f"{row.recipe} {row.precision}": drawings.under_load(row) for _, row in measured if figures.curves(row)}
+    clients = [gain["clients"] for _, row in measured if (gain := row.load["batching_gain"])]
+    heads.append(f"gain of batching at {clients[0] if clients else '16'} clients")
+    return _section("Under load", told, f'{grid(heads, body)}<ul class="legend">{legend}</ul>', drawn)
+
+
+def _load_cells(number: int, row: Row) -> list[Cell]:
+    found, gain = row.load, row.load["batching_gain"]
+    held = [found["held"][way] for way in ("off", "on")]
+    shown = [f"{point['rate']:.0f}" if point else "none" for point in held]
+    if found["nearest"]:
+        shown = [f"none; best {found['nearest']['p99_ms']:.1f} ms at {found['nearest']['rate']:.0f}/s", "none"]
+    others = [found[name][way] for name in ("offline", "memory_mb") for way in ("off", "on")]
+    return [
+        Cell(_number(number, row)),
+        *(Cell(escape(text), css="text") for text in (row.recipe, row.precision)),
+        Cell(f"{found['p99_ms']:g}"),
+        *(Cell(text) for text in shown),
+        *(Cell("" if value is None else f"{value:.0f}") for value in others),
+        Cell(f"{gain['ratio']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]" if gain else ""),
+    ]
 
 
 def _section(title: str, told: str, legend: str, pictures: Mapping[str, str]) -> str:

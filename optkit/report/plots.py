@@ -7,12 +7,14 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from optkit.errors import MachineError
 from optkit.report import figures
 from optkit.results import Row
 
 COLOURS = {"fp32": "#6b7480", "bf16": "#b35900", "fp16": "#7d4cc2", "int8": "#0b66c3"}
+_WAYS = {"off": COLOURS["fp32"], "on": COLOURS["int8"]}
 _LOSS, _GAIN = "#c62828", "#1a7f37"
 _DPI = 150
 
@@ -25,8 +27,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         folder: gets the files; made if missing.
 
     Returns:
-        The files: `accuracy_against_latency.png`, `throughput_against_latency.png`, `ladder.png`, `int8.png` and
-        `loss_by_stage.png`.
+        The files: `accuracy_against_latency.png`, `throughput_against_latency.png`, `ladder.png`, `int8.png`,
+        `loss_by_stage.png` and `under_load.png`.
 
     Raises:
         MachineError: the folder cannot be written.
@@ -41,6 +43,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         pictures["ladder"] = _ladder
     if any(row.stages for row in own):
         pictures["loss_by_stage"] = _loss_by_stage
+    if any(figures.curves(row) for _, row in figures.under_load(own)):
+        pictures["under_load"] = _under_load
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a name is a $
@@ -147,6 +151,28 @@ def _loss_by_stage(rows: Sequence[Row]) -> Figure:
             panel.annotate(text, (place, max(bar.start, bar.end)), (0, 3), textcoords="offset points", ha="center")
         panel.set_xticks(range(len(bars)), [bar.label for bar in bars], fontsize=7)
         panel.set(title=_name(row), ylabel=row.metric)
+    return figure
+
+
+def _under_load(rows: Sequence[Row]) -> Figure:
+    measured = [row for _, row in figures.under_load(rows) if figures.curves(row)]
+    figure, panels = _panels(len(measured))
+    for panel, row in zip(panels, measured, strict=True):
+        for way, curve in figures.curves(row).items():
+            rates, latencies = ([point[name] for point in curve] for name in ("rate", "p99_ms"))
+            panel.plot(rates, latencies, "o-", color=_WAYS[way], label=figures.BATCHING[way])
+            for point in curve:
+                place = (point["rate"], point["p99_ms"])
+                panel.annotate(f"{point['clients']}", place, (5, 3), textcoords="offset points", fontsize=7)
+        panel.axhline(row.load["p99_ms"], linestyle="--", color="#59636e", linewidth=1)
+        gain = row.load["batching_gain"]
+        told = f"\nbatching brings {gain['ratio']:.2f} times at {gain['clients']} clients" if gain else ""
+        panel.set_title(f"{_name(row)}{told}", fontsize=9)
+        panel.set(xlabel="examples/s (at the points: clients)", ylabel="p99, ms", yscale="log")
+        panel.set_xlim(0, None)
+        panel.yaxis.set_major_formatter("{x:g}")  # not as a power: formulas are off
+        panel.yaxis.set_minor_formatter(NullFormatter())
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7, frameon=False)
     return figure
 
 

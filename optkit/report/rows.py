@@ -12,6 +12,7 @@ import numpy as np
 from optkit.errors import InputError
 from optkit.gate import judge
 from optkit.recipe import Recipe
+from optkit.report import under_load
 from optkit.report.stages import loss_by_stage
 from optkit.results import VERDICTS, Row
 from optkit.stages import BASELINE
@@ -90,7 +91,7 @@ def read(root: Path, task: str) -> list[Row]:
     found: dict[Path, list[Row]] = {}
     for path in sorted((root / task).glob(f"*/seed-*/{RESULT}")):
         if _is_current(path.parent):
-            found[path.parent] = [_judged(Row(**row)) for row in read_json(path)]
+            found[path.parent] = [_judged(_loaded(Row(**row), path.parent)) for row in read_json(path)]
         else:
             log.warning("%s: left out, its baseline or its engines have changed since; run the recipe again", path.parent)
     if not found:
@@ -152,7 +153,14 @@ def pool(group: Mapping[Path, Row]) -> Row:
         row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
     row.delta_ci95 = list(paired_bootstrap(own, reference))
     row.stages = loss_by_stage(list(group), row.precision)
+    row.load = next((own.load for own in rows if own.load), {})
     return _judged(row)
+
+
+def _loaded(row: Row, folder: Path) -> Row:
+    """The row with what was measured under load since it was written."""
+    row.load = under_load.read(folder, row.precision)
+    return row
 
 
 def _judged(row: Row) -> Row:

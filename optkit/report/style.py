@@ -28,6 +28,7 @@ svg polyline { fill: none; stroke-width: 1.5 }
 svg .front { stroke: var(--soft); stroke-dasharray: 4 3 } svg .whisker { stroke: var(--soft) }
 svg .disc text { fill: var(--ground); text-anchor: middle; font-weight: 600; font-size: 9px }
 .fp32 { --own: var(--fp32) } .bf16 { --own: var(--bf16) } .fp16 { --own: var(--fp16) } .int8 { --own: var(--int8) }
+.off { --own: var(--fp32) } .on { --own: var(--int8) }
 svg .disc circle, svg rect.fp32 { fill: var(--own) } svg polyline.curve { stroke: var(--own) }
 svg rect.total { fill: var(--fp32) }
 svg rect.loss { fill: var(--fail) } svg rect.gain { fill: var(--pass) }

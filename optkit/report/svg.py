@@ -23,6 +23,8 @@ class Plot:
     x_names: Sequence[str] = ()
     """Names in place of numbers, at 0, 1, 2, …"""
     height: int = HEIGHT
+    log_y: bool = False
+    """The y axis is logarithmic: equal steps are equal ratios."""
     marks: list[str] = field(default_factory=list)
 
     def x(self, value: float) -> float:
@@ -32,7 +34,7 @@ class Plot:
 
     def y(self, value: float) -> float:
         """Pixels from the top."""
-        low, high = self.y_range
+        low, high, value = (math.log10(v) if self.log_y else v for v in (*self.y_range, value))
         return _TOP + (high - value) / (high - low) * (self.height - _TOP - _BOTTOM)
 
     def line(self, values: Iterable[tuple[float, float]], css: str) -> None:
@@ -73,7 +75,7 @@ class Plot:
         rows = "".join(
             f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{self.y(v):.1f}" y2="{self.y(v):.1f}"/>'
             f'<text class="tick end" x="{_LEFT - 5}" y="{self.y(v) + 3.5:.1f}">{shown}</text>'
-            for v, shown in ticks(*self.y_range)
+            for v, shown in (log_ticks if self.log_y else ticks)(*self.y_range)
         )
         places = list(enumerate(self.x_names)) if self.x_names else ticks(*self.x_range)
         columns = "".join(
@@ -103,3 +105,10 @@ def ticks(low: float, high: float, about: int = 5) -> list[tuple[float, str]]:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [(number * step, f"{number * step:.{digits}f}") for number in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """1, 2 and 5 times the powers of ten within a range of positive numbers, as they are and as they are written."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found = [times * 10.0**power for power in powers for times in (1, 2, 5)]
+    return [(value, f"{value:g}") for value in found if low <= value <= high]

@@ -14,6 +14,7 @@ from optkit.report.figures import shown
 from optkit.report.stages import SERVED
 from optkit.results import Row
 from optkit.stages import ORDER
+from optkit.validation.lines import sentences
 
 FORMATS = ("table", "json", "csv", "html")
 _WIDTH = 200
@@ -61,6 +62,9 @@ def _table(rows: Sequence[Row]) -> str:
     for row in own:
         for reason in row.reasons:
             console.print(f"{row.recipe} {row.precision}: {row.verdict}: {reason}", soft_wrap=True)
+    for row in own:
+        for sentence in sentences(f"{row.recipe} {row.precision}", row.load) if row.load else ():
+            console.print(sentence, soft_wrap=True)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 

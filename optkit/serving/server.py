@@ -18,7 +18,7 @@ from typing import Self
 from urllib.parse import quote
 
 from optkit.errors import InputError, MachineError
-from optkit.serving import command, install, log, repository
+from optkit.serving import command, install, log, memory, repository
 from optkit.serving.command import ADDRESS, Ports
 
 WARDEN = Path(__file__).with_name("warden.py")
@@ -128,6 +128,10 @@ class Server:
     def version(self) -> str:
         """Of tritonserver, by its own account."""
         return json.loads(self._ask("GET", "/v2", self.deadline_s)[1])["version"]
+
+    def memory_bytes(self) -> int:
+        """Memory of the server and its backend processes, see `memory.pss_bytes`; 0 before the start."""
+        return 0 if self._warden is None else memory.pss_bytes(self._warden.pid)
 
     def close(self) -> None:
         """End the server and its backend processes; does nothing the second time."""

@@ -9,6 +9,8 @@ STAGE_SCORES = "stages.npz"
 """In the checkpoint: {stage: the metric example by example after it, in PyTorch}, from the baseline on."""
 BESIDE = "baseline."
 """Prefix of the baseline's engines among the served models of another recipe."""
+LOAD = "load"
+"""Beside `served/`: what `optkit load` measured, and the name of the JSON file in it."""
 
 
 def engine_folders(engines: Path) -> dict[str, Path]:

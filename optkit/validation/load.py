@@ -10,7 +10,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +19,7 @@ from datasets import Dataset
 from optkit.errors import MachineError
 from optkit.tasks.base import Feed
 from optkit.tasks.batches import Collator
+from optkit.validation.lines import CLOSED_LOOP, OFFLINE, SERVER, Reading
 from optkit.validation.pool import Pool
 
 LEAST_QUERIES = 500
@@ -30,30 +30,11 @@ STREAMS = 8
 _RATES = (0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1)
 """Of the Server scenario, over the rate that Offline reached."""
 _HALVINGS = 3
-CLOSED_LOOP = "closed loop"
 _SUMMARY = {
     "p50": r"50\.00 percentile latency \(ns\) +: (\d+)",
     "p90": r"90\.00 percentile latency \(ns\) +: (\d+)",
     "p99": r"99\.00 percentile latency \(ns\) +: (\d+)",
 }
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One run of the load generator. Latencies are those of queries, from the moment one was due."""
-
-    scenario: str
-    """MLPerf's, or `closed loop`: every client sends its next request when the last is answered."""
-    rate: float
-    """Examples per second."""
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    valid: bool
-    """By MLPerf's rules: enough queries, and for Server the 99th percentile below the bound with statistical confidence. Of
-    a closed loop, whether its throughput was stable."""
-    target_rate: float | None = None
-    """Queries per second that Server was to send."""
 
 
 class _HasReading(Protocol):
@@ -99,14 +80,14 @@ def multi_stream(pool: Pool, samples: Samples, seconds: float) -> Reading:
 
 def offline(pool: Pool, samples: Samples, seconds: float, expected_rate: float) -> Reading:
     """All examples at once, in requests of `OFFLINE_BATCH` of near-equal length."""
-    return _run(pool, samples, "Offline", seconds, OFFLINE_BATCH, offline_expected_qps=max(1.0, expected_rate))
+    return _run(pool, samples, OFFLINE, seconds, OFFLINE_BATCH, offline_expected_qps=max(1.0, expected_rate))
 
 
 def server(pool: Pool, samples: Samples, seconds: float, rate: float, p99_ms: float) -> Reading:
     """Requests of one example at random times, `rate` a second on average."""
     bound = {"server_target_qps": rate, "server_target_latency_ns": round(p99_ms * 1e6)}
     least = {"server_target_latency_percentile": 0.99, "min_query_count": LEAST_QUERIES}
-    return _run(pool, samples, "Server", seconds, 1, **bound, **least)
+    return _run(pool, samples, SERVER, seconds, 1, **bound, **least)
 
 
 def closed_loop(pool: Pool, samples: Samples, seconds: float) -> Reading:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from optkit.report import drawings, figures
-from optkit.report.svg import around, ticks
+from optkit.report.svg import Plot, around, log_ticks, ticks
 
 from .test_table import BASELINE, INT8
 
@@ -13,6 +13,25 @@ STAGES = [
     {"stage": "distill", "delta": -0.5, "ci95": [-0.9, -0.1]},
     {"stage": "quantize", "delta": 0.2, "ci95": None},
 ]
+
+
+def at(clients: int, rate: float, p99_ms: float) -> dict[str, float]:
+    return {"clients": clients, "rate": rate, "p50_ms": p99_ms / 2, "p99_ms": p99_ms}
+
+
+LOAD = {
+    "p99_ms": 50.0,
+    "curves": {
+        "off": [at(1, 80.0, 15.0), at(64, 90.0, 900.0)],
+        "on": [at(1, 75.0, 17.0), at(64, 300.0, 260.0)],
+    },
+    "held": {"off": {"rate": 70.0, "p99_ms": 44.0}, "on": {"rate": 160.0, "p99_ms": 48.0}},
+    "nearest": None,
+    "offline": {"off": 310.0, "on": 320.0},
+    "memory_mb": {"off": 120.4, "on": 121.0},
+    "batching_gain": {"clients": 16, "ratio": 2.5, "low": 2.1, "high": 2.8, "rounds": 5},
+}
+NOT_HELD = LOAD | {"held": {"off": None, "on": None}, "nearest": {"rate": 20.0, "p99_ms": 66.2}, "batching_gain": None}
 
 
 def point(number: int, ms: float, value: float) -> figures.Point:
@@ -68,3 +87,16 @@ def test_a_range_is_never_empty() -> None:
     low, high = around([5.0, 5.0], least=1.0)
     assert low < 5.0 < high and high - low == pytest.approx(1.0)
     assert around([0.0, 10.0], margin=0.1, zero=True) == (0.0, 11.0)
+
+
+def test_logarithmic_ticks_are_round_too() -> None:
+    assert log_ticks(15, 1200) == [(20, "20"), (50, "50"), (100, "100"), (200, "200"), (500, "500"), (1000, "1000")]
+    assert [shown for _, shown in log_ticks(0.4, 3)] == ["0.5", "1", "2"]
+
+
+def test_a_curve_rises_by_equal_steps_for_equal_ratios() -> None:
+    drawn = drawings.under_load(replace(INT8, load=LOAD))
+    assert drawn.count('class="curve off"') == drawn.count('class="curve on"') == 1
+    assert "64 clients, with batching: 300/s, p99 260.0 ms" in drawn
+    plot = Plot("", "", "", (0, 1), (1, 100), log_y=True)
+    assert plot.y(1) - plot.y(10) == pytest.approx(plot.y(10) - plot.y(100))

@@ -8,7 +8,7 @@ import pytest
 
 from optkit.report import page
 
-from .test_figures import STAGES
+from .test_figures import LOAD, NOT_HELD, STAGES
 from .test_table import BASELINE, INT8
 
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
@@ -24,16 +24,17 @@ LADDER = {"pytorch": {"value": 95.25}, "graph": moved(95.25), "engine": moved(95
 INVARIANCE = {"padding": moved(0) | {"flips": 0}, "together": moved(0) | {"flips": 0}}
 EVIDENCE = {"int8_gemm_share": 1.0, "encoder_gemms": 72, "covered_gemms": 72, "precision_by_type": {"MatMul i8": 36}}
 ROWS = [
-    replace(BASELINE, ladder=LADDER, invariance=INVARIANCE, examples=872),
+    replace(BASELINE, load=NOT_HELD, ladder=LADDER, invariance=INVARIANCE, examples=872),
     replace(
         INT8,
         ladder={"float": {"value": 95.25}, **LADDER, "pytorch": moved(95.0, 0.05), "engine": moved(93.0, 0.4)},
         stages=STAGES,
+        load=LOAD,
         evidence=EVIDENCE,
         verdict="fail",
         reasons=[f"the rung 'engine' moves: {NASTY}"],
     ),
-    replace(INT8, recipe="distill_6l", delta=-0.1, value=95.15, delta_ci95=[-0.3, 0.1], verdict="pass", reasons=[]),
+    replace(INT8, recipe="distill_6l", load={}, delta=-0.1, value=95.15, delta_ci95=[-0.3, 0.1], verdict="pass", reasons=[]),
 ]
 
 
@@ -96,10 +97,10 @@ def test_a_click_on_a_heading_sorts_by_it_and_a_second_turns_it_round(open_page)
 def test_every_section_and_picture_is_there(open_page):
     tab = open_page()
     titles = ["All recipes", "Refused, or not decided yet", "Accuracy against latency", "Throughput against latency"]
-    titles += ["Loss by stage", "The ladder", "What ran in INT8"]
+    titles += ["Loss by stage", "The ladder", "Under load", "What ran in INT8"]
     assert tab.locator("h2").all_inner_texts() == titles
     pictures = tab.locator("svg").all()
-    assert len(pictures) == 2 + 1 + 1 + 1  # two batch sizes, throughput, one recipe with stages, the ladder
+    assert len(pictures) == 2 + 1 + 1 + 1 + 2  # batch sizes, throughput, stages of one recipe, the ladder, load of two
     for picture in pictures:
         box = picture.bounding_box()
         assert box["width"] > 200 and box["height"] > 120
@@ -107,6 +108,14 @@ def test_every_section_and_picture_is_there(open_page):
         inside, around = mark.bounding_box(), mark.locator("xpath=ancestor::*[name()='svg']").bounding_box()
         assert around["x"] - 1 <= inside["x"] and inside["x"] + inside["width"] <= around["x"] + around["width"] + 1
         assert around["y"] - 1 <= inside["y"] and inside["y"] + inside["height"] <= around["y"] + around["height"] + 1
+
+
+def test_load_is_told_with_what_batching_brings(open_page):
+    table = open_page().locator("table", has_text="held/s, off").locator("tbody tr")
+    assert table.count() == 2, "the third was not measured"
+    rows = [[cell.strip() for cell in row.locator("td").all_inner_texts()] for row in table.all()]
+    assert rows[0][1:6] == ["baseline_fp32", "fp32", "50", "none; best 66.2 ms at 20/s", "none"] and rows[0][-1] == ""
+    assert rows[1][1:] == ["qat_gelu10", "int8", "50", "70", "160", "310", "320", "120", "121", "2.50 [2.10, 2.80]"]
 
 
 def test_a_rung_that_went_too_far_is_open_and_named(open_page):

@@ -8,16 +8,16 @@ from PIL import Image
 from optkit.errors import MachineError
 from optkit.report.plots import draw
 
-from .test_figures import STAGES
+from .test_figures import LOAD, STAGES
 from .test_table import BASELINE, INT8
 
 LADDER = {rung: {"value": 95.0} for rung in ("float", "pytorch", "graph", "engine", "server")}
 
 
 def test_every_picture_that_there_are_numbers_for(tmp_path) -> None:
-    rows = [BASELINE, replace(INT8, recipe="odd_$_$name", stages=STAGES, ladder=LADDER)]
+    rows = [BASELINE, replace(INT8, recipe="odd_$_$name", stages=STAGES, ladder=LADDER, load=LOAD)]
     paths = draw(rows, tmp_path / "plots")
-    names = ("accuracy_against_latency", "throughput_against_latency", "int8", "ladder", "loss_by_stage")
+    names = ("accuracy_against_latency", "throughput_against_latency", "int8", "ladder", "loss_by_stage", "under_load")
     assert {path.name for path in paths} == {f"{name}.png" for name in names}
     for path in paths:
         with Image.open(path) as image:

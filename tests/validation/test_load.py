@@ -13,9 +13,12 @@ from optkit.errors import MachineError
 from optkit.serving.client import Client
 from optkit.tasks.batches import Collator
 from optkit.validation import load
-from optkit.validation.load import Reading, Samples
-from optkit.validation.online import Line, _counted, summary
+from optkit.validation.bench import counted
+from optkit.validation.lines import Reading
+from optkit.validation.load import Samples
 from optkit.validation.pool import Pool, _steady
+
+from .test_lines import line
 
 pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is missing: pip install -e '.[cpu]'")
 pytestmark = pytest.mark.xdist_group("triton")
@@ -73,13 +76,13 @@ def test_every_scenario_asks_the_server(scenario, pool, samples):
     ready = pool("single", clients)
     before = ready.client.statistics()
     reading = run(ready, samples)
-    counted = _counted(before, ready.client.statistics())
+    found = counted(before, ready.client.statistics())
     assert reading.scenario == scenario
     assert reading.rate > 0 and 0 < reading.p50_ms <= reading.p90_ms <= reading.p99_ms
-    assert counted["requests"] >= (load.LEAST_QUERIES if scenario == "Server" else 1)
-    assert 0 < counted["compute_ms"] < reading.p99_ms
-    assert counted["mean_batch"] == {"MultiStream": load.STREAMS, "Offline": counted["mean_batch"]}.get(scenario, 1)
-    assert scenario != "Offline" or counted["mean_batch"] > 8
+    assert found["requests"] >= (load.LEAST_QUERIES if scenario == "Server" else 1)
+    assert 0 < found["compute_ms"] < reading.p99_ms
+    assert found["mean_batch"] == {"MultiStream": load.STREAMS, "Offline": found["mean_batch"]}.get(scenario, 1)
+    assert scenario != "Offline" or found["mean_batch"] > 8
     assert scenario != "Server" or (reading.valid and reading.target_rate == 400.0)
 
 
@@ -92,7 +95,7 @@ def test_batching_by_the_server_shows_in_its_own_figures(pool, samples):
     ready = pool("classify", 8)
     before = ready.client.statistics()
     load.closed_loop(ready, samples, 0.5)
-    assert _counted(before, ready.client.statistics())["mean_batch"] > 2
+    assert counted(before, ready.client.statistics())["mean_batch"] > 2
 
 
 @pytest.mark.parametrize("scenario", ["Offline", "closed loop"])
@@ -115,11 +118,6 @@ def test_the_load_generators_summary_is_read():
         load.read("nothing", "Server")
 
 
-def line(rate, valid=True, scenario="Server", batching=False, clients=32, p99_ms=10.0):
-    reading = Reading(scenario, rate, 5.0, 8.0, p99_ms, valid)
-    return Line("int8", batching, clients, reading, requests=500, mean_batch=1.0, queue_ms=0.1, compute_ms=4.0)
-
-
 @pytest.mark.parametrize(
     ("limit", "tried"),
     [
@@ -132,23 +130,6 @@ def line(rate, valid=True, scenario="Server", batching=False, clients=32, p99_ms
 def test_the_rate_rises_until_the_bound_breaks(limit, tried):
     lines = list(load.rising(lambda rate: line(rate, valid=rate <= limit), 100.0))
     assert [one.reading.rate for one in lines] == pytest.approx(tried)
-
-
-def test_what_the_measurements_say():
-    loops = [line(200.0, scenario="closed loop", clients=16), line(300.0, scenario="closed loop", clients=16, batching=True)]
-    held = [line(90.0), line(120.0, batching=True, p99_ms=42.0), line(150.0, valid=False)]
-    assert summary([*loops, *held], 50.0) == [
-        "int8: 120/s are held with a p99 of 42.0 ms (with batching)",
-        "int8: batching by the server brings 1.50 times the throughput at 16 clients",
-    ]
-    broken = [line(90.0, valid=False, p99_ms=80.0), line(45.0, valid=False, p99_ms=60.0)]
-    assert summary(broken, 50.0) == ["int8: no rate holds a p99 of 50 ms; the best was 60.0 ms at 45/s"]
-
-
-def test_a_line_is_flat():
-    content = line(90.0).as_dict()
-    assert content["batching"] == "off" and content["scenario"] == "Server" and content["rate"] == 90.0
-    assert not any(isinstance(value, dict | Reading) for value in content.values())
 
 
 def test_only_stable_windows_count():
