@@ -1,4 +1,4 @@
-"""The command that puts load on engines behind the server."""
+"""The commands that put load on engines behind the server: measuring, and finding a configuration."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ Again = Annotated[bool, typer.Option("--again", help="measure anew what was meas
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (load,):
+    for command in (load, tune):
         app.command()(command)
 
 
@@ -48,3 +48,46 @@ def load(
     (job,), (asked,) = jobs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
     for sentence in run(asked, job, seconds, p99_ms, out, again):
         print(sentence, file=sys.stderr)
+
+
+def tune(
+    recipe: OneRecipe,
+    task: TaskName,
+    goal: Annotated[str, typer.Option(help="latency or throughput", metavar="GOAL")] = "throughput",
+    p99_ms: Annotated[
+        float | None, typer.Option("--p99-ms", help="bound that the 99th percentile has to hold [default: none]", min=0.1)
+    ] = None,
+    clients: Annotated[
+        int | None, typer.Option(help="who ask at the same time [default: 1 for latency, 16 for throughput]", min=1)
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="how long to search, about", min=0.1)] = 3.0,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
+    again: Again = False,
+    engine: Engines = None,
+    data: Data = None,
+    model: Model = None,
+    seed: Seed = 0,
+    limit_train: LimitTrain = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Find how an engine is served best here: instances, threads, batching by the server; print what was tried.
+
+    Latency is the median latency, throughput that of clients who each wait for their answer, both with a 99th percentile
+    within the bound. The default stays unless another configuration is better by more than noise. What is found goes into
+    config.pbtxt when the recipe is published. Exit status 1: no configuration holds the bound.
+
+    Example: optkit tune qat_gelu10 --task sample --goal throughput --p99-ms 100 --minutes 3
+    """
+    from optkit import tune as tuning
+    from optkit.errors import InputError
+    from optkit.validation.choice import KINDS, Goal
+
+    if goal not in KINDS:
+        raise InputError(f"--goal {goal}: expected one of {', '.join(KINDS)}")
+    (job,), (asked,) = jobs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
+    wanted = Goal(goal, clients or (1 if goal == "latency" else 16), p99_ms)
+    found = tuning.run(asked, job, wanted, minutes, precision, again)
+    sys.stdout.write(tuning.render(found))
+    print(found["choice"]["reason"], file=sys.stderr)
+    if not found["choice"]["held"]:
+        raise typer.Exit(1)

@@ -16,6 +16,7 @@ from optkit.report import rows
 from optkit.results import Row
 from optkit.serving.config import ModelConfig
 from optkit.store import RECORD, file_hash, read_json, read_record, verify
+from optkit.validation import tuned
 from optkit.validation.evidence import EVIDENCE, SAMPLE
 
 
@@ -100,15 +101,18 @@ def _gate(row: Row, force: bool) -> None:
     raise GateError(f"{row.recipe} ({row.precision}) is not published, its gate says: {row.verdict}{reasons}")
 
 
-def _release(folder: Path, row: Row, found: list[Row], forced: str | None) -> Release:
+def _release(folder: Path, row: Row, every: list[Row], forced: str | None) -> Release:
     """The engine with all that is known of it, from files that are as they were written."""
     for step in (folder / "engines", folder / "served"):
         verify(step)
     _require_checkpoint(folder)
     engine = folder / "engines" / row.precision
-    config = ModelConfig(**_config(folder, row.precision) | {"name": f"{row.task}_{row.recipe}"})
+    best = tuned.read(folder, row.precision)
+    fields = _config(folder, row.precision) | tuned.settings(best)
+    config = ModelConfig(**fields | {"name": f"{row.task}_{row.recipe}"})
     probes = probe.make(engine, config, _sample(folder, row.precision))
-    return Release(engine, config, probes, provenance.collect(folder, row, found), forced)
+    origin = provenance.collect(folder, row, every) | {"tuning": best}
+    return Release(engine, config, probes, origin, forced)
 
 
 def _require_checkpoint(folder: Path) -> None:

@@ -15,19 +15,22 @@ import pytest
 import torch
 from transformers import BertModel
 
-from optkit import Distill, Recipe, library, load, pipeline, tasks
+from optkit import Distill, Recipe, library, load, pipeline, tasks, tune
 from optkit.cli import main
 from optkit.errors import InputError, MachineError
 from optkit.job import Job
 from optkit.publish import publish
+from optkit.publishing import shelf
 from optkit.report import rows
 from optkit.report.explain import explain
 from optkit.report.table import render
 from optkit.serving import repository
 from optkit.store import key_at, read_json, read_record
 from optkit.validation import load as load_generator
-from optkit.validation import online
+from optkit.validation import online, tuning
+from optkit.validation.choice import Goal
 from optkit.validation.evidence import STAGE_SCORES, read_scores
+from optkit.validation.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -280,6 +283,44 @@ def kill_server_after(path, lines):
                 process.kill()
             return
         time.sleep(0.02)
+
+
+def test_what_tuning_finds_is_published(results, job, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "LEAST_S", 0.2)
+    monkeypatch.setattr(tuning, "LEAST_ROUNDS", 2)
+    recipe, target = job.recipes["ptq_int8"], tmp_path / "model_repository"
+    found = tune.run(recipe, job, Goal("throughput", 4), 0.1)
+    kept = job.folder(recipe) / "tuning" / "int8"
+    assert found["goal"] == {"kind": "throughput", "clients": 4, "p99_ms": None} and found["choice"]["held"]
+    assert sum(trial["phase"] == "final" for trial in found["trials"]) >= 2
+    text = tune.render(found)
+    assert "1 x all threads, no batching" in text and text.count(" yes\n") == 1
+    written = (kept / "record.json").stat().st_mtime_ns
+    assert tune.run(recipe, job, Goal("throughput", 4), 0.1) == found
+    assert (kept / "record.json").stat().st_mtime_ns == written, "the second run searches nothing"
+    publish("ptq_int8", "classification", job.root, target)
+    config = shelf.read_config(target / "classification_ptq_int8")
+    assert {name: getattr(config, name) for name in found["choice"]["settings"]} == vars(
+        Settings.of(found["choice"]["settings"])
+    )
+    assert shelf.provenance(target / "classification_ptq_int8" / "1")["tuning"] == found
+
+
+def test_a_bound_that_nothing_holds_ends_in_status_1(results, job, workshop, tiny_data, monkeypatch, capsys):
+    monkeypatch.setattr(tuning, "LEAST_S", 0.2)
+    monkeypatch.setattr(tuning, "LEAST_ROUNDS", 2)
+    monkeypatch.chdir(workshop)
+    given = ["tune", "qat_gelu10", "--task", "classification", "--data", str(tiny_data), "--model", job.model]
+    options = ["--goal", "latency", "--p99-ms", "0.1", "--minutes", "0.1", "--checkpoints", str(job.root)]
+    with pytest.raises(SystemExit) as end:
+        main([*given, *options])
+    out, err = capsys.readouterr()
+    assert end.value.code == 1, err
+    assert "holds a p99 of 0.1 ms with 1 clients; the best was " in err and "The default stays." in err
+    assert "1 x all threads, no batching" in out
+    with pytest.raises(SystemExit) as end:
+        main([*given, "--goal", "speed", "--checkpoints", str(job.root)])
+    assert end.value.code == 2 and "--goal speed: expected one of latency, throughput" in capsys.readouterr().err
 
 
 def test_publishing_makes_the_next_version(results, job, tmp_path):

@@ -45,12 +45,14 @@ class ModelConfig:
     """Copies of the engine that work at the same time, each in a process of its own."""
     queue_delay_us: int | None = None
     """Requests may wait this long to share a batch; None: each request is a batch of its own."""
+    preferred_batch_sizes: tuple[int, ...] = ()
+    """Batches that are run as soon as they are complete, before the delay is over."""
     live: int | None = None
     """The one version that is served; the newest if None."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        mistakes = [*_wrong_tensors(self), *_wrong_numbers(self)]
+        mistakes = [*_wrong_tensors(self), *_wrong_numbers(self), *_wrong_batching(self)]
         if mistakes:
             raise InputError(f"configuration of model {self.name!r}: " + "; ".join(mistakes))
 
@@ -82,6 +84,7 @@ def write(config: ModelConfig, name: str | None = None) -> str:
         message.version_policy.specific.versions.append(config.live)
     if config.queue_delay_us is not None:
         message.dynamic_batching.max_queue_delay_microseconds = config.queue_delay_us
+        message.dynamic_batching.preferred_batch_size.extend(config.preferred_batch_sizes)
     for name in PARAMETERS:
         value = getattr(config, name)
         if value is not None:
@@ -106,6 +109,7 @@ def read(text: str, source: str = "config.pbtxt") -> ModelConfig:
     parameters: dict[str, Any] = {name: int(value.string_value) for name, value in message.parameters.items()}
     if message.HasField("dynamic_batching"):
         parameters["queue_delay_us"] = message.dynamic_batching.max_queue_delay_microseconds
+        parameters["preferred_batch_sizes"] = tuple(message.dynamic_batching.preferred_batch_size)
     if message.HasField("version_policy"):
         parameters["live"] = _live(message, source)
     return ModelConfig(
@@ -175,3 +179,12 @@ def _wrong_numbers(config: ModelConfig) -> list[str]:
         for name, value in found.items()
         if value is not None and value < least[name]
     ]
+
+
+def _wrong_batching(config: ModelConfig) -> list[str]:
+    sizes = config.preferred_batch_sizes
+    if sizes and config.queue_delay_us is None:
+        return [f"preferred_batch_sizes: found {list(sizes)} without queue_delay_us, expected both or none"]
+    if any(not 1 <= size <= config.max_batch_size for size in sizes):
+        return [f"preferred_batch_sizes: found {list(sizes)}, expected 1 to {config.max_batch_size}"]
+    return []

@@ -11,6 +11,8 @@ BESIDE = "baseline."
 """Prefix of the baseline's engines among the served models of another recipe."""
 LOAD = "load"
 """Beside `served/`: what `optkit load` measured, and the name of the JSON file in it."""
+TUNING = "tuning"
+"""Likewise of `optkit tune`, with a folder for each precision."""
 
 
 def engine_folders(engines: Path) -> dict[str, Path]:

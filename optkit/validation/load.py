@@ -20,7 +20,7 @@ from optkit.errors import MachineError
 from optkit.tasks.base import Feed
 from optkit.tasks.batches import Collator
 from optkit.validation.lines import CLOSED_LOOP, OFFLINE, SERVER, Reading
-from optkit.validation.pool import Pool
+from optkit.validation.pool import EXTENSIONS, Pool
 
 LEAST_QUERIES = 500
 """Of Server: MLPerf grants a 99th percentile with 459 queries if none is over the bound, and asks for more if some are."""
@@ -90,9 +90,9 @@ def server(pool: Pool, samples: Samples, seconds: float, rate: float, p99_ms: fl
     return _run(pool, samples, SERVER, seconds, 1, **bound, **least)
 
 
-def closed_loop(pool: Pool, samples: Samples, seconds: float) -> Reading:
+def closed_loop(pool: Pool, samples: Samples, seconds: float, extensions: int = EXTENSIONS) -> Reading:
     """Every client of the pool sends its next request when the last is answered; valid where that became stable."""
-    steady = pool.closed_loop(samples.alone, seconds)
+    steady = pool.closed_loop(samples.alone, seconds, extensions)
     p50, p90, p99 = (round(float(value), 3) for value in np.percentile(steady.latencies_ms, [50, 90, 99]))
     return Reading(CLOSED_LOOP, round(steady.rate, 2), p50, p90, p99, steady.stable)
 

@@ -18,7 +18,7 @@ WINDOWS = 4
 """A closed loop is cut into so many parts; the first is warm-up, the others have to agree."""
 AGREED = 0.1
 """How far the throughput of a window may be from that of the others together."""
-_EXTENSIONS = 2
+EXTENSIONS = 2
 _LEAST = 20
 """Requests beside each client's first, without which windows say nothing."""
 
@@ -90,18 +90,19 @@ class Pool:
         self._loop(feeds, time.perf_counter() + seconds, [])
         self.check()
 
-    def closed_loop(self, feeds: Sequence[Feed], seconds: float) -> Steady:
-        """Every client sends its next request when the last is answered; goes on, up to three times as long, until stable.
+    def closed_loop(self, feeds: Sequence[Feed], seconds: float, extensions: int = EXTENSIONS) -> Steady:
+        """Every client sends its next request when the last is answered; goes on until stable.
 
         Args:
             feeds: what is asked, in turn.
             seconds: how long to measure, warm-up included.
+            extensions: how often to go on for as long again, at most.
 
         Raises:
             InputError, MachineError: as `Client.infer` does.
         """
         ends: list[tuple[float, float]] = []  # when each was answered (s), and after how many ms
-        for extension in range(1 + _EXTENSIONS):
+        for extension in range(1 + extensions):
             self._loop(feeds, time.perf_counter() + seconds, ends)
             self.check()
             steady = _steady(ends, extension, self.clients)

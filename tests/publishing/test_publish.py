@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from optkit import store
 from optkit.cli import main
 from optkit.errors import GateError, InputError, MachineError
 from optkit.publish import Options, publish
@@ -115,6 +116,35 @@ def test_a_result_whose_files_changed_is_refused(name, results, target):
     with pytest.raises(InputError, match=f"{name}: "):
         publish("tiny", "classification", results, target)
     assert not target.exists()
+
+
+def tuned(folder, engines):
+    """A finished search of the tiny recipe's FP32 engine."""
+    settings = {"instances": 2, "threads": 1, "queue_delay_us": 500, "preferred_batch_sizes": [4]}
+    choice = {"settings": settings, "held": True, "reason": "by hand", "gain": None}
+    store.step(
+        folder / "tuning" / "fp32",
+        {"engines": engines},
+        lambda unfinished: store.write_json(unfinished / "tuning.json", {"choice": choice}),
+    )
+
+
+def test_a_tuned_configuration_is_published_and_one_of_other_engines_is_not(results, target, caplog):
+    folder = results / "classification" / "tiny" / "seed-0"
+    tuned(folder, "another engine's key")
+    version = publish("tiny", "classification", results, target)
+    assert shelf.read_config(version.parent).instances == 1 and shelf.provenance(version)["tuning"] is None
+    assert "tuning/fp32: left out, the engine has changed since; tune it again: optkit tune" in caplog.text
+    tuned(folder, store.key_at(folder / "engines"))
+    version = publish("tiny", "classification", results, target)
+    config = shelf.read_config(version.parent)
+    assert (config.instances, config.threads, config.queue_delay_us, config.preferred_batch_sizes) == (2, 1, 500, (4,))
+    assert shelf.provenance(version)["tuning"]["choice"]["reason"] == "by hand"
+    assert verify.verify(target) == []
+    path = folder / "tuning" / "fp32" / "tuning.json"
+    path.write_text(path.read_text().replace("by hand", "by foot"))
+    with pytest.raises(InputError, match=r"tuning\.json: SHA-256 is .* the file changed after it was written"):
+        publish("tiny", "classification", results, target)
 
 
 def test_an_engine_that_answers_another_sample_is_refused(results, target):

@@ -13,7 +13,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PLAIN = ModelConfig("plain", INPUTS, (2,))
 FULL = ModelConfig(
     "full-1.2_x", INPUTS, (-1, 2), max_batch_size=16, max_sequence=384, pad_id=1, vocab_size=50265, threads=4,
-    instances=2, queue_delay_us=500,
+    instances=2, queue_delay_us=500, preferred_batch_sizes=(4, 8),
 )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ def test_triton_sees_what_was_meant():
     ]
     assert [(tensor.name, list(tensor.dims)) for tensor in message.output] == [("logits", [-1, 2])]
     assert message.dynamic_batching.max_queue_delay_microseconds == 500
+    assert list(message.dynamic_batching.preferred_batch_size) == [4, 8]
     assert message.instance_group[0].count == 2
     assert not config.parse(config.write(PLAIN)).HasField("dynamic_batching")
 
@@ -45,6 +46,18 @@ def test_all_mistakes_are_reported_together():
         ModelConfig("m", ("attention_mask",), (2, 3), max_batch_size=0, threads=0, queue_delay_us=-1)
     for mistake in ("'input_ids' and others", "shape (2, 3)", "max_batch_size: found 0", "threads: found 0", "-1"):
         assert mistake in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preferred_batch_sizes": (4,)}, r"found \[4\] without queue_delay_us, expected both or none"),
+        ({"preferred_batch_sizes": (0, 65), "queue_delay_us": 0}, r"found \[0, 65\], expected 1 to 64"),
+    ],
+)
+def test_preferred_batches_are_of_a_batching_model_and_no_larger_than_it_takes(settings, message):
+    with pytest.raises(InputError, match=message):
+        ModelConfig("m", INPUTS, (2,), **settings)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""What the ladder costs: all of its rungs with everything around them, over the bare inference of the same batches.
+
+    python benchmarks/ladder.py FOLDER --task TASK [--data DIR] [--examples N] [--rounds N]
+
+`FOLDER` is that of a finished recipe, `checkpoints/<task>/<recipe>/seed-<n>`. The ladder pads, runs, scores, compares and
+finds the worst examples, the loading of graph and engine included. Bare inference runs batches that are padded before
+through models that are loaded before. Both take turns.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from optkit import checkpoints, engines, tasks
+from optkit.graph import reference
+from optkit.models import Loaded, inference, max_length
+from optkit.serving import repository
+from optkit.serving.client import Client
+from optkit.serving.server import Server
+from optkit.tasks.base import Feed, Task
+from optkit.tasks.batches import BATCH_SIZE, Collator, bucketed, run
+from optkit.validation import ladder
+from optkit.validation.served import model_config
+
+Infer = Callable[[Feed], np.ndarray]
+MODEL = "bench"
+
+
+def main() -> None:
+    """Measure, and print one line for each rung and one for the whole."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--task", required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--examples", type=int, default=1000, help="of the dev split, of a task with classes")
+    parser.add_argument("--rounds", type=int, default=3)
+    measure(parser.parse_args())
+
+
+def measure(given: argparse.Namespace) -> None:
+    """The ladder and its rungs' bare inference in turn."""
+    task = tasks.load(given.task, given.data)
+    rows = task.examples("dev")
+    task._examples["dev"] = rows.select(range(min(given.examples, len(rows))))  # type: ignore[attr-defined]
+    loaded = checkpoints.load(given.folder, task)
+    features = task.encode("dev", loaded.tokenizer)
+    engine = sorted(given.folder.glob("engines/*/engine.json"))[0].parent
+    config = model_config(MODEL, engine, loaded.tokenizer, task, max_length(loaded, task))
+    with tempfile.TemporaryDirectory() as scratch:
+        repository.place(Path(scratch, "models"), engine, config, link=True)
+        with Server(Path(scratch, "models"), Path(scratch, "logs"), [MODEL]) as server, Client(server.url, MODEL) as client:
+            rungs = bare_rungs(loaded, given.folder / "graph" / "model.onnx", engine, client.infer)
+            feeds = batches(features, Collator(loaded.tokenizer, task.max_length))
+            times = []
+            for _ in range(given.rounds):
+                whole = seconds_of(partial(climb, task, loaded, given.folder, engine, client.infer, features))
+                times.append([whole, *bare(loaded, rungs, feeds)])
+    report(len(features), [*rungs], np.array(times))
+
+
+def climb(task: Task, loaded: Loaded, folder: Path, engine: Path, ask: Infer, features: Dataset) -> None:
+    """All that validation does for the ladder of one engine."""
+    collator = Collator(loaded.tokenizer, task.max_length)
+    logits = ladder.before_engines(loaded, folder / "graph" / "model.onnx", features, collator)
+    logits["engine"] = ladder.at_engine(engine, features, collator)
+    logits["server"] = run(ask, features, BATCH_SIZE, collator)
+    rungs = ladder.rungs(task, features, logits)
+    ladder.climb(task, rungs)
+    ladder.worst(task, features, rungs)
+
+
+def bare_rungs(loaded: Loaded, graph: Path, engine: Path, ask: Infer) -> dict[str, Infer]:
+    """What answers at each rung, loaded."""
+    found: dict[str, Infer] = {"float": inference(loaded.model)} if ladder._quantisers(loaded.model) else {}
+    found["pytorch"] = inference(loaded.model)
+    found["graph"] = partial(reference.infer, reference.load(graph))
+    found["engine"] = partial(engines.infer, engines.load(engine))
+    return found | {"server": ask}
+
+
+def bare(loaded: Loaded, rungs: Mapping[str, Infer], feeds: Sequence[Feed]) -> list[float]:
+    """Seconds that each rung takes for the batches, its first one run before to warm it up."""
+    times = []
+    for name, infer in rungs.items():
+        infer(feeds[0])
+        if name == "float":
+            with ladder.quantisers_off(loaded.model):
+                times.append(seconds_of(partial(run_all, infer, feeds)))
+        else:
+            times.append(seconds_of(partial(run_all, infer, feeds)))
+    return times
+
+
+def run_all(infer: Infer, feeds: Sequence[Feed]) -> None:
+    """Every batch once."""
+    for feed in feeds:
+        infer(feed)
+
+
+def batches(features: Dataset, collator: Collator) -> list[Feed]:
+    """What `tasks.batches.run` sends, padded."""
+    inputs = features.select_columns(list(collator.names))
+    return [collator.feed(inputs[batch]) for batch in bucketed(features["length"][:], BATCH_SIZE)]
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    """Wall-clock time of a call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def report(examples: int, names: Sequence[str], times: np.ndarray) -> None:
+    """Medians over the rounds; `times` is [rounds, 1 + rungs] in seconds, the ladder first."""
+    for name, seconds in zip(names, np.median(times[:, 1:], axis=0), strict=True):
+        print(f"{name:>8} {seconds:7.2f} s")
+    ratios = times[:, 0] / times[:, 1:].sum(axis=1)
+    print(
+        f"ladder of {examples} examples {np.median(times[:, 0]):.2f} s   bare {np.median(times[:, 1:].sum(axis=1)):.2f} s   "
+        f"ratio {np.median(ratios):.3f} (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)})"
+    )
+
+
+if __name__ == "__main__":
+    main()
