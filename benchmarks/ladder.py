@@ -4,7 +4,8 @@
 
 `FOLDER` is that of a finished recipe, `checkpoints/<task>/<recipe>/seed-<n>`. The ladder pads, runs, scores, compares and
 finds the worst examples, the loading of graph and engine included. Bare inference runs batches that are padded before
-through models that are loaded before. Both take turns.
+through models that are loaded before. Both take turns. Processor time is this process's, so without that of the server:
+where other work shares the machine, its ratio is the one to trust.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from optkit.tasks.batches import BATCH_SIZE, Collator, bucketed, run
 from optkit.validation import ladder
 from optkit.validation.served import model_config
 
+Clocks = tuple[float, float]
+"""Wall clock and processor time in seconds."""
 Infer = Callable[[Feed], np.ndarray]
 MODEL = "bench"
 
@@ -59,7 +62,7 @@ def measure(given: argparse.Namespace) -> None:
             feeds = batches(features, Collator(loaded.tokenizer, task.max_length))
             times = []
             for _ in range(given.rounds):
-                whole = seconds_of(partial(climb, task, loaded, given.folder, engine, client.infer, features))
+                whole = clocks_of(partial(climb, task, loaded, given.folder, engine, client.infer, features))
                 times.append([whole, *bare(loaded, rungs, feeds)])
     report(len(features), [*rungs], np.array(times))
 
@@ -84,16 +87,16 @@ def bare_rungs(loaded: Loaded, graph: Path, engine: Path, ask: Infer) -> dict[st
     return found | {"server": ask}
 
 
-def bare(loaded: Loaded, rungs: Mapping[str, Infer], feeds: Sequence[Feed]) -> list[float]:
-    """Seconds that each rung takes for the batches, its first one run before to warm it up."""
+def bare(loaded: Loaded, rungs: Mapping[str, Infer], feeds: Sequence[Feed]) -> list[Clocks]:
+    """What each rung takes for the batches, its first one run before to warm it up."""
     times = []
     for name, infer in rungs.items():
         infer(feeds[0])
         if name == "float":
             with ladder.quantisers_off(loaded.model):
-                times.append(seconds_of(partial(run_all, infer, feeds)))
+                times.append(clocks_of(partial(run_all, infer, feeds)))
         else:
-            times.append(seconds_of(partial(run_all, infer, feeds)))
+            times.append(clocks_of(partial(run_all, infer, feeds)))
     return times
 
 
@@ -109,22 +112,24 @@ def batches(features: Dataset, collator: Collator) -> list[Feed]:
     return [collator.feed(inputs[batch]) for batch in bucketed(features["length"][:], BATCH_SIZE)]
 
 
-def seconds_of(call: Callable[[], object]) -> float:
-    """Wall-clock time of a call."""
-    started = time.perf_counter()
+def clocks_of(call: Callable[[], object]) -> Clocks:
+    """Of a call."""
+    wall, processor = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - started
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
 def report(examples: int, names: Sequence[str], times: np.ndarray) -> None:
-    """Medians over the rounds; `times` is [rounds, 1 + rungs] in seconds, the ladder first."""
-    for name, seconds in zip(names, np.median(times[:, 1:], axis=0), strict=True):
-        print(f"{name:>8} {seconds:7.2f} s")
-    ratios = times[:, 0] / times[:, 1:].sum(axis=1)
-    print(
-        f"ladder of {examples} examples {np.median(times[:, 0]):.2f} s   bare {np.median(times[:, 1:].sum(axis=1)):.2f} s   "
-        f"ratio {np.median(ratios):.3f} (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)})"
-    )
+    """Medians over the rounds; `times` is [rounds, 1 + rungs, 2] in seconds, the ladder first."""
+    for name, (wall, processor) in zip(names, np.median(times[:, 1:], axis=0), strict=True):
+        print(f"{name:>8} {wall:7.2f} s   {processor:7.2f} s of processor time")
+    for place, clock in enumerate(("wall clock", "processor time")):
+        whole, rungs = times[:, 0, place], times[:, 1:, place].sum(axis=1)
+        ratios = ", ".join(f"{ratio:.3f}" for ratio in whole / rungs)
+        print(
+            f"{clock}: ladder of {examples} examples {np.median(whole):.2f} s   bare {np.median(rungs):.2f} s   "
+            f"ratio {np.median(whole / rungs):.3f} (rounds: {ratios})"
+        )
 
 
 if __name__ == "__main__":

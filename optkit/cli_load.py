@@ -26,6 +26,9 @@ def load(
         float, typer.Option("--p99-ms", help="bound of the 99th percentile under random load", min=0.1)
     ] = 100.0,
     seconds: Annotated[float, typer.Option(help="least time of each measurement", min=0.1)] = 5.0,
+    beside: Annotated[
+        list[str] | None, typer.Option(help="also serve this recipe beside it; may be repeated", metavar="RECIPE")
+    ] = None,
     again: Again = False,
     out: Out = None,
     engine: Engines = None,
@@ -39,14 +42,16 @@ def load(
 
     SingleStream, MultiStream, Offline, 1 to 64 clients, and requests at a rising random rate until the bound breaks; all
     with and without batching by the server. What is measured is written at once and kept when a run is broken off; what
-    was measured to the end is kept beside the recipe's results, and shown by `optkit compare`.
+    was measured to the end is kept beside the recipe's results, and shown by `optkit compare`. With --beside, what engines
+    on one server do to each other: each alone, all loaded, all asked at once.
 
     Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
     """
     from optkit.load import run
 
-    (job,), (asked,) = jobs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
-    for sentence in run(asked, job, seconds, p99_ms, out, again):
+    recipes = [recipe, *(beside or ())]
+    (job,), (asked, *others) = jobs_of(recipes, task, data, model, [seed], engine, limit_train, checkpoints)
+    for sentence in run(asked, job, seconds, p99_ms, out, again, others):
         print(sentence, file=sys.stderr)
 
 

@@ -6,19 +6,19 @@ What was measured to the end lies beside the recipe's other results, as a finish
 import csv
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from optkit import cpu, store
-from optkit.errors import MachineError
+from optkit.errors import InputError, MachineError
 from optkit.job import Job
 from optkit.recipe import Recipe
 from optkit.serving import install
 from optkit.subject import CODE, Subject, run_number, subject
-from optkit.validation import online
-from optkit.validation.evidence import LOAD
+from optkit.validation import beside, online
+from optkit.validation.evidence import BESIDE_LOAD, LOAD
 from optkit.validation.lines import Line, by_engine, sentences, summary
 from optkit.validation.load import require
 
@@ -26,7 +26,15 @@ log = logging.getLogger(__name__)
 Write = Callable[[Line], None]
 
 
-def run(recipe: Recipe, job: Job, seconds: float, p99_ms: float, out: Path | None, again: bool = False) -> list[str]:
+def run(
+    recipe: Recipe,
+    job: Job,
+    seconds: float,
+    p99_ms: float,
+    out: Path | None,
+    again: bool = False,
+    others: Sequence[Recipe] = (),
+) -> list[str]:
     """Measure the recipe's engines, after making what is not finished yet.
 
     Args:
@@ -36,19 +44,30 @@ def run(recipe: Recipe, job: Job, seconds: float, p99_ms: float, out: Path | Non
         p99_ms: bound of the 99th percentile under random load.
         out: CSV file; standard output if None. It holds what was measured also when the run breaks off.
         again: measure although it was measured before.
+        others: recipes whose engines are served beside it, to see what they do to each other.
 
     Returns:
         What the measurements say, sentence by sentence.
 
     Raises:
+        InputError: the recipe itself is among the others.
         MachineError: the load generator or the server is missing or fails, or the file cannot be written.
     """
+    _check(recipe, others)
     require()  # a machine without them should say so before it trains
     install.find()
-    asked = subject(recipe, job)
+    asked, company = subject(recipe, job), [subject(other, job) for other in others]
     with _writer(out) as write:
-        lines = _alone(asked, seconds, p99_ms, again, write)
-    return [said for name, own in by_engine(lines).items() for said in sentences(name, summary(own, p99_ms))]
+        alone = _alone(asked, seconds, p99_ms, again, write)
+        together = _together([asked, *company], seconds, again, write) if company else []
+    said = [sentence for name, own in by_engine(alone).items() for sentence in sentences(name, summary(own, p99_ms))]
+    return said + beside.sentences(together)
+
+
+def _check(recipe: Recipe, others: Sequence[Recipe]) -> None:
+    names = [recipe.name, *(other.name for other in others)]
+    if len(set(names)) < len(names):
+        raise InputError(f"--beside: found {', '.join(names)}, expected every recipe once. Leave {recipe.name} out")
 
 
 def _alone(asked: Subject, seconds: float, p99_ms: float, again: bool, write: Write) -> list[Line]:
@@ -56,6 +75,14 @@ def _alone(asked: Subject, seconds: float, p99_ms: float, again: bool, write: Wr
     depends_on = {"engines": asked.key, "seconds": seconds, "p99_ms": p99_ms}
     measured = online.measure(asked.models, asked.samples, asked.logs, seconds, p99_ms)
     return _kept(asked.folder / LOAD, depends_on, again, measured, write)
+
+
+def _together(asked: Sequence[Subject], seconds: float, again: bool, write: Write) -> list[Line]:
+    """All engines of several recipes on one server."""
+    depends_on = {"engines": asked[0].key, "others": [one.key for one in asked[1:]], "seconds": seconds}
+    models = [model for one in asked for model in one.models]
+    measured = beside.measure(models, asked[0].samples, asked[0].logs, seconds)
+    return _kept(asked[0].folder / BESIDE_LOAD, depends_on, again, measured, write)
 
 
 def _kept(

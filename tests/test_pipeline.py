@@ -26,8 +26,8 @@ from optkit.report.explain import explain
 from optkit.report.table import render
 from optkit.serving import repository
 from optkit.store import key_at, read_json, read_record
+from optkit.validation import beside, online, tuning
 from optkit.validation import load as load_generator
-from optkit.validation import online, tuning
 from optkit.validation.choice import Goal
 from optkit.validation.evidence import STAGE_SCORES, read_scores
 from optkit.validation.settings import Settings
@@ -259,6 +259,24 @@ def test_load_is_kept_and_shown_and_measured_anew_when_asked(results, job, tmp_p
     assert "Under load" in render([row], "html")
     load.run(recipe, job, 0.1, 1e5, third, again=True)
     assert key_at(folder) != key and third.read_text() != first.read_text()
+
+
+def test_models_beside_each_other_are_measured_alone_idle_and_busy(results, job, tmp_path, short, monkeypatch):
+    monkeypatch.setattr(beside, "ROUNDS", 2)
+    recipe, out = job.recipes["ptq_int8"], tmp_path / "load.csv"
+    said = load.run(recipe, job, 0.3, 1e5, out, others=[job.baseline])
+    with out.open() as file:
+        lines = [line for line in csv.DictReader(file) if line["clients"] == str(beside.CLIENTS)]
+    engines = {(line["recipe"], line["precision"]) for line in lines}
+    assert ("ptq_int8", "int8") in engines and ("baseline_fp32", "fp32") in engines
+    for engine in engines:
+        own = [line for line in lines if (line["recipe"], line["precision"]) == engine]
+        assert [line["others"] for line in own] == ["", "idle", "busy"] * 2
+        memory = [float(line["memory_mb"]) for line in own]
+        assert memory[1] > memory[0], "the others are really loaded"
+    assert len(said) == 2 + len(engines) and "ptq_int8 int8: beside baseline_fp32" in said[2]
+    with pytest.raises(InputError, match=r"--beside: found ptq_int8, ptq_int8, expected every recipe once"):
+        load.run(recipe, job, 0.3, 1e5, out, others=[recipe])
 
 
 def test_a_server_that_dies_under_load_leaves_what_was_measured(results, job, tmp_path, short):

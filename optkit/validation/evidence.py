@@ -13,6 +13,8 @@ LOAD = "load"
 """Beside `served/`: what `optkit load` measured, and the name of the JSON file in it."""
 TUNING = "tuning"
 """Likewise of `optkit tune`, with a folder for each precision."""
+BESIDE_LOAD = "load_beside"
+"""Likewise of `optkit load --beside`."""
 
 
 def engine_folders(engines: Path) -> dict[str, Path]:

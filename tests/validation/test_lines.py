@@ -1,7 +1,10 @@
 """What is said of measurements under load, by hand."""
 
+from dataclasses import replace
+
 import pytest
 
+from optkit.validation import beside
 from optkit.validation.lines import IDLE, Line, Reading, by_engine, median_ratio, sentences, summary
 
 
@@ -69,3 +72,17 @@ def test_noise_makes_the_interval_of_a_ratio_wide(theirs, decided):
     ratio, low, high = median_ratio([110, 111, 109, 112, 110], theirs)
     assert low <= ratio <= high
     assert (low > 1) == decided
+
+
+def test_what_models_do_to_each_other_is_said_of_each():
+    def of(precision, rate, p99_ms, others):
+        return replace(loop(rate, 4, p99_ms=p99_ms), precision=precision, others=others)
+
+    lines = [of("int8", 100.0, 10.0, ""), of("int8", 98.0, 11.0, "idle"), of("int8", 40.0, 30.0, "busy")] * 3
+    lines += [of("fp32", 50.0, 20.0, ""), of("fp32", 50.0, 20.0, "idle"), of("fp32", 30.0, 40.0, "busy")] * 3
+    assert beside.sentences(lines) == [
+        "qat_gelu10 int8: beside qat_gelu10 fp32 it keeps 98% [98%, 98%] of its throughput while they are merely loaded and "
+        "40% [40%, 40%] while they are asked as much (4 clients each); p99 10.0 ms alone, 11.0 and 30.0 ms so",
+        "qat_gelu10 fp32: beside qat_gelu10 int8 it keeps 100% [100%, 100%] of its throughput while they are merely loaded "
+        "and 60% [60%, 60%] while they are asked as much (4 clients each); p99 20.0 ms alone, 20.0 and 40.0 ms so",
+    ]
