@@ -198,9 +198,10 @@ class Client:
         assert self._logits is not None
         batch, sequence = next(iter(feed.values())).shape
         shape = [batch, sequence, 2] if len(self._logits) == 3 else [batch, *self._logits[1:]]
-        expected = (self.model, str(number), [(OUTPUT, "FP32", shape)])
+        answered = response.get("model_version") if self.version else ""  # not asked for: the server's choice
+        expected = (self.model, self.version, str(number), [(OUTPUT, "FP32", shape)])
         outputs = [(output["name"], output["datatype"], output["shape"]) for output in response.get("outputs", [])]
-        found = (response.get("model_name"), response.get("id"), outputs)
+        found = (response.get("model_name"), answered, response.get("id"), outputs)
         if found != expected:
             raise self._foreign(f"request {number}", f"{found}", f"{expected}")
 

@@ -92,6 +92,15 @@ def test_another_answer_is_an_error(impostor, changes, found):
         client.infer(toy.feed(2, 4))
 
 
+def test_another_version_is_an_error(impostor):
+    client = impostor(answer=answering(model_version="3"))
+    assert client.infer(toy.feed(2, 4)).shape == (2, 3), "any version will do where none was asked for"
+    asking = Client(client.url, "m", version=2)
+    with pytest.raises(MachineError, match=r"model 'm', request 0: found \('m', '3', '0'.*expected \('m', '2', '0'"):
+        asking.infer(toy.feed(2, 4))
+    asking.close()
+
+
 @pytest.mark.parametrize("content", [b"not json", b"[]", b'{"model_name": "m", "id": "0", "outputs": [{}]}'])
 def test_garbage_is_an_error(impostor, content):
     client = impostor(answer=staticmethod(lambda number: content))

@@ -87,6 +87,8 @@ def test_a_mistake_in_the_train_file(message: str, write) -> None:
 
 
 DEV_MISTAKES = {
+    "dev.tsv: found no column 'label' (columns: sentence); expected the class of each row in 'label'": "sentence\ngood\n",
+    "dev.tsv, line 3: found no label (''); expected a class: text or a whole number": "sentence\tlabel\ngood\t1\nbad\t\n",
     "dev.tsv, line 3: found label '2'; expected a class of the train file: 0, 1. Fix: correct the label, or add": (
         "sentence\tlabel\ngood\t1\nbad\t2\n"
     ),

@@ -112,6 +112,12 @@ def test_an_engine_that_fails_ends_the_run_with_its_error(scenario, pool, sample
 FAILING = {"input_ids": np.full((1, 2), toy.FAILING), "attention_mask": np.ones((1, 2), np.int64)}
 
 
+def test_a_server_that_is_not_there_is_said_at_the_first_request(samples):
+    said = r"127.0.0.1:1, model 'm', request [01]: the connection failed"
+    with pytest.raises(MachineError, match=said), Client("127.0.0.1:1", "m") as client, Pool(client, 2) as gone:
+        load.closed_loop(gone, samples, 0.5)
+
+
 def test_the_load_generators_summary_is_read():
     assert load.read(SUMMARY, "Server", 200.0) == Reading("Server", 176.64, 9.635049, 15.686897, 19.975536, False, 200.0)
     with pytest.raises(MachineError, match=r"no summary of Server; it says: 'nothing'\. Run it longer"):
@@ -140,3 +146,20 @@ def test_only_stable_windows_count():
     assert not _steady(stalling, 0, clients=1).stable
     few = _steady([(1.0, 500.0), (2.0, 500.0)], 0, clients=2)
     assert (few.rate, few.stable, len(few.latencies_ms)) == (4.0, False, 2)
+
+
+@pytest.mark.parametrize("scenario", ["Offline", "closed loop", "Server"])
+def test_a_server_that_stalls_ends_the_run_at_the_deadline(scenario, server, samples):  # noqa: F811
+    """Last in this file: the engine sleeps on."""
+    stalling = copy(samples)
+    asleep = {"input_ids": np.full((1, 2), toy.SLEEPING), "attention_mask": np.ones((1, 2), np.int64)}
+    stalling.alone = [*samples.alone[:5], asleep, *samples.alone[6:]]
+    first, *others = samples.columns["input_ids"]
+    stalling.columns = samples.columns | {"input_ids": [[toy.SLEEPING] * len(first), *others]}
+    clients, run = RUNS[scenario]
+    with (
+        pytest.raises(MachineError, match=r"model 'single', request \d+: no answer within 1 s"),
+        Client(server.url, "single", timeout_s=1.0) as client,
+        Pool(client, clients) as pool,
+    ):
+        run(pool, stalling)
