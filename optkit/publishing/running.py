@@ -17,7 +17,8 @@ from optkit.publishing import probe
 from optkit.publishing.disk import UNFINISHED
 from optkit.publishing.probe import Probes
 from optkit.serving import log as server_log
-from optkit.serving.client import Client, address
+from optkit.serving.client import Client
+from optkit.serving.connection import address
 
 DEADLINE_S = 300.0
 _POLL_S, _GRPC_S = 0.25, 5.0
