@@ -19,6 +19,8 @@ from optkit.serving.config import ModelConfig
 ENGINE = "engine"
 ENGINE_FILE = "engine.json"
 STAGING = ".staging-"
+
+
 def place(repository: Path, engine_folder: Path, config: ModelConfig, version: int = 1, link: bool = False) -> Path:
     """Put an engine into a repository as a version of the model that `config` names; its configuration is replaced.
 

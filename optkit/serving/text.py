@@ -73,9 +73,11 @@ def read(folder: Path) -> TextSettings:
     path = folder / SETTINGS
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return TextSettings(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+        return TextSettings(**fields)
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not text settings written by optkit ({error}); score the recipe again: optkit run") from error
+        fix = "score the recipe again: optkit run"
+        raise InputError(f"{path}: not text settings written by optkit ({error}); {fix}") from error
 
 
 def pipeline(model: str) -> str:
@@ -143,20 +145,20 @@ def _requests(settings: TextSettings, config: ModelConfig) -> int:
 
 
 def _texts(settings: TextSettings) -> Tensors:
-    return {name: ("STRING", (1,)) for name in settings.fields}
+    return dict.fromkeys(settings.fields, ("STRING", (1,)))
 
 
 def _features(settings: TextSettings, config: ModelConfig) -> Tensors:
     """Tokens; a batch of windows is no batch in Triton's sense, so that its dimension is written down."""
     windows = (-1,) if settings.has_windows else ()
-    offsets: Tensors = {name: ("INT32", (-1, -1)) for name in OFFSETS} if settings.has_windows else {}
-    return {name: ("INT64", (*windows, -1)) for name in config.inputs} | offsets
+    offsets: Tensors = dict.fromkeys(OFFSETS, ("INT32", (-1, -1))) if settings.has_windows else {}
+    return dict.fromkeys(config.inputs, ("INT64", (*windows, -1))) | offsets
 
 
 def _logits(settings: TextSettings, config: ModelConfig) -> Tensors:
     if not settings.has_windows:
         return {OUTPUT: ("FP32", config.logits)}
-    offsets: Tensors = {name: ("INT32", (-1, -1)) for name in OFFSETS}
+    offsets: Tensors = dict.fromkeys(OFFSETS, ("INT32", (-1, -1)))
     return {OUTPUT: ("FP32", (-1, *config.logits)), **offsets, "context": ("STRING", (1,))}
 
 
@@ -175,9 +177,7 @@ def _step(name: str, batch: int, inputs: Tensors, outputs: Tensors) -> Any:
 
 
 def _ensemble(model: str, settings: TextSettings, config: ModelConfig) -> Any:
-    message = configuration.message(
-        name=pipeline(model), platform="ensemble", max_batch_size=_requests(settings, config)
-    )
+    message = configuration.message(name=pipeline(model), platform="ensemble", max_batch_size=_requests(settings, config))
     _declare(message, _texts(settings), _answers(settings))
     before, after = steps(model)
     for name, inputs, outputs in (

@@ -67,7 +67,8 @@ class TextClient(Connection):
             fields = [tensor["name"] for tensor in served["input"]]
         for one in texts:
             if len(one) != len(fields):
-                raise InputError(f"model {self.model!r}: found {len(one)} texts, expected {len(fields)}: {', '.join(fields)}")
+                expected = f"{len(fields)}: {', '.join(fields)}"
+                raise InputError(f"model {self.model!r}: found {len(one)} texts, expected {expected}")
         with self._deadline("request"):
             if "answer" not in (tensor["name"] for tensor in served["output"]):
                 return self._labels(fields, texts, json.loads(served["parameters"]["labels"]["string_value"]))

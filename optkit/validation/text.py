@@ -5,6 +5,7 @@ Settings are the task's own, the tokenizer is written as the training had it.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -23,13 +24,17 @@ SAMPLE_ROWS = 16
 log = logging.getLogger(__name__)
 
 
-def write(task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Mapping[str, Sequence[Prediction]], folder: Path) -> None:
+Predictions = Mapping[str, Sequence[Prediction]]
+"""{precision: one per example of the dev split}"""
+
+
+def write(task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Predictions, folder: Path) -> None:
     """Keep settings and tokenizer in `folder/text/`, and the sample beside it; nothing for a slow tokenizer.
 
     Args:
         task: whose dev split was scored.
         tokenizer: which made the features.
-        predictions: {precision: one per example of the dev split}, served.
+        predictions: served.
         folder: of the step.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -48,17 +53,18 @@ def settings_of(task: Task, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
     """A task's way from text to tokens and from logits to answers, as a server needs it."""
     length = min(task.max_length, tokenizer.model_max_length)
     padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    shared = {
-        "head": task.head,
-        "padding": {name: int(padding.get(name, 0)) for name in tokenizer.model_input_names},
-        "max_length": length,
-        "truncation_side": tokenizer.truncation_side,
-    }
+    settings = TextSettings(
+        head=task.head,
+        fields=("text", "text_pair")[: len(_columns(task))],
+        padding={name: int(padding.get(name, 0)) for name in tokenizer.model_input_names},
+        max_length=length,
+        truncation_side=tokenizer.truncation_side,
+        labels=tuple(task.labels),
+    )
     if task.head == "classification":
-        fields = ("text", "text_pair")[: len(_columns(task))]
-        return TextSettings(fields=fields, labels=tuple(task.labels), **shared)
+        return settings
     stride = min(cast(QuestionAnswering, task).stride, length // 3)
-    return TextSettings(fields=("question", "context"), stride=stride, longest_answer=LONGEST_ANSWER, **shared)
+    return replace(settings, fields=("question", "context"), stride=stride, longest_answer=LONGEST_ANSWER)
 
 
 def _plain(tokenizer: PreTrainedTokenizerFast) -> str:

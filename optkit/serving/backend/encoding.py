@@ -108,7 +108,7 @@ def _offsets(feature: Encoding) -> dict[str, Sequence[int]]:
 
 def _padded(rows: Sequence[Sequence[int]], width: int, value: int, kind: type) -> np.ndarray:
     """[batch, width] with `value` on the right of each row."""
-    array = np.full((len(rows), width), value, dtype=kind)
+    array: np.ndarray = np.full((len(rows), width), value, dtype=kind)
     for target, row in zip(array, rows, strict=True):
         target[: len(row)] = row
     return array
