@@ -79,6 +79,12 @@ class Running:
         """The versions of a model that answer."""
         return [int(version) for (name, version), state in self._states().items() if name == model and state == "READY"]
 
+    def parameter(self, model: str, name: str) -> str | None:
+        """What the configuration of a loaded model says under a name of ours."""
+        status, body = self._ask(f"/v2/models/{quote(model)}/config", "GET")
+        found = json.loads(body).get("parameters", {}) if status == http.client.OK else {}
+        return found.get(name, {}).get("string_value")
+
     def check(self, model: str, probes: Probes, version: int | None = None) -> dict[str, float]:
         """Ask a model, or one version of it, all probes.
 

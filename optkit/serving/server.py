@@ -18,7 +18,7 @@ from typing import Self
 from urllib.parse import quote
 
 from optkit.errors import InputError, MachineError
-from optkit.serving import command, install, log, repository
+from optkit.serving import command, install, log, repository, text
 from optkit.serving.command import ADDRESS, Ports
 
 WARDEN = Path(__file__).with_name("warden.py")
@@ -260,6 +260,7 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
         MachineError: the server is not installed, the port is taken, or a model cannot be loaded.
     """
     names = tuple(repository.models(Path(repository_folder)))
+    names = tuple(name for name in names if name not in {step for model in names for step in text.steps(model)})
     if not names:
         raise InputError(
             f"model repository {repository_folder}: found no models, expected at least one. Publish one first: "

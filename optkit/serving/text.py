@@ -7,6 +7,7 @@ For question answering the ensemble takes one question at a time, and the window
 tensor model: a request of its own for each question, however many windows it has.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from optkit.serving.config import OUTPUT, ModelConfig
 
 SUFFIX = "_text"
 STEPS = ("_tokenizer", "_answer")
+DIGEST = "digest"
+"""Parameter of a pipeline: what makes its tokens and its answers."""
 TOKENIZER, SETTINGS = "tokenizer.json", "text.json"
 OFFSETS = ("context_starts", "context_ends")
 """Where each token stands in the passage, int32 [windows, sequence]; -1 outside of it."""
@@ -114,7 +117,7 @@ def stage(root: Path, source: Path, model: str, config: ModelConfig) -> None:
     texts = {
         tokenizer: _step(tokenizer, _requests(settings, config), _texts(settings), _features(settings, config)),
         answer: _step(answer, _requests(settings, config), _logits(settings, config), _answers(settings)),
-        pipeline(model): _ensemble(model, settings, config),
+        pipeline(model): _ensemble(model, settings, config, digest(source)),
     }
     for name, message in texts.items():
         (root / name / "1").mkdir(parents=True)
@@ -123,6 +126,11 @@ def stage(root: Path, source: Path, model: str, config: ModelConfig) -> None:
     shutil.copy2(source / TOKENIZER, root / tokenizer / "1")
     for name, module in ((tokenizer, "tokenizer"), (answer, "answer")):
         (root / name / "1" / "model.py").write_text(repository.model_py(module), encoding="utf-8")
+
+
+def digest(source: Path) -> str:
+    """SHA-256 of a tokenizer with its settings."""
+    return hashlib.sha256(b"".join((source / name).read_bytes() for name in (TOKENIZER, SETTINGS))).hexdigest()
 
 
 def _check(settings: TextSettings, config: ModelConfig) -> None:
@@ -176,7 +184,7 @@ def _step(name: str, batch: int, inputs: Tensors, outputs: Tensors) -> Any:
     return message
 
 
-def _ensemble(model: str, settings: TextSettings, config: ModelConfig) -> Any:
+def _ensemble(model: str, settings: TextSettings, config: ModelConfig, digest: str) -> Any:
     message = configuration.message(name=pipeline(model), platform="ensemble", max_batch_size=_requests(settings, config))
     _declare(message, _texts(settings), _answers(settings))
     before, after = steps(model)
@@ -188,6 +196,7 @@ def _ensemble(model: str, settings: TextSettings, config: ModelConfig) -> Any:
         step = message.ensemble_scheduling.step.add(model_name=name, model_version=-1)
         step.input_map.update({tensor: tensor for tensor in inputs})
         step.output_map.update({tensor: tensor for tensor in outputs})
+    message.parameters[DIGEST].string_value = digest
     if settings.labels:
         message.parameters["labels"].string_value = json.dumps(settings.labels)
     return message
