@@ -269,6 +269,9 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
     logs = logs or Path(tempfile.mkdtemp(prefix="optkit-serve-"))
     with Server(repository_folder, logs, names, http_port=http_port, grace_s=5.0) as server:
         print(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})", file=sys.stderr)
+        asked = [name for name in names if text.pipeline(name) in names]
+        if asked:
+            print(f"try: optkit ask {asked[0]} TEXT --url {server.url}", file=sys.stderr)
         print(f"try: {_curl(server, names[0])}", file=sys.stderr, flush=True)
         try:
             while server.alive():
