@@ -50,9 +50,8 @@ def ask(protocol, url: str, pipeline: str, texts: list[str]) -> list[str]:
 
 
 def shown(values: np.ndarray) -> str:
-    """Text as text, numbers with three digits."""
-    flat = values.reshape(-1).tolist()
-    return ", ".join(one.decode() if isinstance(one, bytes) else f"{one:.3f}" for one in flat)
+    """Text as text, numbers with up to three digits."""
+    return ", ".join(one.decode() if isinstance(one, bytes) else f"{one:.3g}" for one in values.reshape(-1).tolist())
 
 
 if __name__ == "__main__":

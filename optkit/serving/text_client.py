@@ -62,9 +62,8 @@ class TextClient(Connection):
             InputError: the server has no such pipeline or refuses the request; or it takes another number of texts.
             MachineError: the server is gone, does not answer in time, fails, or answers something else.
         """
-        with self._deadline("configuration"):
-            served = self._configuration()
-            fields = [tensor["name"] for tensor in served["input"]]
+        served = self._configuration()
+        fields = [tensor["name"] for tensor in served["input"]]
         for one in texts:
             if len(one) != len(fields):
                 expected = f"{len(fields)}: {', '.join(fields)}"
@@ -78,13 +77,12 @@ class TextClient(Connection):
         """What the server says of the pipeline, asked once."""
         if self._served is None:
             self._require()
-            self._served = self._connection().get_model_config(self.model)
+            self._served = self.config()
         return self._served
 
     def _require(self) -> None:
         """Name what can be asked where this model cannot."""
-        index = self._connection().get_model_repository_index()
-        ready = sorted(item["name"] for item in index if item.get("state") == "READY" and item["name"].endswith(text.SUFFIX))
+        ready = [name for name in self.models() if name.endswith(text.SUFFIX)]
         if self.model not in ready:
             have = ", ".join(name.removesuffix(text.SUFFIX) for name in ready)
             raise InputError(

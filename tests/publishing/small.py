@@ -6,7 +6,7 @@ import json
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from transformers import BertTokenizerFast
+from tokenizers import BertWordPieceTokenizer
 
 from optkit import engines, store
 from optkit.publishing import probe
@@ -84,19 +84,21 @@ def row(recipe="tiny", **changes):
 def tokenizer():
     """One token per word of a made-up language."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(5, VOCABULARY))]
-    return BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}, model_max_length=16)
+    made = BertWordPieceTokenizer(vocab={word: index for index, word in enumerate(words)})
+    made.enable_padding()
+    return made
 
 
 def words(built, folder, labels=LABELS):
     """Tokenizer, settings and probe of an engine that is asked in text."""
     folder.mkdir(parents=True)
     made = tokenizer()
-    made.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    made.save(str(folder / "tokenizer.json"))
     TextSettings("classification", ("text",), dict.fromkeys(INPUTS, 0), 16, labels=labels).write(folder)
     random = np.random.default_rng(5)
     texts = [" ".join(f"w{word}" for word in random.integers(5, VOCABULARY, length)) for length in range(1, 9)]
-    encoded = made(texts, padding=True)
-    feed = {name: np.array(encoded[name]) for name in INPUTS}
+    encoded = made.encode_batch(texts)
+    feed = dict(zip(INPUTS, np.array([[one.ids, one.attention_mask] for one in encoded]).swapaxes(0, 1), strict=True))
     chosen = engines.infer(engines.load(built, 1), feed).argmax(axis=1)
     return Words(folder, [[one] for one in texts], [labels[one] for one in chosen])
 

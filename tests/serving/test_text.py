@@ -186,7 +186,6 @@ def test_what_is_refused_says_why(served):
             client.ask([("who?",)])
         assert client.ask([("what is big?", texts.PASSAGE)])  # and it goes on
     with TextClient(server.url, "one") as client, pytest.raises(InputError, match="bytes that are no UTF-8"):
-        client._require()
         with client._deadline("request"):
             client._connection().infer("one_text", tensors({"text": np.array([[b"\xff\xfe"]], object)}))
 
