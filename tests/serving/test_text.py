@@ -15,7 +15,6 @@ from optkit.serving import text
 from optkit.serving.backend.batching import Refusal
 from optkit.serving.backend.encoding import Encoder, encoded
 from optkit.serving.config import ModelConfig
-from optkit.serving.connection import tensors
 from optkit.serving.server import Server
 from optkit.serving.text_client import TextClient
 from optkit.tasks import sample
@@ -120,6 +119,13 @@ def test_a_tokenizer_that_does_not_fit_its_engine_is_refused(tmp_path):
         text.read(source)
 
 
+class Undecodable(str):
+    """Arrives as bytes that are no UTF-8."""
+
+    def encode(self):
+        return b"\xff\xfe"
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """A server of `one` (a text), `two` (a pair) and `ask` (questions), with their tasks, tokenizer and engines."""
@@ -186,8 +192,7 @@ def test_what_is_refused_says_why(served):
             client.ask([("who?",)])
         assert client.ask([("what is big?", texts.PASSAGE)])  # and it goes on
     with TextClient(server.url, "one") as client, pytest.raises(InputError, match="bytes that are no UTF-8"):
-        with client._deadline("request"):
-            client._connection().infer("one_text", tensors({"text": np.array([[b"\xff\xfe"]], object)}))
+        client.ask([[Undecodable()]])
 
 
 @pytest.mark.xdist_group("triton")
