@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import shutil
+import threading
 
 import pytest
 
@@ -182,6 +183,32 @@ def test_a_running_server_goes_over_in_text_too(server, root, releases):
         answers(server, releases[0])
     rollback(root, small.MODEL, to=3, url=server.url)
     assert answers(server, releases[2]) and verify.verify(root) == []
+
+
+@pytest.mark.xdist_group("triton")
+def test_no_text_is_refused_while_versions_with_the_same_labels_change(server, root, releases):
+    """Four clients ask all the time; every answer is that of one of the two versions."""
+    asked, right = releases[0].words.texts, [list(release.words.answers) for release in releases[:2]]
+    stop, failures, counts = threading.Event(), [], [0, 0]
+
+    def ask():
+        with TextClient(server.url, small.MODEL) as client:
+            while not stop.is_set():
+                try:
+                    counts[right.index([str(answer) for answer in client.ask(asked)])] += 1
+                except Exception as error:
+                    failures.append(error)
+                    return
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    publish(root, releases[1], server.url)
+    rollback(root, small.MODEL, url=server.url)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failures and min(counts) > 0, (failures, counts)
 
 
 @pytest.mark.xdist_group("triton")
