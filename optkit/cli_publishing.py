@@ -1,4 +1,4 @@
-"""The commands around a model repository: publish, list, verify, rollback, prune."""
+"""The commands around a model repository: publish, list, verify, rollback, prune, ask."""
 
 import sys
 from pathlib import Path
@@ -16,17 +16,20 @@ Url = Annotated[
 ]
 Wait = Annotated[float, typer.Option(help="seconds to wait for another publisher", min=0)]
 DEFAULT = Path("model_repository")
+DEFAULT_URL = "127.0.0.1:8000"
 WAIT_S = 60.0
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (publish, list_models, verify, rollback, prune):
+    for command in (publish, list_models, verify, rollback, prune, ask):
         app.command("list" if command is list_models else None)(command)
 
 
 def publish(
-    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
+    recipe: Annotated[
+        str, typer.Argument(help="name of the recipe, or best: the fastest that passed its gate", metavar="RECIPE")
+    ],
     task: TaskName,
     repository: Repository = DEFAULT,
     seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
@@ -48,7 +51,8 @@ def publish(
 ) -> None:
     """Put an engine that passed its gate into the model repository as the next version, live; print its folder.
 
-    Exit status 1: the gate, a probe or the shadow says no; nothing has changed.
+    Where the live version is this engine already, that is said and nothing is published. Exit status 1: the gate, a probe
+    or the shadow says no; nothing has changed.
 
     Example: optkit publish qat_gelu10 --task sample --url 127.0.0.1:8000
     """
@@ -118,3 +122,24 @@ def prune(
 
     for version in remove_old(repository, model, keep, wait):
         print(version)
+
+
+def ask(
+    model: ModelName,
+    text: Annotated[str, typer.Argument(help="text to classify, or question", metavar="TEXT")],
+    context: Annotated[
+        str | None, typer.Option(help="passage with the answer, or the second text of a pair", metavar="TEXT")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help=f"running server [default: {DEFAULT_URL}]", metavar="HOST:PORT")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="start a server of the repository for this question")] = False,
+    repository: Repository = DEFAULT,
+) -> None:
+    """Ask a served model in words; print its answer.
+
+    A label with its probability and then the others, or the answer's words with their score.
+
+    Example: optkit ask sample_qat_gelu10 "The plot is dull." --url 127.0.0.1:8000
+    """
+    from optkit.asking import answer
+
+    print(answer(model, [text] if context is None else [text, context], url or DEFAULT_URL, repository if serve else None))

@@ -1,5 +1,6 @@
 """Publishing: an engine that passed its gate becomes the live version of a model in a model repository."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,16 +9,21 @@ import numpy as np
 from optkit.errors import GateError, InputError
 from optkit.publishing import probe, provenance, scratch
 from optkit.publishing.lock import WAIT_S, locked
-from optkit.publishing.placing import Release, place
+from optkit.publishing.placing import Release, already_live, go_live, place
 from optkit.publishing.probe import Probe
 from optkit.publishing.running import Running
 from optkit.publishing.shadow import MAX_DISAGREEMENT, Shadow, read_requests
+from optkit.publishing.words import Words
 from optkit.report import rows
 from optkit.results import Row
 from optkit.serving.config import ModelConfig
 from optkit.store import RECORD, file_hash, read_json, read_record, verify
 from optkit.validation import tuned
-from optkit.validation.evidence import EVIDENCE, SAMPLE
+from optkit.validation.evidence import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE
+
+log = logging.getLogger(__name__)
+BEST = "best"
+"""In place of a recipe's name."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ def publish(
     """Make a recipe's engine the next version of the model `<task>_<recipe>`, and the live one.
 
     Args:
-        recipe: its name.
+        recipe: its name, or `best` for the fastest that passed its gate.
         task: it was run on.
         root: the folder `checkpoints/`.
         target: the model repository.
@@ -73,7 +79,7 @@ def publish(
         options: how.
 
     Returns:
-        The version's folder.
+        The version's folder; of the live one where that is the same engine.
 
     Raises:
         InputError: the recipe has no current result, or several precisions, or its files have changed.
@@ -83,6 +89,10 @@ def publish(
     options = options or Options()
     server = None if options.url is None else Running(options.url)
     found = rows.read(root, task)
+    if recipe == BEST:
+        row = rows.best(found, task, seed, precision)
+        recipe, precision = row.recipe, row.precision
+        log.info("the best that passed its gate: %s (%s), served by %s", recipe, precision, row.engine)
     row = rows.one_of_recipe(found, recipe, task, seed, precision)
     _gate(row, options.force)
     folder = root / task / recipe / f"seed-{seed}"
@@ -91,7 +101,13 @@ def publish(
     with locked(target, f"publishing {release.config.name}", options.wait_s):
         if server is not None:
             server.require()
-        return place(target, release, lambda staged: scratch.check(staged, release.probes, beside), server)
+        if (version := already_live(target, release)) is not None:
+            model = target / release.config.name
+            log.info("version %s of %s is this engine, and live already: nothing is published", version, model.name)
+            if server is not None:
+                go_live(model, version, server)
+            return model / str(version)
+        return place(target, release, lambda staged: scratch.check(staged, release, beside), server)
 
 
 def _gate(row: Row, force: bool) -> None:
@@ -112,7 +128,7 @@ def _release(folder: Path, row: Row, every: list[Row], forced: str | None) -> Re
     config = ModelConfig(**fields | {"name": f"{row.task}_{row.recipe}"})
     probes = probe.make(engine, config, _sample(folder, row.precision))
     origin = provenance.collect(folder, row, every) | {"tuning": best}
-    return Release(engine, config, probes, origin, forced)
+    return Release(engine, config, probes, origin, forced, _words(folder, row))
 
 
 def _require_checkpoint(folder: Path) -> None:
@@ -130,6 +146,17 @@ def _sample(folder: Path, precision: str) -> Probe:
     with np.load(path) as stored:
         feed = {name.removeprefix("feed/"): stored[name] for name in stored if name.startswith("feed/")}
         return Probe(feed, stored[f"logits/{precision}"])
+
+
+def _words(folder: Path, row: Row) -> Words | None:
+    """What the engine takes to be asked in text."""
+    served = folder / "served"
+    if not (served / TEXT).is_dir():
+        log.warning("%s: no %s; the model will take tokens alone. For text score the recipe again: optkit run", served, TEXT)
+        return None
+    sample = read_json(served / TEXT_SAMPLE)
+    texts = list(zip(*sample["texts"].values(), strict=True))
+    return Words(served / TEXT, texts, sample["answers"][row.precision])
 
 
 def _shadow(release: Release, options: Options) -> Shadow | None:

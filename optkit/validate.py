@@ -18,8 +18,9 @@ from optkit.gate import judge
 from optkit.graph import reference
 from optkit.report import rows
 from optkit.results import Row
-from optkit.serving.client import TIMEOUT_S, Client, address
+from optkit.serving.client import Client
 from optkit.serving.config import OUTPUT
+from optkit.serving.connection import TIMEOUT_S, address
 from optkit.stages import BASELINE
 from optkit.store import verify
 from optkit.tasks.base import Task

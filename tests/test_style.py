@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "optkit").rglob("*.py"))
-CHECKED = [name for name in ("optkit", "recipes", "tests", "benchmarks") if (ROOT / name).is_dir()]
+CHECKED = [name for name in ("optkit", "recipes", "tests", "benchmarks", "examples") if (ROOT / name).is_dir()]
 LONGEST = 300
 FORBIDDEN_CALLS = {"eval", "exec", "breakpoint", "__import__"}
 FORBIDDEN_IMPORTS = {"pickle", "dill", "cloudpickle", "joblib", "pdb"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.errors import InputError
-from optkit.publishing import disk, shelf
+from optkit.publishing import disk, shelf, words
 from optkit.publishing.lock import now, who
 from optkit.publishing.shelf import CARD, CONFIG, HISTORY, PROVENANCE
 from optkit.serving import repository
@@ -115,6 +115,7 @@ def mend(model: Path) -> None:
     if found:
         append(model, *found)
     show_card(model, live)
+    words.put_right(model, live)
 
 
 def missing(model: Path, live: int) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from optkit.errors import InputError
 from optkit.publishing import shelf
 from optkit.publishing.lock import reading
-from optkit.serving import repository
 
 FORMATS = ("table", "json")
 
@@ -49,7 +48,7 @@ def versions(root: Path) -> list[Version]:
         raise InputError(f"model repository {root}: no such folder. Publish a model first, or name another one")
     found = []
     with reading(root):
-        for name, numbers in repository.models(root).items():
+        for name, numbers in shelf.models(root).items():
             shelf.check(root / name)
             live = shelf.live(root / name)
             found += [_version(root / name / str(number), number == live) for number in reversed(numbers)]

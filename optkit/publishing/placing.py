@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from optkit.errors import MachineError, OptkitError
-from optkit.publishing import card, disk, history, probe, shelf
+from optkit.publishing import card, disk, history, probe, shelf, verify, words
 from optkit.publishing.lock import now, who
 from optkit.publishing.probe import Probes
 from optkit.publishing.running import Running
 from optkit.publishing.shelf import CARD, CONFIG, HISTORY, PROBE, PROVENANCE
+from optkit.publishing.words import Words
 from optkit.serving import config as configuration
 from optkit.serving import repository
 from optkit.serving.config import ModelConfig
@@ -37,6 +38,8 @@ class Release:
     """What is known of it; model, version, checks, configuration and the files' SHA-256 are added."""
     forced: str | None = None
     """Why it is published although its gate says no."""
+    words: Words | None = None
+    """What it takes to be asked in text; None where it takes tokens alone."""
 
 
 def place(root: Path, release: Release, check: Check, server: Running | None = None) -> Path:
@@ -64,6 +67,8 @@ def place(root: Path, release: Release, check: Check, server: Running | None = N
         with disk.changing(root, f"stage version {version} of {model.name!r}"):
             repository.stage(staged, release.engine, replace(release.config, live=version), version)
             probe.write(staged / str(version) / PROBE, release.probes)
+            if release.words is not None:
+                words.stage(staged / str(version), release.words, release.config)
         checks = check(staged)
         with disk.changing(root, f"stage version {version} of {model.name!r}"):
             _seal(staged, release, version, checks)
@@ -75,6 +80,24 @@ def place(root: Path, release: Release, check: Check, server: Running | None = N
     return model / str(version)
 
 
+def already_live(root: Path, release: Release) -> int | None:
+    """The live version where it is what a release would become, and is whole; else None. The caller holds the lock."""
+    model = root / release.config.name
+    if not model.exists():
+        return None
+    shelf.check(model)
+    with disk.changing(root, f"put {model.name!r} right"):
+        history.mend(model)
+    version = shelf.live(model)
+    origin = shelf.provenance(model / str(version))
+    same = (
+        origin["engine"].get("files") == hashes(release.engine)
+        and shelf.config_of(model / str(version), version) == replace(release.config, live=version)
+        and origin.get("text") == (release.words and release.words.digest)
+    )
+    return version if same and not verify.version(model / str(version)) else None
+
+
 def go_live(model: Path, version: int, server: Running | None) -> None:
     """Make a version that is in its place the live one, or leave the one live that is.
 
@@ -82,20 +105,28 @@ def go_live(model: Path, version: int, server: Running | None) -> None:
         GateError, MachineError: the server rejects it, answers with something else, or is gone.
     """
     text = configuration.write(shelf.config_of(model / str(version), version))
-    with disk.prepared(model / CONFIG, (model / CONFIG).read_text(encoding="utf-8")) as go_back:
-        disk.replace_text(model / CONFIG, text)
+    with (
+        disk.prepared(model / CONFIG, (model / CONFIG).read_text(encoding="utf-8")) as go_back,
+        words.switching(model, version, server) as pipeline,
+    ):
         try:
+            pipeline.withdraw()
+            disk.replace_text(model / CONFIG, text)
             _follow(model, version, server)
+            pipeline.put()
         except BaseException:
+            pipeline.undo()
             go_back()
             if server is not None:
                 with suppress(OptkitError):  # one that is gone will find the old configuration when it comes back
                     server.load(model.name)
+                    pipeline.restore()
             raise
 
 
 def _next_version(model: Path) -> int:
     """One more than any that is or was there: a number is not given twice."""
+    shelf.check_names(model)
     if not model.exists() and not model.is_symlink():
         return 1
     shelf.check(model)
@@ -115,6 +146,7 @@ def _seal(staged: Path, release: Release, version: int, checks: dict[str, Any]) 
         "forced": forced,
         "checks": checks,
         "config": asdict(release.config),
+        "text": release.words and release.words.digest,
         **release.provenance,
     }
     (folder / CARD).write_text(card.text(origin), encoding="utf-8")
@@ -140,7 +172,11 @@ def _found(staged: Path, model: Path, version: int, server: Running | None) -> N
     flush(model.parent)
     try:
         _follow(model, version, server)
+        with words.switching(model, version, server) as pipeline:
+            pipeline.withdraw()
+            pipeline.put()
     except BaseException:
+        words.remove(model, server)
         if server is not None:
             with suppress(OptkitError):
                 server.unload(model.name)

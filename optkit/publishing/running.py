@@ -17,7 +17,8 @@ from optkit.publishing import probe
 from optkit.publishing.disk import UNFINISHED
 from optkit.publishing.probe import Probes
 from optkit.serving import log as server_log
-from optkit.serving.client import Client, address
+from optkit.serving.client import Client
+from optkit.serving.connection import address
 
 DEADLINE_S = 300.0
 _POLL_S, _GRPC_S = 0.25, 5.0
@@ -77,6 +78,12 @@ class Running:
     def live(self, model: str) -> list[int]:
         """The versions of a model that answer."""
         return [int(version) for (name, version), state in self._states().items() if name == model and state == "READY"]
+
+    def parameter(self, model: str, name: str) -> str | None:
+        """What the configuration of a loaded model says under a name of ours."""
+        status, body = self._ask(f"/v2/models/{quote(model)}/config", "GET")
+        found = json.loads(body).get("parameters", {}) if status == http.client.OK else {}
+        return found.get(name, {}).get("string_value")
 
     def check(self, model: str, probes: Probes, version: int | None = None) -> dict[str, float]:
         """Ask a model, or one version of it, all probes.

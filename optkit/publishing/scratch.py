@@ -6,25 +6,28 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from optkit.publishing import probe, shadow
-from optkit.publishing.probe import Probes
+from optkit.publishing import probe, shadow, words
+from optkit.publishing.placing import Release
 from optkit.publishing.shadow import Shadow
+from optkit.publishing.words import Words
 from optkit.serving.client import Client
 from optkit.serving.server import Server
+from optkit.serving.text_client import TextClient
 
 log = logging.getLogger(__name__)
+_WHAT = "the new version on a scratch server"
 
 
-def check(staged: Path, probes: Probes, beside: Shadow | None = None) -> dict[str, Any]:
+def check(staged: Path, release: Release, beside: Shadow | None = None) -> dict[str, Any]:
     """Serve a staged model under its folder's name, ask it all probes, and compare it with a live one.
 
     Args:
         staged: the model's folder, somewhere in a repository.
-        probes: what to ask.
+        release: says what to ask.
         beside: the live model to compare with, if there is one.
 
     Returns:
-        `served_by`, `relative_difference` {probe: value}, and `shadow`.
+        `served_by`, `relative_difference` {probe: value}, `text` (how many answers differ), and `shadow`.
 
     Raises:
         GateError: it answers something else than its engine, or too often something else than the live model.
@@ -37,8 +40,18 @@ def check(staged: Path, probes: Probes, beside: Shadow | None = None) -> dict[st
         Client(server.url, staged.name, timeout_s=probe.TIMEOUT_S) as client,
     ):
         found: dict[str, Any] = {"served_by": f"tritonserver {server.version()}"}
-        found["relative_difference"] = probe.check(client, probes, "the new version on a scratch server")
+        found["relative_difference"] = probe.check(client, release.probes, _WHAT)
+        if release.words is not None:
+            found["text"] = _check_text(server, staged, release, release.words)
         if beside is not None:
             found["shadow"] = shadow.compare(client, beside)
     shutil.rmtree(logs)
     return found
+
+
+def _check_text(server: Server, staged: Path, release: Release, asked: Words) -> dict[str, int]:
+    """Serve the staged model's text pipeline as well, and ask it its probe."""
+    with words.staged(staged, asked, release.config) as pipeline:
+        server.load(pipeline)
+        with TextClient(server.url, pipeline) as client:
+            return {"asked": len(asked.texts), "differ": words.check(client, asked.probe, f"{_WHAT}, asked in text")}

@@ -3,7 +3,9 @@
 <repository>/<model>/config.pbtxt      which version is live, and what the server has to know of it
 <repository>/<model>/README.md         the live version's card
 <repository>/<model>/history.jsonl     who did what when, one line each
-<repository>/<model>/<n>/              model.py, engine/, probe.npz, README.md and provenance.json
+<repository>/<model>/<n>/              model.py, engine/, probe.npz, README.md and provenance.json; and for text
+                                       text/ and text-probe.json
+<repository>/<model>_text*/            the pipeline that takes text (see `words`)
 """
 
 import json
@@ -14,10 +16,31 @@ from typing import Any
 from optkit.errors import InputError
 from optkit.publishing.disk import UNFINISHED
 from optkit.serving import config as configuration
-from optkit.serving import repository
+from optkit.serving import repository, text
 from optkit.serving.config import ModelConfig
 
 CONFIG, CARD, HISTORY, PROVENANCE, PROBE = "config.pbtxt", "README.md", "history.jsonl", "provenance.json", "probe.npz"
+
+
+def models(root: Path) -> dict[str, tuple[int, ...]]:
+    """Names of the published models with their versions, both sorted; the folders of their text pipelines are left out."""
+    found = repository.models(root)
+    pipelines = {name for model in found for name in text.names(model)}
+    return {name: numbers for name, numbers in found.items() if name not in pipelines or (root / name / HISTORY).is_file()}
+
+
+def check_names(model: Path) -> None:
+    """Refuse a model whose folders would be those of another one.
+
+    Raises:
+        InputError: naming the other one.
+    """
+    for other in text.names(model.name):
+        if (model.parent / other / HISTORY).is_file():
+            raise InputError(f"model {model.name!r}: its text pipeline would be {other!r}, a model in {model.parent}")
+    for owner in models(model.parent):
+        if owner != model.name and model.name in text.names(owner):
+            raise InputError(f"model {model.name!r}: would be the text pipeline of {owner!r}, a model in {model.parent}")
 
 
 def find(root: Path, name: str) -> Path:
@@ -28,7 +51,7 @@ def find(root: Path, name: str) -> Path:
     """
     configuration.check_name(name)
     if not (root / name / CONFIG).is_file():
-        have = ", ".join(repository.models(root)) if root.is_dir() else ""
+        have = ", ".join(models(root)) if root.is_dir() else ""
         raise InputError(f"model {name!r} is not in the repository {root}, which has: {have or 'nothing'}")
     check(root / name)
     return root / name

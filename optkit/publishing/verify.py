@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from optkit.errors import InputError
-from optkit.publishing import disk, history, shelf
+from optkit.publishing import disk, history, shelf, words
 from optkit.publishing.lock import LOCK, reading
 from optkit.publishing.shelf import CARD, CONFIG, PROVENANCE
 from optkit.serving import config as configuration
-from optkit.serving import repository
+from optkit.serving import repository, text
 from optkit.store import file_hash
 
 _KEPT = {".gitkeep", ".gitignore", LOCK}
@@ -23,9 +23,12 @@ def verify(root: Path) -> list[str]:
         raise InputError(f"model repository {root}: no such folder. Publish a model first, or name another one")
     found = []
     with reading(root):
+        pipelines = {name for model in shelf.models(root) for name in text.names(model)}
         for path in sorted(root.iterdir()):
             if path.name in _KEPT or path.name.startswith(disk.UNFINISHED):
                 continue
+            if path.name in pipelines and not (path / shelf.HISTORY).is_file():
+                continue  # looked at with its model
             found += _model(path) if path.is_dir() else [f"{path}: not put there by optkit publish; remove it"]
     return found
 
@@ -81,6 +84,7 @@ def _shown(model: Path) -> list[str]:
     found = []
     if shelf.read_config(model) != shelf.config_of(model / str(live), live):
         found.append(f"{model / CONFIG}: not as it was published; write it again: optkit rollback {model.name} --to {live}")
+    found += words.complaints(model, live)
     # an interrupted switch leaves another version's card, which the next one replaces
     cards = {shelf.provenance(model / str(number))["files"].get(CARD) for number in repository.versions(model)}
     if (model / CARD).is_file() and file_hash(model / CARD) not in cards:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optkit.errors import InputError
+from optkit.errors import GateError, InputError
 from optkit.gate import judge
 from optkit.recipe import Recipe
 from optkit.report import under_load
@@ -131,6 +131,23 @@ def one_of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precis
         precisions = ", ".join(row.precision for row in chosen)
         raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision")
     return chosen[0]
+
+
+def best(rows: Sequence[Row], task: str, seed: int, precision: str | None = None) -> Row:
+    """Of a task's current rows of one seed the fastest that passed its gate, by the geometric mean of its speed-ups.
+
+    Raises:
+        InputError: nothing of that seed and precision has been run.
+        GateError: none passed.
+    """
+    found = [row for row in rows if row.seed == seed and precision in (None, row.precision)]
+    if not found:
+        raise InputError(f"task {task!r} has no current results of seed {seed}; first: optkit run RECIPE… --task {task}")
+    passed = [row for row in found if row.verdict == "pass"]
+    if not passed:
+        said = "".join(f"\n  - {row.recipe} ({row.precision}): {row.verdict}: {'; '.join(row.reasons)}" for row in found)
+        raise GateError(f"task {task!r}, seed {seed}: no recipe passed its gate:{said}")
+    return max(passed, key=lambda row: _geometric_mean(row.speedup))
 
 
 def pool(group: Mapping[Path, Row]) -> Row:

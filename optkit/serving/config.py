@@ -14,6 +14,7 @@ from typing import Any
 from optkit.errors import InputError, MachineError
 
 OUTPUT = "logits"
+FILE = "config.pbtxt"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 PARAMETERS = ("max_sequence", "pad_id", "vocab_size", "threads")
 
@@ -72,23 +73,33 @@ def check_name(name: str) -> None:
 
 def write(config: ModelConfig, name: str | None = None) -> str:
     """The text of `config.pbtxt`, for a folder of another name if one is given."""
-    from google.protobuf import text_format  # here, so that the server's backends start without it
-
-    message = _schema().ModelConfig(name=name or config.name, backend="python", max_batch_size=config.max_batch_size)
+    written = message(name=name or config.name, backend="python", max_batch_size=config.max_batch_size)
     for name in config.inputs:
         # Ragged: requests of different lengths may share a batch; the backend pads them.
-        message.input.add(name=name, data_type="TYPE_INT64", dims=[-1], allow_ragged_batch=True)
-    message.output.add(name=OUTPUT, data_type="TYPE_FP32", dims=config.logits)
-    message.instance_group.add(count=config.instances, kind="KIND_CPU")
+        written.input.add(name=name, data_type="TYPE_INT64", dims=[-1], allow_ragged_batch=True)
+    written.output.add(name=OUTPUT, data_type="TYPE_FP32", dims=config.logits)
+    written.instance_group.add(count=config.instances, kind="KIND_CPU")
     if config.live is not None:
-        message.version_policy.specific.versions.append(config.live)
+        written.version_policy.specific.versions.append(config.live)
     if config.queue_delay_us is not None:
-        message.dynamic_batching.max_queue_delay_microseconds = config.queue_delay_us
-        message.dynamic_batching.preferred_batch_size.extend(config.preferred_batch_sizes)
+        written.dynamic_batching.max_queue_delay_microseconds = config.queue_delay_us
+        written.dynamic_batching.preferred_batch_size.extend(config.preferred_batch_sizes)
     for name in PARAMETERS:
         value = getattr(config, name)
         if value is not None:
-            message.parameters[name].string_value = str(value)
+            written.parameters[name].string_value = str(value)
+    return dumps(written)
+
+
+def message(**fields: Any) -> Any:
+    """Triton's own `ModelConfig`, for what is no tensor model."""
+    return _schema().ModelConfig(**fields)
+
+
+def dumps(message: Any) -> str:
+    """The text of `config.pbtxt` of such a message."""
+    from google.protobuf import text_format  # here, so that the server's backends start without it
+
     return text_format.MessageToString(message)
 
 

@@ -19,15 +19,6 @@ from optkit.serving.config import ModelConfig
 ENGINE = "engine"
 ENGINE_FILE = "engine.json"
 STAGING = ".staging-"
-MODEL_PY = f'''"""Serves the engine in the folder beside this file; the code is optkit's."""
-
-import os
-import sys
-
-sys.path[1:1] = filter(None, os.environ.get("{install.IMPORT_FOLDERS}", "").split(os.pathsep))
-
-from optkit.serving.backend.model import TritonPythonModel  # noqa: E402, F401
-'''
 
 
 def place(repository: Path, engine_folder: Path, config: ModelConfig, version: int = 1, link: bool = False) -> Path:
@@ -74,6 +65,23 @@ def staging(repository: Path, name: str, version: int = 1) -> Iterator[Path]:
         ) from error
 
 
+def model_py(module: str = "model") -> str:
+    """The text of a version's `model.py`.
+
+    Args:
+        module: of `optkit.serving.backend`.
+    """
+    return f'''"""Runs what lies beside this file; the code is optkit's."""
+
+import os
+import sys
+
+sys.path[1:1] = filter(None, os.environ.get("{install.IMPORT_FOLDERS}", "").split(os.pathsep))
+
+from optkit.serving.backend.{module} import TritonPythonModel  # noqa: E402, F401
+'''
+
+
 def models(repository: Path) -> dict[str, tuple[int, ...]]:
     """Names of the models with their versions, both sorted; folders without `config.pbtxt` are no models."""
     found = {path.parent.name: versions(path.parent) for path in Path(repository).glob("[!.]*/config.pbtxt")}
@@ -101,7 +109,7 @@ def stage(staged: Path, engine_folder: Path, config: ModelConfig, version: int, 
     folder = staged / str(version)
     folder.mkdir(parents=True)
     (staged / "config.pbtxt").write_text(configuration.write(config, staged.name), encoding="utf-8")
-    (folder / "model.py").write_text(MODEL_PY, encoding="utf-8")
+    (folder / "model.py").write_text(model_py(), encoding="utf-8")
     shutil.copytree(engine_folder, folder / ENGINE, copy_function=_link if link else shutil.copy2)
 
 

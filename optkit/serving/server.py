@@ -18,7 +18,7 @@ from typing import Self
 from urllib.parse import quote
 
 from optkit.errors import InputError, MachineError
-from optkit.serving import command, install, log, memory, repository
+from optkit.serving import command, install, log, memory, repository, text
 from optkit.serving.command import ADDRESS, Ports
 
 WARDEN = Path(__file__).with_name("warden.py")
@@ -264,6 +264,7 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
         MachineError: the server is not installed, the port is taken, or a model cannot be loaded.
     """
     names = tuple(repository.models(Path(repository_folder)))
+    names = tuple(name for name in names if name not in {step for model in names for step in text.steps(model)})
     if not names:
         raise InputError(
             f"model repository {repository_folder}: found no models, expected at least one. Publish one first: "
@@ -272,6 +273,9 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
     logs = logs or Path(tempfile.mkdtemp(prefix="optkit-serve-"))
     with Server(repository_folder, logs, names, http_port=http_port, grace_s=5.0) as server:
         print(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})", file=sys.stderr)
+        asked = [name for name in names if text.pipeline(name) in names]
+        if asked:
+            print(f"try: optkit ask {asked[0]} TEXT --url {server.url}", file=sys.stderr)
         print(f"try: {_curl(server, names[0])}", file=sys.stderr, flush=True)
         try:
             while server.alive():

@@ -12,7 +12,7 @@ from optkit.models import Loaded, max_length
 from optkit.store import write_json
 from optkit.tasks.base import Task
 from optkit.tasks.batches import Collator
-from optkit.validation import invariance, ladder
+from optkit.validation import invariance, ladder, text
 from optkit.validation.difference import signal
 from optkit.validation.evidence import BESIDE, EVIDENCE, EXAMPLES, SAMPLE, SCORES, engine_folders
 from optkit.validation.served import Served, through_server
@@ -38,8 +38,8 @@ def validate(
         features: of the dev split.
         own: folder of the candidate's engines, one per precision; its graph lies in `../graph/`.
         baseline: folder of the FP32 baseline's engines, to measure beside; may be the same.
-        folder: gets `scores.npz` ({precision: example scores}), `sample.npz`, `validation.json`, and `examples.json` with
-            those that change most on the way.
+        folder: gets `scores.npz` ({precision: example scores}), `sample.npz`, `validation.json`, `examples.json` with those
+            that change most on the way, and what serving text needs (see `text`).
         logs: folder for the server's log.
         seconds: how long each served model is measured at each batch size.
 
@@ -55,14 +55,16 @@ def validate(
     engines = candidates | beside
     served = through_server(engines, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds)
     shared = ladder.before_engines(loaded, own.parent / "graph" / "model.onnx", features, collator)
-    evidence, examples, example_scores = {}, {}, {}
+    evidence, examples, example_scores, predictions = {}, {}, {}, {}
     for precision, engine in candidates.items():
         at_engine = ladder.at_engine(engine, features, collator)
         rungs = ladder.rungs(task, features, {**shared, "engine": at_engine, "server": served.logits[precision]})
+        predictions[precision] = rungs[-1].predictions
         example_scores[precision] = task.example_scores(rungs[-1].predictions)
         evidence[precision] = _evidence(task, rungs, served, precision)
         examples[precision] = ladder.worst(task, features, rungs)
     np.savez(folder / SCORES, **example_scores)
+    text.write(task, loaded.tokenizer, predictions, folder)
     _save_sample(folder, features, collator, served.logits)
     write_json(folder / EXAMPLES, examples)
     configs = {precision: asdict(served.configs[precision]) for precision in candidates}

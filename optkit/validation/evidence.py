@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 
 SCORES, EVIDENCE, SAMPLE, EXAMPLES = "scores.npz", "validation.json", "sample.npz", "examples.json"
+TEXT, TEXT_SAMPLE = "text", "text-sample.json"
+"""The folder with tokenizer and settings for serving text; some texts and the served answers to them."""
 STAGE_SCORES = "stages.npz"
 """In the checkpoint: {stage: the metric example by example after it, in PyTorch}, from the baseline on."""
 BESIDE = "baseline."

@@ -100,9 +100,7 @@ def _ask_together(server: Server, model: str, probes: Probes) -> tuple[list[np.n
     return answers, {"requests": done["inference_count"], "batches": done["execution_count"]}
 
 
-def model_config(
-    name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, task: Task, max_sequence: int
-) -> ModelConfig:
+def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, task: Task, max_sequence: int) -> ModelConfig:
     """What the server has to know of an engine."""
     return ModelConfig(
         name=name,

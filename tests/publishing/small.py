@@ -6,17 +6,21 @@ import json
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tokenizers import BertWordPieceTokenizer
 
 from optkit import engines, store
 from optkit.publishing import probe
 from optkit.publishing.placing import Release
 from optkit.publishing.probe import Probe
+from optkit.publishing.words import Words
 from optkit.results import Row
 from optkit.serving.config import ModelConfig
+from optkit.serving.text import TextSettings
 
 VOCABULARY, WIDTH, CLASSES = 50, 8, 3
 INPUTS = ("input_ids", "attention_mask")
 MODEL = "classification_tiny"
+LABELS = ("bad", "good", "neither")
 LIMITS = {"max_sequence": 16, "max_batch_size": 8, "threads": 1, "vocab_size": VOCABULARY}
 BASELINE = "baseline_fp32"
 _numbers = itertools.count()
@@ -77,15 +81,38 @@ def row(recipe="tiny", **changes):
     return Row(**values | changes)
 
 
-def release(folder, seed=0, name=MODEL):
-    """What `place` takes, of a new engine."""
+def tokenizer():
+    """One token per word of a made-up language."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{number}" for number in range(5, VOCABULARY))]
+    made = BertWordPieceTokenizer(vocab={word: index for index, word in enumerate(words)})
+    made.enable_padding()
+    return made
+
+
+def words(built, folder, labels=LABELS):
+    """Tokenizer, settings and probe of an engine that is asked in text."""
+    folder.mkdir(parents=True)
+    made = tokenizer()
+    made.save(str(folder / "tokenizer.json"))
+    TextSettings("classification", ("text",), dict.fromkeys(INPUTS, 0), 16, labels=labels).write(folder)
+    random = np.random.default_rng(5)
+    texts = [" ".join(f"w{word}" for word in random.integers(5, VOCABULARY, length)) for length in range(1, 9)]
+    encoded = made.encode_batch(texts)
+    feed = dict(zip(INPUTS, np.array([[one.ids, one.attention_mask] for one in encoded]).swapaxes(0, 1), strict=True))
+    chosen = engines.infer(engines.load(built, 1), feed).argmax(axis=1)
+    return Words(folder, [[one] for one in texts], [labels[one] for one in chosen])
+
+
+def release(folder, seed=0, name=MODEL, labels=()):
+    """What `place` takes, of a new engine; with labels it can be asked in text."""
     built = engine(folder, seed)
+    asked = words(built, folder.parent / f"{folder.name}-words", labels) if labels else None
     provenance = {
         "task": "classification", "recipe": {"name": "tiny", "stages": []}, "seed": 0, "data": "0" * 64, "git": None,
         "engine": json.loads((built / "engine.json").read_text()), "machine": {"processor": "test", "threads": 1},
         "row": row().as_dict(), "rows": [row().as_dict()], "verdict": "pass", "reasons": [],
     }  # fmt: skip
-    return Release(built, config(name), probe.make(built, config(name), sample(built)), provenance)
+    return Release(built, config(name), probe.make(built, config(name), sample(built)), provenance, words=asked)
 
 
 def result(root, recipe="tiny", seed=0, weights=0, **changes):
@@ -99,6 +126,9 @@ def result(root, recipe="tiny", seed=0, weights=0, **changes):
         arrays = {f"feed/{name}": array for name, array in own.feed.items()}
         np.savez(unfinished / "sample.npz", **arrays, **{"logits/fp32": own.logits})
         np.savez(unfinished / "scores.npz", fp32=np.full(8, 90.0))
+        asked = words(folder / "engines" / "fp32", unfinished / "text")
+        columns = {"texts": {"text": [one[0] for one in asked.texts]}, "answers": {"fp32": asked.answers}}
+        store.write_json(unfinished / "text-sample.json", columns)
         store.write_json(unfinished / "validation.json", {"configs": {"fp32": _as_dict(config("fp32"))}})
 
     store.step(folder / "engines", {"weights": weights}, lambda unfinished: engine(unfinished / "fp32", weights))

@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ from optkit.errors import GateError, InputError, MachineError
 from optkit.publish import Options, publish
 from optkit.publishing import provenance, shelf, verify
 from optkit.serving import repository as repositories
+from optkit.serving.server import Server
 from optkit.store import file_hash
 
 from . import small
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "client.py"
 pytestmark = pytest.mark.xdist_group("triton")
 
 
@@ -193,10 +197,11 @@ def test_the_commit_is_that_of_the_folder(tmp_path):
     assert provenance.commit(tmp_path) == {"commit": head, "changed": True}
 
 
-def test_the_commands_one_after_the_other(checkpoints, target, capsys):
+def test_the_commands_one_after_the_other(results, target, capsys):
     at = ["--repository", str(target)]
-    for _ in range(2):
-        run(["publish", "tiny", "--task", "classification", "--checkpoints", str(checkpoints), *at])
+    for weights in (1, 4):
+        small.result(results, "tiny", weights=weights)
+        run(["publish", "tiny", "--task", "classification", "--checkpoints", str(results), *at])
     assert capsys.readouterr().out == f"{target / small.MODEL / '1'}\n{target / small.MODEL / '2'}\n"
     run(["verify", *at])
     assert capsys.readouterr().out == f"{target}: every file is as it was published\n"
@@ -205,6 +210,70 @@ def test_the_commands_one_after_the_other(checkpoints, target, capsys):
     run(["list", *at, "--format", "json"])
     found = json.loads(capsys.readouterr().out)
     assert [(each["version"], each["live"], each["recipe"]) for each in found] == [(2, False, "tiny"), (1, True, "tiny")]
+
+
+def test_the_best_is_the_fastest_that_passed_and_is_published_once(results, target, capsys):
+    small.result(results, "fastest", weights=5, delta=-3.0, delta_ci95=[-4.0, -2.0], speedup={"1": 9.0})
+    small.result(results, "faster", weights=6, speedup={"1": 2.0})
+    command = ["publish", "best", "--task", "classification", "--checkpoints", str(results), "--repository", str(target)]
+    for said in (
+        "the best that passed its gate: faster (fp32)",
+        "version 1 of classification_faster is this engine, and live",
+    ):
+        run(command)
+        captured = capsys.readouterr()
+        assert captured.out == f"{target / 'classification_faster' / '1'}\n" and said in captured.err
+    assert repositories.versions(target / "classification_faster") == (1,)
+    small.result(results, "faster", weights=7, speedup={"1": 2.0})
+    run(command)
+    assert repositories.versions(target / "classification_faster") == (1, 2)
+
+
+def test_there_may_be_no_best(checkpoints, target):
+    with pytest.raises(InputError, match="no current results of seed 7"):
+        publish("best", "classification", checkpoints, target, seed=7)
+
+
+def test_no_recipe_passed(tmp_path, target):
+    fails = {"delta": -3.0, "delta_ci95": [-4.0, -2.0]}
+    small.result(tmp_path / "checkpoints", small.BASELINE, **fails)
+    with pytest.raises(GateError, match=r"no recipe passed its gate:\n  - baseline_fp32 \(fp32\): fail: delta -3.00"):
+        publish("best", "classification", tmp_path / "checkpoints", target)
+
+
+def test_what_is_published_is_asked_in_words(checkpoints, target, capsys):
+    """A server for one question, a server that runs, and both protocols of the example."""
+    publish("tiny", "classification", checkpoints, target)
+    capsys.readouterr()
+    text = "w5 w6 w7"
+    run(["ask", small.MODEL, text, "--serve", "--repository", str(target)])
+    answer = capsys.readouterr().out
+    assert {line.split()[0] for line in answer.splitlines()} == set(small.LABELS)
+    shares = [float(line.split()[1]) for line in answer.splitlines()]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1, abs=0.002)
+    names = [small.MODEL, f"{small.MODEL}_text"]
+    with Server(target, target.parent / "logs", names) as server:
+        run(["ask", small.MODEL, text, "--url", server.url])
+        assert capsys.readouterr().out == answer
+        example = [sys.executable, str(EXAMPLE), small.MODEL, text, "--http", server.url, "--grpc", server.grpc_url]
+        done = subprocess.run(example, capture_output=True, text=True, check=True)
+    best = answer.split()[0]
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [[f"tritonclient.{name}", f"label={best}"] for name in ("http", "grpc")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["m", "a", "--url", "127.0.0.1:1"], 3, "127.0.0.1:1, model 'm_text', list of models: the connection failed"),
+        (["m", "a", "--url", "nowhere"], 2, "expected host:port"),
+        (["m", "a", "--serve", "--repository", "nowhere"], 2, "nowhere: no such folder"),
+    ],
+)
+def test_what_cannot_be_asked(arguments, status, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["ask", *arguments])
+    assert end.value.code == status and message in capsys.readouterr().err
 
 
 def run(arguments):

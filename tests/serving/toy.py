@@ -42,7 +42,7 @@ def model_py():
     here = str(Path(__file__).parent)
     return (
         f"import sys\nsys.path.insert(0, {here!r})\nimport optkit, toy\n"
-        f"sys.modules['optkit.engines'] = optkit.engines = toy\n{repository.MODEL_PY}"
+        f"sys.modules['optkit.engines'] = optkit.engines = toy\n{repository.model_py()}"
     )
 
 

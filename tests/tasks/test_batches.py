@@ -84,9 +84,7 @@ def test_a_batch_is_padded_to_a_multiple(tokenizer: PreTrainedTokenizerBase) -> 
     assert batch["input_ids"][1, :9].tolist() == rows[1]["input_ids"]
 
 
-@pytest.mark.parametrize(
-    ("max_length", "multiple_of", "width"), [(12, 8, 12), (None, 8, 16), (None, 1, 9), (64, 64, 64)]
-)
+@pytest.mark.parametrize(("max_length", "multiple_of", "width"), [(12, 8, 12), (None, 8, 16), (None, 1, 9), (64, 64, 64)])
 def test_padding_ends_at_the_longest_feature_allowed(max_length, multiple_of, width, tokenizer) -> None:
     batch = Collator(tokenizer, max_length, multiple_of)([features(tokenizer, "a b c d e f g")[0]])
     assert batch["input_ids"].shape == (1, width)

@@ -34,9 +34,7 @@ def task_of(*examples: tuple[str, str, str], **settings: int) -> QuestionAnsweri
 def certain(features: Dataset) -> list[np.ndarray]:
     """Logits that are highest at the targets; a window without the answer is less sure of anything."""
     logits = []
-    for start, end, length in zip(
-        features["start_positions"], features["end_positions"], features["length"], strict=True
-    ):
+    for start, end, length in zip(features["start_positions"], features["end_positions"], features["length"], strict=True):
         window = np.zeros((length, 2), dtype=np.float32)
         if start:
             window[start, 0] = window[end, 1] = 5.0
@@ -81,9 +79,7 @@ def test_offsets_are_characters_of_the_passage(answer: str, tokenizer: PreTraine
     assert task.predict(features, certain(features)) == [answer]
     starts, ends = features[0]["context_starts"], features[0]["context_ends"]
     tokens = [
-        context[first:last]
-        for first, last in zip(starts, ends, strict=True)
-        if first != spans.NOWHERE and first != last
+        context[first:last] for first, last in zip(starts, ends, strict=True) if first != spans.NOWHERE and first != last
     ]
     assert "".join(tokens).replace("\u0301", "") == context.replace(" ", "").replace("\u0301", "")
 

@@ -47,9 +47,7 @@ def one_article(**paragraph: object) -> str:
     return json.dumps({"data": [{"paragraphs": [paragraph]}]})
 
 
-LAYOUT = (
-    "Fix: follow SQuAD v1.1: data > paragraphs > context and qas > id, question and answers > text and answer_start"
-)
+LAYOUT = "Fix: follow SQuAD v1.1: data > paragraphs > context and qas > id, question and answers > text and answer_start"
 QUESTION = {"id": "q", "question": "who?", "answers": [{"text": "He", "answer_start": 0}]}
 MISTAKES = {
     "found an empty file; expected data": "",

@@ -45,6 +45,4 @@ def test_means_equal_torchmetrics() -> None:
     )
     pairs = list(zip(predictions, answers, strict=True))
     assert 100 * sum(f1(*pair) for pair in pairs) / 300 == pytest.approx(float(expected["f1"]), abs=1e-3)
-    assert 100 * sum(exact_match(*pair) for pair in pairs) / 300 == pytest.approx(
-        float(expected["exact_match"]), abs=1e-3
-    )
+    assert 100 * sum(exact_match(*pair) for pair in pairs) / 300 == pytest.approx(float(expected["exact_match"]), abs=1e-3)

@@ -1,0 +1,51 @@
+"""One question in words to a served model, and its answer as a person reads it."""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from optkit.publishing import shelf
+from optkit.publishing.running import Running
+from optkit.publishing.verify import require
+from optkit.serving import text
+from optkit.serving.server import Server
+from optkit.serving.text_client import Answer, Label, TextClient
+
+
+def answer(model: str, texts: Sequence[str], url: str, repository: Path | None = None) -> str:
+    """Ask a model's text pipeline.
+
+    Args:
+        model: its name.
+        texts: the text, the pair of texts, or question and passage.
+        url: `host:port` of the server.
+        repository: serve this one for the question, instead of asking a server that runs.
+
+    Raises:
+        InputError: there is no such model, it takes no text, or other texts; or the repository is not as published.
+        MachineError: the server is not there, cannot be started, or does not answer in time.
+    """
+    with ExitStack() as stack:
+        if repository is not None:
+            url = _serve(repository, model, stack)
+        client = stack.enter_context(TextClient(Running(url).url, model))
+        return shown(client.ask([texts])[0])
+
+
+def shown(found: Answer) -> str:
+    """An answer in lines, the most probable first."""
+    if not isinstance(found, Label):
+        return f"{found.answer} (score {found.score:.2f}, characters {found.start} to {found.end})"
+    others = sorted(found.probabilities.items(), key=lambda pair: -pair[1])
+    width = max(map(len, found.probabilities))
+    return "\n".join(f"{label:<{width}}  {share:.3f}" for label, share in others)
+
+
+def _serve(repository: Path, model: str, stack: ExitStack) -> str:
+    """Start a server of one model for as long as the stack lasts; gives its address."""
+    require(repository)
+    name = shelf.find(repository, model.removesuffix(text.SUFFIX)).name
+    logs = stack.enter_context(tempfile.TemporaryDirectory(prefix="optkit-ask-"))
+    names = [each for each in (name, text.pipeline(name)) if (repository / each).is_dir()]
+    return stack.enter_context(Server(repository, Path(logs), names)).url

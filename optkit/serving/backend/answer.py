@@ -1,0 +1,25 @@
+"""Triton's Python backend after a tensor model: logits in, the task's answer out."""
+
+import json
+from typing import Any
+
+from optkit.serving import text
+from optkit.serving.backend import process
+from optkit.serving.backend.answering import ANSWERING
+
+
+class TritonPythonModel:
+    """One task's way to read logits."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the task's settings, which lie in the version's folder."""
+        self.settings = text.read(process.begin(args))
+        self.answer = ANSWERING[self.settings.head]
+        self.inputs = [tensor["name"] for tensor in json.loads(args["model_config"])["input"]]
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response per request, in order."""
+        return [
+            process.response(self.answer({name: process.array(request, name) for name in self.inputs}, self.settings))
+            for request in requests
+        ]

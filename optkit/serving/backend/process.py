@@ -1,0 +1,49 @@
+"""What every backend process of ours does: it finds its files, answers or refuses, and ends with its server.
+
+Runs inside the server's backend process alone, where `triton_python_backend_utils` can be imported.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from optkit.serving.backend.batching import Refusal
+
+
+def begin(args: Mapping[str, str]) -> Path:
+    """The version's folder, after the process was set up; for `initialize`."""
+    threading.Thread(target=_end_with_server, daemon=True).start()
+    version = Path(args["model_repository"], args["model_version"])
+    # Written when `model.py` was imported a moment ago; a repository holds what was published and nothing else.
+    shutil.rmtree(version / "__pycache__", ignore_errors=True)
+    return version
+
+
+def array(request: Any, name: str) -> np.ndarray:
+    """One input of a request."""
+    return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+
+
+def response(result: Mapping[str, np.ndarray] | Refusal) -> Any:
+    """The answer to a request: its outputs, or why there are none."""
+    if isinstance(result, Refusal):
+        code = pb_utils.TritonError.INVALID_ARG if result.fault_of_request else pb_utils.TritonError.INTERNAL
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(result.reason, code))
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in result.items()])
+
+
+def _end_with_server() -> None:
+    """End this process when the server is gone: a server killed in mid-request would leave it waiting for ever."""
+    server = os.getppid()
+    while os.getppid() == server:
+        time.sleep(1.0)
+    region = Path("/proc/self/cmdline").read_text(encoding="utf-8").split("\0")[2]
+    Path("/dev/shm", region).unlink(missing_ok=True)
+    os._exit(1)
