@@ -8,14 +8,14 @@ import typer
 
 TaskName = Annotated[str, typer.Option("--task", help="sample, sst2, squad, classification or qa", metavar="TASK")]
 Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
-Repository = Annotated[Path, typer.Option(help="model repository", metavar="DIR")]
+Repository = Annotated[str, typer.Option(help="model repository: a folder, s3://… or gs://…", metavar="DIR")]
 ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
 Why = Annotated[str, typer.Option(help="the reason, which is recorded", metavar="TEXT")]
 Url = Annotated[
     str | None, typer.Option(help="running server that serves the repository and is to follow", metavar="HOST:PORT")
 ]
 Wait = Annotated[float, typer.Option(help="seconds to wait for another publisher", min=0)]
-DEFAULT = Path("model_repository")
+DEFAULT = "model_repository"
 WAIT_S = 60.0
 
 
@@ -54,9 +54,12 @@ def publish(
     """
     from optkit.publish import Options
     from optkit.publish import publish as publish_engine
+    from optkit.publishing import remote
 
     options = Options(force, why, url, shadow, requests, max_disagreement, wait)
-    print(publish_engine(recipe, task, checkpoints, repository, seed, precision, options))
+    with remote.changing(repository, f"publishing {task}_{recipe}", wait, url) as folder:
+        version = publish_engine(recipe, task, checkpoints, folder, seed, precision, options)
+    print(remote.named(version, folder, repository))
 
 
 def list_models(
@@ -67,9 +70,10 @@ def list_models(
 
     Example: optkit list --format json
     """
-    from optkit.publishing import listing
+    from optkit.publishing import listing, remote
 
-    sys.stdout.write(listing.render(listing.versions(repository), form))
+    with remote.reading(repository) as folder:
+        sys.stdout.write(listing.render(listing.versions(folder), form))
 
 
 def verify(repository: Repository = DEFAULT) -> None:
@@ -79,10 +83,13 @@ def verify(repository: Repository = DEFAULT) -> None:
 
     Example: optkit verify --repository model_repository
     """
+    from optkit.publishing import remote
     from optkit.publishing.verify import verify as complaints_about
 
-    if complaints := complaints_about(repository):
-        print("\n".join(complaints))
+    with remote.reading(repository) as folder:
+        complaints = complaints_about(folder)
+    if complaints:
+        print(remote.named("\n".join(complaints), folder, repository))
         raise typer.Exit(1)
     print(f"{repository}: every file is as it was published")
 
@@ -99,9 +106,12 @@ def rollback(
 
     Example: optkit rollback sample_qat_gelu10 --to 1 --url 127.0.0.1:8000
     """
+    from optkit.publishing import remote
     from optkit.publishing.rollback import rollback as go_back
 
-    print(go_back(repository, model, to, url, why, wait))
+    with remote.changing(repository, f"rolling back {model}", wait, url) as folder:
+        version = go_back(folder, model, to, url, why, wait)
+    print(version)
 
 
 def prune(
@@ -114,7 +124,10 @@ def prune(
 
     Example: optkit prune sample_qat_gelu10 --keep 3
     """
+    from optkit.publishing import remote
     from optkit.publishing.rollback import prune as remove_old
 
-    for version in remove_old(repository, model, keep, wait):
+    with remote.changing(repository, f"pruning {model}", wait) as folder:
+        removed = remove_old(folder, model, keep, wait)
+    for version in removed:
         print(version)
