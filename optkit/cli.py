@@ -182,12 +182,14 @@ def serve(
 
     Example: optkit serve --repository model_repository --port 8000
     """
+    from optkit.publishing import remote
     from optkit.publishing.verify import require
     from optkit.serving import server
 
-    if not unpublished:
-        require(repository)
-    server.serve(repository, port)
+    with remote.reading(repository, to_serve=True) as folder:
+        if not unpublished:
+            require(folder)
+        server.serve(folder, port)
 
 
 @app.command()

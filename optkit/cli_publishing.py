@@ -8,14 +8,14 @@ import typer
 
 from optkit.cli_options import Checkpoints, TaskName
 
-Repository = Annotated[Path, typer.Option(help="model repository", metavar="DIR")]
+Repository = Annotated[str, typer.Option(help="model repository: a folder, s3://… or gs://…", metavar="DIR")]
 ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
 Why = Annotated[str, typer.Option(help="the reason, which is recorded", metavar="TEXT")]
 Url = Annotated[
     str | None, typer.Option(help="running server that serves the repository and is to follow", metavar="HOST:PORT")
 ]
 Wait = Annotated[float, typer.Option(help="seconds to wait for another publisher", min=0)]
-DEFAULT = Path("model_repository")
+DEFAULT = "model_repository"
 DEFAULT_URL = "127.0.0.1:8000"
 WAIT_S = 60.0
 
@@ -58,9 +58,12 @@ def publish(
     """
     from optkit.publish import Options
     from optkit.publish import publish as publish_engine
+    from optkit.publishing import remote
 
     options = Options(force, why, url, shadow, requests, max_disagreement, wait)
-    print(publish_engine(recipe, task, checkpoints, repository, seed, precision, options))
+    with remote.changing(repository, f"publishing {task}_{recipe}", wait, url) as folder:
+        version = publish_engine(recipe, task, checkpoints, folder, seed, precision, options)
+    print(remote.named(version, folder, repository))
 
 
 def list_models(
@@ -71,9 +74,10 @@ def list_models(
 
     Example: optkit list --format json
     """
-    from optkit.publishing import listing
+    from optkit.publishing import listing, remote
 
-    sys.stdout.write(listing.render(listing.versions(repository), form))
+    with remote.reading(repository) as folder:
+        sys.stdout.write(listing.render(listing.versions(folder), form))
 
 
 def verify(repository: Repository = DEFAULT) -> None:
@@ -83,10 +87,13 @@ def verify(repository: Repository = DEFAULT) -> None:
 
     Example: optkit verify --repository model_repository
     """
+    from optkit.publishing import remote
     from optkit.publishing.verify import verify as complaints_about
 
-    if complaints := complaints_about(repository):
-        print("\n".join(complaints))
+    with remote.reading(repository) as folder:
+        complaints = complaints_about(folder)
+    if complaints:
+        print(remote.named("\n".join(complaints), folder, repository))
         raise typer.Exit(1)
     print(f"{repository}: every file is as it was published")
 
@@ -103,9 +110,12 @@ def rollback(
 
     Example: optkit rollback sample_qat_gelu10 --to 1 --url 127.0.0.1:8000
     """
+    from optkit.publishing import remote
     from optkit.publishing.rollback import rollback as go_back
 
-    print(go_back(repository, model, to, url, why, wait))
+    with remote.changing(repository, f"rolling back {model}", wait, url) as folder:
+        version = go_back(folder, model, to, url, why, wait)
+    print(version)
 
 
 def prune(
@@ -118,9 +128,12 @@ def prune(
 
     Example: optkit prune sample_qat_gelu10 --keep 3
     """
+    from optkit.publishing import remote
     from optkit.publishing.rollback import prune as remove_old
 
-    for version in remove_old(repository, model, keep, wait):
+    with remote.changing(repository, f"pruning {model}", wait) as folder:
+        removed = remove_old(folder, model, keep, wait)
+    for version in removed:
         print(version)
 
 
@@ -141,5 +154,11 @@ def ask(
     Example: optkit ask sample_qat_gelu10 "The plot is dull." --url 127.0.0.1:8000
     """
     from optkit.asking import answer
+    from optkit.publishing import remote
 
-    print(answer(model, [text] if context is None else [text, context], url or DEFAULT_URL, repository if serve else None))
+    texts = [text] if context is None else [text, context]
+    if not serve:
+        print(answer(model, texts, url or DEFAULT_URL))
+        return
+    with remote.reading(repository, to_serve=True) as folder:
+        print(answer(model, texts, url or DEFAULT_URL, folder))

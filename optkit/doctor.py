@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import shutil
+import subprocess
 from collections.abc import Iterable
 
 from optkit import engines
@@ -15,6 +16,7 @@ from optkit.serving import install
 from optkit.serving.containers import TENSORRT_OF
 
 _INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm")
+_DOCKER_S = 5.0
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
@@ -103,10 +105,22 @@ def _triton() -> list[Finding]:
     else:
         wheel = Finding("server", f"tritonserver of {install.WHEEL} {_version(install.WHEEL)}")
     table = ", ".join(f"{tag} has {version}" for tag, version in TENSORRT_OF.items())
-    docker = shutil.which("docker")
-    there = f"docker; nvcr.io/nvidia/tritonserver with TensorRT: {table}" if docker else "no docker"
-    fix = "only needed to serve plans from NVIDIA's container, as config.pbtxt of `optkit build --engine tensorrt` is for"
-    return [wheel, Finding("container", there, docker is not None, fix)]
+    docker = _docker()
+    there = f"{docker}; nvcr.io/nvidia/tritonserver with TensorRT: {table}" if docker else "no docker that answers"
+    fix = "only needed for the models of `optkit build --flavour native`; plans also need NVIDIA's container toolkit"
+    return [wheel, Finding("container", there, bool(docker), fix)]
+
+
+def _docker() -> str:
+    """Docker's version by its daemon's own account; empty where none answers."""
+    if shutil.which("docker") is None:
+        return ""
+    try:
+        asked = ["docker", "version", "--format", "docker {{.Server.Version}}"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=_DOCKER_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def render(parts: dict[str, list[Finding]]) -> str:

@@ -106,3 +106,11 @@ def test_a_models_folder(tmp_path, capsys):
         preflight.of_model(tmp_path)
     with pytest.raises(InputError, match=r"no config\.json in it"):
         preflight.of_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("script", "said"), [("echo docker 28.1", "docker 28.1; nvcr.io"), ("exit 1", "no docker that")])
+def test_a_docker_without_a_daemon_is_none(script, said, tmp_path, monkeypatch):
+    (tmp_path / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert doctor.examine()["Triton"][1].found.startswith(said)

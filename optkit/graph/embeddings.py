@@ -20,7 +20,9 @@ def unfold(graph: GraphProto) -> int:
         scales = made_by[multiply.input[1]]
         table = numpy_helper.to_array(known[rows.input[0]]).astype(np.float32)
         name = f"{rows.input[0]}/float32"
-        graph.initializer.append(numpy_helper.from_array(table * numpy_helper.to_array(known[scales.input[0]]), name))
+        table *= numpy_helper.to_array(known[scales.input[0]])
+        # in its place at once: the table is the largest weight, and every copy of it takes time
+        graph.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=table.shape, raw_data=table.tobytes())
         multiply.op_type = "Gather"
         multiply.input[:] = [name, rows.input[1]]
         count += 1

@@ -264,9 +264,9 @@ def remove_unused(graph: GraphProto) -> None:
 
 
 def _keep(tensors, wanted: Iterable[str]) -> None:
-    kept = [tensor for tensor in tensors if tensor.name in wanted]
-    del tensors[:]
-    tensors.extend(kept)
+    # one by one: to build the list anew would copy every weight
+    for place in reversed([place for place, tensor in enumerate(tensors) if tensor.name not in wanted]):
+        del tensors[place]
 
 
 def _rename_inputs(graph: GraphProto, renamed: dict[str, str]) -> None:

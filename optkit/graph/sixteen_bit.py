@@ -65,12 +65,13 @@ def _convert(tensor: TensorProto, precision: str) -> None:
     array = numpy_helper.to_array(tensor)
     with np.errstate(over="ignore"):
         converted = array.astype(TYPES[precision][1])
-    if not np.isfinite(converted.astype(np.float32)).all():
+    if not np.isfinite(converted).all():
         raise InputError(
             f"{tensor.name} holds {np.abs(array).max():.4g}, more than {precision} can (65504 for fp16). Take bf16, or "
             "train the model with a lower learning rate"
         )
-    tensor.CopyFrom(numpy_helper.from_array(converted, tensor.name))
+    tensor.ClearField("float_data")
+    tensor.data_type, tensor.raw_data = TYPES[precision][0], converted.tobytes()
 
 
 def _set_type(cast: NodeProto, to: int) -> None:

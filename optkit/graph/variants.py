@@ -74,8 +74,9 @@ def write(graph: Path, variant: Variant, path: Path) -> Written:
     if variant.sixteen_bit:
         to_16bit(model, variant.sixteen_bit)
     model.producer_name = "optkit"
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    content = model.SerializeToString()
+    onnx.checker.check_model(content)
+    path.write_bytes(content)
     counts, sparse = _audited(path, model.graph, variant.placement)
     return Written(path, products(model.graph), longest, sparse, counts)
 

@@ -24,9 +24,14 @@ CONFIG, CARD, HISTORY, PROVENANCE, PROBE = "config.pbtxt", "README.md", "history
 
 def models(root: Path) -> dict[str, tuple[int, ...]]:
     """Names of the published models with their versions, both sorted; the folders of their text pipelines are left out."""
-    found = repository.models(root)
-    pipelines = {name for model in found for name in text.names(model)}
-    return {name: numbers for name, numbers in found.items() if name not in pipelines or (root / name / HISTORY).is_file()}
+    found, left_out = repository.models(root), pipelines(root)
+    return {name: numbers for name, numbers in found.items() if name not in left_out}
+
+
+def pipelines(root: Path) -> set[str]:
+    """Names of the folders that belong to the models' text pipelines, there or not."""
+    names = {name for model in repository.models(root) for name in text.names(model)}
+    return {name for name in names if not (root / name / HISTORY).is_file()}
 
 
 def check_names(model: Path) -> None:

@@ -39,7 +39,8 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
         if not found:
             raise MachineError(
                 f"no Triton container with {kind} {built} is known, only {table or 'no container at all'}. Look one up in "
-                "NVIDIA's support matrix or release notes, and name it with its version: --container TAG=VERSION"
+                "NVIDIA's support matrix or release notes, and name it with its version: --container TAG=VERSION; or build "
+                f"with the {kind} of one that is known"
             )
         return found[-1]
     name, _, version = tag.partition("=")

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
@@ -60,12 +60,7 @@ def _check_version(found: str) -> None:
 def installed_version() -> str | None:
     """TensorRT's version without importing it; that of the bindings where only the builder is there; else None."""
     names = [*_PACKAGES, *(["tensorrt-cu13-bindings"] if has_offline_builder() else [])]
-    for name in names:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None
+    return next((version(name) for name in names if _is_installed(name)), None)
 
 
 def is_offline() -> bool:
@@ -75,8 +70,14 @@ def is_offline() -> bool:
 
 def is_for_cuda_12() -> bool:
     """Whether the installed TensorRT was made for CUDA 12 rather than 13."""
-    names = {distribution.name.lower().replace("_", "-") for distribution in distributions()}
-    return "tensorrt-cu12" in names and "tensorrt-cu13" not in names
+    return _is_installed("tensorrt-cu12") and not _is_installed("tensorrt-cu13")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def has_offline_builder() -> bool:
