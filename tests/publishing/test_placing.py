@@ -217,7 +217,7 @@ def test_four_processes_publish_at_once(repository, releases):
 
 
 def test_the_lock_of_a_dead_publisher_is_free(repository, releases):
-    assert killing.killed_at(30, "file", killing.publish, repository, releases[3])
+    assert killing.killed_at(10, "file", killing.publish, repository, releases[3])
     assert json.loads((repository / ".lock").read_text())["doing"] == "test"
     started = time.monotonic()
     publish(repository, releases[3])

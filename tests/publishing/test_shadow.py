@@ -1,6 +1,7 @@
 """The live model and the one that is to follow it are asked the same, and what differs is counted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ import pytest
 from optkit.errors import GateError, InputError, MachineError
 from optkit.publish import Options, publish
 from optkit.publishing import shelf
+from optkit.publishing.lock import locked
+from optkit.publishing.placing import place
 from optkit.publishing.shadow import read_requests
 from optkit.serving import repository as repositories
 from optkit.serving.server import Server
 
 from . import small
+from .conftest import trusting
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -51,8 +55,10 @@ def test_differences_are_allowed_and_written_down(checkpoints, repository, serve
     assert 0 < found["differ"] <= 16 and found["share"] == found["differ"] / 16 and found["mean_difference"] > 0
 
 
-def test_the_same_engine_agrees(checkpoints, repository, tmp_path):
-    publish("tiny", "classification", checkpoints, repository)
+def test_the_same_engine_agrees(checkpoints, repository, releases, tmp_path):
+    engine = checkpoints / "classification" / "tiny" / "seed-0" / "engines" / "fp32"
+    with locked(repository, "test"):
+        place(repository, replace(releases[0], engine=engine), trusting)  # takes no text, so that it is another release
     with Server(repository, tmp_path / "logs", [small.MODEL]) as server:
         version = publish("tiny", "classification", checkpoints, repository, options=Options(shadow=server.url))
     assert shelf.provenance(version)["checks"]["shadow"]["differ"] == 0

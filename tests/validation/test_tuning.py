@@ -96,7 +96,8 @@ def test_a_bound_that_no_configuration_holds_is_said_with_the_best():
 @pytest.fixture
 def toy_search(tmp_path, monkeypatch):
     """`(seconds, clients) -> ` a search over an engine that sleeps 20 ms for a batch, however large it is."""
-    monkeypatch.setattr(repository, "MODEL_PY", toy.model_py())
+    code = toy.model_py()
+    monkeypatch.setattr(repository, "model_py", lambda: code)
     monkeypatch.setattr(tuning, "LEAST_S", 0.4)
     monkeypatch.setattr(tuning, "LEAST_ROUNDS", 3)
     inputs = ("input_ids", "attention_mask")
