@@ -6,9 +6,9 @@ GPU_VENV ?= .venv-gpu
 
 .PHONY: demo matrix test test-gpu install bench bench-gpu clean
 
-# Three of the ten recipes, in some seven minutes on two cores after the installation; `make matrix` runs all ten. The best
+# Three of the ten recipes, in some nine minutes on two cores after the installation; `make matrix` runs all ten. The best
 # one is published, and asked a question by a server that ends with it.
-QUESTION := The plot was lovely, and the ending was not dull.
+QUESTION := The lying critic said that the film was dreadful.
 demo: $(VENV)/installed
 	$(BIN)/optkit run baseline_fp32 ptq_int8 qat_gelu10 --task sample
 	@version=$$($(BIN)/optkit publish best --task sample) && model=$$(basename $$(dirname $$version)) && \
