@@ -77,14 +77,14 @@ def waterfall(row: Row) -> list[Bar]:
     """From the baseline's metric to the row's, stage by stage; empty where the stages were not measured."""
     if not row.stages:
         return []
-    bars = [Bar(BASELINE, 0.0, row.baseline, None, total=True)]
+    bars = [Bar("FP32", 0.0, row.baseline, None, total=True)]
     value = row.baseline
     for stage in row.stages:
         low, high = stage.get("ci95") or (None, None)
         interval = None if low is None or high is None else (low, high)
         bars.append(Bar(stage["stage"], value, value + stage["delta"], interval))
         value += stage["delta"]
-    return [*bars, Bar(row.recipe, 0.0, row.value, None, total=True)]
+    return [*bars, Bar("served", 0.0, row.value, None, total=True)]
 
 
 def rungs(rows: Sequence[Row]) -> list[str]:

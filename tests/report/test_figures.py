@@ -55,10 +55,10 @@ def test_latencies_of_other_runs_are_brought_to_the_baselines() -> None:
 def test_a_waterfall_goes_from_the_baseline_to_the_recipe() -> None:
     bars = figures.waterfall(replace(INT8, stages=STAGES))
     assert [(bar.label, bar.start, round(bar.end, 2), bar.total) for bar in bars] == [
-        ("baseline_fp32", 0.0, 95.25, True),
+        ("FP32", 0.0, 95.25, True),
         ("distill", 95.25, 94.75, False),
         ("quantize", 94.75, 94.95, False),
-        ("qat_gelu10", 0.0, 94.95, True),
+        ("served", 0.0, 94.95, True),
     ]
     assert [bar.interval for bar in bars] == [None, (-0.9, -0.1), None, None]
     assert figures.waterfall(INT8) == []
