@@ -177,6 +177,9 @@ def serve(
     unpublished: Annotated[
         bool, typer.Option("--unpublished", help="the repository is one of `optkit build --flavour python`")
     ] = False,
+    cache_mb: Annotated[
+        int, typer.Option(help="memory for answers of models published with --cache; 0: they go without", min=0, metavar="N")
+    ] = 0,
 ) -> None:
     """Serve a model repository with Triton on this machine until Ctrl-C; refused where a file is not as it was published.
 
@@ -189,7 +192,7 @@ def serve(
     with remote.reading(repository, to_serve=True) as folder:
         if not unpublished:
             require(folder)
-        server.serve(folder, port)
+        server.serve(folder, port, cache_mb=cache_mb)
 
 
 @app.command()

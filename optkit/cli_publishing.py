@@ -47,6 +47,12 @@ def publish(
         float, typer.Option(help="share of predictions that may differ from the live model's")
     ] = 0.05,
     wait: Wait = WAIT_S,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="let a server with --cache-mb answer the same request again from its cache")
+    ] = False,
+    warmup: Annotated[
+        str | None, typer.Option(help="batch x tokens that are answered before it is ready: 1x16,8x128", metavar="SHAPES")
+    ] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
     """Put an engine that passed its gate into the model repository as the next version, live; print its folder.
@@ -59,8 +65,10 @@ def publish(
     from optkit.publish import Options
     from optkit.publish import publish as publish_engine
     from optkit.publishing import remote
+    from optkit.serving.config import shapes
 
-    options = Options(force, why, url, shadow, requests, max_disagreement, wait)
+    first = () if warmup is None else shapes(warmup)
+    options = Options(force, why, url, shadow, requests, max_disagreement, wait, cache, first)
     with remote.changing(repository, f"publishing {task}_{recipe}", wait, url) as folder:
         version = publish_engine(recipe, task, checkpoints, folder, seed, precision, options)
     print(remote.named(version, folder, repository))

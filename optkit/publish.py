@@ -16,7 +16,7 @@ from optkit.publishing.shadow import MAX_DISAGREEMENT, Shadow, read_requests
 from optkit.publishing.words import Words
 from optkit.report import rows
 from optkit.results import Row
-from optkit.serving.config import ModelConfig
+from optkit.serving.config import ModelConfig, Shapes, from_json
 from optkit.store import RECORD, file_hash, read_json, read_record, verify
 from optkit.validation import tuned
 from optkit.validation.evidence import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE
@@ -48,6 +48,10 @@ class Options:
     """Largest share of predictions that may differ from the live model's."""
     wait_s: float = WAIT_S
     """Seconds to wait for another publisher."""
+    cache: bool = False
+    """Of the served model, see `ModelConfig`."""
+    warmup: Shapes = ()
+    """Of the served model, see `ModelConfig`."""
 
     def __post_init__(self) -> None:
         if self.force != bool(self.why.strip()):
@@ -87,6 +91,8 @@ def publish(
         MachineError: the repository cannot be written or is locked, or a server is gone.
     """
     options = options or Options()
+    if options.cache:
+        log.warning("a response cache also keeps errors, as empty answers: docs/publishing.md, Response cache and warm-up")
     server = None if options.url is None else Running(options.url)
     found = rows.read(root, task)
     if recipe == BEST:
@@ -96,7 +102,7 @@ def publish(
     row = rows.one_of_recipe(found, recipe, task, seed, precision)
     _gate(row, options.force)
     folder = root / task / recipe / f"seed-{seed}"
-    release = _release(folder, row, found, options.why if row.verdict != "pass" else None)
+    release = _release(folder, row, found, options)
     beside = _shadow(release, options)
     with locked(target, f"publishing {release.config.name}", options.wait_s):
         if server is not None:
@@ -117,7 +123,7 @@ def _gate(row: Row, force: bool) -> None:
     raise GateError(f"{row.recipe} ({row.precision}) is not published, its gate says: {row.verdict}{reasons}")
 
 
-def _release(folder: Path, row: Row, every: list[Row], forced: str | None) -> Release:
+def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Release:
     """The engine with all that is known of it, from files that are as they were written."""
     for step in (folder / "engines", folder / "served"):
         verify(step)
@@ -125,9 +131,11 @@ def _release(folder: Path, row: Row, every: list[Row], forced: str | None) -> Re
     engine = folder / "engines" / row.precision
     best = tuned.read(folder, row.precision)
     fields = _config(folder, row.precision) | tuned.settings(best)
-    config = ModelConfig(**fields | {"name": f"{row.task}_{row.recipe}"})
+    asked = {"name": f"{row.task}_{row.recipe}", "cache": options.cache, "warmup": options.warmup}
+    config = ModelConfig(**fields | asked)
     probes = probe.make(engine, config, _sample(folder, row.precision))
     origin = provenance.collect(folder, row, every) | {"tuning": best}
+    forced = options.why if row.verdict != "pass" else None
     return Release(engine, config, probes, origin, forced, _words(folder, row))
 
 
@@ -168,5 +176,4 @@ def _shadow(release: Release, options: Options) -> Shadow | None:
 
 
 def _config(folder: Path, precision: str) -> dict:
-    config = read_json(folder / "served" / EVIDENCE)["configs"][precision]
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+    return from_json(read_json(folder / "served" / EVIDENCE)["configs"][precision])

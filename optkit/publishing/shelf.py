@@ -149,8 +149,7 @@ def config_of(version: Path, live: int) -> ModelConfig:
     """
     stored = provenance(version)["config"]
     try:
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
-        return ModelConfig(**fields | {"live": live})
+        return ModelConfig(**configuration.from_json(stored) | {"live": live})
     except (TypeError, AttributeError) as error:
         raise InputError(f"{version / PROVENANCE}: config: {error}; publish the version again") from error
 

@@ -82,3 +82,15 @@ def arguments(
         "--allow-gpu-metrics=false",
         f"--exit-timeout-secs={max(1, int(grace_s))}",
     ]
+
+
+def cache_arguments(caches: Path, cache_mb: int) -> list[str]:
+    """Options for a response cache, which all models that want one share.
+
+    Args:
+        caches: folder of cache implementations.
+        cache_mb: memory for answers, 2**20 bytes each; no cache if 0.
+    """
+    if not cache_mb:
+        return []
+    return [f"--cache-directory={caches}", f"--cache-config=local,size={cache_mb * 2**20}"]

@@ -5,6 +5,7 @@ The schema is Triton's own (`model_config.proto`), so that a file that could not
 
 import importlib.util
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,12 @@ OUTPUT = "logits"
 FILE = "config.pbtxt"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 PARAMETERS = ("max_sequence", "pad_id", "vocab_size", "threads")
+WARMUP = "warmup"
+"""Parameter with shapes, `1x16,8x128`; the others are numbers."""
+SHAPES = re.compile(r"[0-9]{1,9}x[0-9]{1,9}(,[0-9]{1,9}x[0-9]{1,9})*")
+
+Shapes = tuple[tuple[int, int], ...]
+"""(batch, tokens) each."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,14 @@ class ModelConfig:
     """Batches that are run as soon as they are complete, before the delay is over."""
     live: int | None = None
     """The one version that is served; the newest if None."""
+    cache: bool = False
+    """A request that was answered before is answered by the server's response cache, where the server has one."""
+    warmup: Shapes = ()
+    """What each instance answers before the server calls the model ready."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        mistakes = [*_wrong_tensors(self), *_wrong_numbers(self), *_wrong_batching(self)]
+        mistakes = [*_wrong_tensors(self), *_wrong_numbers(self), *_wrong_batching(self), *_wrong_warmup(self)]
         if mistakes:
             raise InputError(f"configuration of model {self.name!r}: " + "; ".join(mistakes))
 
@@ -84,11 +95,45 @@ def write(config: ModelConfig, name: str | None = None) -> str:
     if config.queue_delay_us is not None:
         written.dynamic_batching.max_queue_delay_microseconds = config.queue_delay_us
         written.dynamic_batching.preferred_batch_size.extend(config.preferred_batch_sizes)
+    if config.cache:
+        written.response_cache.enable = True
     for name in PARAMETERS:
         value = getattr(config, name)
         if value is not None:
             written.parameters[name].string_value = str(value)
+    if config.warmup:
+        written.parameters[WARMUP].string_value = ",".join(f"{batch}x{tokens}" for batch, tokens in config.warmup)
     return dumps(written)
+
+
+def values(parameters: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters of `config.pbtxt` as the fields that they are.
+
+    Raises:
+        InputError: the shapes are none.
+    """
+    numbers = {name: int(value) for name, value in parameters.items() if name != WARMUP}
+    return numbers | ({WARMUP: shapes(parameters[WARMUP])} if WARMUP in parameters else {})
+
+
+def shapes(text: str) -> Shapes:
+    """Shapes as they are written down: `1x16,8x128` is ((1, 16), (8, 128)).
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not SHAPES.fullmatch(text):
+        raise InputError(f"{WARMUP}: found {text!r}, expected batch and tokens of each shape, such as 1x16,8x128")
+    return tuple((int(batch), int(tokens)) for batch, _, tokens in (one.partition("x") for one in text.split(",")))
+
+
+def from_json(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a configuration that were kept as JSON, which has lists for tuples."""
+    return {name: _tuples(value) for name, value in stored.items()}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def message(**fields: Any) -> Any:
@@ -110,14 +155,14 @@ def read(text: str, source: str = "config.pbtxt") -> ModelConfig:
         InputError: the text is not Triton's format, or has other parameters than ours.
     """
     message = parse(text, source)
-    unknown = sorted(set(message.parameters) - set(PARAMETERS))
+    unknown = sorted(set(message.parameters) - {*PARAMETERS, WARMUP})
     if message.backend != "python" or [output.name for output in message.output] != [OUTPUT] or unknown:
         raise InputError(
             f"{source}: found backend {message.backend!r}, outputs {[output.name for output in message.output]} and "
             f"unknown parameters {unknown}, expected the python backend and the output {OUTPUT!r}. Publish the model "
             "again instead of editing the file"
         )
-    parameters: dict[str, Any] = {name: int(value.string_value) for name, value in message.parameters.items()}
+    parameters = values({name: value.string_value for name, value in message.parameters.items()})
     if message.HasField("dynamic_batching"):
         parameters["queue_delay_us"] = message.dynamic_batching.max_queue_delay_microseconds
         parameters["preferred_batch_sizes"] = tuple(message.dynamic_batching.preferred_batch_size)
@@ -129,6 +174,7 @@ def read(text: str, source: str = "config.pbtxt") -> ModelConfig:
         logits=tuple(message.output[0].dims),
         max_batch_size=message.max_batch_size,
         instances=message.instance_group[0].count,
+        cache=message.response_cache.enable,
         **parameters,
     )
 
@@ -199,3 +245,12 @@ def _wrong_batching(config: ModelConfig) -> list[str]:
     if any(not 1 <= size <= config.max_batch_size for size in sizes):
         return [f"preferred_batch_sizes: found {list(sizes)}, expected 1 to {config.max_batch_size}"]
     return []
+
+
+def _wrong_warmup(config: ModelConfig) -> list[str]:
+    limits = config.max_batch_size, config.max_sequence
+    return [
+        f"warmup: found {batch}x{tokens}, expected batches of 1 to {limits[0]} with 1 to {limits[1]} tokens"
+        for batch, tokens in config.warmup
+        if not (1 <= batch <= limits[0] and 1 <= tokens <= limits[1])
+    ]

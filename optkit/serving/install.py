@@ -28,6 +28,8 @@ class Installation:
     binary: Path
     backends: Path
     """What `--backend-directory` takes."""
+    caches: Path
+    """What `--cache-directory` takes."""
     environment: dict[str, str]
     """Variables for the server process alone."""
 
@@ -46,7 +48,8 @@ def find() -> Installation:
         # The embedded interpreter finds its virtual environment through the first `python3` of PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
     }
-    return Installation(wheel / "tritonserver/bin/tritonserver", _backends(wheel / "tritonserver"), environment)
+    triton = wheel / "tritonserver"
+    return Installation(triton / "bin/tritonserver", _backends(triton), triton / "caches", environment)
 
 
 def _wheel_folder() -> Path:

@@ -1,12 +1,31 @@
-"""What a server's log and its answers say about a failure, cut down to what a reader needs."""
+"""A server's log: where it goes, and what it and the answers say about a failure, cut down to what a reader needs."""
 
 import json
 import re
+import tempfile
 from pathlib import Path
+
+from optkit.errors import MachineError
 
 LINES = 20
 NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized")
 """Empty lines, information, tables, and a complaint that a machine without a GPU brings forth."""
+
+
+def create(folder: Path) -> tuple[int, Path]:
+    """A new log file that no other server writes to: its descriptor and its path.
+
+    Raises:
+        MachineError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, path = tempfile.mkstemp(prefix="tritonserver-", suffix=".log", dir=folder)
+    except OSError as error:
+        raise MachineError(
+            f"Triton server: cannot write a log into {folder}: {error.strerror}. Choose a folder that can be written"
+        ) from error
+    return descriptor, Path(path)
 
 
 def quote(log: Path, lines: int = LINES) -> str:

@@ -42,6 +42,7 @@ class Server:
         deadline_s: seconds for the start, and for loading each model.
         http_threads: threads that read and write HTTP requests.
         grace_s: seconds given to requests in flight when the server is ended; 0 ends it at once.
+        cache_mb: memory of the response cache for models that want one; 0: no cache, and they are served without.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Server:
         deadline_s: float = START_DEADLINE_S,
         http_threads: int = HTTP_THREADS,
         grace_s: float = 0.0,
+        cache_mb: int = 0,
     ) -> None:
         self.repository = Path(repository).absolute()
         self.logs = Path(logs)
@@ -61,6 +63,7 @@ class Server:
         self.deadline_s = deadline_s
         self.http_threads = http_threads
         self.grace_s = grace_s
+        self.cache_mb = cache_mb
         self.log = Path()
         self._ports = Ports(0, 0, 0)
         self._warden: subprocess.Popen[bytes] | None = None
@@ -175,18 +178,19 @@ class Server:
                 raise MachineError(f"Triton server on {self.url} ended while it was starting. {self.log} says:\n{quoted}")
 
     def _spawn(self, installation: install.Installation) -> None:
-        descriptor, self.log = _open_log(self.logs)
+        descriptor, self.log = log.create(self.logs)
         self._identity = f"optkit-{uuid.uuid4().hex[:12]}"
         variables = [f"{name}={value}" for name, value in installation.environment.items()]
         arguments = command.arguments(
             self._identity, self.repository, installation.backends, self._ports,
             self.http_threads, self.deadline_s, self.grace_s,
         )  # fmt: skip
+        cached = command.cache_arguments(installation.caches, self.cache_mb)
         guarded = [sys.executable, "-I", "-S", str(WARDEN), str(os.getpid()), str(self.grace_s), self._identity]
         with open(descriptor, "wb") as file:
             # A session of its own: Ctrl-C in the terminal reaches us, and we end the server.
             self._warden = subprocess.Popen(
-                [*guarded, "env", *variables, str(installation.binary), *arguments],
+                [*guarded, "env", *variables, str(installation.binary), *arguments, *cached],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -244,19 +248,7 @@ def _environments() -> set[Path]:
     return set(Path("/tmp").glob("python_env_*"))
 
 
-def _open_log(folder: Path) -> tuple[int, Path]:
-    """A new log file that no other server writes to."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor, path = tempfile.mkstemp(prefix="tritonserver-", suffix=".log", dir=folder)
-    except OSError as error:
-        raise MachineError(
-            f"Triton server: cannot write a log into {folder}: {error.strerror}. Choose a folder that can be written"
-        ) from error
-    return descriptor, Path(path)
-
-
-def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = None) -> None:
+def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = None, cache_mb: int = 0) -> None:
     """Serve every model of a repository until Ctrl-C; where to ask is printed to standard error.
 
     Raises:
@@ -271,7 +263,7 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
             "optkit publish RECIPE --task TASK"
         )
     logs = logs or Path(tempfile.mkdtemp(prefix="optkit-serve-"))
-    with Server(repository_folder, logs, names, http_port=http_port, grace_s=5.0) as server:
+    with Server(repository_folder, logs, names, http_port=http_port, grace_s=5.0, cache_mb=cache_mb) as server:
         print(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})", file=sys.stderr)
         asked = [name for name in names if text.pipeline(name) in names]
         if asked:

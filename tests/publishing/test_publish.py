@@ -15,6 +15,7 @@ from optkit.errors import GateError, InputError, MachineError
 from optkit.publish import Options, publish
 from optkit.publishing import provenance, shelf, verify
 from optkit.serving import repository as repositories
+from optkit.serving.client import Client
 from optkit.serving.server import Server
 from optkit.store import file_hash
 
@@ -149,6 +150,52 @@ def test_a_tuned_configuration_is_published_and_one_of_other_engines_is_not(resu
     path.write_text(path.read_text().replace("by hand", "by foot"))
     with pytest.raises(InputError, match=r"tuning\.json: SHA-256 is .* the file changed after it was written"):
         publish("tiny", "classification", results, target)
+
+
+def test_cache_and_warm_up_are_published_and_other_ones_are_another_version(checkpoints, target, capsys):
+    """The server's cache answers the tensor step of a text that comes again."""
+    command = ["publish", "tiny", "--task", "classification", "--checkpoints", str(checkpoints), "--repository", str(target)]
+    model = target / small.MODEL
+    settings = ["--cache", "--warmup", "1x16,8x4"]
+    for given, said in (
+        ([], ""),
+        (settings, "a response cache also keeps errors"),
+        (settings, "is this engine, and live already"),
+        (settings[:1], ""),
+        (settings, ""),
+    ):
+        run([*command, *given])
+        assert said in capsys.readouterr().err
+    assert repositories.versions(model) == (1, 2, 3, 4)
+    config = shelf.read_config(model)
+    assert (config.cache, config.warmup) == (True, ((1, 16), (8, 4)))
+    assert shelf.provenance(model / "4")["config"]["warmup"] == [[1, 16], [8, 4]]
+    assert [shelf.config_of(model / str(number), 1).cache for number in (1, 2, 3)] == [False, True, True]
+    assert verify.verify(target) == []
+    with Server(target, target.parent / "logs", [small.MODEL, f"{small.MODEL}_text"], cache_mb=1) as server:
+        answers = []
+        for _ in range(2):
+            run(["ask", small.MODEL, "w5 w6 w7", "--url", server.url])
+            answers.append(capsys.readouterr().out)
+        assert answers[0] == answers[1]
+        with Client(server.url, small.MODEL) as client:
+            statistics = client.statistics()["inference_stats"]
+        assert (statistics["cache_miss"]["count"], statistics["cache_hit"]["count"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ("9x16", "warmup: found 9x16, expected batches of 1 to 8 with 1 to 16 tokens"),
+        ("8", "warmup: found '8', expected batch and tokens of each shape, such as 1x16,8x128"),
+    ],
+)
+def test_a_warm_up_that_cannot_be_is_refused(shapes, message, checkpoints, target, capsys):
+    command = ["publish", "tiny", "--task", "classification", "--checkpoints", str(checkpoints), "--repository", str(target)]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--warmup", shapes])
+    assert end.value.code == 2 and message in capsys.readouterr().err
+    assert repositories.models(target) == {}
 
 
 def test_an_engine_that_answers_another_sample_is_refused(results, target):

@@ -1,7 +1,9 @@
 """`config.pbtxt`: what is written is Triton's format and reads back as the same configuration."""
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -13,13 +15,18 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PLAIN = ModelConfig("plain", INPUTS, (2,))
 FULL = ModelConfig(
     "full-1.2_x", INPUTS, (-1, 2), max_batch_size=16, max_sequence=384, pad_id=1, vocab_size=50265, threads=4,
-    instances=2, queue_delay_us=500, preferred_batch_sizes=(4, 8),
+    instances=2, queue_delay_us=500, preferred_batch_sizes=(4, 8), cache=True, warmup=((1, 16), (16, 384)),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("written", [PLAIN, FULL])
 def test_a_configuration_reads_back_as_it_was(written):
     assert config.read(config.write(written)) == written
+
+
+@pytest.mark.parametrize("kept", [PLAIN, FULL])
+def test_a_configuration_survives_json(kept):
+    assert ModelConfig(**config.from_json(json.loads(json.dumps(asdict(kept))))) == kept
 
 
 def test_triton_sees_what_was_meant():
@@ -32,7 +39,10 @@ def test_triton_sees_what_was_meant():
     assert message.dynamic_batching.max_queue_delay_microseconds == 500
     assert list(message.dynamic_batching.preferred_batch_size) == [4, 8]
     assert message.instance_group[0].count == 2
-    assert not config.parse(config.write(PLAIN)).HasField("dynamic_batching")
+    assert message.response_cache.enable and message.parameters["warmup"].string_value == "1x16,16x384"
+    plain = config.parse(config.write(PLAIN))
+    assert not plain.HasField("dynamic_batching") and not plain.HasField("response_cache")
+    assert "warmup" not in plain.parameters
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a..b", ".hidden", "-x", "a b", "ä", "a\n", 'a"', "/etc"])
@@ -58,6 +68,19 @@ def test_all_mistakes_are_reported_together():
 def test_preferred_batches_are_of_a_batching_model_and_no_larger_than_it_takes(settings, message):
     with pytest.raises(InputError, match=message):
         ModelConfig("m", INPUTS, (2,), **settings)
+
+
+@pytest.mark.parametrize("shape", [(0, 16), (65, 16), (1, 0), (1, 513)])
+def test_only_shapes_that_the_model_takes_warm_it_up(shape):
+    found = f"{shape[0]}x{shape[1]}"
+    with pytest.raises(InputError, match=rf"warmup: found {found}, expected batches of 1 to 64 with 1 to 512 tokens"):
+        ModelConfig("m", INPUTS, (2,), warmup=((1, 1), (64, 512), shape))
+
+
+@pytest.mark.parametrize("text", ["", "1", "1x", "x1", "1x16,", "1x16 8x128", "1x16x2", "-1x16", "1.5x16", "1x16\n", "1X16"])
+def test_a_text_without_shapes_is_refused(text):
+    with pytest.raises(InputError, match=r"warmup: found .*, expected batch and tokens of each shape, such as 1x16,8x128"):
+        config.shapes(text)
 
 
 @pytest.mark.parametrize(

@@ -54,8 +54,14 @@ def load(path, threads=None):
 
 
 def infer(handle, feed):
-    """Masked sums of sines: [batch, 3], or [batch, sequence, 2] with the row's sum in each position."""
+    """Masked sums of sines: [batch, 3], or [batch, sequence, 2] with the row's sum in each position.
+
+    An engine with `calls`, a path, writes each feed there.
+    """
     ids, mask = feed["input_ids"], feed["attention_mask"]
+    if "calls" in handle:
+        with Path(handle["calls"]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({name: array.tolist() for name, array in feed.items()}) + "\n")
     time.sleep(handle.get("sleep_s", 0.0))
     if SLEEPING in ids:
         time.sleep(30)

@@ -91,6 +91,14 @@ def _run(feeds: list[Feed], infer: Infer, pad_id: int) -> list[np.ndarray | Refu
         return [Refusal(f"{type(error).__name__}: {error}", fault_of_request=False)]
 
 
+def plain(inputs: Sequence[str], batch: int, tokens: int) -> Feed:
+    """A valid request for any model: the first word of the vocabulary everywhere, and nothing masked.
+
+    Triton's own warm-up has zeros for the mask as well, or random bytes for ids.
+    """
+    return {name: np.full((batch, tokens), int(name == "attention_mask"), np.int64) for name in inputs}
+
+
 def merge(feeds: Sequence[Feed], pad_id: int = 0) -> Feed:
     """Stack feeds into one batch, padded to the longest; a single feed is handed on without a copy."""
     if len(feeds) == 1:

@@ -7,8 +7,8 @@ import numpy as np
 
 from optkit import engines
 from optkit.serving.backend import process
-from optkit.serving.backend.batching import Feed, Limits, Refusal, answer
-from optkit.serving.config import OUTPUT
+from optkit.serving.backend.batching import Feed, Limits, Refusal, answer, plain
+from optkit.serving.config import OUTPUT, WARMUP, values
 from optkit.serving.repository import ENGINE
 
 
@@ -16,14 +16,16 @@ class TritonPythonModel:
     """One instance of one engine."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the engine that lies in the version's folder; the parameters come from `config.pbtxt`."""
+        """Load the engine that lies in the version's folder and warm it up; the parameters come from `config.pbtxt`."""
         version = process.begin(args)
         config = json.loads(args["model_config"])
-        parameters = {name: int(value["string_value"]) for name, value in config["parameters"].items()}
-        threads = parameters.pop("threads", None)
+        parameters = values({name: value["string_value"] for name, value in config["parameters"].items()})
+        threads, shapes = parameters.pop("threads", None), parameters.pop(WARMUP, ())
         self.limits = Limits(**parameters)
         self.inputs = [tensor["name"] for tensor in config["input"]]
         self.engine = engines.load(version / ENGINE, threads)
+        for batch, tokens in shapes:
+            self._infer(plain(self.inputs, batch, tokens))  # a version that cannot is not ready
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, in order."""
