@@ -371,7 +371,7 @@ def kill_server_when_ready():
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for process in servers():
-            if len(process.children()) == 3:  # one backend process per model: all are loaded
+            if len(process.children()) >= 3:  # one backend process per model or more: all are loaded
                 time.sleep(1.0)
                 process.kill()
                 return
