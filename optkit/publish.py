@@ -4,8 +4,6 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from optkit.errors import GateError, InputError
 from optkit.publishing import probe, provenance, scratch
 from optkit.publishing.lock import WAIT_S, locked
@@ -19,7 +17,7 @@ from optkit.results import Row
 from optkit.serving.config import ModelConfig, Shapes, from_json
 from optkit.store import RECORD, file_hash, read_json, read_record, verify
 from optkit.validation import tuned
-from optkit.validation.evidence import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE
+from optkit.validation.evidence import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, read_sample
 
 log = logging.getLogger(__name__)
 BEST = "best"
@@ -151,9 +149,8 @@ def _sample(folder: Path, precision: str) -> Probe:
     path = folder / "served" / SAMPLE
     if not path.is_file():
         raise InputError(f"{path}: missing, the result is an older optkit's. Score the recipe again: optkit run")
-    with np.load(path) as stored:
-        feed = {name.removeprefix("feed/"): stored[name] for name in stored if name.startswith("feed/")}
-        return Probe(feed, stored[f"logits/{precision}"])
+    feed, logits = read_sample(path)
+    return Probe(feed, logits[precision])
 
 
 def _words(folder: Path, row: Row) -> Words | None:

@@ -28,7 +28,7 @@ from optkit.tasks.batches import BATCH_SIZE, Collator, run
 from optkit.validation import ladder
 from optkit.validation.accuracy import paired_bootstrap
 from optkit.validation.difference import signal
-from optkit.validation.evidence import SAMPLE, SCORES, read_scores
+from optkit.validation.evidence import SAMPLE, SCORES, read_sample, read_scores
 from optkit.validation.invariance import PROBES, Probes, judged
 
 log = logging.getLogger(__name__)
@@ -122,8 +122,7 @@ def _require(client: Client, engine: Path, task: Task) -> dict[str, Any]:
 
 def _require_same_data(folder: Path, features: Dataset, collator: Collator) -> None:
     """The dev split is the one that the recipe was scored on: what was asked then is what would be asked now."""
-    with np.load(folder / "served" / SAMPLE) as stored:
-        then = {name.removeprefix("feed/"): stored[name] for name in stored if name.startswith("feed/")}
+    then, _ = read_sample(folder / "served" / SAMPLE)
     rows_kept = len(next(iter(then.values())))
     now = collator.feed(features.select_columns(list(collator.names))[:rows_kept])
     if then.keys() != now.keys() or not all(np.array_equal(then[name], now[name]) for name in then):

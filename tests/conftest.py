@@ -13,6 +13,7 @@ import torch
 from transformers import BertConfig, BertTokenizerFast
 
 from optkit import models, tasks
+from optkit.cli import main
 from optkit.models import Loaded
 from optkit.stages import Training
 from optkit.tasks.base import Task
@@ -94,3 +95,13 @@ def tiny_context(tiny_task: Task, tiny_tokenizer: BertTokenizerFast, tmp_path: P
         teacher_logits=nobody,
         teacher_model=nobody,
     )
+
+
+def main_ends(arguments: list[str], status: int) -> None:
+    """Run a command line and see that it ends with this status."""
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert (end.code or 0) == status
+    else:
+        assert status == 0

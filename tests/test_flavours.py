@@ -15,7 +15,6 @@ from publishing import small
 from transformers import BertModel
 
 from optkit import Quantize, Recipe, Training, engines, flavours, pipeline, tasks, validate
-from optkit.cli import main
 from optkit.engines.record import read_record
 from optkit.errors import InputError, MachineError
 from optkit.job import Job
@@ -23,6 +22,7 @@ from optkit.report.explain import judged
 from optkit.serving import command, install, repository
 from optkit.serving.config import parse
 from optkit.validate import Target
+from tests.conftest import main_ends
 
 pytestmark = pytest.mark.xdist_group("triton")
 
@@ -121,15 +121,6 @@ def test_the_command_line_ends_in_the_verdict(job, url, tiny_data, capsys):
     main_ends(["validate", "ptq_int8", *rest, url, "--model-name", "other"], 2)
     main_ends(["validate", "ptq_int8", *rest, f"127.0.0.1:{free_port()}"], 3)
     assert "Is the server still running?" in capsys.readouterr().err
-
-
-def main_ends(arguments, status):
-    try:
-        main(arguments)
-    except SystemExit as end:
-        assert (end.code or 0) == status
-    else:
-        assert status == 0
 
 
 def free_port():

@@ -10,6 +10,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,18 @@ CONFIG, CARD, HISTORY, PROVENANCE, PROBE = "config.pbtxt", "README.md", "history
 
 def models(root: Path) -> dict[str, tuple[int, ...]]:
     """Names of the published models with their versions, both sorted; the folders of their text pipelines are left out."""
-    found, left_out = repository.models(root), pipelines(root)
+    found = repository.models(root)
+    left_out = _pipelines(root, found)
     return {name: numbers for name, numbers in found.items() if name not in left_out}
 
 
 def pipelines(root: Path) -> set[str]:
-    """Names of the folders that belong to the models' text pipelines, there or not."""
-    names = {name for model in repository.models(root) for name in text.names(model)}
+    """Names of the folders that belong to the published models' text pipelines, there or not."""
+    return _pipelines(root, models(root))
+
+
+def _pipelines(root: Path, owners: Iterable[str]) -> set[str]:
+    names = {name for owner in owners for name in text.names(owner)}
     return {name for name in names if not (root / name / HISTORY).is_file()}
 
 

@@ -7,7 +7,7 @@ from optkit.publishing import disk, history, shelf, words
 from optkit.publishing.lock import LOCK, reading
 from optkit.publishing.shelf import CARD, CONFIG, PROVENANCE
 from optkit.serving import config as configuration
-from optkit.serving import repository, text
+from optkit.serving import repository
 from optkit.store import file_hash
 
 _KEPT = {".gitkeep", ".gitignore", LOCK}
@@ -23,11 +23,11 @@ def verify(root: Path) -> list[str]:
         raise InputError(f"model repository {root}: no such folder. Publish a model first, or name another one")
     found = []
     with reading(root):
-        pipelines = {name for model in shelf.models(root) for name in text.names(model)}
+        pipelines = shelf.pipelines(root)
         for path in sorted(root.iterdir()):
             if path.name in _KEPT or path.name.startswith(disk.UNFINISHED):
                 continue
-            if path.name in pipelines and not (path / shelf.HISTORY).is_file():
+            if path.name in pipelines:
                 continue  # looked at with its model
             found += _model(path) if path.is_dir() else [f"{path}: not put there by optkit publish; remove it"]
     return found

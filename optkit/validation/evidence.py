@@ -24,6 +24,16 @@ def engine_folders(engines: Path) -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(engines.glob("*/engine.json"))}
 
 
+def read_sample(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A few features as one request, {input: int64 [rows, sequence]}, and what each engine answered, {precision: logits}."""
+    with np.load(path) as stored:
+        parts: dict[str, dict[str, np.ndarray]] = {"feed": {}, "logits": {}}
+        for name in stored:
+            kind, _, own = name.partition("/")
+            parts[kind][own] = stored[name]
+    return parts["feed"], parts["logits"]
+
+
 def read_scores(path: Path) -> dict[str, np.ndarray]:
     """Example scores by name, in the order in which they were written."""
     with np.load(path) as saved:

@@ -41,10 +41,11 @@ def write(task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Predictio
         log.warning("%s has no tokenizer.json: the model takes tokens, and can be served no text", type(tokenizer).__name__)
         return
     (folder / TEXT).mkdir()
-    settings_of(task, tokenizer).write(folder / TEXT)
+    settings = settings_of(task, tokenizer)
+    settings.write(folder / TEXT)
     (folder / TEXT / text.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")
     rows = task.examples("dev")[:SAMPLE_ROWS]
-    texts = dict(zip(settings_of(task, tokenizer).fields, (rows[name] for name in _columns(task)), strict=True))
+    texts = dict(zip(settings.fields, (rows[name] for name in _columns(task)), strict=True))
     answers = {precision: [_named(task, one) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()}
     write_json(folder / TEXT_SAMPLE, {"texts": texts, "answers": answers})
 

@@ -13,7 +13,6 @@ from contextlib import suppress
 
 import pytest
 
-from optkit.cli import main
 from optkit.errors import InputError, MachineError
 from optkit.publishing import lease, listing, remote
 from optkit.publishing.lock import locked
@@ -21,6 +20,7 @@ from optkit.publishing.placing import place
 from optkit.publishing.shelf import find
 from optkit.publishing.store import Changed, Store
 from optkit.publishing.verify import verify
+from tests.conftest import main_ends
 
 from . import small
 from .conftest import trusting
@@ -257,15 +257,6 @@ def test_the_command_line(url, published, checkpoints, capsys):
     main_ends(["verify", "--repository", url], 1)
     assert capsys.readouterr().out == f"{url}/{small.MODEL}/4/README.md: missing\n"
     main_ends(["serve", "--repository", url], 2)
-
-
-def main_ends(arguments, status):
-    try:
-        main(arguments)
-    except SystemExit as end:
-        assert (end.code or 0) == status
-    else:
-        assert status == 0
 
 
 @pytest.fixture
