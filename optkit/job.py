@@ -79,7 +79,7 @@ class Job:
     def training(self, recipe: Recipe) -> Training:
         """The recipe's training settings with the task's defaults filled in."""
         if not self._is_sample_model:
-            return recipe.training.for_task({})
+            return recipe.training.for_task(dict(self.task.training))
         from optkit.tasks import sample
 
         return recipe.training.for_task(sample.training())

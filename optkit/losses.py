@@ -122,28 +122,5 @@ def hidden_state_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.
         student, teacher: [batch, sequence, hidden].
         mask: [batch, sequence], 1 for tokens and 0 for padding.
     """
-    tokens = mask.bool()
-    theirs = teacher[tokens].float()
-    return (student[tokens].float() - theirs).square().sum() / theirs.square().sum()
-
-
-def relation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
-    """KL(teacher || student) between the attention of a kind of vector to itself, averaged over heads and real tokens:
-    softmax(A Aᵀ / √d) for queries, keys or values A (MiniLMv2, Wang et al. 2021, arXiv 2012.15828).
-
-    Args:
-        student, teacher: [batch, sequence, width]; the widths may differ.
-        mask: [batch, sequence], 1 for tokens and 0 for padding.
-        heads: into how many relation heads either is cut; divides both widths.
-    """
-    ours, theirs = (_relations(vectors, mask, heads) for vectors in (student, teacher))
-    rows = (theirs.exp() * (theirs - ours)).sum(-1)  # [batch, heads, sequence]
-    return (rows * mask[:, None]).sum() / (mask.sum() * heads)
-
-
-def _relations(vectors: torch.Tensor, mask: torch.Tensor, heads: int) -> torch.Tensor:
-    """Log of each token's relation to all others, float32 [batch, heads, sequence, sequence]."""
-    batch, sequence, width = vectors.shape
-    cut = vectors.float().view(batch, sequence, heads, width // heads).transpose(1, 2)
-    scores = cut @ cut.transpose(2, 3) / (width // heads) ** 0.5
-    return functional.log_softmax(scores.masked_fill(mask[:, None, None] == 0, -1e4), dim=-1)
+    tokens, theirs = mask[..., None], teacher.float()
+    return ((student.float() - theirs) * tokens).square().sum() / (theirs * tokens).square().sum()

@@ -42,7 +42,7 @@ from optkit.validation.performance import requests
 log = logging.getLogger(__name__)
 _COMPARED_TOKENS = 4096
 """At most in a batch on which engines are compared: the reference, which runs the graph as written, is slow."""
-_TRAINING_CODE = ("stages", "models", "sparsity", "losses", "training", "checkpoints", "tasks")
+_TRAINING_CODE = ("stages", "models", "sparsity", "losses", "training", "cpu_training", "checkpoints", "tasks")
 _Apply = Callable[..., list[dict[str, float]]]
 _APPLY: dict[str, _Apply] = {"distill": distill.apply, "sparsify": sparsify.apply, "quantize": quantize.apply}
 

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import get_linear_schedule_with_warmup
 
+from optkit import cpu_training
 from optkit.cpu import cpu_features
 from optkit.errors import OptkitError
 from optkit.losses import Batch, Loss
@@ -114,7 +116,8 @@ def train(
     prepared, optimiser = accelerator.prepare(model, optimiser)
     prepared.train()
     history = _History(accelerator)
-    with bar(title, steps, disable=not accelerator.is_main_process) as advance:
+    kernels = cpu_training.fast(model) if accelerator.device.type == "cpu" else nullcontext()
+    with kernels, bar(title, steps, disable=not accelerator.is_main_process) as advance:
         for number, indices in enumerate(_sharded(batches, steps, per_epoch, accelerator)):
             value = _optimise(accelerator, prepared, batches, loss, indices, optimiser, settings)
             history.add(_Step(number, schedule.get_last_lr()[0], list(indices), value), number / per_epoch)

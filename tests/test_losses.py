@@ -16,7 +16,6 @@ from optkit.losses import (
     labels_loss,
     live,
     logits_of,
-    relation_loss,
     stored,
     task_loss,
     with_teacher,
@@ -176,44 +175,3 @@ def test_hidden_states_are_compared_on_real_tokens_in_the_teachers_unit() -> Non
     assert hidden_state_loss(teacher, teacher, mask).item() == 0
     assert hidden_state_loss(torch.zeros_like(teacher), teacher, mask).item() == 1
     assert hidden_state_loss(student.bfloat16(), teacher.bfloat16(), mask).dtype == torch.float32
-
-
-def test_relations_by_hand() -> None:
-    # one head of width 1: the teacher's scores are a aᵀ = [[0, 0], [0, ln 3]], the student's all 0
-    teacher, student = torch.tensor([[[0.0], [LN3**0.5]]]), torch.zeros(1, 2, 1)
-    mask = torch.ones(1, 2, dtype=torch.long)
-    second = 1 / 4 * log((1 / 4) / (1 / 2)) + 3 / 4 * log((3 / 4) / (1 / 2))
-    assert relation_loss(student, teacher, mask, 1).item() == pytest.approx((0 + second) / 2)
-    assert relation_loss(teacher, teacher, mask, 1).item() == pytest.approx(0, abs=1e-7)
-
-
-def test_relations_are_scaled_by_the_root_of_a_heads_width_and_averaged_over_heads() -> None:
-    # a head of width 4 whose scores are 2 ln 3 / √4 = ln 3, and one that knows nothing
-    vectors = torch.zeros(1, 2, 8)
-    vectors[0, 1, 0] = (2 * LN3) ** 0.5
-    mask = torch.ones(1, 2, dtype=torch.long)
-    second = 1 / 4 * log((1 / 4) / (1 / 2)) + 3 / 4 * log((3 / 4) / (1 / 2))
-    assert relation_loss(torch.zeros(1, 2, 8), vectors, mask, 2).item() == pytest.approx((0 + second) / 2 / 2)
-
-
-def test_relations_of_padding_do_not_count() -> None:
-    generator = torch.Generator().manual_seed(0)
-    teacher, student = (torch.randn(2, 5, 8, generator=generator) for _ in range(2))
-    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
-    expected = relation_loss(student, teacher, mask, 2).item()
-    for vectors in (teacher, student):
-        vectors[0, 3:] = 50 * torch.randn(2, 8, generator=generator)
-    assert expected > 0 and relation_loss(student, teacher, mask, 2).item() == pytest.approx(expected)
-    apart = [
-        relation_loss(student[:1, :3], teacher[:1, :3], mask[:1, :3], 2),
-        relation_loss(student[1:], teacher[1:], mask[1:], 2),
-    ]
-    assert expected == pytest.approx((3 * apart[0].item() + 5 * apart[1].item()) / 8)
-
-
-def test_relations_of_different_widths() -> None:
-    generator = torch.Generator().manual_seed(0)
-    narrow, wide = torch.randn(1, 3, 4, generator=generator), torch.randn(1, 3, 8, generator=generator)
-    assert relation_loss(narrow, wide, torch.ones(1, 3, dtype=torch.long), 2).item() > 0
-    doubled = torch.cat([narrow.view(1, 3, 2, 2), narrow.view(1, 3, 2, 2)], -1).flatten(2) / 2**0.25  # the same relations
-    assert relation_loss(narrow, doubled, torch.ones(1, 3, dtype=torch.long), 2).item() == pytest.approx(0, abs=1e-6)

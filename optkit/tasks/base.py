@@ -32,6 +32,8 @@ class Task(Protocol):
     """Class names in the order of the logits; empty for question answering."""
     max_length: int
     """Longest feature in tokens."""
+    training: Mapping[str, Any]
+    """Fields of `stages.Training` that suit it better than those of BERT's fine-tuning."""
 
     def examples(self, split: Split) -> Dataset:
         """The raw rows of a split, checked."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow
@@ -33,6 +33,7 @@ class Classification:
 
     head: Literal["classification", "question_answering"] = "classification"
     metric = "accuracy"
+    training: Mapping[str, Any] = {}
 
     def __init__(
         self, name: str, tables: Mapping[Split, Table], limit_train: int | None = None, max_length: int = 128

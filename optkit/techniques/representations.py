@@ -9,8 +9,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from optkit.errors import InputError
-from optkit.losses import Batch, hidden_state_loss, relation_loss
+from optkit.losses import Batch, hidden_state_loss
 from optkit.models import encoder_linears, layer_index
+from optkit.techniques.relations import relation_loss
 
 _VECTORS = {"query": ("query", "q_lin", "q_proj"), "key": ("key", "k_lin", "k_proj"), "value": ("value", "v_lin", "v_proj")}
 

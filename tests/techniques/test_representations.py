@@ -9,8 +9,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from optkit.errors import InputError
-from optkit.losses import Batch, hidden_state_loss, relation_loss
+from optkit.losses import Batch, hidden_state_loss
 from optkit.models import Loaded
+from optkit.techniques.relations import relation_loss
 from optkit.techniques.representations import Representations, encoder_layers, last_vectors, representation_loss
 from optkit.techniques.student import student
 
