@@ -146,9 +146,9 @@ class Server:
         except subprocess.TimeoutExpired:
             self._warden.kill()  # the kernel then kills the server, whose backends notice
             self._warden.wait()
-        for folder in self._environments:
-            with contextlib.suppress(OSError):  # gone, or not empty and so another's
-                folder.rmdir()
+        if len(self._environments) == 1:  # of several, nobody knows which is another server's
+            with contextlib.suppress(OSError):  # gone
+                self._environments.pop().rmdir()
 
     def _check(self) -> None:
         if not self.repository.is_dir():
