@@ -27,6 +27,9 @@ FILE = "conversion.json"
 SHAPES = ((1, 32), (1, 128), (8, 128), (32, 128))
 """[batch, sequence] at which candidates are timed."""
 
+DECIDED_ROUNDS, DECIDED_RATIO = 3, 1.5
+"""After so many rounds a candidate that takes so much longer than the fastest of its precision has lost at a shape."""
+
 OPTIONAL = ("bf16", "fp16")
 """Precisions that come beside "fp32" where they can: a model without them is still served."""
 
@@ -76,7 +79,7 @@ def convert(
         options: further arguments of the kinds' `build`, by kind.
         max_length: longest input in tokens; longer shapes are clipped to it.
         shapes: [batch, sequence] to time.
-        rounds: timed runs of each candidate at each shape.
+        rounds: timed runs of each candidate at each shape, until it has won or lost by far.
         tolerance: largest mean difference of the logits from the reference, over their mean absolute deviation.
         threads: None for every core this process may use.
 
@@ -192,18 +195,32 @@ def _time_all(
     shapes: Sequence[tuple[int, int]],
     rounds: int,
 ) -> None:
-    """Median latencies, the candidates taking turns in every round."""
+    """Median latencies, the candidates taking turns in every round; what is decided is not timed further."""
     for batch, sequence in shapes:
         feed = timing_feed(batch, sequence)
         times: dict[str, list[float]] = {name: [] for name in loaded}
+        running = set(loaded)
         for turn in range(rounds + 1):
-            for name, engine in loaded.items():
+            for name in [name for name in loaded if name in running]:
                 start = time.perf_counter()
-                engines.infer(engine, feed)
+                engines.infer(loaded[name], feed)
                 if turn:  # the first warms up
                     times[name].append((time.perf_counter() - start) * 1e3)
-        for candidate in [one for one in candidates if one.name in loaded]:
-            candidate.ms[f"{batch}x{sequence}"] = statistics.median(times[candidate.name])
+            for candidate in [one for one in candidates if times.get(one.name)]:
+                candidate.ms[f"{batch}x{sequence}"] = statistics.median(times[candidate.name])
+            if turn >= DECIDED_ROUNDS:
+                running &= undecided(candidates, f"{batch}x{sequence}")
+
+
+def undecided(candidates: Sequence[Candidate], shape: str) -> set[str]:
+    """Names of the candidates of which one may yet be the fastest of its precision at a shape, such as "8x128"."""
+    timed = [candidate for candidate in candidates if shape in candidate.ms]
+    found = set()
+    for precision in {candidate.precision for candidate in timed}:
+        rivals = {candidate.name: candidate.ms[shape] for candidate in timed if candidate.precision == precision}
+        near = {name for name, ms in rivals.items() if ms <= DECIDED_RATIO * min(rivals.values())}
+        found |= near if len(near) > 1 else set()
+    return found
 
 
 def timing_feed(batch: int, sequence: int) -> dict[str, np.ndarray]:

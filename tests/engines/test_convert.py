@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from optkit import engines
 from optkit.engines.candidate import Candidate, judge
-from optkit.engines.convert import Conversion, _choose, check_masks, convert, plan
+from optkit.engines.convert import Conversion, _choose, check_masks, convert, plan, undecided
 from optkit.errors import GateError, InputError
 from optkit.graph import reference
 
@@ -88,6 +88,17 @@ def test_only_bf16_may_be_missing(caplog):
     fp32.agreed, bf16.agreed, bf16.ms = False, True, {"1x8": 1.0}
     with pytest.raises(GateError, match="No fp32 engine agrees"):
         _choose([fp32, bf16])
+
+
+def test_timing_ends_where_a_precision_is_decided():
+    def timed(kind, precision, ms):
+        return Candidate(kind, precision, "f32", ms={"1x8": ms} if ms else {})
+
+    far = [timed("openvino", "fp32", 1.0), timed("onnxruntime", "fp32", 1.6), timed("openvino", "bf16", 1.0)]
+    assert undecided(far, "1x8") == set()  # lost, won, and without a rival
+    near = [timed("openvino", "int8", 1.0), timed("onnxruntime", "int8", 1.4), timed("tensorrt", "int8", None)]
+    assert undecided([*far, *near], "1x8") == {"int8-openvino-f32", "int8-onnxruntime-f32"}
+    assert undecided([*far, *near], "4x32") == set()
 
 
 def test_a_runtime_that_fails_is_refused_with_its_whole_error(exported, tmp_path, monkeypatch):
