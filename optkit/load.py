@@ -85,9 +85,7 @@ def _together(asked: Sequence[Subject], seconds: float, again: bool, write: Writ
     return _kept(asked[0].folder / BESIDE_LOAD, depends_on, again, measured, write)
 
 
-def _kept(
-    folder: Path, depends_on: Mapping[str, Any], again: bool, measured: Iterable[Line], write: Write
-) -> list[Line]:
+def _kept(folder: Path, depends_on: Mapping[str, Any], again: bool, measured: Iterable[Line], write: Write) -> list[Line]:
     """The lines of a finished step: measured and written now, or found there."""
     fresh: list[Line] = []
 

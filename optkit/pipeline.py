@@ -27,6 +27,7 @@ from optkit.recipe import Recipe
 from optkit.report import rows
 from optkit.results import Row
 from optkit.serving import native
+from optkit.snapshots import Snapshots
 from optkit.stages import BASELINE
 from optkit.store import key_at
 from optkit.tasks.batches import BATCH_SIZE
@@ -42,7 +43,7 @@ from optkit.validation.performance import requests
 log = logging.getLogger(__name__)
 _COMPARED_TOKENS = 4096
 """At most in a batch on which engines are compared: the reference, which runs the graph as written, is slow."""
-_TRAINING_CODE = ("stages", "models", "sparsity", "losses", "training", "cpu_training", "checkpoints", "tasks")
+_TRAINING_CODE = ("stages", "models", "sparsity", "losses", "training", "cpu_training", "snapshots", "checkpoints", "tasks")
 _Apply = Callable[..., list[dict[str, float]]]
 _APPLY: dict[str, _Apply] = {"distill": distill.apply, "sparsify": sparsify.apply, "quantize": quantize.apply}
 
@@ -92,11 +93,13 @@ def trained(recipe: Recipe, job: Job) -> Path:
         "code": store.code_version(*_TRAINING_CODE, *(["techniques"] if recipe.stages else [])),
     }
     folder = job.folder(recipe)
-    store.step(folder, depends_on, lambda unfinished: _train(recipe, parent, job, unfinished), keep=True)
+    snapshots = Snapshots(folder.with_name(f".{folder.name}.training"), store.key_of(depends_on))
+    store.step(folder, depends_on, lambda unfinished: _train(recipe, parent, job, unfinished, snapshots), keep=True)
+    snapshots.clear()
     return folder
 
 
-def _train(recipe: Recipe, parent: Recipe | None, job: Job, folder: Path) -> None:
+def _train(recipe: Recipe, parent: Recipe | None, job: Job, folder: Path, snapshots: Snapshots) -> None:
     """Fine-tune the baseline, or apply the recipe's last stage to the checkpoint of its parent."""
     log.info("%s: training (seed %d)", recipe.name, job.seed)
     loaded = job.start() if parent is None else checkpoints.load(job.folder(parent), job.task)
@@ -108,6 +111,7 @@ def _train(recipe: Recipe, parent: Recipe | None, job: Job, folder: Path) -> Non
         logs=job.root / job.task.name / ".tensorboard" / f"{recipe.name}-seed-{job.seed}",
         teacher_logits=Teachers(job, trained).logits,
         teacher_model=Teachers(job, trained).load,
+        snapshots=snapshots,
     )
     if parent:
         stage = recipe.stages[-1]
@@ -137,7 +141,10 @@ def _fine_tune(loaded: models.Loaded, context: Context) -> list[dict[str, float]
         loaded.amax = {}
     batches = Batches(context.features, context.collator, context.training.batch_size, context.seed)
     with sparsity.held(sparsity.sparse_linears(models.encoder_linears(loaded.model))):  # it may have been pruned elsewhere
-        return train(loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning")
+        return train(
+            loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning",
+            snapshots=context.snapshots,
+        )  # fmt: skip
 
 
 def _parent(recipe: Recipe, job: Job) -> Recipe | None:

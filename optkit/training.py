@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from optkit.cpu import cpu_features
 from optkit.errors import OptkitError
 from optkit.losses import Batch, Loss
 from optkit.progress import bar
+from optkit.snapshots import Snapshots, State, Trained
 from optkit.stages import Training
 from optkit.tasks.base import Feed
 from optkit.tasks.batches import TARGETS, Collator, bucketed
@@ -86,6 +88,7 @@ def train(
     logs: Path,
     title: str = "training",
     after_epoch: Callable[[], Any] | None = None,
+    snapshots: Snapshots | None = None,
 ) -> list[dict[str, float]]:
     """Train a model in place with AdamW, linear warm-up and linear decay.
 
@@ -98,6 +101,7 @@ def train(
         logs: where TensorBoard's event files go.
         title: of the progress bar.
         after_epoch: called to check an invariant.
+        snapshots: where to go on from, and to keep how far it has come; the phase has the title's name.
 
     Returns:
         History: `step`, `epoch`, `loss` (mean since the last entry) and `learning_rate`, every ten steps.
@@ -116,21 +120,41 @@ def train(
     prepared, optimiser = accelerator.prepare(model, optimiser)
     prepared.train()
     history = _History(accelerator)
+    trained = Trained(model, optimiser, schedule, accelerator.scaler)
+    done = _resume(snapshots, title, trained, history)
     kernels = cpu_training.fast(model) if accelerator.device.type == "cpu" else nullcontext()
     with kernels, bar(title, steps, disable=not accelerator.is_main_process) as advance:
-        for number, indices in enumerate(_sharded(batches, steps, per_epoch, accelerator)):
+        advance(done)
+        for number, indices in _sharded(batches, range(done, steps), per_epoch, accelerator):
             value = _optimise(accelerator, prepared, batches, loss, indices, optimiser, settings)
             history.add(_Step(number, schedule.get_last_lr()[0], list(indices), value), number / per_epoch)
             schedule.step()
             advance(1)
             if after_epoch and (number + 1) % per_epoch == 0:
                 after_epoch()
+            if snapshots and accelerator.is_main_process and not history.pending:
+                snapshots.save_when_due(title, partial(_so_far, trained, history, number + 1))
     history.flush(steps / per_epoch)
     for tracker in accelerator.trackers:
         tracker.finish()  # not end_training(), which would part the processes for good
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # else the model would go on computing under autocast
     model.cpu().eval()
     return history.entries
+
+
+def _so_far(trained: Trained, history: "_History", done: int) -> State:
+    return {**trained.state(), "history": history.entries, "done": done}
+
+
+def _resume(snapshots: Snapshots | None, title: str, trained: Trained, history: "_History") -> int:
+    """Take over the last snapshot; how many steps it has behind it."""
+    state = snapshots.load(title) if snapshots else None
+    if state is None:
+        return 0
+    trained.restore(state)
+    history.entries = state["history"]
+    log.info("%s: goes on after %d steps", title, state["done"])
+    return state["done"]
 
 
 def _optimise(
@@ -217,10 +241,9 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
-def _sharded(batches: Batches, steps: int, per_epoch: int, accelerator: Accelerator) -> Iterator[list[int]]:
-    """This process's batches of all epochs, `steps` in all."""
-    for number in range(steps):
+def _sharded(batches: Batches, steps: range, per_epoch: int, accelerator: Accelerator) -> Iterator[tuple[int, list[int]]]:
+    """This process's batches of all epochs, by the number of their step."""
+    orders = cache(lambda epoch: batches.epoch(epoch)[accelerator.process_index :: accelerator.num_processes])
+    for number in steps:
         epoch, position = divmod(number, per_epoch)
-        if position == 0:
-            order = batches.epoch(epoch)[accelerator.process_index :: accelerator.num_processes]
-        yield order[position]
+        yield number, orders(epoch)[position]

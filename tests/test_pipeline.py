@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import BertModel
 
-from optkit import Distill, Recipe, library, load, pipeline, tasks, tune
+from optkit import Distill, Recipe, library, load, pipeline, tasks, training, tune
 from optkit.cli import main
 from optkit.errors import InputError, MachineError
 from optkit.job import Job
@@ -25,7 +25,8 @@ from optkit.report import rows
 from optkit.report.explain import explain
 from optkit.report.table import render
 from optkit.serving import repository
-from optkit.store import key_at, read_json, read_record
+from optkit.snapshots import Snapshots
+from optkit.store import file_hash, key_at, read_json, read_record
 from optkit.validation import beside, online, tuning
 from optkit.validation import load as load_generator
 from optkit.validation.choice import Goal
@@ -412,6 +413,28 @@ def kill_when(process, output, message):
     process.kill()
     process.join()
     output.unlink()
+
+
+def test_a_training_that_was_killed_goes_on_where_it_was(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(Snapshots, "every_s", 0.0)
+    recipe, steps, real = job.baseline, [], training._optimise
+
+    def optimise(*arguments):
+        steps.append(None)
+        if len(steps) == 36:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "_optimise", optimise)
+    elsewhere = replace(job, root=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.trained(recipe, elsewhere)
+    assert list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.safetensors"))
+    again = pipeline.trained(recipe, elsewhere)
+    assert len(steps) == 36 + (96 - 30), "a snapshot is taken every ten steps here"
+    assert not list(tmp_path.rglob("*.pt"))
+    weights = [file_hash(folder / "model.safetensors") for folder in (again, pipeline.trained(recipe, job))]
+    assert weights[0] == weights[1]
 
 
 def test_a_full_disk_leaves_nothing_half_written(workshop, tiny_data, tmp_path, start):

@@ -110,9 +110,7 @@ class QuestionAnswering:
     def example_scores(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """F1 from 0 to 100 of each question, [examples]."""
         gold = self._gold(predictions)
-        return np.array(
-            [100.0 * squad_metric.f1(text, answers) for text, answers in zip(predictions, gold, strict=True)]
-        )
+        return np.array([100.0 * squad_metric.f1(text, answers) for text, answers in zip(predictions, gold, strict=True)])
 
     def fingerprint(self) -> str:
         """SHA-256 of the questions, passages and answers of both splits."""

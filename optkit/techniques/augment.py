@@ -14,31 +14,31 @@ _NEIGHBOURS = 8
 
 
 class Neighbours:
-    """Replaces a share of the words of every batch."""
+    """Replaces a share of the words of every batch; which ones, and by which neighbour, follows torch's seed."""
 
-    def __init__(self, loaded: Loaded, share: float, seed: int) -> None:
+    def __init__(self, loaded: Loaded, share: float) -> None:
         """Look at a model's word embeddings.
 
         Args:
             loaded: whose words and whose embedding.
             share: of the words to replace, 0 to 1.
-            seed: of which ones, and by which neighbour.
         """
         table = word_embeddings(loaded.model).detach().cpu().float()
         self.directions = torch.nn.functional.normalize(table, dim=1)  # [words, hidden]
         self.fixed = np.zeros(len(table), dtype=bool)
         self.fixed[loaded.tokenizer.all_special_ids] = True
         self.fixed[len(loaded.tokenizer) :] = True  # rows that only round up the table's size
-        self.share, self.random = share, np.random.default_rng(seed)
+        self.share = share
         self.known: dict[int, np.ndarray] = {}
 
     def __call__(self, feed: Feed) -> Feed:
         """The feed with other words; special tokens and padding stay."""
+        random = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
         ids = feed["input_ids"].copy()
-        drawn = (self.random.random(ids.shape) < self.share) & ~self.fixed[ids]
+        drawn = (random.random(ids.shape) < self.share) & ~self.fixed[ids]
         words = ids[drawn]
         self._look_up(np.unique(words))
-        ids[drawn] = [self.random.choice(self.known[word]) for word in words.tolist()]
+        ids[drawn] = [random.choice(self.known[word]) for word in words.tolist()]
         return {**feed, "input_ids": ids}
 
     def _look_up(self, words: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from optkit.models import Loaded, inference
+from optkit.snapshots import Snapshots
 from optkit.stages import Training
 from optkit.tasks.batches import BATCH_SIZE, Collator, run
 
@@ -28,6 +29,8 @@ class Context:
     """From a teacher's name to its logits on the training features."""
     teacher_model: Callable[[str], Loaded]
     """From a teacher's name to the model itself."""
+    snapshots: Snapshots | None = None
+    """Where a training that was killed goes on from."""
 
     def run_examples(self, model: PreTrainedModel, count: int) -> None:
         """Send training examples drawn by the seed through a model, one batch after the other."""

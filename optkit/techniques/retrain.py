@@ -86,12 +86,12 @@ def _answers(teacher: Loaded | None, stage: Taught, context: Context) -> Loss:
 def _run(loaded: Loaded, module: nn.Module, loss: Loss, stage: Taught, context: Context, title: str) -> History:
     """One phase: the model itself, or the module that holds it."""
     settings = settings_of(stage, context.training)
-    augment = Neighbours(loaded, stage.augment, context.seed) if stage.augment else None
+    augment = Neighbours(loaded, stage.augment) if stage.augment else None
     batches = Batches(context.features, context.collator, settings.batch_size, context.seed, augment)
     sparse = sparsity.sparse_linears(encoder_linears(loaded.model))
     after_epoch = partial(sparsity.check, sparse, f"after an epoch of {title}")
     with sparsity.held(sparse), _dropout(loaded.model, stage.dropout):
-        return train(module, batches, loss, settings, context.seed, context.logs, title, after_epoch)
+        return train(module, batches, loss, settings, context.seed, context.logs, title, after_epoch, context.snapshots)
 
 
 @contextmanager
