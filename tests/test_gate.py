@@ -91,6 +91,9 @@ def test_int8_has_the_room_that_its_own_noise_takes() -> None:
     silent = replace(RIGHT, ladder=ladder(pytorch=moved(0.0, 0.0)))
     assert tolerance("engine", silent) == ARITHMETIC["f32"]
     assert tolerance("engine", replace(RIGHT, ladder={})) == ARITHMETIC["int8"]
+    noisy = replace(RIGHT, ladder={"pytorch": {"relative_mean": 0.25, "relative_largest": 4.0}})
+    assert tolerance("graph", noisy) == tolerance("engine", noisy) == Tolerance(0.15, 8.0)
+    assert invariance_tolerance(noisy) == ARITHMETIC["int8"], "the same engine has no such excuse"
 
 
 def test_an_answer_that_depends_on_padding_fails() -> None:
