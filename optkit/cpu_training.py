@@ -5,7 +5,7 @@ None of the three changes what is computed but for rounding and the random numbe
 
 import ctypes
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 _ATTENTION = "optkit_cpu_training"
@@ -46,31 +47,43 @@ def attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **more: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers' `AttentionInterface` has it, for training.
 
     Without dropout it is torch's fused kernel in float32: its backward in bf16 takes three times as long. With dropout,
-    which that kernel has not, the products are taken one by one.
+    which that kernel has not, the products are taken one by one. What is more than plain attention is left to transformers.
 
     Args:
+        module: whose attention it is.
         query, key, value: [batch, heads, sequence, head size].
         attention_mask: bool [batch, 1, sequence, sequence], True where a token is seen; None sees all.
         scaling: of the scores; None is 1 / √(head size).
         dropout: probability of leaving an attention weight out.
+        more: what some models have besides, such as a bias of positions.
 
     Returns:
         [batch, sequence, heads, head size], in the query's type, and no weights.
     """
-    if dropout:
+    plain = _is_plain(module, query, key, attention_mask, more)
+    if dropout and plain:
         mixed = _with_dropout(query, key, value, attention_mask, scaling or 1 / math.sqrt(query.shape[-1]), dropout)
-    else:
-        kind = torch.float32 if torch.is_grad_enabled() else query.dtype
-        with torch.autocast("cpu", enabled=False):
-            mixed = functional.scaled_dot_product_attention(
-                query.to(kind), key.to(kind), value.to(kind), attn_mask=attention_mask, scale=scaling
-            ).to(query.dtype)
-    return mixed.transpose(1, 2).contiguous(), None
+        return mixed.transpose(1, 2).contiguous(), None
+    kind = torch.float32 if plain and torch.is_grad_enabled() else query.dtype
+    with torch.autocast("cpu", enabled=False):
+        mixed, _ = sdpa_attention_forward(
+            module, query.to(kind), key.to(kind), value.to(kind), attention_mask, dropout=dropout, scaling=scaling, **more
+        )
+    return mixed.to(query.dtype), None
+
+
+def _is_plain(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, more: Mapping[str, Any]
+) -> bool:
+    """Whether every head has its own keys, and nothing but the mask says what a token sees."""
+    causal = more.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    return more.get("position_bias") is None and query.shape[1] == key.shape[1] and not (causal and mask is None)
 
 
 def drop(values: torch.Tensor, probability: float) -> torch.Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from optkit import cpu_training
@@ -59,6 +60,28 @@ def test_attention_with_dropout_sees_no_padding(heads: list[torch.Tensor]) -> No
         padded[1, :, 3:] = filling
         results.append(cpu_training.attention(nn.Module(), query, key, padded, MASK, None, 0.5)[0])
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1e-9])
+@pytest.mark.parametrize("special", ["causal", "grouped", "biased"])
+def test_what_is_more_than_plain_attention_is_transformers_own(
+    special: str, dropout: float, heads: list[torch.Tensor]
+) -> None:
+    query, key, value = heads
+    module, mask, more = nn.Module(), MASK, {}
+    module.is_causal = special == "causal"
+    if special == "causal":
+        mask = None
+    elif special == "grouped":
+        module.num_key_value_groups = 3
+        key, value = key[:, :1], value[:, :1]
+    else:
+        more["position_bias"] = torch.arange(25.0).view(1, 1, 5, 5).expand(1, 3, 5, 5)
+    found, _ = cpu_training.attention(module, query, key, value, mask, 0.5, dropout, **more)
+    expected, _ = sdpa_attention_forward(module, query, key, value, mask, 0.0, 0.5, **more)
+    assert torch.allclose(found, expected, atol=1e-5)
+    plain, _ = cpu_training.attention(nn.Module(), *heads, MASK, 0.5)
+    assert not torch.allclose(found, plain, atol=1e-2)
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
