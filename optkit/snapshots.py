@@ -1,6 +1,5 @@
 """Snapshots of a training: one that was killed goes on from the last, and ends with the weights it would have had."""
 
-import hashlib
 import logging
 import os
 import shutil
@@ -63,7 +62,7 @@ class Snapshots:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, phase: str) -> Path:
-        return self.folder / f"{hashlib.sha256(f'{self.key} {phase}'.encode()).hexdigest()[:16]}.pt"
+        return self.folder / f"{store.key_of({'step': self.key, 'phase': phase})[:16]}.pt"
 
 
 @dataclass(frozen=True)
