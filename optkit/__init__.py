@@ -1,5 +1,6 @@
 """optkit: quantize, sparsify and distil BERT-type models, and serve what is measured to be good."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -8,6 +9,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Distill", "Quantize", "Recipe", "Sparsify", "Training"]
+
+# libgomp reads this when torch is loaded. By default its threads spin 300,000 times while they wait for one another, and
+# where other work needs a core too, keep the awaited one from running: a training step took 50 times as long.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,9 @@
 """Kernels for training on a CPU compute what torch's own do, and leave a model as it was."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -123,3 +127,14 @@ def test_a_model_is_given_back_as_it_was(tiny_model: Loaded) -> None:
         raise RuntimeError("stop")
     assert dict(model.named_modules()) == modules and model.config._attn_implementation == "sdpa"
     assert torch.equal(model(**feed).logits, before)
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "None")]
+)
+def test_threads_wait_briefly_for_one_another_unless_told_how(own: dict[str, str], expected: str) -> None:
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names} | own
+    script = "import os, sys, optkit; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected, "False"]

@@ -28,7 +28,7 @@ class QuestionAnswering:
 
     head: Literal["classification", "question_answering"] = "question_answering"
     metric = "f1"
-    training: Mapping[str, Any] = {"epochs": 3}  # Devlin et al. 2018 (arXiv 1810.04805), section 4.2
+    training: Mapping[str, Any] = {"epochs": 3, "batch_size": 16}  # Devlin et al. 2018 (arXiv 1810.04805), 4.2 and A.3
     labels: tuple[str, ...] = ()
 
     def __init__(
