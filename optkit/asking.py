@@ -36,7 +36,9 @@ def answer(model: str, texts: Sequence[str], url: str, repository: Path | None =
 def shown(found: Answer) -> str:
     """An answer in lines, the most probable first."""
     if not isinstance(found, Label):
-        return f"{found.answer} (score {found.score:.2f}, characters {found.start} to {found.end})"
+        return "\n".join(
+            f"{one.answer} (score {one.score:.2f}, characters {one.start} to {one.end})" for one in (found, *found.others)
+        )
     others = sorted(found.probabilities.items(), key=lambda pair: -pair[1])
     width = max(map(len, found.probabilities))
     return "\n".join(f"{label:<{width}}  {share:.3f}" for label, share in others)

@@ -29,10 +29,10 @@ OFFSETS = ("context_starts", "context_ends")
 """Where each token stands in the passage, int32 [windows, sequence]; -1 outside of it."""
 ANSWER: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
     "classification": {"label": ("STRING", (1,)), "probability": ("FP32", (1,)), "probabilities": ("FP32", (-1,))},
-    "question_answering": {"answer": ("STRING", (1,)), "score": ("FP32", (1,)), "span": ("INT32", (2,))},
+    "question_answering": {"answer": ("STRING", (-1,)), "score": ("FP32", (-1,)), "span": ("INT32", (-1, 2))},
 }
-"""What comes back, {head: {output: (type, shape)}}: the label's probability and all in the order of the labels; the sum of
-the answer's start and end logit, and its first character and the one after its last in the passage."""
+"""What comes back, {head: {output: (type, shape)}}: the label's probability and all in the order of the labels; answers, the
+best first, each with the sum of its start and end logit, its first character in the passage and the one after its last."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class TextSettings:
     """Tokens that two neighbouring windows share."""
     longest_answer: int = 0
     """Tokens an answer may have."""
+    n_best: int = 1
+    """Answers to a question."""
     max_windows: int = 0
     """Windows of one passage that the engine takes at once."""
 
@@ -172,7 +174,7 @@ def _logits(settings: TextSettings, config: ModelConfig) -> Tensors:
 
 def _answers(settings: TextSettings) -> Tensors:
     return {
-        name: (kind, (len(settings.labels),) if shape == (-1,) else shape)
+        name: (kind, (len(settings.labels),) if settings.labels and shape == (-1,) else shape)
         for name, (kind, shape) in ANSWER[settings.head].items()
     }
 

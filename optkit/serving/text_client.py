@@ -23,7 +23,7 @@ class Label(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The answer to a question."""
+    """An answer to a question."""
 
     answer: str
     score: float
@@ -31,6 +31,8 @@ class Span(NamedTuple):
     start: int
     end: int
     """Its first character in the passage, and the one after its last."""
+    others: tuple["Span", ...] = ()
+    """The next best answers, where this is the best one."""
 
     def __str__(self) -> str:
         return self.answer
@@ -102,8 +104,12 @@ class TextClient(Connection):
     def _span(self, fields: Sequence[str], texts: Sequence[str]) -> Answer:
         feed = {name: np.array([one.encode()], object) for name, one in zip(fields, texts, strict=True)}
         answer = self._infer(feed)
-        start, end = answer.as_numpy("span").tolist()
-        return Span(answer.as_numpy("answer")[0].decode(), float(answer.as_numpy("score")[0]), start, end)
+        columns = (answer.as_numpy(name) for name in text.ANSWER["question_answering"])
+        found = [
+            Span(words.decode(), float(score), int(first), int(last))
+            for words, score, (first, last) in zip(*columns, strict=True)
+        ]
+        return found[0]._replace(others=tuple(found[1:]))
 
     def _infer(self, feed: dict[str, np.ndarray]) -> Any:
         return self._connection().infer(self.model, tensors(feed))

@@ -5,7 +5,7 @@ A passage that is longer than the model reads is cut into overlapping windows, e
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -20,7 +20,21 @@ from optkit.tasks.table import fingerprint, limited, problem, shown
 LONGEST_ANSWER = 30
 """Tokens a predicted answer may have."""
 
+N_BEST = 5
+"""Answers that a served question gets."""
+
 _CHUNK = 1000  # questions that are tokenized at once, to bound the memory
+
+
+class Answer(NamedTuple):
+    """One of the answers found to a question."""
+
+    text: str
+    score: float
+    """The sum of its start and end logit."""
+    start: int
+    end: int
+    """Its first character in the passage, and the one after its last."""
 
 
 class QuestionAnswering:
@@ -81,7 +95,7 @@ class QuestionAnswering:
         return concatenate_datasets(chunks)
 
     def predict(self, features: Dataset, logits: Sequence[np.ndarray]) -> list[Prediction]:
-        """The best answer of all windows of a passage, question by question.
+        """The best answer of all windows of a passage, question by question; "" where there is none.
 
         Args:
             features: of the dev split, in any order.
@@ -90,16 +104,30 @@ class QuestionAnswering:
         Raises:
             GateError: a logit is not finite.
         """
+        return [answers[0].text if answers else "" for answers in self.n_best(features, logits, 1)]
+
+    def n_best(self, features: Dataset, logits: Sequence[np.ndarray], count: int = N_BEST) -> list[list[Answer]]:
+        """The best answers of all windows of a passage, the best one first, question by question.
+
+        Args:
+            features: of the dev split, in any order.
+            logits: [sequence, 2] for each feature, padded or not: of start and end.
+            count: how many for each question; there are fewer where its passage has no more.
+
+        Raises:
+            GateError: a logit is not finite.
+        """
         check_logits(features, logits)
         contexts = self._examples["dev"]["context"][:]
-        answers = [(-np.inf, 0, 0)] * len(contexts)
+        windows: list[list[spans.Window]] = [[] for _ in contexts]
         columns = (features[name][:] for name in ("example", "context_starts", "context_ends"))
         for example, starts, ends, window in zip(*columns, logits, strict=True):
-            passage = np.array(starts) != spans.NOWHERE
-            value, first, last = spans.best(window[: len(starts)], passage, LONGEST_ANSWER)
-            if value > answers[example][0]:
-                answers[example] = (value, starts[first], ends[last])
-        return [context[first:last] for context, (_, first, last) in zip(contexts, answers, strict=True)]
+            windows[example].append((window, np.array(starts), np.array(ends)))
+        found = (spans.of_passage(own, LONGEST_ANSWER, count) for own in windows)
+        return [
+            [Answer(context[first:last], value, first, last) for value, first, last in best]
+            for context, best in zip(contexts, found, strict=True)
+        ]
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """F1 and exact match."""

@@ -1,9 +1,14 @@
-"""Answers as spans of tokens: targets for training, and the best span of the logits."""
+"""Answers as spans: targets for training, and the best spans of the logits."""
+
+from collections.abc import Iterable
 
 import numpy as np
 
 NOWHERE = -1
 """Offset of a token that is not part of the passage."""
+
+Window = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Logits [sequence, 2], padded or not, and where each token starts and ends in the passage [sequence], in characters."""
 
 
 def target(starts: np.ndarray, ends: np.ndarray, answer: tuple[int, int], missing: int) -> tuple[int, int]:
@@ -24,21 +29,46 @@ def target(starts: np.ndarray, ends: np.ndarray, answer: tuple[int, int], missin
     return int(passage[start]), int(passage[end])
 
 
-def best(logits: np.ndarray, passage: np.ndarray, longest: int) -> tuple[float, int, int]:
-    """The span of the passage with the highest sum of its start and end logit.
+def best(logits: np.ndarray, passage: np.ndarray, longest: int, count: int = 1) -> list[tuple[float, int, int]]:
+    """The spans of a window with the highest sums of their start and end logit, the best one first.
 
-    Looks at every pair rather than at the n best starts and ends, so that a valid span is always found.
+    Looks at every pair rather than at the n best starts and ends, so that no span is missed.
 
     Args:
         logits: [sequence, 2], start and end.
         passage: bool [sequence], which tokens an answer may consist of.
         longest: tokens an answer may have.
+        count: how many to find.
 
     Returns:
-        The sum, and the first and last token; the sum is -inf where there is no passage.
+        Of each its sum, and its first and last token; fewer where the passage has no more.
     """
     start, end = np.where(passage[:, None], logits.astype(np.float32), -np.inf).T
     reachable = np.concatenate([end, np.full(longest - 1, -np.inf, dtype=np.float32)])
-    sums = start[:, None] + np.lib.stride_tricks.sliding_window_view(reachable, longest)  # [sequence, longest]
-    first, extra = divmod(int(sums.argmax()), longest)
-    return float(sums[first, extra]), first, first + extra
+    sums = (start[:, None] + np.lib.stride_tricks.sliding_window_view(reachable, longest)).ravel()  # [sequence · longest]
+    count = min(count, len(sums))
+    order = np.argpartition(-sums, count - 1)[:count]
+    order = order[np.lexsort((order, -sums[order]))]  # of equal sums the first in the passage
+    return [
+        (float(sums[at]), int(at // longest), int(at // longest + at % longest)) for at in order if sums[at] != -np.inf
+    ]
+
+
+def of_passage(windows: Iterable[Window], longest: int, count: int) -> list[tuple[float, int, int]]:
+    """The best spans of a passage over all of its windows, each once.
+
+    Args:
+        windows: of the passage.
+        longest: tokens an answer may have.
+        count: how many to find.
+
+    Returns:
+        Of each its sum, its first character in the passage and the one after its last; fewer where there are no more.
+    """
+    found: dict[tuple[int, int], float] = {}
+    for logits, starts, ends in windows:
+        for value, first, last in best(logits[: len(starts)], starts != NOWHERE, longest, count):
+            span = int(starts[first]), int(ends[last])
+            found[span] = max(value, found.get(span, -np.inf))
+    ordered = sorted(found.items(), key=lambda entry: -entry[1])
+    return [(value, *span) for span, value in ordered[:count]]

@@ -17,7 +17,7 @@ from optkit.serving.text import TextSettings
 from optkit.store import write_json
 from optkit.tasks.base import Prediction, Task
 from optkit.tasks.classification import Classification
-from optkit.tasks.question_answering import LONGEST_ANSWER, QuestionAnswering
+from optkit.tasks.question_answering import LONGEST_ANSWER, N_BEST, QuestionAnswering
 from optkit.validation.evidence import TEXT, TEXT_SAMPLE
 
 SAMPLE_ROWS = 16
@@ -65,7 +65,8 @@ def settings_of(task: Task, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
     if task.head == "classification":
         return settings
     stride = min(cast(QuestionAnswering, task).stride, length // 3)
-    return replace(settings, fields=("question", "context"), stride=stride, longest_answer=LONGEST_ANSWER)
+    fields = ("question", "context")
+    return replace(settings, fields=fields, stride=stride, longest_answer=LONGEST_ANSWER, n_best=N_BEST)
 
 
 def _plain(tokenizer: PreTrainedTokenizerFast) -> str:

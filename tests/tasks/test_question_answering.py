@@ -125,18 +125,37 @@ def test_only_the_passage_answers(tokenizer: PreTrainedTokenizerBase) -> None:
 def test_the_best_span_by_hand() -> None:
     logits = np.array([[9.0, 9.0], [1.0, 5.0], [4.0, 0.0], [3.0, 2.0], [0.0, 3.0], [9.0, 9.0]])
     passage = np.array([False, True, True, True, True, False])
-    assert spans.best(logits, passage, longest=4) == (7.0, 2, 4)
-    assert spans.best(logits, passage, longest=2) == (6.0, 1, 1)
-    assert spans.best(logits, np.zeros(6, dtype=bool), longest=2)[0] == -np.inf
+    assert spans.best(logits, passage, longest=4) == [(7.0, 2, 4)]
+    assert spans.best(logits, passage, longest=2) == [(6.0, 1, 1)]
+    assert spans.best(logits, passage, longest=2, count=4) == [(6.0, 1, 1), (6.0, 2, 3), (6.0, 3, 4), (5.0, 3, 3)]
+    assert spans.best(logits, np.zeros(6, dtype=bool), longest=2) == []
 
 
-def test_the_best_span_is_that_of_every_pair() -> None:
+def test_the_best_spans_are_those_of_every_pair() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
         logits, passage = random.normal(size=(40, 2)), np.arange(40) > 7
         pairs = [(i, j) for i in range(8, 40) for j in range(i, min(i + 10, 40))]
-        first, last = max(pairs, key=lambda pair: logits[pair[0], 0] + logits[pair[1], 1])
-        assert spans.best(logits, passage, longest=10)[1:] == (first, last)
+        ordered = sorted(pairs, key=lambda pair: -(logits[pair[0], 0] + logits[pair[1], 1]))
+        assert [span[1:] for span in spans.best(logits, passage, longest=10, count=7)] == ordered[:7]
+
+
+def test_what_two_windows_share_is_one_answer() -> None:
+    starts, ends = np.array([-1, 0, 2, 4]), np.array([-1, 1, 3, 5])  # "a b c"; the second window begins at "b"
+    first = np.array([[9.0, 9.0], [3.0, 0.0], [0.0, 2.0], [0.0, -9.0]])
+    second = np.array([[9.0, 9.0], [4.0, 5.0], [0.0, 1.0]])
+    windows = [(first, starts, ends), (second, starts[[0, 2, 3]], ends[[0, 2, 3]])]
+    assert spans.of_passage(windows, longest=2, count=3) == [(9.0, 2, 3), (5.0, 0, 3), (5.0, 2, 5)]
+    assert len(spans.of_passage(windows, longest=2, count=99)) == 5
+
+
+def test_the_first_of_the_best_answers_is_the_prediction(tokenizer: PreTrainedTokenizerBase) -> None:
+    task = task_of(("x y", "a b c", "b"), ("x", "a", "a"))
+    features = task.encode("dev", tokenizer)
+    several, one = task.n_best(features, certain(features), 4)
+    assert several[0].text == "b" and len({answer[2:] for answer in several}) == 4
+    assert [answer.score for answer in several] == sorted((answer.score for answer in several), reverse=True)
+    assert [answer.text for answer in one] == ["a"] and (one[0].start, one[0].end) == (0, 1)
 
 
 def test_an_answer_has_no_more_tokens_than_allowed(tokenizer: PreTrainedTokenizerBase) -> None:

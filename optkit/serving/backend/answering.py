@@ -37,28 +37,25 @@ def classify(request: Mapping[str, np.ndarray], settings: TextSettings) -> Resul
 
 
 def answer(request: Mapping[str, np.ndarray], settings: TextSettings) -> Result:
-    """The best span of all windows of one passage, as the task predicts it.
+    """The best spans of all windows of one passage, the first as the task predicts it.
 
     Args:
         request: `logits` [windows, sequence, 2], where its tokens start and end [windows, sequence], `context` [1].
-        settings: how long an answer may be.
+        settings: how long an answer may be, and how many to give.
 
     Returns:
-        `answer` [1] in UTF-8, `score` [1]: the sum of its start and end logit; `span` [2]: its first character and the
-        one after its last.
+        `answer` [answers] in UTF-8, `score` [answers]: the sum of its start and end logit; `span` [answers, 2]: its first
+        character and the one after its last.
     """
     if not np.isfinite(request[OUTPUT]).all():
         return _not_finite()
-    context, found = request["context"][0].decode("utf-8"), (-np.inf, 0, 0)
-    for window, starts, ends in zip(request[OUTPUT], *(request[name] for name in OFFSETS), strict=True):
-        value, first, last = spans.best(window, starts != spans.NOWHERE, settings.longest_answer)
-        if value > found[0]:
-            found = value, int(starts[first]), int(ends[last])
-    value, first, last = found
+    context = request["context"][0].decode("utf-8")
+    windows = zip(request[OUTPUT], *(request[name] for name in OFFSETS), strict=True)
+    found = spans.of_passage(windows, settings.longest_answer, settings.n_best)
     return {
-        "answer": np.array([context[first:last].encode()], dtype=object),
-        "score": np.array([value], np.float32),
-        "span": np.array([first, last], np.int32),
+        "answer": np.array([context[first:last].encode() for _, first, last in found], dtype=object),
+        "score": np.array([value for value, _, _ in found], np.float32),
+        "span": np.array([span for _, *span in found], np.int32).reshape(-1, 2),
     }
 
 
