@@ -24,7 +24,7 @@ from optkit import cpu_training, sparsity
 from optkit.losses import Batch, Loss, stored, task_loss, with_teacher
 from optkit.models import prunable
 from optkit.stages import Quantize, Training
-from optkit.techniques import quantize, sparsify
+from optkit.techniques import fake_quantization, quantize, sparsify
 from optkit.training import autocast_type
 
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -90,6 +90,7 @@ def main(
         stack.enter_context(sparsity.held(linears))
         for step in list(steps.values())[1:] if device == "cpu" else ():
             stack.enter_context(cpu_training.fast(step.model))
+            stack.enter_context(fake_quantization.fast(quantize.quantisers(step.model).values()))
         times = measure(steps, rounds)
     report(times, f"{device}, {precision}, batch {batch} × {sequence}, {layers} layers of {hidden}")
 

@@ -49,9 +49,7 @@ def best(logits: np.ndarray, passage: np.ndarray, longest: int, count: int = 1) 
     count = min(count, len(sums))
     order = np.argpartition(-sums, count - 1)[:count]
     order = order[np.lexsort((order, -sums[order]))]  # of equal sums the first in the passage
-    return [
-        (float(sums[at]), int(at // longest), int(at // longest + at % longest)) for at in order if sums[at] != -np.inf
-    ]
+    return [(float(sums[at]), int(at // longest), int(at // longest + at % longest)) for at in order if sums[at] != -np.inf]
 
 
 def of_passage(windows: Iterable[Window], longest: int, count: int) -> list[tuple[float, int, int]]:

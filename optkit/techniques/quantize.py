@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from optkit.errors import InputError
 from optkit.models import Loaded, clip_gelu, encoder_linears, word_embeddings
 from optkit.stages import Quantize
+from optkit.techniques import fake_quantization
 from optkit.techniques.context import Context
 from optkit.techniques.retrain import retrain
 
@@ -42,7 +43,8 @@ def apply(loaded: Loaded, stage: Quantize, context: Context) -> list[dict[str, f
         load_amax(loaded.model, loaded.amax)
     else:
         calibrate(loaded.model, lambda model: context.run_examples(model, stage.calibration_examples))
-    history = retrain(loaded, stage, context, "quantization-aware training")
+    with fake_quantization.fast(quantisers(loaded.model).values()):
+        history = retrain(loaded, stage, context, "quantization-aware training")
     if stage.embeddings:
         round_embeddings(loaded.model)
     check(loaded.model)

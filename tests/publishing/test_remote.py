@@ -236,7 +236,10 @@ def test_an_address_of_another_kind(address):
 
 
 def test_no_bucket_and_no_server(url, monkeypatch):
-    with pytest.raises(MachineError, match="model repository s3://nobucket/x: cannot list"), remote.reading("s3://nobucket/x"):
+    with (
+        pytest.raises(MachineError, match="model repository s3://nobucket/x: cannot list"),
+        remote.reading("s3://nobucket/x"),
+    ):
         pass
 
 
