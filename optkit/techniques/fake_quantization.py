@@ -12,7 +12,7 @@ import torch
 from torch.autograd import Function
 from torch.nn import Module
 
-_LARGEST = 127
+INT8_MAX = 127
 _NOTHING = 2.0**-24
 """An amax that is no larger is that of a channel of zeros, as Model Optimizer has it."""
 
@@ -36,7 +36,7 @@ def fast(quantisers: Iterable[Module]) -> Iterator[None]:
 def _forward(quantiser: Module, own: Any, values: torch.Tensor) -> torch.Tensor:
     if values.device.type != "cpu" or not quantiser._pass_through_bwd:
         return own(values)
-    return FakeQuantize.apply(values, quantiser.amax, -_LARGEST if quantiser.narrow_range else -_LARGEST - 1)
+    return FakeQuantize.apply(values, quantiser.amax, -INT8_MAX if quantiser.narrow_range else -INT8_MAX - 1)
 
 
 class FakeQuantize(Function):
@@ -57,9 +57,9 @@ class FakeQuantize(Function):
             The values on their grid, in their own type.
         """
         some = amax > _NOTHING
-        scale = torch.where(some, amax.new_tensor(_LARGEST) / amax, 0.0)
+        scale = torch.where(some, amax.new_tensor(INT8_MAX) / amax, 0.0)
         grid = torch.mul(values, scale) if values.dtype == torch.float32 else values.float().mul_(scale)
-        return grid.round_().clamp_(lowest, _LARGEST).div_(torch.where(some, scale, 1.0)).to(values.dtype)
+        return grid.round_().clamp_(lowest, INT8_MAX).div_(torch.where(some, scale, 1.0)).to(values.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]

@@ -17,6 +17,7 @@ from optkit.models import Loaded, clip_gelu, encoder_linears, word_embeddings
 from optkit.stages import Quantize
 from optkit.techniques import fake_quantization
 from optkit.techniques.context import Context
+from optkit.techniques.fake_quantization import INT8_MAX
 from optkit.techniques.retrain import retrain
 
 with warnings.catch_warnings():
@@ -26,7 +27,6 @@ with warnings.catch_warnings():
 
 from optkit.techniques.calibration import HistogramCalibrator
 
-INT8_MAX = 127
 Forward = Callable[[PreTrainedModel], None]
 
 
