@@ -9,6 +9,8 @@ _X86 = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16",
 _ARM = ("asimddp", "i8mm", "bf16")
 _FLAGS = (*_X86, *_ARM)
 """The flags of /proc/cpuinfo that decide how fast INT8 and 16-bit products are."""
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm")
+"""Those of which one makes INT8 products both fast and exact."""
 
 
 def cpu_features() -> tuple[str, ...]:
@@ -20,6 +22,16 @@ def cpu_features() -> tuple[str, ...]:
     lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
     found = set(next(lines, "").split())
     return tuple(flag for flag in _FLAGS if flag in found)
+
+
+def int8_saturates() -> bool:
+    """Whether this CPU's fast INT8 products are wrong for large values: x86 without VNNI and AMX.
+
+    There `vpmaddubsw` adds two products in 16 bits, which hold no more than half of what two full INT8 products can
+    come to (oneDNN's developer guide, "Nuances of int8 computations").
+    """
+    have = cpu_features()
+    return "avx2" in have and not set(INT8_FLAGS).intersection(have)
 
 
 def available_threads() -> int:

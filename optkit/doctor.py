@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable
 
 from optkit import engines
-from optkit.cpu import available_threads, cpu_features
+from optkit.cpu import INT8_FLAGS, available_threads, cpu_features
 from optkit.engines.trt import library
 from optkit.engines.trt.plan import check_driver
 from optkit.engines.trt.preflight import Finding
@@ -15,7 +15,6 @@ from optkit.gpu import Gpu, gpus
 from optkit.serving import install
 from optkit.serving.containers import TENSORRT_OF
 
-_INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm")
 _DOCKER_S = 5.0
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 
@@ -27,8 +26,11 @@ def examine() -> dict[str, list[Finding]]:
 
 def _cpu() -> list[Finding]:
     have = cpu_features()
-    int8, bf16 = ([flag for flag in flags if flag in have] for flags in (_INT8_FLAGS, _BF16_FLAGS))
-    slow = "INT8 engines work and are slower than they could be; a CPU with VNNI (2019 on) or AMX would do"
+    int8, bf16 = ([flag for flag in flags if flag in have] for flags in (INT8_FLAGS, _BF16_FLAGS))
+    slow = (
+        "ONNX Runtime's INT8 engines are exact here and slower than they could be; OpenVINO's would saturate and are left "
+        "out. A CPU with VNNI (2019 on) or AMX would do"
+    )
     return [
         Finding("cores", f"{available_threads()} for this process"),
         Finding("INT8", ", ".join(int8) or "no VNNI, no AMX", bool(int8), slow),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from optkit.cpu import available_threads
+from optkit.cpu import available_threads, int8_saturates
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.engines.sparse import sparse_share
 from optkit.errors import InputError
@@ -24,6 +24,9 @@ FILE = "model.onnx"
 
 _INT8_PRODUCTS = ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger", "DynamicQuantizeMatMul", "QGemm")
 _FLOAT_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
+
+_UNSIGNED_ZERO = 128
+"""What ONNX Runtime adds to INT8 weights, and to their zero point, where it stores them unsigned."""
 
 _TOKENS = 128
 """At which length the work of the encoder is weighed against that of the pooler and the classifier, done once a row."""
@@ -69,6 +72,9 @@ def build(graph: Path, precision: str, folder: Path, variant: str | None = None)
     options = _options(available_threads())
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(folder / FILE)
+    if int8_saturates():
+        # stores INT8 weights as unsigned ones, whose products are added in 32 bits
+        options.add_session_config_entry("session.x64quantprecision", "1")
     # warns that the optimised graph is for this kind of machine only, which engine.json records
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
@@ -170,9 +176,11 @@ def evidence(handle: Handle) -> dict[str, Any]:
 
 
 def _weight(tensor: Any, product: Any) -> np.ndarray:
-    """A stored weight as [out, in]."""
+    """A stored weight as [out, in], around zero."""
     from onnx import numpy_helper
 
     transposed = any(attribute.name == "transB" and attribute.i for attribute in product.attribute)
     array = numpy_helper.to_array(tensor)
+    if array.dtype == np.uint8:
+        array = array.astype(np.int16) - _UNSIGNED_ZERO
     return array if transposed else array.T

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import openvino
 
-from optkit.cpu import available_threads
+from optkit.cpu import available_threads, int8_saturates
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.engines.sparse import sparse_share
-from optkit.errors import InputError
+from optkit.errors import InputError, MachineError
 
 FILE = "model.xml"
 
@@ -45,9 +45,9 @@ class Handle:
 
 
 def precisions(graph_is_quantised: bool) -> tuple[str, ...]:
-    """What OpenVINO can build from a graph on this CPU, by its own account."""
+    """What OpenVINO can build from a graph on this CPU: 16 bits by its own account, INT8 where its sums are exact."""
     if graph_is_quantised:
-        return ("int8",)
+        return () if int8_saturates() else ("int8",)
     return ("fp32", "bf16") if _has_bf16() else ("fp32",)
 
 
@@ -72,9 +72,9 @@ def build(graph: Path, precision: str, folder: Path, variant: str | None = None)
         variant: what stays float in an INT8 engine: "bf16" (default where the CPU has it) or "f32".
 
     Raises:
-        InputError: another precision or variant, or a folder that is not empty.
+        InputError: another precision or variant, INT8 where it would saturate, or a folder that is not empty.
     """
-    possible = {name: variants(name) for name in (*precisions(False), "int8")}
+    possible = {name: variants(name) for name in (*precisions(False), *precisions(True))}
     if precision not in possible or variant not in (None, *possible[precision]):
         raise InputError(
             f"OpenVINO cannot build precision {precision!r}, variant {variant or 'default'!r}, on this CPU; expected a "
@@ -94,12 +94,21 @@ def build(graph: Path, precision: str, folder: Path, variant: str | None = None)
 
 
 def load(folder: Path, threads: int | None = None) -> Handle:
-    """Compile an engine for this CPU; `threads` None takes every core this process may use."""
+    """Compile an engine for this CPU; `threads` None takes every core this process may use.
+
+    Raises:
+        MachineError: this CPU lacks bf16, or exact INT8 sums, that the engine was built for.
+    """
     folder = Path(folder)
     record = read_record(folder)
     if record["variant"] == "bf16":
         # without them OpenVINO would compute in float32 and not say so, at half the speed
         require_features(folder, {"avx512_bf16", "amx_bf16"}.intersection(record["cpu_features"]))
+    if record["precision"] == "int8" and int8_saturates():
+        raise MachineError(
+            f"The engine in {folder} multiplies INT8, which saturates in OpenVINO on a CPU without VNNI: its answers would "
+            "differ from those that were validated. Build it again on this machine: ONNX Runtime's INT8 is exact here."
+        )
     threads = threads or available_threads()
     settings = {
         "INFERENCE_PRECISION_HINT": record["variant"],
