@@ -14,9 +14,9 @@ def built(exported, tmp_path_factory):  # noqa: F811
     def get(kind, precision, variant=None, head="classification"):
         key = (kind, precision, variant, head)
         if key not in made:
-            made[key] = tmp_path_factory.mktemp("engine")
-            graph = exported(head, precision == "int8")[1]
-            engines.module(kind).build(graph, precision, made[key], variant)
+            folder = tmp_path_factory.mktemp("engine")
+            engines.module(kind).build(exported(head, precision == "int8")[1], precision, folder, variant)
+            made[key] = folder
         return made[key]
 
     return get

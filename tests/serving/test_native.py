@@ -170,7 +170,8 @@ def built(exported, tmp_path_factory):  # noqa: F811
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 HAS_BUILDER = library.installed_version() is not None
-KINDS = [("onnxruntime", "int8"), ("openvino", "int8"), ("openvino", "fp32"), ("tensorrt", "fp16")]
+OPENVINO = [("openvino", precision) for precision in (*engines.module("openvino").precisions(True), "fp32")]
+KINDS = [("onnxruntime", "int8"), *OPENVINO, ("tensorrt", "fp16")]
 
 
 @pytest.fixture
@@ -236,7 +237,7 @@ def test_a_model_that_is_there_is_not_replaced(place, tmp_path):
     model, _ = place("onnxruntime", "int8")
     before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match=r"model 'model' is already in .*repository. Remove .*, or choose another folder"):
-        place("openvino", "int8")
+        place("openvino", "fp32")
     assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
     with pytest.raises(InputError, match=r"model name '\.\./model'"):
         native.place(tmp_path / "repository", "../model", tmp_path)
