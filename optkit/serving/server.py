@@ -133,8 +133,8 @@ class Server:
         return json.loads(self._ask("GET", "/v2", self.deadline_s)[1])["version"]
 
     def memory_bytes(self) -> int:
-        """Memory of the server and its backend processes, see `memory.pss_bytes`; 0 before the start."""
-        return 0 if self._warden is None else memory.pss_bytes(self._warden.pid)
+        """Memory of the server and its backend processes, see `memory.used_bytes`; 0 before the start."""
+        return 0 if self._warden is None else memory.used_bytes(self._warden.pid)
 
     def close(self) -> None:
         """End the server and its backend processes; does nothing the second time."""

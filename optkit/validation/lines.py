@@ -54,7 +54,7 @@ class Line:
     compute_ms: float
     """Mean time of a request in the engine."""
     memory_mb: float
-    """Of the server and all its backend processes (PSS), after the measurement."""
+    """Of the server and all its backend processes, after the measurement."""
     others: str = ALONE
     """What other models did on the server meanwhile."""
 
