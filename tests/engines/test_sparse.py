@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from graph.models import LENGTH, bert, quantised, sparse
+from onnx import helper, numpy_helper
 
 from optkit import engines
 from optkit.engines.sparse import sparse_share
@@ -28,6 +29,14 @@ def test_the_other_axis_is_not_sparse() -> None:
 def test_without_whole_groups_nothing_is_sparse() -> None:
     assert sparse_share([np.zeros((4, 3))]) == {"sparse_weights": 0, "stored_weights": 1, "sparse_groups_kept": None}
     assert sparse_share([])["sparse_groups_kept"] is None
+
+
+def test_an_unsigned_weight_is_read_around_its_zero():
+    stored = np.tile(np.array([128, 130, 128, 1], np.uint8), (8, 2)).T  # [in, out]
+    product = helper.make_node("MatMulIntegerToFloat", ["a", "b"], ["c"])
+    found = engines.module("onnxruntime")._weight(numpy_helper.from_array(stored), product)
+    assert found[0, :4].tolist() == [0, 2, 0, -127]
+    assert sparse_share([found])["sparse_weights"] == 1
 
 
 ALL = [(kind, *how) for kind in engines.CPU_KINDS for how in (("fp32", bert), ("int8", quantised))]
