@@ -134,7 +134,8 @@ def plan(kinds: Sequence[str], quantised: bool) -> list[Candidate]:
     if not found:
         raise InputError(
             f"Engines {list(kinds)} build nothing from a {'quantised' if quantised else 'float'} graph on this CPU "
-            f"({', '.join(cpu_features()) or 'no known features'}). Choose among {', '.join(engines.KINDS)}."
+            f"({', '.join(cpu_features()) or 'no known features'}). Choose among {', '.join(engines.KINDS)}; "
+            "optkit doctor says what this machine lacks for each."
         )
     return found
 
