@@ -101,10 +101,11 @@ def test_the_record_says_what_the_engine_is(built, kind, precision, variant):
 
 @pytest.mark.parametrize("kind", INT8_KINDS)
 def test_an_int8_engine_is_small(built, kind):
-    file = {"openvino": "model.bin", "onnxruntime": "model.onnx"}[kind]
+    # the graph of ONNX Runtime holds its operators too
+    file, bound = {"openvino": ("model.bin", 0.5), "onnxruntime": ("model.onnx", 0.6)}[kind]
     sizes = {precision: (built(kind, precision) / file).stat().st_size for precision in ("fp32", "int8")}
-    # of the 98 thousand weights the encoder has 66 thousand; a graph of ONNX Runtime holds its operators too
-    assert sizes["int8"] < 0.6 * sizes["fp32"]
+    # of the 98 thousand weights the encoder has 66 thousand
+    assert sizes["int8"] < bound * sizes["fp32"]
 
 
 def test_an_unknown_kind_is_named():
