@@ -26,10 +26,10 @@ from rich.table import Table
 from transformers import BertConfig, BertForSequenceClassification
 
 from optkit import engines
-from optkit.cpu import available_threads, cpu_features, int8_saturates
+from optkit.compression import quantize
+from optkit.core.cpu import available_threads, cpu_features, int8_saturates
 from optkit.graph.export import export
-from optkit.stages import Quantize
-from optkit.techniques import quantize
+from optkit.recipe.stages import Quantize
 
 Run = Callable[[], object]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

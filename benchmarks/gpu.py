@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from optkit.engines import tensorrt
-from optkit.engines.trt import library
-from optkit.engines.trt.settings import Profile, Settings
-from optkit.gpu import gpus
-from optkit.graph import ranges
+from optkit.core.gpu import gpus
+from optkit.engines.tensorrt import engine as tensorrt
+from optkit.engines.tensorrt import library
+from optkit.engines.tensorrt.profiles import Profile, Settings
 from optkit.graph.export import export
-from optkit.models import ClippedGELU
+from optkit.graph.tensorrt import ranges
+from optkit.models.gelu import ClippedGELU
 
 MODELS = {"minilm": (6, 384, 12, 1536), "base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
 """Layers, width, heads, width of the feed-forward block."""

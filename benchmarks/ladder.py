@@ -18,16 +18,17 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from optkit import checkpoints, engines, tasks
+from optkit import engines, tasks
+from optkit.compression import checkpoint
+from optkit.evaluation import parity
+from optkit.evaluation.served import model_config
 from optkit.graph import reference
-from optkit.models import Loaded, inference, max_length
+from optkit.models.loading import Loaded, inference, max_length
 from optkit.serving import repository
 from optkit.serving.client import Client
 from optkit.serving.server import Server
 from optkit.tasks.base import Feed, Task
-from optkit.tasks.batches import BATCH_SIZE, Collator, bucketed, run
-from optkit.validation import ladder
-from optkit.validation.served import model_config
+from optkit.tasks.collate import BATCH_SIZE, Collator, bucketed, run
 
 Clocks = tuple[float, float]
 """Wall clock and processor time in seconds."""
@@ -51,7 +52,7 @@ def measure(given: argparse.Namespace) -> None:
     task = tasks.load(given.task, given.data)
     rows = task.examples("dev")
     task._examples["dev"] = rows.select(range(min(given.examples, len(rows))))  # type: ignore[attr-defined]
-    loaded = checkpoints.load(given.folder, task)
+    loaded = checkpoint.load(given.folder, task)
     features = task.encode("dev", loaded.tokenizer)
     engine = sorted(given.folder.glob("engines/*/engine.json"))[0].parent
     config = model_config(MODEL, engine, loaded.tokenizer, task, max_length(loaded, task))
@@ -70,17 +71,17 @@ def measure(given: argparse.Namespace) -> None:
 def climb(task: Task, loaded: Loaded, folder: Path, engine: Path, ask: Infer, features: Dataset) -> None:
     """All that validation does for the ladder of one engine."""
     collator = Collator(loaded.tokenizer, task.max_length)
-    logits = ladder.before_engines(loaded, folder / "graph" / "model.onnx", features, collator)
-    logits["engine"] = ladder.at_engine(engine, features, collator)
+    logits = parity.before_engines(loaded, folder / "graph" / "model.onnx", features, collator)
+    logits["engine"] = parity.at_engine(engine, features, collator)
     logits["server"] = run(ask, features, BATCH_SIZE, collator)
-    rungs = ladder.rungs(task, features, logits)
-    ladder.climb(task, rungs)
-    ladder.worst(task, features, rungs)
+    rungs = parity.rungs(task, features, logits)
+    parity.climb(task, rungs)
+    parity.worst(task, features, rungs)
 
 
 def bare_rungs(loaded: Loaded, graph: Path, engine: Path, ask: Infer) -> dict[str, Infer]:
     """What answers at each rung, loaded."""
-    found: dict[str, Infer] = {"float": inference(loaded.model)} if ladder._quantisers(loaded.model) else {}
+    found: dict[str, Infer] = {"float": inference(loaded.model)} if parity._quantisers(loaded.model) else {}
     found["pytorch"] = inference(loaded.model)
     found["graph"] = partial(reference.infer, reference.load(graph))
     found["engine"] = partial(engines.infer, engines.load(engine))
@@ -93,7 +94,7 @@ def bare(loaded: Loaded, rungs: Mapping[str, Infer], feeds: Sequence[Feed]) -> l
     for name, infer in rungs.items():
         infer(feeds[0])
         if name == "float":
-            with ladder.quantisers_off(loaded.model):
+            with parity.quantisers_off(loaded.model):
                 times.append(clocks_of(partial(run_all, infer, feeds)))
         else:
             times.append(clocks_of(partial(run_all, infer, feeds)))

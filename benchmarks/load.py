@@ -21,13 +21,13 @@ from transformers import BertConfig, BertForSequenceClassification
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from optkit import engines
+from optkit.benchmark.client_pool import ClientPool
 from optkit.graph.export import export
 from optkit.serving import repository
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
 from optkit.tasks.base import Feed
-from optkit.validation.pool import Pool
 
 INPUTS, VOCABULARY, LENGTH = ("input_ids", "attention_mask", "token_type_ids"), 1000, 32
 MODEL = "bench"
@@ -53,7 +53,7 @@ def measure(given: argparse.Namespace) -> None:
         with (
             Server(models, Path(scratch, "logs"), [MODEL]) as server,
             Client(server.url, MODEL) as client,
-            Pool(client, given.clients) as pool,
+            ClientPool(client, given.clients) as pool,
         ):
             pool.warm(feeds)
             rates = np.array([one_round(pool, server.url, feeds, given.seconds) for _ in range(given.rounds)])
@@ -65,12 +65,12 @@ def measure(given: argparse.Namespace) -> None:
     )
 
 
-def one_round(pool: Pool, url: str, feeds: Sequence[Feed], seconds: float) -> tuple[float, float]:
+def one_round(pool: ClientPool, url: str, feeds: Sequence[Feed], seconds: float) -> tuple[float, float]:
     """Requests per second of ours and of the bare loop."""
     return closed_loop(pool, feeds, seconds), bare_loop(url, feeds, pool.clients, seconds)
 
 
-def closed_loop(pool: Pool, feeds: Sequence[Feed], seconds: float) -> float:
+def closed_loop(pool: ClientPool, feeds: Sequence[Feed], seconds: float) -> float:
     """Requests per second of our load path."""
     ends: list[tuple[float, float]] = []
     started = time.perf_counter()

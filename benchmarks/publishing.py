@@ -22,12 +22,12 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from optkit import engines
 from optkit.graph.export import export
-from optkit.publishing import probe
-from optkit.publishing.lock import locked
-from optkit.publishing.placing import Release, place
-from optkit.publishing.probe import Probe
-from optkit.publishing.rollback import prune, rollback
-from optkit.publishing.running import Running
+from optkit.registry import smoke_test
+from optkit.registry.live_server import Running
+from optkit.registry.locks import locked
+from optkit.registry.release import Release, place
+from optkit.registry.rollback import prune, rollback
+from optkit.registry.smoke_test import Probe
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
@@ -99,8 +99,8 @@ def switch(
 def under_load(server: Server, releases: list[Release], clients: int, load: Load) -> Iterator[None]:
     """Clients that ask for as long as the block lasts."""
     stop = threading.Event()
-    right = [release.probes[probe.SAMPLE].logits for release in releases]
-    feed = releases[0].probes[probe.SAMPLE].feed
+    right = [release.probes[smoke_test.SAMPLE].logits for release in releases]
+    feed = releases[0].probes[smoke_test.SAMPLE].feed
 
     def ask() -> None:
         with Client(server.url, MODEL) as client:
@@ -163,7 +163,7 @@ def release(folder: Path, seed: int, hidden: int, layers: int) -> Release:
     engine.mkdir()
     engines.module("openvino").build(folder / "model.onnx", "fp32", engine)
     settings = ModelConfig(MODEL, INPUTS, (2,), 8, 64, vocab_size=VOCABULARY, threads=1)
-    return Release(engine, settings, probe.make(engine, settings, sample(engine)), origin(engine))
+    return Release(engine, settings, smoke_test.make(engine, settings, sample(engine)), origin(engine))
 
 
 def sample(engine: Path) -> Probe:

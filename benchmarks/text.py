@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from optkit import tasks
-from optkit.serving import text
+from optkit.serving import ensemble
 from optkit.serving.backend.encoding import Encoder, encoded
 from optkit.serving.client import Client
 from optkit.serving.server import Server
@@ -41,11 +41,11 @@ def main() -> None:
     batches = [texts[first : first + given.batch] for first in range(0, len(texts), given.batch)]
     with (
         tempfile.TemporaryDirectory() as logs,
-        Server(given.repository, Path(logs), [given.model, text.pipeline(given.model)]) as server,
+        Server(given.repository, Path(logs), [given.model, ensemble.pipeline(given.model)]) as server,
         Client(server.url, given.model) as tensors,
         TextClient(server.url, given.model) as words,
     ):
-        encoder = Encoder(given.repository / text.steps(given.model)[0] / "1")
+        encoder = Encoder(given.repository / ensemble.steps(given.model)[0] / "1")
         inputs = [tensor["name"] for tensor in tensors.config()["input"]]
         report(given.batch, alternate(batches, encoder, inputs, tensors, words))
 

@@ -2,9 +2,9 @@
 
     python benchmarks/training.py --batch 32 --sequence 32 --rounds 20
 
-On a CPU also what `optkit.cpu_training` brings over torch's own kernels. The model has the shape of MiniLM-L6 and random
-weights. Steps take turns, so that a drifting machine moves all alike; the ratio of each pair of neighbours is taken, and the
-median of the ratios is printed.
+On a CPU also what `optkit.training.cpu_kernels` brings over torch's own kernels. The model has the shape of MiniLM-L6 and
+random weights. Steps take turns, so that a drifting machine moves all alike; the ratio of each pair of neighbours is taken,
+and the median of the ratios is printed.
 """
 
 import copy
@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from transformers import BertConfig, BertForSequenceClassification
 
-from optkit import cpu_training, sparsity
-from optkit.losses import Batch, Loss, stored, task_loss, with_teacher
-from optkit.models import prunable
-from optkit.stages import Quantize, Training
-from optkit.techniques import fake_quantization, quantize, sparsify
-from optkit.training import autocast_type
+from optkit.compression import fake_quantization, quantize, sparsify
+from optkit.models import two_to_four
+from optkit.models.families import prunable
+from optkit.recipe.stages import Quantize, Training
+from optkit.training import cpu_kernels
+from optkit.training.loop import autocast_type
+from optkit.training.losses import Batch, Loss, stored, task_loss, with_teacher
 
 TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -87,9 +88,9 @@ def main(
         "QAT + distillation": Step(copy.deepcopy(quantised), teacher, data, precision),
     }
     with ExitStack() as stack:
-        stack.enter_context(sparsity.held(linears))
+        stack.enter_context(two_to_four.held(linears))
         for step in list(steps.values())[1:] if device == "cpu" else ():
-            stack.enter_context(cpu_training.fast(step.model))
+            stack.enter_context(cpu_kernels.fast(step.model))
             stack.enter_context(fake_quantization.fast(quantize.quantisers(step.model).values()))
         times = measure(steps, rounds)
     report(times, f"{device}, {precision}, batch {batch} × {sequence}, {layers} layers of {hidden}")

@@ -12,13 +12,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertTokenizerFast
 
-from optkit import models, tasks
-from optkit.cli import main
-from optkit.models import Loaded
-from optkit.stages import Training
+from optkit import tasks
+from optkit.cli.app import main
+from optkit.compression.context import Context
+from optkit.models import loading
+from optkit.models.loading import Loaded
+from optkit.recipe.stages import Training
 from optkit.tasks.base import Task
-from optkit.tasks.batches import Collator
-from optkit.techniques.context import Context
+from optkit.tasks.collate import Collator
 
 OPINIONS = {"bad": ("awful", "dull", "poor"), "good": ("bright", "lovely", "sharp")}
 OTHERS = ("a", "cast", "film", "plot", "story", "the", "this", "with")
@@ -75,7 +76,7 @@ def tiny_config(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> BertConfi
 def tiny_model(tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> Loaded:
     """A model of `tiny_config` whose random weights are the same in every test."""
     torch.manual_seed(0)
-    return models.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)
+    return loading.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)
 
 
 def nobody(name: str) -> Any:

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optkit.cpu import available_threads, cpu_features
+from optkit.core.cpu import available_threads, cpu_features
+from optkit.core.errors import InputError, MachineError
+from optkit.core.gpu import gpus
 from optkit.engines.record import read_record
-from optkit.engines.trt import library
-from optkit.errors import InputError, MachineError
-from optkit.gpu import gpus
+from optkit.engines.tensorrt import library
 
 CPU_KINDS = ("openvino", "onnxruntime")
 KINDS = (*CPU_KINDS, "tensorrt")
@@ -102,7 +102,7 @@ def module(kind: str) -> ModuleType:
     if kind not in KINDS:
         raise InputError(f"Engine kind {kind!r} is unknown; expected one of {', '.join(KINDS)}.")
     try:
-        return importlib.import_module(f"optkit.engines.{kind}")
+        return importlib.import_module(f"optkit.engines.{'tensorrt.engine' if kind == 'tensorrt' else kind}")
     except ModuleNotFoundError as error:
         if error.name != kind:
             raise

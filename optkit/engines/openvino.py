@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import openvino
 
-from optkit.cpu import available_threads, int8_saturates
+from optkit.core.cpu import available_threads, int8_saturates
+from optkit.core.errors import InputError, MachineError
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
-from optkit.engines.sparse import sparse_share
-from optkit.errors import InputError, MachineError
+from optkit.engines.sparse_share import sparse_share
 
 FILE = "model.xml"
 
@@ -163,7 +163,7 @@ def evidence(handle: Handle) -> dict[str, Any]:
     Returns:
         `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
         `precision_by_type`: number of nodes by type and precision, such as {"FullyConnected i8": 36, "MVN bf16": 13}.
-        `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse`.
+        `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
     """
     counts: Counter[str] = Counter()
     work: Counter[str] = Counter()

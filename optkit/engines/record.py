@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from optkit.cpu import available_threads, cpu_features
-from optkit.errors import InputError, MachineError
+from optkit.core.cpu import available_threads, cpu_features
+from optkit.core.errors import InputError, MachineError
 
 FILE = "engine.json"
 

@@ -1,0 +1,1 @@
+"""The ONNX graph: exported, cleaned, audited, and run as it is written."""

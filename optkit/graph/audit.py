@@ -11,9 +11,9 @@ import onnx
 import torch
 from onnx import GraphProto, NodeProto, numpy_helper
 
-from optkit.errors import GateError, InputError
+from optkit.core.errors import GateError, InputError
 from optkit.graph.passes import constants, producers
-from optkit.sparsity import groups_kept
+from optkit.models.two_to_four import groups_kept
 
 ENCODER = re.compile(r"/layer\.\d+/")
 """What the names of nodes of the encoder's layers have in common, in BERT, RoBERTa, ELECTRA and DistilBERT alike."""

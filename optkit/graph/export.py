@@ -20,9 +20,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from optkit.errors import InputError
+from optkit.core.errors import InputError
 from optkit.graph import passes, reference
-from optkit.models import first_position, longest_input
+from optkit.models.families import first_position, longest_input
 
 OPSET = 17
 """The first with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""

@@ -9,12 +9,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from optkit import gate
-from optkit.errors import InputError
-from optkit.report import rows
-from optkit.results import Row
-from optkit.store import read_json
-from optkit.validation.evidence import EXAMPLES
+from optkit.core.atomic import read_json
+from optkit.core.errors import InputError
+from optkit.evaluation import gate
+from optkit.evaluation.artifacts import EXAMPLES
+from optkit.evaluation.results import Row
+from optkit.pipeline import rows
 
 _WIDTH = 120
 _LONGEST = 400  # characters of a text that are shown

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optkit.recipe import BASELINE
-from optkit.results import Row
+from optkit.evaluation.results import Row
+from optkit.recipe.recipe import BASELINE
 
 
 @dataclass(frozen=True)

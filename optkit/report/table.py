@@ -9,12 +9,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from optkit.report import page
+from optkit.benchmark.measurement import sentences
+from optkit.evaluation.results import Row
+from optkit.pipeline.loss_by_stage import SERVED
+from optkit.recipe.stages import ORDER
+from optkit.report import html
 from optkit.report.figures import shown
-from optkit.report.stages import SERVED
-from optkit.results import Row
-from optkit.stages import ORDER
-from optkit.validation.lines import sentences
 
 FORMATS = ("table", "json", "csv", "html")
 _WIDTH = 200
@@ -22,7 +22,7 @@ _WIDTH = 200
 
 def render(rows: Sequence[Row], form: str) -> str:
     """All rows as JSON or CSV; as a table or a page, one row per recipe and precision, over all its seeds."""
-    return {"json": _json, "csv": _csv, "table": _table, "html": page.render}[form](rows)
+    return {"json": _json, "csv": _csv, "table": _table, "html": html.render}[form](rows)
 
 
 def _json(rows: Sequence[Row]) -> str:

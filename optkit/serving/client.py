@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import numpy as np
 
-from optkit.errors import InputError
+from optkit.core.errors import InputError
 from optkit.serving.config import OUTPUT
 from optkit.serving.connection import TIMEOUT_S, Connection, tensors
 

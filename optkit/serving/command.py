@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
-from optkit.errors import MachineError
+from optkit.core.errors import MachineError
 
 ADDRESS = "127.0.0.1"
 

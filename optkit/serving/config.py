@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
 
 OUTPUT = "logits"
 FILE = "config.pbtxt"

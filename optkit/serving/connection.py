@@ -13,7 +13,7 @@ import numpy as np
 from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
 
 TIMEOUT_S = 60.0
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
 
 IMAGE = "nvcr.io/nvidia/tritonserver"
 TENSORRT_OF = {"26.05": "10.16", "26.06": "11.0.0", "26.07": "11.1.0", "26.08": "11.2.1"}

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import optkit
-from optkit.errors import MachineError
+from optkit.core.errors import MachineError
 
 WHEEL = "nvidia-pytriton"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -91,7 +90,7 @@ def _python_library_folder() -> list[str]:
 
 def _import_folders() -> list[str]:
     """What the backend's interpreter imports from: the folder optkit lies in, then this environment's packages."""
-    source = str(Path(optkit.__file__).parent.parent)
+    source = str(Path(__file__).parents[2])
     return list(dict.fromkeys([source, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
 
 

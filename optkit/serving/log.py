@@ -5,7 +5,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from optkit.errors import MachineError
+from optkit.core.errors import MachineError
 
 LINES = 20
 NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from optkit import engines
+from optkit.core.atomic import flush_tree
+from optkit.core.errors import InputError
 from optkit.engines.record import FILE as RECORD
 from optkit.engines.record import read_record
-from optkit.engines.trt.plan import PLAN
-from optkit.errors import InputError
+from optkit.engines.tensorrt.compatibility import PLAN
 from optkit.serving import repository as repositories
 from optkit.serving.config import check_name, parse
-from optkit.store import flush_tree
 
 FILE = "config.pbtxt"
 TYPES = {"int64": "TYPE_INT64", "int32": "TYPE_INT32", "float32": "TYPE_FP32", "float16": "TYPE_FP16"}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
 from optkit.serving import config as configuration
 from optkit.serving import install
 from optkit.serving.config import ModelConfig

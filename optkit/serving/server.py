@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from optkit.errors import InputError, MachineError
-from optkit.serving import command, install, log, memory, repository, text
+from optkit.core.errors import InputError, MachineError
+from optkit.serving import command, ensemble, install, log, memory, repository
 from optkit.serving.command import ADDRESS, Ports
 
-WARDEN = Path(__file__).with_name("warden.py")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 START_DEADLINE_S = 120.0
 HTTP_THREADS = 4
 ATTEMPTS = 3
@@ -66,7 +66,7 @@ class Server:
         self.cache_mb = cache_mb
         self.log = Path()
         self._ports = Ports(0, 0, 0)
-        self._warden: subprocess.Popen[bytes] | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
         self._environments: set[Path] = set()
 
     @property
@@ -126,7 +126,7 @@ class Server:
 
     def alive(self) -> bool:
         """Whether the server process runs."""
-        return self._warden is not None and self._warden.poll() is None
+        return self._supervisor is not None and self._supervisor.poll() is None
 
     def version(self) -> str:
         """Of tritonserver, by its own account."""
@@ -134,18 +134,18 @@ class Server:
 
     def memory_bytes(self) -> int:
         """Memory of the server and its backend processes, see `memory.used_bytes`; 0 before the start."""
-        return 0 if self._warden is None else memory.used_bytes(self._warden.pid)
+        return 0 if self._supervisor is None else memory.used_bytes(self._supervisor.pid)
 
     def close(self) -> None:
         """End the server and its backend processes; does nothing the second time."""
-        if self._warden is None:
+        if self._supervisor is None:
             return
-        self._warden.terminate()
+        self._supervisor.terminate()
         try:
-            self._warden.wait(self.grace_s + 10)
+            self._supervisor.wait(self.grace_s + 10)
         except subprocess.TimeoutExpired:
-            self._warden.kill()  # the kernel then kills the server, whose backends notice
-            self._warden.wait()
+            self._supervisor.kill()  # the kernel then kills the server, whose backends notice
+            self._supervisor.wait()
         if len(self._environments) == 1:  # of several, nobody knows which is another server's
             with contextlib.suppress(OSError):  # gone
                 self._environments.pop().rmdir()
@@ -186,10 +186,10 @@ class Server:
             self.http_threads, self.deadline_s, self.grace_s,
         )  # fmt: skip
         cached = command.cache_arguments(installation.caches, self.cache_mb)
-        guarded = [sys.executable, "-I", "-S", str(WARDEN), str(os.getpid()), str(self.grace_s), self._identity]
+        guarded = [sys.executable, "-I", "-S", str(SUPERVISOR), str(os.getpid()), str(self.grace_s), self._identity]
         with open(descriptor, "wb") as file:
             # A session of its own: Ctrl-C in the terminal reaches us, and we end the server.
-            self._warden = subprocess.Popen(
+            self._supervisor = subprocess.Popen(
                 [*guarded, "env", *variables, str(installation.binary), *arguments, *cached],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -256,7 +256,7 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
         MachineError: the server is not installed, the port is taken, or a model cannot be loaded.
     """
     names = tuple(repository.models(Path(repository_folder)))
-    names = tuple(name for name in names if name not in {step for model in names for step in text.steps(model)})
+    names = tuple(name for name in names if name not in {step for model in names for step in ensemble.steps(model)})
     if not names:
         raise InputError(
             f"model repository {repository_folder}: found no models, expected at least one. Publish one first: "
@@ -265,7 +265,7 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
     logs = logs or Path(tempfile.mkdtemp(prefix="optkit-serve-"))
     with Server(repository_folder, logs, names, http_port=http_port, grace_s=5.0, cache_mb=cache_mb) as server:
         print(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})", file=sys.stderr)
-        asked = [name for name in names if text.pipeline(name) in names]
+        asked = [name for name in names if ensemble.pipeline(name) in names]
         if asked:
             print(f"try: optkit ask {asked[0]} TEXT --url {server.url}", file=sys.stderr)
         print(f"try: {_curl(server, names[0])}", file=sys.stderr, flush=True)

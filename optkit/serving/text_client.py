@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optkit.errors import InputError
-from optkit.serving import text
+from optkit.core.errors import InputError
+from optkit.serving import ensemble
 from optkit.serving.connection import TIMEOUT_S, Connection, tensors
 
 
@@ -51,7 +51,7 @@ class TextClient(Connection):
     """
 
     def __init__(self, url: str, model: str, timeout_s: float = TIMEOUT_S) -> None:
-        super().__init__(url, model if model.endswith(text.SUFFIX) else text.pipeline(model), timeout_s)
+        super().__init__(url, model if model.endswith(ensemble.SUFFIX) else ensemble.pipeline(model), timeout_s)
         self._served: dict[str, Any] | None = None
 
     def ask(self, texts: Sequence[Sequence[str]]) -> list[Answer]:
@@ -84,9 +84,9 @@ class TextClient(Connection):
 
     def _require(self) -> None:
         """Name what can be asked where this model cannot."""
-        ready = [name for name in self.models() if name.endswith(text.SUFFIX)]
+        ready = [name for name in self.models() if name.endswith(ensemble.SUFFIX)]
         if self.model not in ready:
-            have = ", ".join(name.removesuffix(text.SUFFIX) for name in ready)
+            have = ", ".join(name.removesuffix(ensemble.SUFFIX) for name in ready)
             raise InputError(
                 f"Triton server on {self.url}: found no model {self.model!r}; models that take text: {have or 'none'}. "
                 "Publish one there, or ask another one"
@@ -95,7 +95,7 @@ class TextClient(Connection):
     def _labels(self, fields: Sequence[str], texts: Sequence[Sequence[str]], labels: Sequence[str]) -> list[Answer]:
         columns = zip(fields, zip(*texts, strict=True), strict=True)
         answer = self._infer({name: np.array([[one.encode()] for one in column], object) for name, column in columns})
-        rows = zip(*(answer.as_numpy(name) for name in text.ANSWER["classification"]), strict=True)
+        rows = zip(*(answer.as_numpy(name) for name in ensemble.ANSWER["classification"]), strict=True)
         return [
             Label(label[0].decode(), float(share[0]), dict(zip(labels, map(float, shares), strict=True)))
             for label, share, shares in rows
@@ -104,7 +104,7 @@ class TextClient(Connection):
     def _span(self, fields: Sequence[str], texts: Sequence[str]) -> Answer:
         feed = {name: np.array([one.encode()], object) for name, one in zip(fields, texts, strict=True)}
         answer = self._infer(feed)
-        columns = (answer.as_numpy(name) for name in text.ANSWER["question_answering"])
+        columns = (answer.as_numpy(name) for name in ensemble.ANSWER["question_answering"])
         found = [
             Span(words.decode(), float(score), int(first), int(last))
             for words, score, (first, last) in zip(*columns, strict=True)

@@ -14,7 +14,7 @@ import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optkit.errors import InputError
+from optkit.core.errors import InputError
 
 if TYPE_CHECKING:
     from optkit.tasks.base import Task

@@ -9,12 +9,12 @@ import pyarrow
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
 from transformers import PreTrainedTokenizerBase
 
-from optkit.tasks import hub
 from optkit.tasks.base import Prediction, Split
-from optkit.tasks.batches import check_logits
-from optkit.tasks.classes import class_indices, classes_of, label_names
-from optkit.tasks.read import find, read
-from optkit.tasks.table import Table, check_text, fingerprint, limited, listed, problem, table_of
+from optkit.tasks.collate import check_logits
+from optkit.tasks.data import hub
+from optkit.tasks.data.classes import class_indices, classes_of, label_names
+from optkit.tasks.data.reading import find, read
+from optkit.tasks.data.tables import Table, check_text, fingerprint, limited, listed, problem, table_of
 
 TEXT_COLUMNS = (
     ("sentence1", "sentence2"),
@@ -156,7 +156,7 @@ def read_tables(data: Path | None) -> dict[Split, Table]:
 
 def sample(limit_train: int | None = None) -> Classification:
     """The data set that ships with the package."""
-    from optkit.tasks.sample import LABELS, MAX_LENGTH, rows
+    from optkit.tasks.data.sample_reviews import LABELS, MAX_LENGTH, rows
 
     splits: tuple[Split, ...] = ("train", "dev")
     tables: dict[Split, Table] = {}

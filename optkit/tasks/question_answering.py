@@ -11,11 +11,12 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
-from optkit.errors import InputError
-from optkit.tasks import hub, spans, squad, squad_metric
+from optkit.core.errors import InputError
+from optkit.tasks import spans, squad_metric
 from optkit.tasks.base import Prediction, Split
-from optkit.tasks.batches import check_logits
-from optkit.tasks.table import fingerprint, limited, problem, shown
+from optkit.tasks.collate import check_logits
+from optkit.tasks.data import hub, squad
+from optkit.tasks.data.tables import fingerprint, limited, problem, shown
 
 LONGEST_ANSWER = 30
 """Tokens a predicted answer may have."""

@@ -1,9 +1,9 @@
 """Graphs of tiny models, and engines built from them once per session."""
 
 import pytest
-from graph.conftest import exported  # noqa: F401
 
 from optkit import engines
+from tests.graph.conftest import exported  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from graph.models import feed
 
 from optkit import engines
-from optkit.cpu import cpu_features, int8_saturates
-from optkit.engines.convert import plan
-from optkit.errors import InputError, MachineError
+from optkit.core.cpu import cpu_features, int8_saturates
+from optkit.core.errors import InputError, MachineError
+from optkit.engines.select import plan
 from optkit.graph import reference
+from tests.graph.models import feed
 
 SHAPES = [(1, 2), (3, 7), (8, 32), (1, 32)]
 ALL = [

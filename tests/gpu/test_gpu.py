@@ -4,14 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from graph.conftest import exported  # noqa: F401
-from graph.models import LENGTH, feed
 
 from optkit import engines
-from optkit.engines import tensorrt
-from optkit.engines.trt.settings import Profile, Settings
-from optkit.errors import InputError, MachineError
-from optkit.graph import ranges, reference
+from optkit.core.errors import InputError, MachineError
+from optkit.engines.tensorrt import engine as tensorrt
+from optkit.engines.tensorrt.profiles import Profile, Settings
+from optkit.graph import reference
+from optkit.graph.tensorrt import ranges
+from tests.graph.conftest import exported  # noqa: F401
+from tests.graph.models import LENGTH, feed
 
 pytestmark = [
     pytest.mark.gpu,

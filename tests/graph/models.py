@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForQuestionAnswering, BertForSequenceClassification
 
-from optkit.models import encoder_linears
+from optkit.models.families import encoder_linears
 
 VOCABULARY, LENGTH = 120, 32
 

@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from optkit.errors import GateError, InputError
+from optkit.core.errors import GateError, InputError
 from optkit.graph.audit import audit, check, check_sparse
 from optkit.graph.export import export
-from optkit.models import encoder_linears
+from optkit.models.families import encoder_linears
 
 from .models import LENGTH, bert, quantised, sparse
 

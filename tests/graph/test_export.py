@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from optkit.errors import InputError
+from optkit.core.errors import InputError
 from optkit.graph import reference
 from optkit.graph.export import export
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from optkit.compression.quantize import round_embeddings
 from optkit.graph import passes, reference
 from optkit.graph.export import export
-from optkit.techniques.quantize import round_embeddings
 
 from .models import LENGTH, bert, feed, torch_logits
 

@@ -7,13 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from optkit.errors import InputError
-from optkit.graph import embeddings, passes, placement, ranges, reference, variants
+from optkit.core.errors import InputError
+from optkit.graph import passes, reference
 from optkit.graph.audit import audit
-from optkit.graph.placement import Placement
 from optkit.graph.products import layer_of, longest_sequence, products
-from optkit.graph.sixteen_bit import to_16bit
-from optkit.graph.variants import FLOAT, INT8, Variant, write
+from optkit.graph.tensorrt import embeddings, placement, ranges, variants
+from optkit.graph.tensorrt.half_precision import to_16bit
+from optkit.graph.tensorrt.placement import Placement
+from optkit.graph.tensorrt.variants import FLOAT, INT8, Variant, write
 
 from .models import LENGTH, feed
 

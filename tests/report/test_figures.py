@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from optkit.report import drawings, figures
+from optkit.report import figures, pictures
 from optkit.report.svg import Plot, around, log_ticks, ticks
 
 from .test_table import BASELINE, INT8
@@ -65,7 +65,7 @@ def test_a_waterfall_goes_from_the_baseline_to_the_recipe() -> None:
 
 
 def test_a_waterfall_that_falls_is_drawn_as_losses_and_gains() -> None:
-    drawn = drawings.waterfall(replace(INT8, stages=STAGES))
+    drawn = pictures.waterfall(replace(INT8, stages=STAGES))
     assert drawn.count('class="loss"') == 1 and drawn.count('class="gain"') == 1 and drawn.count('class="total"') == 2
     assert ">-0.50<" in drawn and ">+0.20<" in drawn and ">95.25<" in drawn
 
@@ -95,7 +95,7 @@ def test_logarithmic_ticks_are_round_too() -> None:
 
 
 def test_a_curve_rises_by_equal_steps_for_equal_ratios() -> None:
-    drawn = drawings.under_load(replace(INT8, load=LOAD))
+    drawn = pictures.under_load(replace(INT8, load=LOAD))
     assert drawn.count('class="curve off"') == drawn.count('class="curve on"') == 1
     assert "64 clients, with batching: 300/s, p99 260.0 ms" in drawn
     plot = Plot("", "", "", (0, 1), (1, 100), log_y=True)

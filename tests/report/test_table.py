@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from optkit.evaluation.results import Row
 from optkit.report.table import FORMATS, render
-from optkit.results import Row
 
 CONTRACT = {
     *("recipe", "task", "seed", "metric", "value", "baseline", "delta", "delta_ci95", "layers", "sparsity", "precision"),

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
 
 from . import toy
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optkit.errors import MachineError, OptkitError
+from optkit.core.errors import MachineError, OptkitError
 from optkit.serving import command
 from optkit.serving.client import Client
 from optkit.serving.server import Server

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
 from optkit.serving.client import Client
 
 from . import toy

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from optkit.errors import InputError
+from optkit.core.errors import InputError
 from optkit.serving import config
 from optkit.serving.config import ModelConfig
 

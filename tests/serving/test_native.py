@@ -5,14 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from graph.conftest import exported  # noqa: F401
 
 from optkit import engines
-from optkit.engines.trt import library
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
+from optkit.engines.tensorrt import library
 from optkit.serving import containers, native
 from optkit.serving.config import parse
 from optkit.serving.server import Server
+from tests.graph.conftest import exported  # noqa: F401
 
 SHAPES = [[1, 1], [8, 128], [64, 384]]
 RECORD = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
 from optkit.serving import config, repository
 from optkit.serving.config import ModelConfig
 

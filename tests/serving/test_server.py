@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
 from optkit.serving import command, install, server
 from optkit.serving.client import Client
 from optkit.serving.server import Server
@@ -44,7 +44,7 @@ def processes(identity):
 
 
 def tritonserver(identity):
-    """The server process itself; the warden has the server's command line in its own."""
+    """The server process itself; the supervisor has the server's command line in its own."""
     return next(p for p in psutil.process_iter(["cmdline"]) if f"--id={identity}" in (p.info["cmdline"] or ())[1:2])
 
 
@@ -78,7 +78,7 @@ def parent(toy_repository, tmp_path):
     )
     try:
         identity, url = process.stdout.readline().split()
-        assert len(processes(identity)) >= 2  # the warden, the server and its backend
+        assert len(processes(identity)) >= 2  # the supervisor, the server and its backend
         yield process, identity, url
     finally:
         process.kill()
@@ -252,7 +252,7 @@ def test_no_folder_of_the_python_backend_is_left(grace_s, toy_repository, tmp_pa
             running.load("classify")
             own = set(running._environments)
             there = [folder.is_dir() for folder in own]
-        status = running._warden.returncode
+        status = running._supervisor.returncode
         assert own
         if there == [True] and status in (0, 256 - signal.SIGKILL):
             break

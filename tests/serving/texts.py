@@ -6,9 +6,9 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import BertTokenizerFast, RobertaTokenizerFast
 
 from optkit import tasks
-from optkit.serving import text
+from optkit.evaluation.text_sample import write
+from optkit.serving import ensemble
 from optkit.serving.config import ModelConfig
-from optkit.validation.text import write
 
 from . import toy
 
@@ -88,5 +88,5 @@ def place(root, folder, name, task, tokenizer, **settings):
     engine = toy.folder(folder / f"{name}-engine", head=task.head)
     toy.place(root, engine, name, logits, **{"max_batch_size": 64} | settings)
     config = ModelConfig(name, ("input_ids", "attention_mask"), logits, **{"max_batch_size": 64} | settings)
-    text.stage(root, source(folder / name, task, tokenizer), name, config)
+    ensemble.stage(root, source(folder / name, task, tokenizer), name, config)
     return toy.load(engine)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import datasets
 import pytest
 
-from optkit.errors import InputError, MachineError
+from optkit.core.errors import InputError, MachineError
 from optkit.tasks import NAMES, load
 
 ROWS = "sentence\tlabel\n" + "".join(f"row {i}\t{i % 2}\n" for i in range(40))
@@ -78,7 +78,7 @@ def test_squad_from_the_hub_is_checked(monkeypatch) -> None:
 def test_the_sample_has_the_classes_and_length_it_names(monkeypatch) -> None:
     made = {"train": [{"text": "a", "label": 1}, {"text": "b", "label": 0}], "dev": [{"text": "c", "label": 1}]}
     fake = SimpleNamespace(LABELS=("night", "day"), MAX_LENGTH=24, rows=made.__getitem__)
-    monkeypatch.setitem(sys.modules, "optkit.tasks.sample", fake)
+    monkeypatch.setitem(sys.modules, "optkit.tasks.data.sample_reviews", fake)
     task = load("sample")
     assert (task.name, task.labels, task.max_length) == ("sample", ("night", "day"), 24)
     assert task.examples("train").to_dict() == {"text": ["a", "b"], "label": [1, 0]}

@@ -5,10 +5,10 @@ import pytest
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from optkit.errors import GateError, InputError
+from optkit.core.errors import GateError, InputError
 from optkit.tasks import spans
+from optkit.tasks.data.squad import FEATURES
 from optkit.tasks.question_answering import LONGEST_ANSWER, QuestionAnswering
-from optkit.tasks.squad import FEATURES
 
 
 def rows(*examples: tuple[str, str, str]) -> Dataset:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from optkit.serving import text
+from optkit.serving import ensemble
 from optkit.serving.backend import process
 from optkit.serving.backend.answering import ANSWERING
 
@@ -13,7 +13,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the task's settings, which lie in the version's folder."""
-        self.settings = text.read(process.begin(args))
+        self.settings = ensemble.read(process.begin(args))
         self.answer = ANSWERING[self.settings.head]
         self.inputs = [tensor["name"] for tensor in json.loads(args["model_config"])["input"]]
 

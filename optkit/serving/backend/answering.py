@@ -6,7 +6,7 @@ import numpy as np
 
 from optkit.serving.backend.batching import Refusal
 from optkit.serving.config import OUTPUT
-from optkit.serving.text import OFFSETS, TextSettings
+from optkit.serving.ensemble import OFFSETS, TextSettings
 from optkit.tasks import spans
 
 Result = dict[str, np.ndarray] | Refusal

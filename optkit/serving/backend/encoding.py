@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from optkit.serving import text
+from optkit.serving import ensemble
 from optkit.serving.backend.batching import Refusal
 from optkit.tasks.spans import NOWHERE
 
@@ -26,11 +26,11 @@ class Encoder:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.settings = text.read(folder)
-        self.whole = Tokenizer.from_file(str(folder / text.TOKENIZER))
+        self.settings = ensemble.read(folder)
+        self.whole = Tokenizer.from_file(str(folder / ensemble.TOKENIZER))
         self.whole.no_truncation()
         self.whole.no_padding()
-        self.cutting = Tokenizer.from_file(str(folder / text.TOKENIZER))
+        self.cutting = Tokenizer.from_file(str(folder / ensemble.TOKENIZER))
         self.cutting.no_padding()
         self.cutting.enable_truncation(
             self.settings.max_length,
@@ -84,12 +84,12 @@ def encoded(encoder: Encoder, request: Mapping[str, np.ndarray], inputs: Sequenc
     return windows if isinstance(windows, Refusal) else _tensors(windows, encoder.settings, inputs)
 
 
-def _tensors(features: Sequence[Encoding], settings: text.TextSettings, inputs: Sequence[str]) -> dict[str, np.ndarray]:
+def _tensors(features: Sequence[Encoding], settings: ensemble.TextSettings, inputs: Sequence[str]) -> dict[str, np.ndarray]:
     longest = max(len(feature.ids) for feature in features)
     width = max(longest, min(-(-longest // _MULTIPLE_OF) * _MULTIPLE_OF, settings.max_length))
     found = {}
     for name in inputs:
-        if name in text.OFFSETS:
+        if name in ensemble.OFFSETS:
             found[name] = _padded([_offsets(feature)[name] for feature in features], width, NOWHERE, np.int32)
         else:
             rows = [getattr(feature, _COLUMNS[name]) for feature in features]
@@ -103,7 +103,7 @@ def _offsets(feature: Encoding) -> dict[str, Sequence[int]]:
         offsets if sequence == 1 else (NOWHERE, NOWHERE)
         for sequence, offsets in zip(feature.sequence_ids, feature.offsets, strict=True)
     ]
-    return dict(zip(text.OFFSETS, zip(*pairs, strict=True), strict=True))
+    return dict(zip(ensemble.OFFSETS, zip(*pairs, strict=True), strict=True))
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int, value: int, kind: type) -> np.ndarray:

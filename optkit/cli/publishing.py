@@ -1,0 +1,172 @@
+"""The commands around a model repository: publish, list, verify, rollback, prune, ask."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optkit.cli.options import Checkpoints, TaskName
+
+Repository = Annotated[str, typer.Option(help="model repository: a folder, s3://… or gs://…", metavar="DIR")]
+ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
+Why = Annotated[str, typer.Option(help="the reason, which is recorded", metavar="TEXT")]
+Url = Annotated[
+    str | None, typer.Option(help="running server that serves the repository and is to follow", metavar="HOST:PORT")
+]
+Wait = Annotated[float, typer.Option(help="seconds to wait for another publisher", min=0)]
+DEFAULT = "model_repository"
+DEFAULT_URL = "127.0.0.1:8000"
+WAIT_S = 60.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (publish, list_models, verify, rollback, prune, ask):
+        app.command("list" if command is list_models else None)(command)
+
+
+def publish(
+    recipe: Annotated[
+        str, typer.Argument(help="name of the recipe, or best: the fastest that passed its gate", metavar="RECIPE")
+    ],
+    task: TaskName,
+    repository: Repository = DEFAULT,
+    seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
+    force: Annotated[bool, typer.Option("--force", help="although the gate says no; needs --why")] = False,
+    why: Why = "",
+    url: Url = None,
+    shadow: Annotated[
+        str | None, typer.Option(help="server whose live model is compared with the new version first", metavar="HOST:PORT")
+    ] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="what both are asked: one JSON body per line [default: dev examples]", metavar="FILE")
+    ] = None,
+    max_disagreement: Annotated[
+        float, typer.Option(help="share of predictions that may differ from the live model's")
+    ] = 0.05,
+    wait: Wait = WAIT_S,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="let a server with --cache-mb answer the same request again from its cache")
+    ] = False,
+    warmup: Annotated[
+        str | None, typer.Option(help="batch x tokens that are answered before it is ready: 1x16,8x128", metavar="SHAPES")
+    ] = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Put an engine that passed its gate into the model repository as the next version, live; print its folder.
+
+    Where the live version is this engine already, that is said and nothing is published. Exit status 1: the gate, a probe
+    or the shadow says no; nothing has changed.
+
+    Example: optkit publish qat_gelu10 --task sample --url 127.0.0.1:8000
+    """
+    from optkit.pipeline.publish import Options
+    from optkit.pipeline.publish import publish as publish_engine
+    from optkit.registry import remote
+    from optkit.serving.config import shapes
+
+    first = () if warmup is None else shapes(warmup)
+    options = Options(force, why, url, shadow, requests, max_disagreement, wait, cache, first)
+    with remote.changing(repository, f"publishing {task}_{recipe}", wait, url) as folder:
+        version = publish_engine(recipe, task, checkpoints, folder, seed, precision, options)
+    print(remote.named(version, folder, repository))
+
+
+def list_models(
+    repository: Repository = DEFAULT,
+    form: Annotated[str, typer.Option("--format", help="table or json", metavar="FORMAT")] = "table",
+) -> None:
+    """Print the models of a repository with their versions, and which are live.
+
+    Example: optkit list --format json
+    """
+    from optkit.registry import listing, remote
+
+    with remote.reading(repository) as folder:
+        sys.stdout.write(listing.render(listing.versions(folder), form))
+
+
+def verify(repository: Repository = DEFAULT) -> None:
+    """Compute all SHA-256 of a repository anew; print each file that differs, is missing or does not belong there.
+
+    Exit status 1: there are such files.
+
+    Example: optkit verify --repository model_repository
+    """
+    from optkit.registry import remote
+    from optkit.registry.verify import verify as complaints_about
+
+    with remote.reading(repository) as folder:
+        complaints = complaints_about(folder)
+    if complaints:
+        print(remote.named("\n".join(complaints), folder, repository))
+        raise typer.Exit(1)
+    print(f"{repository}: every file is as it was published")
+
+
+def rollback(
+    model: ModelName,
+    repository: Repository = DEFAULT,
+    to: Annotated[int | None, typer.Option(help="version to go to [default: the next lower one]", min=1)] = None,
+    why: Why = "",
+    url: Url = None,
+    wait: Wait = WAIT_S,
+) -> None:
+    """Make an earlier version of a model live again; print its number.
+
+    Example: optkit rollback sample_qat_gelu10 --to 1 --url 127.0.0.1:8000
+    """
+    from optkit.registry import remote
+    from optkit.registry.rollback import rollback as go_back
+
+    with remote.changing(repository, f"rolling back {model}", wait, url) as folder:
+        version = go_back(folder, model, to, url, why, wait)
+    print(version)
+
+
+def prune(
+    model: ModelName,
+    keep: Annotated[int, typer.Option(help="how many of the newest versions stay", min=1)],
+    repository: Repository = DEFAULT,
+    wait: Wait = WAIT_S,
+) -> None:
+    """Remove a model's old versions that are not live; print their numbers.
+
+    Example: optkit prune sample_qat_gelu10 --keep 3
+    """
+    from optkit.registry import remote
+    from optkit.registry.rollback import prune as remove_old
+
+    with remote.changing(repository, f"pruning {model}", wait) as folder:
+        removed = remove_old(folder, model, keep, wait)
+    for version in removed:
+        print(version)
+
+
+def ask(
+    model: ModelName,
+    text: Annotated[str, typer.Argument(help="text to classify, or question", metavar="TEXT")],
+    context: Annotated[
+        str | None, typer.Option(help="passage with the answer, or the second text of a pair", metavar="TEXT")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help=f"running server [default: {DEFAULT_URL}]", metavar="HOST:PORT")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="start a server of the repository for this question")] = False,
+    repository: Repository = DEFAULT,
+) -> None:
+    """Ask a served model in words; print its answer.
+
+    A label with its probability and then the others, or the answer's words with their score.
+
+    Example: optkit ask sample_qat_gelu10 "The plot is dull." --url 127.0.0.1:8000
+    """
+    from optkit.pipeline.ask import answer
+    from optkit.registry import remote
+
+    texts = [text] if context is None else [text, context]
+    if not serve:
+        print(answer(model, texts, url or DEFAULT_URL))
+        return
+    with remote.reading(repository, to_serve=True) as folder:
+        print(answer(model, texts, url or DEFAULT_URL, folder))

@@ -1,0 +1,1 @@
+"""What makes a model smaller: distillation, 2:4 sparsity, INT8 quantization."""

@@ -1,0 +1,121 @@
+"""Checkpoints: a trained model on disk with everything needed to load it again and to say where it came from.
+
+A folder holds `model.safetensors` (weights, and the quantisers' amax), `config.json`, the tokenizer, `recipe.json` (the
+stages the model has gone through), `history.json` and `versions.json`. Nothing in it is code or pickle: the quantisers
+are inserted again from the recipe, and their scales read from the tensors. 2:4 weights take half the space: their values
+and 2-bit indices are stored (see `optkit.models.two_to_four`).
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+
+from optkit.core.atomic import read_json, write_json
+from optkit.core.errors import InputError
+from optkit.core.settings import RecipeError
+from optkit.models import families, loading, two_to_four
+from optkit.models.loading import Loaded
+from optkit.recipe.stages import Quantize, Sparsify, Stage
+from optkit.tasks.base import Task
+
+_FOREIGN = {"amax": "amax.safetensors", "masks": "masks.safetensors"}
+"""What came with the model the baseline was made from, for the stages that follow."""
+_STAGES: TypeAdapter[list[Stage]] = TypeAdapter(list[Stage])
+_VERSIONS = ("optkit", "torch", "transformers", "accelerate", "nvidia-modelopt", "datasets", "numpy")
+
+
+def save(loaded: Loaded, stages: Sequence[Stage], history: list[dict[str, Any]], folder: Path) -> None:
+    """Write a model that has gone through `stages` into an existing folder."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in loaded.model.state_dict().items()}
+    stored = two_to_four.compress(_without_copies(tensors))
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    loaded.model.config.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    for name, file in _FOREIGN.items():
+        if getattr(loaded, name) and not stages:
+            save_file(getattr(loaded, name), folder / file)
+    write_json(folder / "recipe.json", [stage.model_dump(mode="json") for stage in stages])
+    write_json(folder / "history.json", history)
+    write_json(folder / "versions.json", versions())
+
+
+def load(folder: Path, task: Task) -> Loaded:
+    """The model of a checkpoint, in eval mode, with its quantisers calibrated as they were saved.
+
+    Raises:
+        InputError: tensors are missing, left over, or of another shape.
+    """
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    loaded = loading.new(config, tokenizer, task)
+    tensors = two_to_four.restore(loading.tensors(folder))
+    stages = stages_of(folder)
+    for stage in stages:
+        if isinstance(stage, Quantize):
+            _insert_quantisers(loaded.model, stage, tensors)
+    _check_shapes(loaded.model, tensors, folder)
+    missing, unexpected = loaded.model.load_state_dict(tensors, strict=False)
+    missing = [name for name in missing if name not in _tied(loaded.model)]
+    if missing or unexpected:
+        raise InputError(f"{folder}/model.safetensors: missing tensors {missing[:5]}, unexpected {unexpected[:5]}")
+    loaded.model.eval()
+    if any(isinstance(stage, Sparsify) for stage in stages):
+        two_to_four.check(families.prunable(loaded.model), f"in {folder}/model.safetensors")
+    for name, file in _FOREIGN.items():
+        if (folder / file).is_file():
+            setattr(loaded, name, load_file(folder / file))
+    return loaded
+
+
+def stages_of(folder: Path) -> list[Stage]:
+    """The stages a checkpoint has gone through.
+
+    Raises:
+        InputError: `recipe.json` has settings that no stage has, or values that none takes.
+    """
+    path = folder / "recipe.json"
+    try:
+        return [stage.checked() for stage in _STAGES.validate_python(read_json(path))]
+    except (RecipeError, ValidationError) as error:
+        raise InputError(f"{path}: not a list of stages ({error}); delete {folder} to have it made again") from error
+
+
+def versions() -> dict[str, str]:
+    """What a result was made with."""
+    found = {name: importlib.metadata.version(name) for name in _VERSIONS}
+    return {"python": platform.python_version(), **found}
+
+
+def _insert_quantisers(model: PreTrainedModel, stage: Quantize, tensors: dict[str, torch.Tensor]) -> None:
+    """Give the model the quantisers whose scales the stage has left in the checkpoint."""
+    from optkit.compression import quantize
+
+    quantize.insert(model, stage)
+    amax = {name.removesuffix("._amax"): tensor for name, tensor in tensors.items() if name.endswith("._amax")}
+    quantize.load_amax(model, amax)
+
+
+def _check_shapes(model: PreTrainedModel, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    for name, expected in model.state_dict().items():
+        if name in tensors and tensors[name].shape != expected.shape:
+            raise InputError(
+                f"{folder}/model.safetensors: {name} has shape {list(tensors[name].shape)}, expected "
+                f"{list(expected.shape)} by config.json; delete {folder} to have it made again"
+            )
+
+
+def _tied(model: PreTrainedModel) -> set[str]:
+    return set(getattr(model, "_tied_weights_keys", None) or ())
+
+
+def _without_copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors that share memory are stored once, as safetensors demands."""
+    seen: dict[int, str] = {}
+    return {name: t for name, t in tensors.items() if seen.setdefault(t.data_ptr(), name) == name or not t.numel()}

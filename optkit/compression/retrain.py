@@ -1,0 +1,108 @@
+"""Training a model again within a stage: beside its teacher, in one phase or two, with its zeros held.
+
+First, where asked for, its representations follow the teacher's: hidden states layer by layer (Jiao et al. 2020, arXiv
+1909.10351) and the last layer's relations among queries, keys and values (Wang et al. 2021, arXiv 2012.15828). Then its
+answers do: the teacher's softened logits beside the labels (Hinton et al. 2015, arXiv 1503.02531).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from torch import nn
+
+from optkit.compression.augment import Neighbours
+from optkit.compression.context import Context
+from optkit.compression.representations import Representations, representation_loss
+from optkit.compression.student import check_teacher, chosen_layers
+from optkit.models import two_to_four
+from optkit.models.families import encoder_linears
+from optkit.models.loading import Loaded
+from optkit.recipe.stages import Taught, Training
+from optkit.training.loop import Batches, train
+from optkit.training.losses import Loss, live, stored, task_loss, with_teacher
+
+History = list[dict[str, float]]
+
+
+def retrain(loaded: Loaded, stage: Taught, context: Context, title: str) -> History:
+    """Train a model in place as its stage says; weights that are 2:4 stay so, checked after every epoch.
+
+    Args:
+        loaded: the model.
+        stage: says for how long, how fast, and beside which teacher.
+        context: where features and teachers come from.
+        title: of the progress bar.
+
+    Returns:
+        The training's history, empty where the stage has no epochs.
+
+    Raises:
+        InputError: the teacher reads other tokens, or is shallower.
+        TrainingError: the loss is not finite.
+        GateError: a group of a sparse weight has lost its zeros.
+    """
+    teacher = None
+    if stage.teacher and (stage.representation_epochs or (stage.epochs and stage.augment)):
+        teacher = context.teacher_model(stage.teacher)
+        check_teacher(loaded, teacher, stage.teacher)
+    history = []
+    if teacher and stage.representation_epochs:
+        history += _follow_representations(loaded, teacher, stage, context, title)
+    if stage.epochs:
+        history += _run(loaded, loaded.model, _answers(teacher, stage, context), stage, context, title)
+    return history
+
+
+def settings_of(stage: Taught, training: Training) -> Training:
+    """The baseline's resolved settings with what the stage sets itself."""
+    own = {"epochs": stage.epochs, "warmup_ratio": stage.warmup_ratio}
+    if stage.learning_rate is not None:
+        own["learning_rate"] = stage.learning_rate
+    return training.model_copy(update=own)
+
+
+def _follow_representations(loaded: Loaded, teacher: Loaded, stage: Taught, context: Context, title: str) -> History:
+    depths = (teacher.model.config.num_hidden_layers, loaded.model.config.num_hidden_layers)
+    heads = stage.relation_heads or teacher.model.config.num_attention_heads
+    layers = chosen_layers(*depths)
+    pair = Representations(loaded.model, teacher.model, layers, stage.hidden_weight, stage.relation_weight, heads)
+    own = {"epochs": stage.representation_epochs, "learning_rate": stage.representation_learning_rate}
+    phase = stage.model_copy(update=own)
+    try:
+        return _run(loaded, pair, representation_loss, phase, context, f"{title}: representations")
+    finally:
+        pair.release()
+
+
+def _answers(teacher: Loaded | None, stage: Taught, context: Context) -> Loss:
+    """Beside the teacher's stored logits, or its own look at every batch where none comes twice."""
+    if not stage.teacher:
+        return task_loss
+    if teacher and stage.augment:
+        return with_teacher(live(teacher.model), stage.temperature, stage.label_weight)
+    return with_teacher(stored(context.teacher_logits(stage.teacher)), stage.temperature, stage.label_weight)
+
+
+def _run(loaded: Loaded, module: nn.Module, loss: Loss, stage: Taught, context: Context, title: str) -> History:
+    """One phase: the model itself, or the module that holds it."""
+    settings = settings_of(stage, context.training)
+    augment = Neighbours(loaded, stage.augment) if stage.augment else None
+    batches = Batches(context.features, context.collator, settings.batch_size, context.seed, augment)
+    sparse = two_to_four.sparse_linears(encoder_linears(loaded.model))
+    after_epoch = partial(two_to_four.check, sparse, f"after an epoch of {title}")
+    with two_to_four.held(sparse), _dropout(loaded.model, stage.dropout):
+        return train(module, batches, loss, settings, context.seed, context.logs, title, after_epoch, context.snapshots)
+
+
+@contextmanager
+def _dropout(model: nn.Module, probability: float | None) -> Iterator[None]:
+    """The model's dropout set to a probability, its own again afterwards; None changes nothing."""
+    before = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    for module in before if probability is not None else ():
+        module.p = float(probability or 0)
+    try:
+        yield
+    finally:
+        for module, own in before.items():
+            module.p = own

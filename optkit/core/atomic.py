@@ -1,0 +1,96 @@
+"""Files that appear whole or not at all: written beside their place, flushed and renamed; and what they hold, by SHA-256."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from optkit.core.errors import InputError, MachineError
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never a part."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        MachineError: it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    except OSError as error:
+        with suppress(OSError):  # a disk that cannot be written has nothing to be removed
+            unfinished.unlink()
+        raise disk_error(path, error) from error
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not JSON ({error}); delete it to have it made again") from error
+
+
+def flush_tree(folder: Path) -> None:
+    """Flush all files and folders below, and the folder itself, to the disk."""
+    for path in folder.rglob("*"):
+        flush(path)
+    flush(folder)
+
+
+def flush(path: Path) -> None:
+    """Flush one file, or the names in one folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refusal_behind(error: BaseException | None) -> OSError | None:
+    """The disk's refusal behind an error, also where a library wrapped it in an error of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            return error
+        if "No space left on device" in str(error):
+            return OSError(errno.ENOSPC, "No space left on device")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def disk_error(path: Path, error: OSError) -> MachineError:
+    """The error for a file or folder that the disk refuses to write, ready to be raised."""
+    place = path.parent if path.parent.exists() else Path.cwd()
+    free = shutil.disk_usage(place).free
+    return MachineError(
+        f"{path}: cannot be written: {error.strerror or error} ({free / 1e6:.0f} MB free); nothing was left half-written. "
+        "Free some space or give another folder"
+    )

@@ -1,0 +1,94 @@
+"""The version of the code that computed something: a digest of a module and of everything of its package that it imports.
+
+A step's key holds it, so that a change of code makes anew what that code computed, and nothing else. Comments, docstrings
+and layout do not count. Imports are read from the source, those within functions too; those for the type checker alone are
+left out, since they do nothing.
+"""
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ast_of_nothing = ast.Module(body=[], type_ignores=[])
+
+
+@cache
+def code_version(*modules: str) -> str:
+    """SHA-256 over modules and their import closure (see `closure`)."""
+    digest = hashlib.sha256()
+    for name in sorted(set().union(*(closure(module) for module in modules))):
+        digest.update(f"{name}\n{_behaviour(name)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def closure(module: str) -> frozenset[str]:
+    """The module and all that it imports from its own top-level package, directly or not.
+
+    Args:
+        module: full name, such as `optkit.graph.export`.
+    """
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += imported(name)
+    return frozenset(found)
+
+
+@cache
+def imported(module: str) -> tuple[str, ...]:
+    """What a module imports from its own top-level package, by full names, wherever the statement stands."""
+    package = module.partition(".")[0]
+    return tuple(sorted({name for name in _targets(_tree(module), module) if name.partition(".")[0] == package}))
+
+
+def _targets(tree: ast.AST, module: str) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, module)
+            yield from (own if _path(own := f"{base}.{alias.name}") else base for alias in node.names)
+        elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            yield from _targets(node, module)
+
+
+def _absolute(node: ast.ImportFrom, module: str) -> str:
+    """The full name that an import statement names, which may be relative."""
+    if not node.level:
+        return node.module or ""
+    path = _path(module)
+    parts = module.split(".")
+    above = parts[: len(parts) - node.level + (path is not None and path.name == "__init__.py")]
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+@cache
+def _path(module: str) -> Path | None:
+    """The module's source file; None where there is no such module, or no source."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError, AttributeError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    path = _path(module)
+    return ast_of_nothing if path is None else ast.parse(path.read_bytes())
+
+
+def _behaviour(module: str) -> str:
+    """The module's syntax tree without docstrings, as text."""
+    tree = ast.parse(ast.unparse(_tree(module)))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+    return ast.dump(tree)

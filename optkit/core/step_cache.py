@@ -1,0 +1,151 @@
+"""Finished steps on disk: each is a folder that appears whole or not at all, keyed by what it depends on.
+
+A step's folder holds `record.json`: the key, what the key was made of, and the SHA-256 of every file of the step. A run
+that was killed finds the finished steps by their keys and never sees a half-written one, because a step is made in a
+temporary folder beside its place and renamed.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, read_json, refusal_behind, write_json
+from optkit.core.errors import InputError
+
+RECORD = "record.json"
+
+
+def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], None], keep: bool = False) -> str:
+    """Have `folder` hold what `make` writes, unless it already does; returns the key.
+
+    Args:
+        folder: where the step's output lies when it is finished.
+        depends_on: everything that shapes the output, in JSON's types.
+        make: writes the output into the (empty) folder it is given.
+        keep: move an output of another key to `.superseded/` instead of deleting it: for what took long to make.
+
+    Raises:
+        InputError: a file of the finished step is not as it was written, or its record is broken.
+        MachineError: the disk is full or cannot be written.
+    """
+    key = key_of(depends_on)
+    if is_finished(folder, key):
+        verify(folder)
+        return key
+    with writing(folder, keep) as unfinished:
+        make(unfinished)
+        record = {"key": key, "depends_on": dict(depends_on), "files": hashes(unfinished)}
+        write_json(unfinished / RECORD, record)
+    return key
+
+
+def key_of(depends_on: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON."""
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+
+
+def key_at(folder: Path) -> str:
+    """The key of the finished step in a folder."""
+    return read_record(folder)["key"]
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the record of a finished step says: `key`, `depends_on` and `files`.
+
+    Raises:
+        InputError: it is not such a record.
+    """
+    record = read_json(folder / RECORD)
+    if not isinstance(record, dict) or not {"key", "depends_on", "files"} <= record.keys():
+        raise InputError(f"{folder / RECORD}: not a step's record; delete {folder} to have it made again")
+    return record
+
+
+def is_finished(folder: Path, key: str) -> bool:
+    """Whether the folder holds the finished step of that key."""
+    return (folder / RECORD).is_file() and key_at(folder) == key
+
+
+@contextmanager
+def writing(folder: Path, keep: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends well and vanishes when it does not.
+
+    Args:
+        folder: what is replaced.
+        keep: move what stood there before to `.superseded/` beside it instead of deleting it.
+    """
+    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
+    _make_room(unfinished, folder)
+    try:
+        yield unfinished
+        flush_tree(unfinished)
+        _put_in_place(unfinished, folder, keep)
+    except Exception as error:
+        if refused := refusal_behind(error):
+            raise disk_error(folder, refused) from error
+        raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def verify(folder: Path) -> None:
+    """Compare every file of a finished step with the SHA-256 in its record.
+
+    Raises:
+        InputError: naming the file that is missing or changed.
+    """
+    for name, expected in read_record(folder)["files"].items():
+        path = folder / name
+        found = file_hash(path) if path.is_file() else "missing"
+        if found != expected:
+            raise InputError(
+                f"{path}: SHA-256 is {found[:16]}, {RECORD} says {expected[:16]}: the file changed after it was written. "
+                f"Delete {folder} to have it made again"
+            )
+
+
+def _make_room(unfinished: Path, folder: Path) -> None:
+    """The empty folder to write into, with what dead processes left there taken away."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+    except OSError as error:
+        raise disk_error(folder, error) from error
+
+
+def _put_in_place(unfinished: Path, folder: Path, keep: bool) -> None:
+    """Rename, unless another process has put the same step there meanwhile; one process at a time."""
+    with (folder.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (unfinished / RECORD).is_file() and is_finished(folder, key_at(unfinished)):
+            return
+        _set_aside(folder, keep)
+        os.replace(unfinished, folder)
+        flush(folder.parent)
+
+
+def _set_aside(folder: Path, keep: bool) -> None:
+    if not folder.exists():
+        return
+    key = key_at(folder) if (folder / RECORD).is_file() else "unknown"
+    aside = folder.parent / ".superseded" / f"{folder.name}-{key[:8]}"
+    aside.parent.mkdir(exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder, aside)
+    if not keep:
+        shutil.rmtree(aside)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete the temporary folders of processes that are gone."""
+    for path in folder.parent.glob(f".{folder.name}.unfinished-*"):
+        if not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
+            shutil.rmtree(path, ignore_errors=True)

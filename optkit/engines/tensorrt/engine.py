@@ -1,0 +1,160 @@
+"""TensorRT on an NVIDIA GPU: float32, FP16, bf16, and INT8 from a quantised graph, with or without 2:4 sparsity.
+
+Each precision is a graph of its own (`optkit.graph.tensorrt.variants`) built as a strongly typed network. On a machine
+without a GPU a plan can be built, for what it tells of the graph, and not run; see `optkit.engines.tensorrt.library`.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optkit.core.errors import InputError
+from optkit.core.gpu import gpus
+from optkit.engines.record import empty_folder, read_record, write_record
+from optkit.engines.tensorrt import builder, library
+from optkit.engines.tensorrt import inspector as layers_of
+from optkit.engines.tensorrt.compatibility import EVIDENCE, LOG, PLAN, check_driver
+from optkit.engines.tensorrt.profiles import Settings
+from optkit.engines.tensorrt.runner import Runner
+
+
+def runs_here() -> bool:
+    """Whether plans can be run on this machine, and not only built."""
+    return bool(gpus()) and library.installed_version() is not None and not library.is_offline()
+
+
+def precisions(graph_is_quantised: bool) -> tuple[str, ...]:
+    """What can be built from a graph; bf16 needs a card from Ampere on."""
+    library.load()
+    if graph_is_quantised:
+        return ("int8",)
+    return ("fp32", "fp16", "bf16") if all(gpu.has_bf16 for gpu in gpus()[:1]) else ("fp32", "fp16")
+
+
+def variants(precision: str) -> tuple[str, ...]:
+    """The ways to place quantisers in an INT8 graph, named after what stays float; otherwise one."""
+    from optkit.graph.tensorrt.variants import INT8  # writes graphs; not needed to run an engine
+
+    return tuple(INT8) if precision == "int8" else (precision,)
+
+
+def preferred(graph: Path, precision: str) -> str:
+    """The variant to take where none can be timed: INT8 out of every GEMM for 2:4 weights, whose kernels demand it."""
+    from optkit.graph.tensorrt.variants import is_sparse
+
+    return "fp16-outputs" if precision == "int8" and is_sparse(graph) else variants(precision)[0]
+
+
+def build(graph: Path, precision: str, folder: Path, variant: str | None = None, settings: Settings | None = None) -> None:
+    """Build a plan and write it with its evidence, TensorRT's log and `engine.json`.
+
+    Args:
+        graph: `model.onnx`; a quantised one for "int8", with `ranges.json` beside it for the variants that need it.
+        precision: "fp32", "fp16", "bf16" or "int8".
+        folder: an existing, empty folder.
+        variant: one of `variants(precision)`.
+        settings: profiles and options; None for the defaults.
+
+    Raises:
+        InputError: another precision or variant, a folder that is not empty, a graph that TensorRT does not take, or a
+            profile that does not fit it.
+        MachineError: no TensorRT, a driver too old, too little memory, or a build that failed.
+    """
+    from optkit.graph.tensorrt.variants import FLOAT, INT8, write
+
+    choices = INT8 if precision == "int8" else {precision: FLOAT[precision]} if precision in FLOAT else {}
+    if variant not in (None, *choices) or not choices:
+        raise InputError(
+            f"TensorRT cannot build precision {precision!r}, variant {variant or 'default'!r}; expected int8 with "
+            f"{', '.join(INT8)}, or one of {', '.join(FLOAT)}."
+        )
+    chosen, settings, folder = variant or next(iter(choices)), settings or Settings(), empty_folder(folder)
+    _check_driver()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        written = write(graph, choices[chosen], Path(scratch) / "model.onnx")
+        sparse = written.sparse if settings.sparse is None else settings.sparse
+        plan = builder.build(written.path, settings, written.longest, sparse)
+    (folder / PLAN).parent.mkdir()
+    (folder / PLAN).write_bytes(memoryview(plan.data))
+    (folder / LOG).write_text(plan.build_log.text(), encoding="utf-8")
+    record = _record(plan, settings, sparse)
+    lines = [text for _, text in plan.build_log.lines]
+    source, found = _layers(folder, record, lines)
+    summary = layers_of.summary(found, written.products, lines)
+    masks = written.audit.pop("sparse_weights")
+    content = {"source": source, **summary, "sparse_weights": masks, "graph": written.audit}
+    content["layers"] = [asdict(layer) for layer in found]
+    (folder / EVIDENCE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_record(folder, kind="tensorrt", precision=precision, variant=chosen, **record)
+
+
+def _check_driver() -> None:
+    for gpu in gpus()[:1] if not library.is_offline() else ():
+        check_driver(gpu, _cuda())
+
+
+def _cuda() -> int:
+    """Major version of CUDA that the installed TensorRT is for."""
+    return 12 if library.is_for_cuda_12() else 13
+
+
+def _record(plan: builder.Plan, settings: Settings, sparse: bool) -> dict[str, Any]:
+    """What `engine.json` says beside what every engine's does."""
+    offline = library.is_offline()
+    gpu = None if offline else gpus()[0]
+    return {
+        "version": library.load().__version__,
+        "inputs": [tensor.name for tensor in plan.inputs],
+        "offline": offline,
+        "gpu": gpu.name if gpu else None,
+        "capability": list(gpu.capability) if gpu else None,
+        "cuda": _cuda(),
+        "tensors": {"inputs": [asdict(t) for t in plan.inputs], "outputs": [asdict(t) for t in plan.outputs]},
+        "profiles": list(plan.shapes),
+        "settings": settings.as_dict() | {"sparse": sparse},
+        "build_seconds": round(plan.seconds, 2),
+    }
+
+
+def _layers(folder: Path, record: dict[str, Any], lines: list[str]) -> tuple[str, list[layers_of.Layer]]:
+    """The plan's layers, by the engine inspector where it can be loaded, else by the builder's log."""
+    if record["offline"]:
+        return "build log, without a GPU: kernels are chosen on the card", layers_of.from_log(lines)
+    # as it will be in engine.json
+    runner = Runner(folder, {**record, "runtime_version": record["version"]})
+    return "engine inspector", layers_of.from_inspector(runner.inspect())
+
+
+def load(folder: Path, threads: int | None = None) -> tuple[Runner, Path]:
+    """Load a plan onto the GPU; `threads` means nothing there.
+
+    Raises:
+        MachineError: this machine cannot run it; the message says why and what to do.
+    """
+    return Runner(Path(folder), read_record(Path(folder))), Path(folder)
+
+
+def infer(handle: tuple[Runner, Path], feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Logits, float32, of int64 tensors [batch, sequence]; tensors that the plan does not take are ignored."""
+    return handle[0].infer(feed)
+
+
+def tensors(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Inputs and outputs of the plan, as TensorRT named them when it was built; see `optkit.engines`."""
+    return read_record(folder)["tensors"]
+
+
+def evidence(handle: tuple[Runner, Path]) -> dict[str, Any]:
+    """What was found when the plan was built; see `optkit.engines.tensorrt.inspector.summary`."""
+    return stored_evidence(handle[1])
+
+
+def stored_evidence(folder: Path) -> dict[str, Any]:
+    """The evidence in an engine's folder, without its list of layers."""
+    content = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
+    return {name: value for name, value in content.items() if name != "layers"}

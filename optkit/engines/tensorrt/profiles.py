@@ -1,0 +1,151 @@
+"""How a plan is built: frozen settings, checked when they are made and again against the graph and the card."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from optkit.core.errors import InputError, MachineError
+from optkit.core.gpu import Gpu
+
+SHAPES = "three numbers, such as 1,8,64"
+HARDWARE = ("none", "ampere_plus", "same_compute_capability")
+GIB = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """One optimisation profile: the shapes that an execution context may take, and the one kernels are chosen for.
+
+    Raises:
+        InputError: naming everything that contradicts itself.
+    """
+
+    batch: tuple[int, int, int] = (1, 8, 64)
+    """Smallest, best and largest batch."""
+    sequence: tuple[int, int, int] | None = None
+    """The same of tokens; None for 1, the smaller of 128 and the graph's longest, and the graph's longest."""
+
+    def __post_init__(self) -> None:
+        lines = []
+        for name in ("batch", "sequence"):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            if len(given) != 3 or not 1 <= given[0] <= given[1] <= given[2]:
+                lines.append(f"{name} {', '.join(map(str, given))}: expected 1 <= smallest <= best <= largest")
+        if lines:
+            raise InputError("optimisation profile: " + "; ".join(lines))
+
+    def for_graph(self, longest: int) -> "Profile":
+        """With the sequence filled in.
+
+        Args:
+            longest: tokens that the graph has positions for.
+
+        Raises:
+            InputError: the profile goes beyond that.
+        """
+        if self.sequence is None:
+            return dataclasses.replace(self, sequence=(1, min(128, longest), longest))
+        if self.sequence[2] > longest:
+            raise InputError(
+                f"optimisation profile: sequences of up to {self.sequence[2]} tokens, but the graph has positions for "
+                f"{longest}. Give a profile of at most {longest} tokens, or export the graph for longer inputs"
+            )
+        return self
+
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """[batch, sequence]: smallest, best, largest."""
+        if self.sequence is None:
+            raise InputError("optimisation profile: without a sequence; ask `for_graph` first")
+        return tuple(zip(self.batch, self.sequence, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything a plan depends on beside the graph.
+
+    Raises:
+        InputError: naming every setting that is wrong.
+    """
+
+    profiles: tuple[Profile, ...] = (Profile(),)
+    workspace_bytes: int = GIB
+    """Scratch memory that a kernel may use on the card."""
+    sparse: bool | None = None
+    """Let TensorRT time 2:4 kernels; None where the graph's weights are 2:4 sparse."""
+    tf32: bool = False
+    """Let float32 products run with 10 bits of mantissa on tensor cores. TensorRT does so by itself; a baseline that is
+    said to be FP32 should not."""
+    refit: bool = False
+    """Weights can be exchanged in the finished plan; may cost speed."""
+    version_compatible: bool = False
+    """The plan also runs on newer TensorRT versions; may cost speed, and Triton must be told."""
+    hardware: str = "none"
+    """Cards that the plan runs on beside this one; may cost speed."""
+    optimization_level: int = 3
+    """0 to 5: how long TensorRT looks for faster kernels."""
+    timing_cache: Path | None = None
+    """File of measured kernel times, read and written; None for optkit's cache folder."""
+
+    def __post_init__(self) -> None:
+        lines = []
+        if not self.profiles:
+            lines.append("profiles: none, expected at least one")
+        if self.workspace_bytes < 1:
+            lines.append(f"workspace_bytes: found {self.workspace_bytes}, expected at least 1")
+        if self.hardware not in HARDWARE:
+            lines.append(f"hardware: found {self.hardware!r}, expected one of {', '.join(HARDWARE)}")
+        if not 0 <= self.optimization_level <= 5:
+            lines.append(f"optimization_level: found {self.optimization_level}, expected 0 to 5")
+        if lines:
+            raise InputError("TensorRT settings: " + "; ".join(lines))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON takes it, for keys and records; the cache decides nothing about the result."""
+        found = dataclasses.asdict(self)
+        del found["timing_cache"]
+        return found
+
+    def check_memory(self, gpu: Gpu) -> None:
+        """Raise `MachineError` where the card has less free memory than the workspace may take."""
+        if self.workspace_bytes > gpu.free_bytes:
+            raise MachineError(
+                f"{gpu.name} has {gpu.free_bytes / GIB:.1f} GiB free of {gpu.memory_bytes / GIB:.1f}, the workspace may "
+                f"take {self.workspace_bytes / GIB:.1f} GiB. Give a smaller --workspace-mb, or end what uses the card"
+            )
+
+
+def parse(batch: str | None, sequence: str | None, workspace_mb: int | None, **others: Any) -> Settings:
+    """Settings from the command line's options; those that are None take their defaults.
+
+    Args:
+        batch: "smallest,best,largest"; several profiles apart by "/".
+        sequence: the same of tokens; as many profiles, or one for all.
+        workspace_mb: scratch memory in MiB.
+        others: fields of `Settings`.
+
+    Raises:
+        InputError: naming the option that is wrong.
+    """
+    batches, sequences = _triples("--batch", batch), _triples("--sequence", sequence)
+    count = max(len(batches), len(sequences))
+    if not {len(batches), len(sequences)} <= {1, count}:
+        raise InputError(f"--batch has {len(batches)} profiles, --sequence {len(sequences)}: expected as many, or one")
+    pairs = zip(batches * (count // len(batches)), sequences * (count // len(sequences)), strict=True)
+    given = {name: value for name, value in others.items() if value is not None}
+    if workspace_mb is not None:
+        given["workspace_bytes"] = workspace_mb << 20
+    return Settings(profiles=tuple(Profile(one or Profile.batch, other) for one, other in pairs), **given)
+
+
+def _triples(option: str, text: str | None) -> list[tuple[int, int, int] | None]:
+    if text is None:
+        return [None]
+    try:
+        found = [tuple(int(part) for part in profile.split(",")) for profile in text.split("/")]
+    except ValueError:
+        found = [()]
+    if any(len(numbers) != 3 for numbers in found):
+        raise InputError(f"{option} {text}: expected {SHAPES}; several profiles apart by /")
+    return [(numbers[0], numbers[1], numbers[2]) for numbers in found]

@@ -1,0 +1,239 @@
+"""The gate: pass, fail or undecided, by intervals and not by point values, with the reason for each refusal."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import geometric_mean
+
+from optkit.evaluation.results import VERDICTS, Row
+
+Finding = tuple[str, str]
+"""A verdict with its reason."""
+
+INT8_SHARE = 0.9
+"""The least share of the matrix products that an engine sold as INT8 must really do in INT8."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far logits may move, over their mean absolute deviation; `docs/validation.md` says why these."""
+
+    mean: float
+    largest: float
+
+
+ARITHMETIC = {
+    "f32": Tolerance(1e-4, 1e-3),
+    "bf16": Tolerance(0.02, 0.4),
+    "int8": Tolerance(0.04, 1.0),
+    "int8, bf16": Tolerance(0.1, 1.5),
+}
+"""From the graph as written to an engine, by what the engine computes in: float32 rounds at 2^-24, bf16 at 2^-9, and INT8
+turns a rounding in what stays float into a whole step of a scale."""
+
+NOISE = {"int8": Tolerance(0.6, 2.0), "int8, bf16": Tolerance(1.5, 4.0)}
+"""For INT8, where it is known what quantization itself moved, from `float` to `pytorch`: at most this many times that. A
+rounding that falls otherwise draws that noise anew and does not add to it, while a wrong scale does."""
+
+QUANTISED = Tolerance(0.5, math.inf)
+"""Of the rung `pytorch`, from `float`: what quantization costs is judged by the delta, and this finds quantisers that
+destroy the model."""
+
+SERVED = Tolerance(1e-4, 1e-3)
+"""Of the rung `server`: the same engine on the same batches."""
+
+
+def judge(row: Row) -> tuple[str, list[str]]:
+    """Verdict and reasons of a row, by its own thresholds (`max_drop`, `min_speedup`, `max_p99_ms`) and the tolerances.
+
+    `fail`: an interval lies wholly beyond its threshold, a rung or the server's answers move more than they may, or the
+    engine is not what its recipe promises. `undecided`: an interval holds its threshold; the reason says how much more
+    measuring would decide. Else `pass`.
+    """
+    findings = [*_promises(row), *_ladder(row), *_invariance(row), *_drop(row), *_speed(row), *_p99(row)]
+    verdict = max((verdict for verdict, _ in findings), key=VERDICTS.index, default="pass")
+    return verdict, [reason for own, reason in findings if own == verdict]
+
+
+def tolerance(rung: str, row: Row) -> Tolerance:
+    """How far a rung of the row's ladder may move from the rung before."""
+    if rung in ("pytorch", "server"):
+        return QUANTISED if rung == "pytorch" else SERVED
+    if row.precision != "int8":
+        return ARITHMETIC["f32" if rung == "graph" else _FLOAT.get(row.precision, "bf16")]
+    return _of_int8(row, "f32" if rung == "graph" else row.evidence.get("variant", "f32"))
+
+
+def invariance_tolerance(row: Row) -> Tolerance:
+    """How far two served answers to the same example may be apart: other batches are other orders of the same sums."""
+    if row.precision != "int8":
+        return ARITHMETIC[_FLOAT.get(row.precision, "bf16")]
+    drawn, most = _of_int8(row, "f32"), ARITHMETIC["int8"]
+    return Tolerance(min(drawn.mean, most.mean), min(drawn.largest, most.largest))
+
+
+def _of_int8(row: Row, rest: str) -> Tolerance:
+    """For INT8 whose `rest` stays float in that type: never below the tolerance of that type alone."""
+    kind = "int8" if rest == "f32" else "int8, bf16"
+    least, times = ARITHMETIC["f32" if rest == "f32" else "bf16"], NOISE[kind]
+    noise = row.ladder.get("pytorch", {})
+    if "relative_mean" not in noise:
+        return ARITHMETIC[kind]
+    return Tolerance(
+        max(least.mean, times.mean * noise["relative_mean"]), max(least.largest, times.largest * noise["relative_largest"])
+    )
+
+
+def exceeds(values: Mapping[str, float], allowed: Tolerance) -> bool:
+    """Whether logits moved more than they may; a difference that is not a number does."""
+    return not (values["relative_mean"] <= allowed.mean and values["relative_largest"] <= allowed.largest)
+
+
+_FLOAT = {"fp32": "f32"}
+
+
+def _promises(row: Row) -> Iterator[Finding]:
+    share = row.evidence.get("int8_gemm_share")
+    if row.precision == "int8" and share is not None and share < INT8_SHARE:
+        yield "fail", f"only {share:.0%} of the matrix products run in INT8"
+    if row.engine == "tensorrt":
+        yield from _promises_on_a_gpu(row)
+
+
+def _promises_on_a_gpu(row: Row) -> Iterator[Finding]:
+    """What INT8 and 2:4 are for on a GPU: to be faster than 16 bits, by kernels that skip the zeros."""
+    ratios = row.speedup_vs_16bit or {}
+    if row.precision == "int8" and ratios and geometric_mean(ratios.values()) < 1:
+        said = ", ".join(f"{ratio:.2f}x at batch {size}" for size, ratio in ratios.items())
+        yield "fail", f"the INT8 engine is slower than the 16-bit one ({said})"
+    if row.sparsity == "2:4" and row.evidence.get("sparse_layers_chosen") == 0:
+        eligible = row.evidence.get("sparse_layers_eligible")
+        yield "fail", f"no layer runs a 2:4 kernel ({'unknown' if eligible is None else eligible} were eligible)"
+
+
+def _ladder(row: Row) -> Iterator[Finding]:
+    before = ""
+    for rung, values in row.ladder.items():
+        if before and exceeds(values, allowed := tolerance(rung, row)):
+            yield (
+                "fail",
+                f"the rung {rung!r} moves the logits by {_moved(values)} of their spread from the rung {before!r}, where "
+                f"{_allowed(allowed)} is expected; {values['flips']:g} predictions flip. See them: optkit explain "
+                f"{row.recipe} --task {row.task}",
+            )
+        before = rung
+
+
+def _invariance(row: Row) -> Iterator[Finding]:
+    for way, values in row.invariance.items():
+        if exceeds(values, allowed := invariance_tolerance(row)):
+            yield (
+                "fail",
+                f"the served answer depends on {_WAYS.get(way, way)}: it moves by {_moved(values)} of the logits' spread, "
+                f"where {_allowed(allowed)} is expected",
+            )
+
+
+_WAYS = {
+    "padding": "padding",
+    "position": "the position in the batch",
+    "neighbours": "the examples beside it",
+    "together": "which requests the server puts into its batch",
+}
+
+
+def _moved(values: Mapping[str, float]) -> str:
+    return f"{values['relative_mean']:.2g} in the mean and {values['relative_largest']:.2g} at most"
+
+
+def _allowed(allowed: Tolerance) -> str:
+    largest = "" if math.isinf(allowed.largest) else f" and {allowed.largest:.2g}"
+    return f"no more than {allowed.mean:.2g}{largest}"
+
+
+def _drop(row: Row) -> Iterator[Finding]:
+    low, high = row.delta_ci95
+    said = f"delta {row.delta:+.2f} [{low:+.2f}, {high:+.2f}]"
+    if high < -row.max_drop:
+        yield "fail", f"{said} is below -{row.max_drop:g} points"
+    elif low < -row.max_drop:
+        margin = row.delta + row.max_drop
+        reach = row.delta - low if margin > 0 else high - row.delta
+        yield "undecided", f"{said} reaches below -{row.max_drop:g} points: {_more(row, reach, abs(margin))}"
+
+
+def _more(row: Row, reach: float, margin: float) -> str:
+    """How many more examples or seeds would bring the interval's end to the threshold: its width falls as 1/√n.
+
+    Args:
+        row: how many there were.
+        reach: from the delta to the interval's end beyond the threshold, in points.
+        margin: from the delta to the threshold.
+    """
+    factor = _factor(reach, margin)
+    if factor is None:
+        return "the delta stands on the threshold, so that more examples or seeds would hardly decide"
+    seeds = math.ceil(max(1, len(row.seeds)) * (factor - 1))
+    examples = _rounded(row.examples * (factor - 1))
+    found = [f"{examples:,} more evaluation examples"] if examples else []
+    found.append(f"{seeds} more seed{'s' * (seeds > 1)}")
+    return f"about {' or '.join(found)} would decide, if the delta stays"
+
+
+def _speed(row: Row) -> Iterator[Finding]:
+    for size, least in _per_size(row.min_speedup, row.speedup):
+        if size not in row.speedup_ci95:
+            yield "undecided", _unmeasured("min_speedup", size, row.speedup)
+            continue
+        (low, high), value = row.speedup_ci95[size], row.speedup[size]
+        said = f"speed-up {value:.2f} [{low:.2f}, {high:.2f}] at batch {size}"
+        if high < least:
+            yield "fail", f"{said} is below {least:g}"
+        elif low < least:
+            reach = value - low if value > least else high - value
+            yield "undecided", f"{said} reaches below {least:g}: {_longer(reach, abs(value - least))}"
+
+
+def _p99(row: Row) -> Iterator[Finding]:
+    for size, most in _per_size(row.max_p99_ms, row.latency_ms):
+        if size not in row.p99_ms_ci95:
+            yield "undecided", _unmeasured("max_p99_ms", size, row.latency_ms)
+            continue
+        (low, high), value = row.p99_ms_ci95[size], row.latency_ms[size]["p99"]
+        said = f"p99 {value:.1f} ms [{low:.1f}, {high:.1f}] at batch {size}"
+        if low > most:
+            yield "fail", f"{said} is above {most:g} ms"
+        elif high > most:
+            reach = high - value if value < most else value - low
+            yield "undecided", f"{said} reaches above {most:g} ms: {_longer(reach, abs(value - most))}"
+
+
+def _per_size(threshold: float | Mapping[str, float] | None, measured: Mapping[str, object]) -> list[tuple[str, float]]:
+    """(batch size, threshold): a number holds for every batch size."""
+    if isinstance(threshold, Mapping):
+        return [(str(size), value) for size, value in threshold.items()]
+    return [] if threshold is None else [(size, threshold) for size in measured]
+
+
+def _unmeasured(name: str, size: str, measured: Mapping[str, object]) -> str:
+    return f"{name} names batch {size}, of which there is no measurement; measured: {', '.join(measured) or 'none'}"
+
+
+def _longer(reach: float, margin: float) -> str:
+    factor = _factor(reach, margin)
+    if factor is None:
+        return "it stands on the threshold, so that measuring longer would hardly decide"
+    return f"measuring about {max(2, math.ceil(factor))} times as long (--seconds) would decide, if it stays"
+
+
+def _factor(reach: float, margin: float) -> float | None:
+    """How many times the measurements would do; None beyond a thousand."""
+    return (reach / margin) ** 2 if margin * 31.6 > reach else None
+
+
+def _rounded(count: float) -> int:
+    """Up to two digits: an estimate has no more."""
+    if count <= 0:
+        return 0
+    unit = 10 ** max(0, math.floor(math.log10(count)) - 1)
+    return math.ceil(count / unit) * unit

@@ -1,0 +1,164 @@
+"""The ladder: the same examples at every rung on the way to the server, each rung compared with the one before.
+
+The rungs are the model in PyTorch with its quantisers off (`float`) and on (`pytorch`), the ONNX graph as written, the
+engine in this process, and the engine behind the server. A model without quantisers has no `float` rung. Whatever
+changes an answer on its way shows at the rung that changes it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from optkit import engines
+from optkit.core.errors import GateError
+from optkit.evaluation.difference import difference
+from optkit.graph import reference
+from optkit.models.loading import Loaded, inference
+from optkit.tasks.base import Feed, Prediction, Task
+from optkit.tasks.collate import BATCH_SIZE, Collator, run
+
+Logits = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What one rung answers."""
+
+    name: str
+    logits: Logits
+    """One array per feature, [classes] or [length, 2]."""
+    predictions: list[Prediction]
+    """One per example."""
+    scores: dict[str, float]
+    """Every metric of the task."""
+
+
+def before_engines(loaded: Loaded, graph: Path, features: Dataset, collator: Collator) -> dict[str, Logits]:
+    """Logits of every feature at the rungs that all engines of a model share: `float`, `pytorch` and `graph`."""
+    infer = inference(loaded.model)
+    logits = {}
+    if _quantisers(loaded.model):
+        with quantisers_off(loaded.model):
+            logits["float"] = run(infer, features, BATCH_SIZE, collator)
+    logits["pytorch"] = run(infer, features, BATCH_SIZE, collator)
+    logits["graph"] = run(partial(reference.infer, reference.load(graph)), features, BATCH_SIZE, collator)
+    return logits
+
+
+def at_engine(folder: Path, features: Dataset, collator: Collator) -> Logits:
+    """Logits of every feature by an engine in this process."""
+    infer: Callable[[Feed], np.ndarray] = partial(engines.infer, engines.load(folder))
+    return run(infer, features, BATCH_SIZE, collator)
+
+
+def rungs(task: Task, features: Dataset, logits: Mapping[str, Logits]) -> list[Rung]:
+    """Predictions and scores of every rung.
+
+    Raises:
+        GateError: a logit is not finite; the rung is named.
+    """
+    found = []
+    for name, own in logits.items():
+        try:
+            predictions = task.predict(features, own)
+        except GateError as error:
+            raise GateError(f"rung {name!r}: {error}") from error
+        found.append(Rung(name, own, predictions, task.score(predictions)))
+    return found
+
+
+def climb(task: Task, ladder: Sequence[Rung]) -> dict[str, dict[str, float]]:
+    """{rung: its metric, and from the second on the differences from the rung before and the predictions that flip}."""
+    found: dict[str, dict[str, float]] = {ladder[0].name: {"value": ladder[0].scores[task.metric]}}
+    for before, rung in pairwise(ladder):
+        found[rung.name] = {
+            "value": rung.scores[task.metric],
+            **difference(rung.logits, before.logits).as_dict(),
+            "flips": len(flipped(rung, before)),
+        }
+    return found
+
+
+def flipped(rung: Rung, before: Rung) -> list[int]:
+    """The examples that two rungs answer differently."""
+    pairs = zip(rung.predictions, before.predictions, strict=True)
+    return [example for example, (ours, theirs) in enumerate(pairs) if ours != theirs]
+
+
+def worst(task: Task, features: Dataset, ladder: Sequence[Rung], most: int = 50) -> list[dict[str, Any]]:
+    """The examples that change most on the way: first those whose prediction flips, then by the largest difference.
+
+    Returns:
+        For each: `example` (its row), `row` (text and answer), `flips` (rungs that answer otherwise than the one
+        before), `moved` ({rung: largest difference of a logit from the rung before}), `predictions` by rung, and
+        `logits` by rung where the task has classes.
+    """
+    rows = task.examples("dev")
+    moved = {rung.name: _moved(rung, before, features, len(rows)) for before, rung in pairwise(ladder)}
+    flips = {rung.name: set(flipped(rung, before)) for before, rung in pairwise(ladder)}
+    any_flip = np.isin(np.arange(len(rows)), list(set().union(*flips.values())))
+    order = np.lexsort((-np.max(list(moved.values()), axis=0), ~any_flip))[:most]
+    of_example = {example: index for index, example in enumerate(features["example"][:])}
+    return [
+        {
+            "example": (example := int(number)),
+            "row": _readable(task, rows[example]),
+            "flips": [name for name, examples in flips.items() if example in examples],
+            "moved": {name: float(f"{values[example]:.4g}") for name, values in moved.items()},
+            "predictions": {rung.name: shown(task, rung.predictions[example]) for rung in ladder},
+            **_class_logits(task, ladder, of_example[example]),
+        }
+        for number in order
+    ]
+
+
+def shown(task: Task, prediction: Prediction) -> str:
+    """A prediction as people read it: the class's name, or the answer."""
+    return str(prediction) if task.head == "question_answering" else task.labels[prediction]
+
+
+@contextmanager
+def quantisers_off(model: PreTrainedModel) -> Iterator[None]:
+    """The model as it computes in float; its quantisers are given back afterwards."""
+    enabled = _quantisers(model)
+    for quantiser in enabled:
+        quantiser.disable()
+    try:
+        yield
+    finally:
+        for quantiser in enabled:
+            quantiser.enable()
+
+
+def _quantisers(model: PreTrainedModel) -> list[Any]:
+    """Model Optimizer's enabled quantisers, known by their name, as its import takes seconds."""
+    parts = (module for name, module in model.named_modules() if name.endswith("_quantizer"))
+    return [module for module in parts if getattr(module, "is_enabled", False)]
+
+
+def _moved(rung: Rung, before: Rung, features: Dataset, examples: int) -> np.ndarray:
+    """Largest difference of a logit, [examples]; of all windows where a passage has several."""
+    pairs = zip(rung.logits, before.logits, strict=True)
+    of_feature = [np.abs(ours.astype(np.float64) - theirs).max() for ours, theirs in pairs]
+    moved = np.zeros(examples)
+    np.maximum.at(moved, features["example"][:], of_feature)
+    return moved
+
+
+def _readable(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the class's name in place of its index."""
+    return {name: shown(task, value) if name == "label" else value for name, value in row.items()}
+
+
+def _class_logits(task: Task, ladder: Sequence[Rung], feature: int) -> dict[str, Any]:
+    if task.head == "question_answering":
+        return {}
+    return {"logits": {rung.name: [round(float(value), 4) for value in rung.logits[feature]] for rung in ladder}}

@@ -1,0 +1,113 @@
+"""Engines on a real Triton server: every example scored through it, and its speed measured."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from optkit.core.atomic import read_json
+from optkit.evaluation import latency
+from optkit.evaluation.invariance import QUEUE_DELAY_US, Probes
+from optkit.serving import repository
+from optkit.serving.client import Client
+from optkit.serving.config import ModelConfig
+from optkit.serving.server import Server
+from optkit.tasks.base import Task
+from optkit.tasks.collate import BATCH_SIZE, Collator, run
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the server answered."""
+
+    logits: dict[str, list[np.ndarray]]
+    """{model: one array per feature}; of the models that were asked to be scored."""
+    performance: dict[str, dict[int, dict[str, Any]]]
+    """{model: {batch size: what `performance.measure` says}}"""
+    configs: dict[str, ModelConfig]
+    """What the server was told of each model."""
+    version: str
+    """The server that answered."""
+    probes: dict[str, dict[str, list[np.ndarray]]]
+    """{model: {way to ask: one array per probe}}; of the models that were scored."""
+    batches: dict[str, dict[str, int]]
+    """{model: how many `requests` the server ran in how many `batches`}, where it was free to share batches."""
+
+
+def through_server(
+    engines: Mapping[str, Path],
+    scored: Sequence[str],
+    features: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    max_sequence: int,
+    probes: Probes,
+    logs: Path,
+    seconds: float,
+) -> Served:
+    """Serve engines side by side on one scratch server, score and probe some of them, and measure all of them in turn.
+
+    Args:
+        engines: engine folders by the model name to serve them under.
+        scored: the models to send every feature to.
+        features: of the dev split.
+        tokenizer: which made the features.
+        task: whose logits they are.
+        max_sequence: longest request in tokens that the models can take.
+        probes: asked of the scored models in several ways.
+        logs: folder for the server's log.
+        seconds: how long each model is measured at each batch size.
+
+    Raises:
+        MachineError: the server cannot be started, dies, stalls, or answers with something else.
+    """
+    collator = Collator(tokenizer, task.max_length)
+    with tempfile.TemporaryDirectory(dir=logs.parent, prefix=".scratch-repository-") as scratch, ExitStack() as stack:
+        configs = {name: model_config(name, engine, tokenizer, task, max_sequence) for name, engine in engines.items()}
+        for name, engine in engines.items():
+            repository.place(Path(scratch), engine, configs[name], link=True)
+        server = stack.enter_context(Server(Path(scratch), logs, models=engines))
+        clients = {name: stack.enter_context(Client(server.url, name)) for name in engines}
+        logits = {name: run(clients[name].infer, features, BATCH_SIZE, collator) for name in scored}
+        feeds = {size: latency.requests(features, collator, size) for size in latency.BATCH_SIZES}
+        speed = latency.measure(clients, feeds, seconds)
+        answers = {name: probes.ask(clients[name]) for name in scored}
+        batches = {}
+        for name in scored:
+            repository.place(Path(scratch), engines[name], _sharing(configs[name]), link=True)
+            answers[name]["together"], batches[name] = _ask_together(server, _sharing(configs[name]).name, probes)
+        return Served(logits, speed, configs, f"tritonserver {server.version()}", answers, batches)
+
+
+def _sharing(config: ModelConfig) -> ModelConfig:
+    """The same model under another name, with requests that wait for each other to share a batch."""
+    return replace(config, name=f"{config.name}.sharing", queue_delay_us=QUEUE_DELAY_US)
+
+
+def _ask_together(server: Server, model: str, probes: Probes) -> tuple[list[np.ndarray], dict[str, int]]:
+    """The probes' logits in batches that the server makes, and how many requests it ran in how many batches."""
+    server.load(model)
+    with Client(server.url, model) as client:
+        answers = probes.ask_together(client)
+        done = client.statistics()
+    server.unload(model)
+    return answers, {"requests": done["inference_count"], "batches": done["execution_count"]}
+
+
+def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, task: Task, max_sequence: int) -> ModelConfig:
+    """What the server has to know of an engine."""
+    return ModelConfig(
+        name=name,
+        inputs=tuple(read_json(engine / "engine.json")["inputs"]),
+        logits=(len(task.labels),) if task.head == "classification" else (-1, 2),
+        max_batch_size=64,
+        max_sequence=max_sequence,
+        pad_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer),
+    )

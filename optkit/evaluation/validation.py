@@ -1,0 +1,107 @@
+"""Validation of one recipe's engines: every rung scored and compared, the server asked in every way, its speed measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from optkit.core.atomic import write_json
+from optkit.evaluation import invariance, parity, text_sample
+from optkit.evaluation.artifacts import BESIDE, EVIDENCE, EXAMPLES, SAMPLE, SCORES, engine_folders
+from optkit.evaluation.difference import signal
+from optkit.evaluation.served import Served, through_server
+from optkit.models.loading import Loaded, max_length
+from optkit.tasks.base import Task
+from optkit.tasks.collate import Collator
+
+SAMPLE_ROWS = 16
+
+
+def validate(
+    task: Task,
+    loaded: Loaded,
+    features: Dataset,
+    own: Path,
+    baseline: Path,
+    folder: Path,
+    logs: Path,
+    seconds: float,
+) -> None:
+    """Score the engines in `own/<precision>/` and write what was found into `folder`.
+
+    Args:
+        task: whose dev split is scored.
+        loaded: the model in PyTorch, for the first rungs.
+        features: of the dev split.
+        own: folder of the candidate's engines, one per precision; its graph lies in `../graph/`.
+        baseline: folder of the FP32 baseline's engines, to measure beside; may be the same.
+        folder: gets `scores.npz` ({precision: example scores}), `sample.npz`, `validation.json`, `examples.json` with those
+            that change most on the way, and what serving text needs (see `text`).
+        logs: folder for the server's log.
+        seconds: how long each served model is measured at each batch size.
+
+    Raises:
+        GateError: a rung answers with a number that is not finite.
+        MachineError: the server cannot be started, dies, stalls, or answers with something else.
+    """
+    collator = Collator(loaded.tokenizer, task.max_length)
+    candidates = engine_folders(own)
+    beside = {} if own == baseline else {f"{BESIDE}{name}": at for name, at in engine_folders(baseline).items()}
+    length = max_length(loaded, task)
+    probes = invariance.Probes(features, collator, length)
+    engines = candidates | beside
+    served = through_server(engines, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds)
+    shared = parity.before_engines(loaded, own.parent / "graph" / "model.onnx", features, collator)
+    evidence, examples, example_scores, predictions = {}, {}, {}, {}
+    for precision, engine in candidates.items():
+        at_engine = parity.at_engine(engine, features, collator)
+        rungs = parity.rungs(task, features, {**shared, "engine": at_engine, "server": served.logits[precision]})
+        predictions[precision] = rungs[-1].predictions
+        example_scores[precision] = task.example_scores(rungs[-1].predictions)
+        evidence[precision] = _evidence(task, rungs, served, precision)
+        examples[precision] = parity.worst(task, features, rungs)
+    np.savez(folder / SCORES, **example_scores)
+    text_sample.write(task, loaded.tokenizer, predictions, folder)
+    _save_sample(folder, features, collator, served.logits)
+    write_json(folder / EXAMPLES, examples)
+    configs = {precision: asdict(served.configs[precision]) for precision in candidates}
+    content = {
+        "served_by": served.version,
+        "precisions": evidence,
+        "performance": served.performance,
+        "configs": configs,
+    }
+    write_json(folder / EVIDENCE, content)
+
+
+def _save_sample(folder: Path, features: Dataset, collator: Collator, logits: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Keep a few features as one request, and what each engine answered: whoever publishes one asks that again.
+
+    `feed/<input>` int64 [rows, sequence], `logits/<precision>` float32 [rows, classes] or [rows, sequence, 2], with
+    zeros for padding.
+    """
+    rows = min(SAMPLE_ROWS, len(features))
+    feed = collator.feed(features.select_columns(list(collator.names))[:rows])
+    width = next(iter(feed.values())).shape[1]
+    answers = {name: np.stack([_wide(row, width) for row in found[:rows]]) for name, found in logits.items()}
+    arrays = {f"feed/{name}": array for name, array in feed.items()}
+    np.savez(folder / SAMPLE, **arrays, **{f"logits/{name}": array for name, array in answers.items()})
+
+
+def _wide(row: np.ndarray, width: int) -> np.ndarray:
+    """Logits of one feature, [classes], or [length, 2] widened to [width, 2]."""
+    return row if row.ndim == 1 else np.pad(row, ((0, width - len(row)), (0, 0)))
+
+
+def _evidence(task: Task, rungs: list[parity.Rung], served: Served, precision: str) -> dict[str, Any]:
+    """What is kept of one engine."""
+    scale = signal(served.logits[precision])
+    return {
+        "scores": rungs[-1].scores,
+        "ladder": parity.climb(task, rungs),
+        "invariance": invariance.judged(served.probes[precision], scale),
+        "sharing": served.batches[precision],
+    }

@@ -1,0 +1,1 @@
+"""The graph rewritten for TensorRT: one for each precision and placement of quantisers."""

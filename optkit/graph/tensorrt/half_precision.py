@@ -1,0 +1,100 @@
+"""A graph in FP16 or bf16, LayerNorm in float32, with the same inputs and a float32 output.
+
+Written for strongly typed networks: weights, scales of quantisers and the casts in the graph change their type, and
+TensorRT computes in what it finds. LayerNorm stays in float32 between two casts, because sums of squares overflow FP16
+(TensorRT#2564, #3041); a runtime makes one kernel of the three.
+"""
+
+import ml_dtypes
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from optkit.core.errors import InputError
+from optkit.graph.passes import constants, remove_unused
+
+TYPES = {"fp16": (TensorProto.FLOAT16, np.float16), "bf16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16)}
+OPSET = 19
+"""The first whose quantisers read and write 16-bit types."""
+
+
+def to_16bit(model: ModelProto, precision: str) -> None:
+    """Change a float32 graph of `optkit.graph.export`, quantised or not, into a 16-bit one in place.
+
+    Args:
+        model: the graph, opset 17.
+        precision: "fp16" or "bf16".
+
+    Raises:
+        InputError: another precision, or a number that FP16 cannot hold.
+    """
+    if precision not in TYPES:
+        raise InputError(f"16-bit precision {precision!r}: expected one of {', '.join(TYPES)}")
+    graph = model.graph
+    norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
+    kept = _own_parameters(model, norms)
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
+            _convert(tensor, precision)
+    for node in graph.node:
+        if node.op_type == "Cast" and helper.get_node_attr_value(node, "to") == TensorProto.FLOAT:
+            _set_type(node, TYPES[precision][0])
+    for node in norms:
+        _float_inside(model, node, TYPES[precision][0])
+    _float_output(model)
+    remove_unused(graph)
+    for entry in model.opset_import:
+        if entry.domain == "":
+            entry.version = OPSET
+
+
+def _own_parameters(model: ModelProto, norms: list[NodeProto]) -> set[str]:
+    """Names of LayerNorms' weights and biases, made their own: the exporter stores equal tensors once."""
+    known = constants(model.graph)
+    kept: set[str] = set()
+    for node in norms:
+        for position, name in enumerate(node.input[1:], start=1):
+            own = f"{name}/float32"
+            if own not in kept:
+                model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(known[name]), own))
+                kept.add(own)
+            node.input[position] = own
+    return kept
+
+
+def _convert(tensor: TensorProto, precision: str) -> None:
+    array = numpy_helper.to_array(tensor)
+    with np.errstate(over="ignore"):
+        converted = array.astype(TYPES[precision][1])
+    if not np.isfinite(converted).all():
+        raise InputError(
+            f"{tensor.name} holds {np.abs(array).max():.4g}, more than {precision} can (65504 for fp16). Take bf16, or "
+            "train the model with a lower learning rate"
+        )
+    tensor.ClearField("float_data")
+    tensor.data_type, tensor.raw_data = TYPES[precision][0], converted.tobytes()
+
+
+def _set_type(cast: NodeProto, to: int) -> None:
+    del cast.attribute[:]
+    cast.attribute.append(helper.make_attribute("to", to))
+
+
+def _float_inside(model: ModelProto, norm: NodeProto, outside: int) -> None:
+    """Cast to float32 in front of a node and back behind it; readers of its output see no other name."""
+    nodes = model.graph.node
+    output, wide = norm.output[0], f"{norm.output[0]}/float32"
+    before = helper.make_node("Cast", [norm.input[0]], [f"{norm.name}/input/float32"], f"{norm.name}/Cast", to=1)
+    after = helper.make_node("Cast", [wide], [output], f"{norm.name}/Cast_1", to=outside)
+    norm.input[0], norm.output[0] = before.output[0], wide
+    position = list(nodes).index(norm)
+    nodes.insert(position, before)
+    nodes.insert(position + 2, after)
+
+
+def _float_output(model: ModelProto) -> None:
+    """Logits in float32, under their old name."""
+    for output in model.graph.output:
+        producer = next(node for node in model.graph.node if output.name in node.output)
+        narrow = f"{output.name}/16bit"
+        producer.output[list(producer.output).index(output.name)] = narrow
+        model.graph.node.append(helper.make_node("Cast", [narrow], [output.name], f"{output.name}/Cast", to=1))

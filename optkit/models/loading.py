@@ -1,0 +1,218 @@
+"""Models: loading them without running anybody's code, saving them, and what optkit changes in their architecture."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from optkit.core.errors import InputError, MachineError
+from optkit.models.families import longest_input
+from optkit.tasks.base import Feed, Task
+from optkit.training.losses import logits_of
+
+DEFAULT_MODEL = "google-bert/bert-base-uncased"
+_AUTO = {"classification": AutoModelForSequenceClassification, "question_answering": AutoModelForQuestionAnswering}
+_HEADS = ("classifier.", "pre_classifier.", "qa_outputs.")
+_ASP_MASK = ".__weight_mma_mask"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+@dataclass
+class Loaded:
+    """A model with what came beside its weights."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fine_tuned: bool = False
+    """The task's head was in the checkpoint, so the model already answers the task."""
+    amax: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Scales found in the checkpoint, `{quantiser's name: amax}`, as of ModelOpt or pytorch-quantization."""
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    """2:4 masks found in the checkpoint, `{Linear's name: [out, in]}`, as of apex ASP."""
+
+
+def max_length(loaded: Loaded, task: Task) -> int:
+    """The longest feature in tokens that task, tokenizer and model can take."""
+    return min(task.max_length, loaded.tokenizer.model_max_length, longest_input(loaded.model) or task.max_length)
+
+
+def load(source: str, task: Task) -> Loaded:
+    """A model for the task from a hub name or a folder: safetensors only, and no code of the checkpoint's own.
+
+    Raises:
+        InputError: a folder without weights, config or tokenizer, a pickle, a file that cannot be read, tensors that are
+            missing or of another shape, or a head with other classes than the task, or in another order.
+        MachineError: the hub cannot be reached.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        source = str(folder)
+    elif source.startswith((".", "/", "~")):
+        raise InputError(f"--model {source}: no such folder; expected one with config.json and model.safetensors")
+    try:
+        disable_progress_bar()
+        set_verbosity_error()  # a missing head is reported by `fine_tuned`
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        classes = dict(config.id2label)
+        config.update(_label_maps(task))
+        model, report = _AUTO[task.head].from_pretrained(
+            source,
+            config=config,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # found below, and said in the task's words
+        )
+    except Exception as error:  # transformers and tokenizers raise nearly everything, Exception itself too
+        raise _unloadable(source, folder.is_dir(), error) from error
+    if not tokenizer.is_fast:
+        raise InputError(f"--model {source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
+    fine_tuned = not any(name.startswith(_HEADS) for name in report["missing_keys"])
+    _check_tensors(source, report, fine_tuned, task)
+    if fine_tuned and task.head == "classification":
+        _check_order(source, [str(classes.get(index)) for index in range(len(task.labels))], task)
+    amax, masks = _foreign(folder) if folder.is_dir() else ({}, {})
+    return Loaded(model.float(), tokenizer, fine_tuned, amax, masks)
+
+
+def architecture(source: str, task: Task) -> Loaded:
+    """What `load` gives, without reading weights: its model is on the meta device.
+
+    Raises:
+        InputError: a folder without a configuration or a tokenizer.
+        MachineError: the hub cannot be reached.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config.update(_label_maps(task))
+        with torch.device("meta"):
+            return new(config, tokenizer, task)
+    except Exception as error:  # as `load`
+        raise _unloadable(source, folder.is_dir(), error) from error
+
+
+def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> Loaded:
+    """A model with random weights (torch's global seed) for a task that brings its own architecture."""
+    return Loaded(_AUTO[task.head].from_config(config, trust_remote_code=False), tokenizer)
+
+
+def inference(model: PreTrainedModel) -> Callable[[Feed], np.ndarray]:
+    """The model as a function from a feed to float32 logits, on the GPU where there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    nn.Module.to(model, device).eval()
+
+    @torch.inference_mode()
+    def infer(feed: Feed) -> np.ndarray:
+        output = model(**{name: torch.from_numpy(array).to(device) for name, array in feed.items()})
+        return logits_of(output).float().cpu().numpy()
+
+    return infer
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder's `model*.safetensors`."""
+    found = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, "pt") as file:
+            found.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    return found
+
+
+def _check_folder(folder: Path) -> None:
+    weights = [*folder.glob("*.safetensors")]
+    pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+    if not weights and pickles:
+        raise InputError(
+            f"--model {folder}: {pickles[0]} is a pickle, which can run code when it is read; expected "
+            "model.safetensors. Convert it where you trust it: "
+            "`AutoModel….from_pretrained(folder).save_pretrained(folder, safe_serialization=True)`"
+        )
+    if not weights:
+        raise InputError(f"--model {folder}: no *.safetensors in it; expected a folder saved by save_pretrained")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"--model {folder}: no config.json in it; expected a folder saved by save_pretrained")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
+        raise InputError(
+            f"--model {folder}: no tokenizer in it (tokenizer.json or vocab.txt); save it there with "
+            "`tokenizer.save_pretrained(folder)`"
+        )
+
+
+def _check_tensors(source: str, report: Mapping[str, Any], fine_tuned: bool, task: Task) -> None:
+    """Nothing but a new head, and the pooler that only heads use, may start at random."""
+    for name, found, expected in report["mismatched_keys"]:
+        if name.startswith(_HEADS) and task.head == "classification" and found[0] != expected[0]:
+            raise InputError(
+                f"--model {source}: its head has {found[0]} classes, the task has {expected[0]} "
+                f"({', '.join(task.labels)}); give the model that was fine-tuned for this task, or one without a head"
+            )
+        raise InputError(f"--model {source}: {name} has shape {list(found)}, config.json makes it {list(expected)}")
+    new = () if fine_tuned else (*_HEADS, "pooler.")
+    missing = sorted(name for name in report["missing_keys"] if not any(f".{part}" in f".{name}" for part in new))
+    if missing:
+        raise InputError(
+            f"--model {source}: {len(missing)} tensors are missing from its *.safetensors: {', '.join(missing[:5])}; "
+            "expected all those of its encoder. Save it again with save_pretrained"
+        )
+
+
+def _check_order(source: str, found: Sequence[str], task: Task) -> None:
+    """A head whose classes are the task's in another order would answer with the wrong names."""
+    ours, theirs = [name.casefold() for name in task.labels], [name.casefold() for name in found]
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        raise InputError(
+            f"--model {source}: its head's classes are {', '.join(found)} (id2label in config.json), the task's are "
+            f"{', '.join(task.labels)}; sort the rows of its classifier and id2label into the task's order"
+        )
+
+
+def _label_maps(task: Task) -> dict[str, Any]:
+    names = dict(enumerate(task.labels if task.head == "classification" else ("start", "end")))
+    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+
+
+def _unloadable(source: str, local: bool, error: Exception) -> Exception:
+    lines = [type(error).__name__] if isinstance(error, LookupError | TypeError | AttributeError) else []
+    reason = ": ".join([*lines, *str(error).strip().splitlines()[:1]]) or type(error).__name__
+    if local:
+        return InputError(f"--model {source}: cannot be loaded: {reason}")
+    return MachineError(f"--model {source}: not a folder here, and the hub does not give it ({reason}); give a folder")
+
+
+def _foreign(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """What other tools left in a checkpoint.
+
+    Returns:
+        Scales, `*_quantizer._amax`, with pytorch-quantization's leading underscore taken off, and 2:4 masks, apex ASP's
+        `__weight_mma_mask`, by the name of their Linear.
+    """
+    amax, masks = {}, {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if match := re.fullmatch(r"(.+\.)_?(\w+_quantizer)\._amax", name):
+                    amax[match[1] + match[2]] = file.get_tensor(name).float()
+                elif name.endswith(_ASP_MASK):
+                    masks[name.removesuffix(_ASP_MASK)] = file.get_tensor(name).bool()
+    return amax, masks

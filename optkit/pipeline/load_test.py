@@ -1,0 +1,140 @@
+"""`optkit load`: a recipe's engines under load, every measurement as a line of CSV as soon as it is made.
+
+What was measured to the end lies beside the recipe's other results, as a finished step, where reports find it.
+"""
+
+import csv
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from optkit.benchmark import colocation, online
+from optkit.benchmark.measurement import Measurement, by_engine, sentences, summary
+from optkit.benchmark.scenarios import require
+from optkit.core import atomic, cpu, step_cache
+from optkit.core.code_version import code_version
+from optkit.core.errors import InputError, MachineError
+from optkit.evaluation.artifacts import BESIDE_LOAD, LOAD
+from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.system_under_test import CODE, SystemUnderTest, run_number, system_under_test
+from optkit.recipe.recipe import Recipe
+from optkit.serving import install
+
+log = logging.getLogger(__name__)
+Write = Callable[[Measurement], None]
+
+
+def run(
+    recipe: Recipe,
+    spec: RunSpec,
+    seconds: float,
+    p99_ms: float,
+    out: Path | None,
+    again: bool = False,
+    others: Sequence[Recipe] = (),
+) -> list[str]:
+    """Measure the recipe's engines, after making what is not finished yet.
+
+    Args:
+        recipe: whose engines.
+        spec: what the recipe is run on.
+        seconds: of each measurement, at least.
+        p99_ms: bound of the 99th percentile under random load.
+        out: CSV file; standard output if None. It holds what was measured also when the run breaks off.
+        again: measure although it was measured before.
+        others: recipes whose engines are served beside it, to see what they do to each other.
+
+    Returns:
+        What the measurements say, sentence by sentence.
+
+    Raises:
+        InputError: the recipe itself is among the others.
+        MachineError: the load generator or the server is missing or fails, or the file cannot be written.
+    """
+    _check(recipe, others)
+    require()  # a machine without them should say so before it trains
+    install.find()
+    asked, company = system_under_test(recipe, spec), [system_under_test(other, spec) for other in others]
+    with _writer(out) as write:
+        alone = _alone(asked, seconds, p99_ms, again, write)
+        together = _together([asked, *company], seconds, again, write) if company else []
+    said = [sentence for name, own in by_engine(alone).items() for sentence in sentences(name, summary(own, p99_ms))]
+    return said + colocation.sentences(together)
+
+
+def _check(recipe: Recipe, others: Sequence[Recipe]) -> None:
+    names = [recipe.name, *(other.name for other in others)]
+    if len(set(names)) < len(names):
+        raise InputError(f"--beside: found {', '.join(names)}, expected every recipe once. Leave {recipe.name} out")
+
+
+def _alone(asked: SystemUnderTest, seconds: float, p99_ms: float, again: bool, write: Write) -> list[Measurement]:
+    """Each engine alone on the server, in every scenario."""
+    depends_on = {"engines": asked.key, "seconds": seconds, "p99_ms": p99_ms}
+    measured = online.measure(asked.models, asked.samples, asked.logs, seconds, p99_ms)
+    return _kept(asked.folder / LOAD, depends_on, again, measured, write)
+
+
+def _together(asked: Sequence[SystemUnderTest], seconds: float, again: bool, write: Write) -> list[Measurement]:
+    """All engines of several recipes on one server."""
+    depends_on = {"engines": asked[0].key, "others": [one.key for one in asked[1:]], "seconds": seconds}
+    models = [model for one in asked for model in one.models]
+    measured = colocation.measure(models, asked[0].samples, asked[0].logs, seconds)
+    return _kept(asked[0].folder / BESIDE_LOAD, depends_on, again, measured, write)
+
+
+def _kept(
+    folder: Path, depends_on: Mapping[str, Any], again: bool, measured: Iterable[Measurement], write: Write
+) -> list[Measurement]:
+    """The lines of a finished step: measured and written now, or found there."""
+    fresh: list[Measurement] = []
+
+    def make(unfinished: Path) -> None:
+        load_average = cpu.load_average()
+        for line in measured:
+            fresh.append(line)
+            write(line)
+        found = {"load_average": load_average, "lines": [line.as_dict() for line in fresh]}
+        atomic.write_json(unfinished / f"{LOAD}.json", {**depends_on, **found})
+
+    key = {**depends_on, "code": code_version(*CODE), "run": run_number(folder, again)}
+    step_cache.step(folder, key, make)
+    if fresh:
+        return fresh
+    log.info("%s: measured before; --again measures anew", folder)
+    lines = [Measurement.of(line) for line in atomic.read_json(folder / f"{LOAD}.json")["lines"]]
+    for line in lines:
+        write(line)
+    return lines
+
+
+@contextmanager
+def _writer(out: Path | None) -> Iterator[Write]:
+    """Writes lines of CSV, the heading before the first."""
+    with _opened(out) as file:
+        writers: list[csv.DictWriter] = []
+
+        def write(line: Measurement) -> None:
+            content = line.as_dict()
+            if not writers:
+                writers.append(csv.DictWriter(file, list(content), lineterminator="\n"))
+                writers[0].writeheader()
+            writers[0].writerow(content)
+            file.flush()
+
+        yield write
+
+
+@contextmanager
+def _opened(out: Path | None) -> Iterator[TextIO]:
+    if out is None:
+        yield sys.stdout
+        return
+    try:
+        with out.open("w", encoding="utf-8", newline="") as file:
+            yield file
+    except OSError as error:
+        raise MachineError(f"{out}: cannot be written: {error.strerror}. Give another file") from error

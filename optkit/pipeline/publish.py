@@ -1,0 +1,177 @@
+"""Publishing: an engine that passed its gate becomes the live version of a model in a model repository."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from optkit.benchmark import tuned
+from optkit.core.atomic import file_hash, read_json
+from optkit.core.errors import GateError, InputError
+from optkit.core.step_cache import RECORD, read_record, verify
+from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, read_sample
+from optkit.evaluation.results import Row
+from optkit.pipeline import rows
+from optkit.registry import provenance, smoke_test, trial
+from optkit.registry.live_server import Running
+from optkit.registry.locks import WAIT_S, locked
+from optkit.registry.release import Release, already_live, go_live, place
+from optkit.registry.shadow import MAX_DISAGREEMENT, Shadow, read_requests
+from optkit.registry.smoke_test import Probe
+from optkit.registry.text_pipeline import Words
+from optkit.serving.config import ModelConfig, Shapes, from_json
+
+log = logging.getLogger(__name__)
+BEST = "best"
+"""In place of a recipe's name."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to publish.
+
+    Raises:
+        InputError: options that do not go together.
+    """
+
+    force: bool = False
+    """Publish although the gate says no; needs `why`."""
+    why: str = ""
+    """Kept in the provenance and on the card."""
+    url: str | None = None
+    """`host:port` of a running server that serves the repository and goes over to the new version."""
+    shadow: str | None = None
+    """`host:port` of a server whose live model is compared with the new version first."""
+    requests: Path | None = None
+    """File of requests for that; by default the sample of the dev split."""
+    max_disagreement: float = MAX_DISAGREEMENT
+    """Largest share of predictions that may differ from the live model's."""
+    wait_s: float = WAIT_S
+    """Seconds to wait for another publisher."""
+    cache: bool = False
+    """Of the served model, see `ModelConfig`."""
+    warmup: Shapes = ()
+    """Of the served model, see `ModelConfig`."""
+
+    def __post_init__(self) -> None:
+        if self.force != bool(self.why.strip()):
+            raise InputError("--force and --why go together: expected the reason why a gate is overruled, and by --force")
+        if self.requests is not None and self.shadow is None:
+            raise InputError(f"--requests {self.requests}: without a server to compare with; name one with --shadow")
+        if not 0 <= self.max_disagreement <= 1:
+            raise InputError(f"--max-disagreement {self.max_disagreement:g}: expected a share from 0 to 1")
+
+
+def publish(
+    recipe: str,
+    task: str,
+    root: Path,
+    target: Path,
+    seed: int = 0,
+    precision: str | None = None,
+    options: Options | None = None,
+) -> Path:
+    """Make a recipe's engine the next version of the model `<task>_<recipe>`, and the live one.
+
+    Args:
+        recipe: its name, or `best` for the fastest that passed its gate.
+        task: it was run on.
+        root: the folder `checkpoints/`.
+        target: the model repository.
+        seed: whose engine.
+        precision: of the engine; needed where the recipe has several.
+        options: how.
+
+    Returns:
+        The version's folder; of the live one where that is the same engine.
+
+    Raises:
+        InputError: the recipe has no current result, or several precisions, or its files have changed.
+        GateError: the engine did not pass its gate, answers wrongly, or disagrees with the live model.
+        MachineError: the repository cannot be written or is locked, or a server is gone.
+    """
+    options = options or Options()
+    if options.cache:
+        log.warning("a response cache also keeps errors, as empty answers: docs/publishing.md, Response cache and warm-up")
+    server = None if options.url is None else Running(options.url)
+    found = rows.read(root, task)
+    if recipe == BEST:
+        row = rows.best(found, task, seed, precision)
+        recipe, precision = row.recipe, row.precision
+        log.info("the best that passed its gate: %s (%s), served by %s", recipe, precision, row.engine)
+    row = rows.one_of_recipe(found, recipe, task, seed, precision)
+    _gate(row, options.force)
+    folder = root / task / recipe / f"seed-{seed}"
+    release = _release(folder, row, found, options)
+    beside = _shadow(release, options)
+    with locked(target, f"publishing {release.config.name}", options.wait_s):
+        if server is not None:
+            server.require()
+        if (version := already_live(target, release)) is not None:
+            model = target / release.config.name
+            log.info("version %s of %s is this engine, and live already: nothing is published", version, model.name)
+            if server is not None:
+                go_live(model, version, server)
+            return model / str(version)
+        return place(target, release, lambda staged: trial.check(staged, release, beside), server)
+
+
+def _gate(row: Row, force: bool) -> None:
+    if row.verdict == "pass" or force:
+        return
+    reasons = "".join(f"\n  - {reason}" for reason in row.reasons)
+    raise GateError(f"{row.recipe} ({row.precision}) is not published, its gate says: {row.verdict}{reasons}")
+
+
+def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Release:
+    """The engine with all that is known of it, from files that are as they were written."""
+    for step in (folder / "engines", folder / "served"):
+        verify(step)
+    _require_checkpoint(folder)
+    engine = folder / "engines" / row.precision
+    best = tuned.read(folder, row.precision)
+    fields = _config(folder, row.precision) | tuned.settings(best)
+    asked = {"name": f"{row.task}_{row.recipe}", "cache": options.cache, "warmup": options.warmup}
+    config = ModelConfig(**fields | asked)
+    probes = smoke_test.make(engine, config, _sample(folder, row.precision))
+    origin = provenance.collect(folder, row, every) | {"tuning": best}
+    forced = options.why if row.verdict != "pass" else None
+    return Release(engine, config, probes, origin, forced, _words(folder, row))
+
+
+def _require_checkpoint(folder: Path) -> None:
+    """The weights that the provenance is going to name are those that the engine was made from."""
+    for name, expected in read_record(folder)["files"].items():
+        path = folder / name
+        if not path.is_file() or file_hash(path) != expected:
+            raise InputError(f"{path}: not as {folder / RECORD} says; run the recipe again before it is published")
+
+
+def _sample(folder: Path, precision: str) -> Probe:
+    path = folder / "served" / SAMPLE
+    if not path.is_file():
+        raise InputError(f"{path}: missing, the result is an older optkit's. Score the recipe again: optkit run")
+    feed, logits = read_sample(path)
+    return Probe(feed, logits[precision])
+
+
+def _words(folder: Path, row: Row) -> Words | None:
+    """What the engine takes to be asked in text."""
+    served = folder / "served"
+    if not (served / TEXT).is_dir():
+        log.warning("%s: no %s; the model will take tokens alone. For text score the recipe again: optkit run", served, TEXT)
+        return None
+    sample = read_json(served / TEXT_SAMPLE)
+    texts = list(zip(*sample["texts"].values(), strict=True))
+    return Words(served / TEXT, texts, sample["answers"][row.precision])
+
+
+def _shadow(release: Release, options: Options) -> Shadow | None:
+    if options.shadow is None:
+        return None
+    given = options.requests and read_requests(options.requests)
+    requests = given or [release.probes[smoke_test.SAMPLE].feed]
+    return Shadow(Running(options.shadow).url, release.config.name, requests, options.max_disagreement)
+
+
+def _config(folder: Path, precision: str) -> dict:
+    return from_json(read_json(folder / "served" / EVIDENCE)["configs"][precision])

@@ -1,0 +1,179 @@
+"""Validation of a server that runs already: the dev split scored through it, and judged by the same gate."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from optkit import engines
+from optkit.compression import checkpoint
+from optkit.core.errors import InputError
+from optkit.core.step_cache import verify
+from optkit.engines.record import read_record
+from optkit.evaluation import parity
+from optkit.evaluation.artifacts import SAMPLE, SCORES, read_sample, read_scores
+from optkit.evaluation.bootstrap import paired_bootstrap
+from optkit.evaluation.difference import signal
+from optkit.evaluation.gate import judge
+from optkit.evaluation.invariance import PROBES, Probes, judged
+from optkit.evaluation.results import Row
+from optkit.graph import reference
+from optkit.models import loading
+from optkit.pipeline import rows
+from optkit.recipe.stages import BASELINE
+from optkit.serving.client import Client
+from optkit.serving.config import OUTPUT
+from optkit.serving.connection import TIMEOUT_S, address
+from optkit.tasks.base import Task
+from optkit.tasks.collate import BATCH_SIZE, Collator, run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model on a server."""
+
+    url: str
+    """`host:port` of its HTTP protocol."""
+    model: str | None = None
+    """None for `<task>_<recipe>`, as published models are called."""
+    timeout_s: float = TIMEOUT_S
+    """Seconds for each request."""
+
+
+def validate(recipe: str, task: Task, root: Path, target: Target, seed: int = 0, precision: str | None = None) -> Row:
+    """Score a recipe's engine through a server that runs already.
+
+    The same engine in optkit's own backend has to answer as it does in this process. A model of another backend is
+    another engine of the same graph, and has to answer as the graph does, within the tolerance of an engine.
+
+    Args:
+        recipe: its name.
+        task: it was run on.
+        root: the folder `checkpoints/`.
+        target: where to ask.
+        seed: whose engine.
+        precision: of the engine; needed where the recipe has several.
+
+    Returns:
+        The recipe's row with what this server answered, and the gate's verdict of it. It has no speed.
+
+    Raises:
+        InputError: the recipe has no current result, or other data, or the server has no such model or one of other tensors.
+        MachineError: the server is not there, does not answer in time, fails, or answers something else.
+        GateError: an answer is not a finite number.
+    """
+    row = rows.one_of_recipe(rows.read(root, task.name), recipe, task.name, seed, precision)
+    folder = root / task.name / recipe / f"seed-{seed}"
+    with closing(Client(address(target.url), target.model or f"{task.name}_{recipe}", target.timeout_s)) as client:
+        config = _require(client, folder / "engines" / row.precision, task)
+        for step in (folder / "engines", folder / "served"):
+            verify(step)
+        loaded = checkpoint.load(folder, task)
+        features = task.encode("dev", loaded.tokenizer)
+        collator = Collator(loaded.tokenizer, task.max_length)
+        _require_same_data(folder, features, collator)
+        log.info("%s: scoring %d features through %s on %s", recipe, len(features), client.model, client.url)
+        size = min(BATCH_SIZE, config["max_batch_size"] or BATCH_SIZE)
+        served = run(client.infer, features, size, collator)
+        probes = Probes(features, collator, _longest(loading.max_length(loaded, task), row, config, folder))
+        answers = {**probes.ask(client), "together": probes.ask_together(client)}
+        version = client.server()
+    rung, reference_rung, logits = _reference(row, config, folder, features, collator, size)
+    compared = parity.rungs(task, features, {reference_rung: logits, rung: served})
+    found = _row(row, task, compared, root / task.name / BASELINE / f"seed-{seed}")
+    found.invariance = judged(answers, signal(served))
+    found.served_by = f"{version} on {client.url}, model {client.model}, {_backend(config)}"
+    found.verdict, found.reasons = judge(found)
+    return found
+
+
+def _require(client: Client, engine: Path, task: Task) -> dict[str, Any]:
+    """The model's configuration on the server, if it takes and answers what the recipe's engine does."""
+    have = client.models()
+    if client.model not in have:
+        raise InputError(
+            f"model {client.model!r} is not on the Triton server {client.url}, which has: {', '.join(have) or 'nothing'}. "
+            "Name one with --model-name"
+        )
+    found = client.metadata()
+    inputs = {one["name"]: (one["datatype"], len(one["shape"])) for one in found["inputs"]}
+    expected = dict.fromkeys(read_record(engine)["inputs"], ("INT64", 2))
+    outputs = {one["name"]: (one["datatype"], [int(size) for size in one["shape"][1:]]) for one in found["outputs"]}
+    logits = ("FP32", [len(task.labels)] if task.head == "classification" else [-1, 2])
+    if inputs != expected or outputs.get(OUTPUT) != logits:
+        raise InputError(
+            f"model {client.model!r} on {client.url}: takes {inputs} and answers {outputs}, expected {expected} and "
+            f"{OUTPUT!r} {logits}. Another model? Name the right one with --model-name"
+        )
+    config = client.config()
+    if 0 < config["max_batch_size"] < PROBES:
+        raise InputError(
+            f"model {client.model!r} on {client.url}: takes batches of {config['max_batch_size']}, and validation asks for "
+            f"{PROBES}. Raise max_batch_size in its config.pbtxt"
+        )
+    return config
+
+
+def _require_same_data(folder: Path, features: Dataset, collator: Collator) -> None:
+    """The dev split is the one that the recipe was scored on: what was asked then is what would be asked now."""
+    then, _ = read_sample(folder / "served" / SAMPLE)
+    rows_kept = len(next(iter(then.values())))
+    now = collator.feed(features.select_columns(list(collator.names))[:rows_kept])
+    if then.keys() != now.keys() or not all(np.array_equal(then[name], now[name]) for name in then):
+        raise InputError(f"{folder}: scored on another dev split than this one. Name the same task and --data again")
+
+
+def _longest(positions: int, row: Row, config: Mapping[str, Any], folder: Path) -> int:
+    """Tokens of the longest input: of the model, of the server's configuration, and of a plan's profiles."""
+    limits = [positions]
+    if stated := config.get("parameters", {}).get("max_sequence"):
+        limits.append(int(stated["string_value"]))
+    if row.engine == "tensorrt":
+        profiles = read_record(folder / "engines" / row.precision)["profiles"]
+        limits.append(max(shapes[2][1] for profile in profiles for shapes in profile.values()))
+    return min(limits)
+
+
+def _backend(config: Mapping[str, Any]) -> str:
+    """Of the served model, such as "python", "onnxruntime" or "tensorrt_plan"."""
+    return config.get("backend") or config["platform"]
+
+
+def _reference(
+    row: Row, config: Mapping[str, Any], folder: Path, features: Dataset, collator: Collator, size: int
+) -> tuple[str, str, parity.Logits]:
+    """The rung that the server stands on, the one it is compared with, and that one's logits."""
+    if _backend(config) == "python" and engines.runs_here(row.engine):
+        engine = engines.load(folder / "engines" / row.precision)
+        return "server", "engine", run(partial(engines.infer, engine), features, size, collator)
+    graph = reference.load(folder / "graph" / "model.onnx")
+    return "engine", "graph", run(partial(reference.infer, graph), features, size, collator)
+
+
+def _row(row: Row, task: Task, compared: Sequence[parity.Rung], baseline: Path) -> Row:
+    """The recipe's row with the served rung in the place of what was measured there before, and without speed."""
+    served = compared[-1]
+    scores, against = task.example_scores(served.predictions), read_scores(baseline / "served" / SCORES)[rows.FP32]
+    if len(scores) != len(against):
+        raise InputError(f"{baseline}: {len(against)} examples were scored, and this dev split has {len(scores)}")
+    climbed = parity.climb(task, compared)
+    before = {name: values for name, values in row.ladder.items() if name not in ("server", served.name)}
+    return replace(
+        row,
+        value=served.scores[task.metric],
+        delta=float(scores.mean() - against.mean()),
+        delta_ci95=list(paired_bootstrap(scores, against)),
+        scores=served.scores,
+        ladder=before | {served.name: climbed[served.name]},
+        rungs={**row.rungs, "server": served.scores[task.metric]},
+        latency_ms={}, throughput={}, speedup={}, speedup_vs_16bit=None, speedup_ci95={}, p99_ms_ci95={},
+        min_speedup=None, max_p99_ms=None,
+    )  # fmt: skip

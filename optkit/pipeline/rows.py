@@ -1,0 +1,288 @@
+"""Result rows from what the steps left on disk: one per seed and precision, and one over all seeds."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optkit.core.atomic import read_json, write_json
+from optkit.core.errors import GateError, InputError
+from optkit.core.step_cache import RECORD, key_at, read_record
+from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores
+from optkit.evaluation.bootstrap import paired_bootstrap
+from optkit.evaluation.gate import judge
+from optkit.evaluation.results import VERDICTS, Row
+from optkit.pipeline import load_summary
+from optkit.pipeline.loss_by_stage import loss_by_stage
+from optkit.recipe.recipe import Recipe
+from optkit.recipe.stages import BASELINE
+
+if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
+    from optkit.tasks.base import Task
+
+log = logging.getLogger(__name__)
+RESULT = "result.json"
+FP32, SIXTEEN_BIT = "fp32", ("bf16", "fp16")
+
+
+def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Path) -> list[Row]:
+    """Judged rows of a recipe's validated folder, the slowest precision first.
+
+    Args:
+        recipe: which the folder holds.
+        task: it was run on.
+        seed: of the run.
+        folder: the recipe's, `checkpoints/<task>/<recipe>/seed-<n>`.
+        baseline: the FP32 baseline's of the same seed.
+    """
+    evidence = read_json(folder / "served" / EVIDENCE)
+    scores, reference = _scores(folder), _scores(baseline)[FP32]
+    found = []
+    for precision, own in evidence["precisions"].items():
+        engine = folder / "engines" / precision
+        row = Row(
+            recipe=recipe.name,
+            task=task.name,
+            seed=seed,
+            metric=task.metric,
+            value=float(scores[precision].mean()),
+            baseline=float(reference.mean()),
+            delta=float(scores[precision].mean() - reference.mean()),
+            delta_ci95=list(paired_bootstrap(scores[precision], reference)),
+            precision=precision,
+            engine=read_json(engine / "engine.json")["kind"],
+            size_bytes=sum(path.stat().st_size for path in engine.rglob("*") if path.is_file()),
+            rungs={rung: values["value"] for rung, values in own["ladder"].items() if rung != "float"},
+            ladder=own["ladder"],
+            invariance=own["invariance"],
+            scores=own["scores"],
+            examples=len(reference),
+            served_by=evidence["served_by"],
+            max_drop=recipe.max_drop,
+            min_speedup=recipe.min_speedup,
+            max_p99_ms=recipe.max_p99_ms,
+            evidence=_evidence(folder, precision),
+            stages=loss_by_stage([folder], precision),
+            **_architecture(folder),
+            **_speed(evidence["performance"], precision),
+        )
+        found.append(_judged(row))
+    return found
+
+
+def write(rows: Sequence[Row], folder: Path) -> None:
+    """Keep the rows beside what they are about."""
+    write_json(folder / RESULT, [row.as_dict() for row in rows])
+
+
+def read(root: Path, task: str) -> list[Row]:
+    """All rows of a task that belong to the baselines as they are now; several seeds of a recipe are pooled too.
+
+    Args:
+        root: the folder `checkpoints/`.
+        task: its name.
+
+    Raises:
+        InputError: no recipe of that task has been run.
+    """
+    found: dict[Path, list[Row]] = {}
+    for path in sorted((root / task).glob(f"*/seed-*/{RESULT}")):
+        if _is_current(path.parent):
+            found[path.parent] = [_judged(_loaded(Row(**row), path.parent)) for row in read_json(path)]
+        else:
+            log.warning("%s: left out, its baseline or its engines have changed since; run the recipe again", path.parent)
+    if not found:
+        raise InputError(f"task {task!r}: no results in {root / task}; first: optkit run RECIPE… --task {task}")
+    rows = [row for own in found.values() for row in own]
+    groups: dict[tuple[str, str], dict[Path, Row]] = {}
+    for folder, own in found.items():
+        for row in own:
+            groups.setdefault((row.recipe, row.precision), {})[folder] = row
+    return _ranked([*rows, *(pool(group) for group in groups.values() if len(group) > 1)])
+
+
+def of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precision: str | None = None) -> list[Row]:
+    """Of a task's current rows those of one recipe and seed, of one precision or of all.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = [row for row in rows if (row.recipe, row.seed) == (recipe, seed)]
+    if not found:
+        raise InputError(f"recipe {recipe!r} has no current result for task {task!r} and seed {seed}; first: optkit run")
+    chosen = [row for row in found if precision in (None, row.precision)]
+    if not chosen:
+        have = ", ".join(row.precision for row in found)
+        raise InputError(f"recipe {recipe!r} has no engine in {precision}; it has engines in {have}")
+    return chosen
+
+
+def one_of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precision: str | None = None) -> Row:
+    """The one current row of a recipe and seed, as `of_recipe` finds it.
+
+    Raises:
+        InputError: there is none, or there are several precisions and none was named.
+    """
+    chosen = of_recipe(rows, recipe, task, seed, precision)
+    if len(chosen) != 1:
+        precisions = ", ".join(row.precision for row in chosen)
+        raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision")
+    return chosen[0]
+
+
+def best(rows: Sequence[Row], task: str, seed: int, precision: str | None = None) -> Row:
+    """Of a task's current rows of one seed the fastest that passed its gate, by the geometric mean of its speed-ups.
+
+    Raises:
+        InputError: nothing of that seed and precision has been run.
+        GateError: none passed.
+    """
+    found = [row for row in rows if row.seed == seed and precision in (None, row.precision)]
+    if not found:
+        raise InputError(f"task {task!r} has no current results of seed {seed}; first: optkit run RECIPE… --task {task}")
+    passed = [row for row in found if row.verdict == "pass"]
+    if not passed:
+        said = "".join(f"\n  - {row.recipe} ({row.precision}): {row.verdict}: {'; '.join(row.reasons)}" for row in found)
+        raise GateError(f"task {task!r}, seed {seed}: no recipe passed its gate:{said}")
+    return max(passed, key=lambda row: _geometric_mean(row.speedup))
+
+
+def pool(group: Mapping[Path, Row]) -> Row:
+    """One row over several seeds of a recipe and precision, its interval over examples and seeds.
+
+    Args:
+        group: {the recipe's folder of a seed: its row}.
+    """
+    rows = list(group.values())
+    own = np.stack([_scores(folder)[rows[0].precision] for folder in group])
+    reference = np.stack([_scores(_baseline_of(folder))[FP32] for folder in group])
+    averaged = ("value", "baseline", "delta", "rungs", "scores", "latency_ms", "throughput", "speedup")
+    row = replace(rows[0], **{name: _mean([getattr(row, name) for row in rows]) for name in averaged})
+    for name in ("ladder", "invariance"):
+        setattr(row, name, _worst([getattr(row, name) for row in rows]))
+    for name in ("speedup_ci95", "p99_ms_ci95"):
+        setattr(row, name, _widest([getattr(row, name) for row in rows]))
+    row.seed, row.seeds = None, [row.seed for row in rows if row.seed is not None]
+    if row.speedup_vs_16bit:
+        row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
+    row.delta_ci95 = list(paired_bootstrap(own, reference))
+    row.stages = loss_by_stage(list(group), row.precision)
+    row.load = next((own.load for own in rows if own.load), {})
+    return _judged(row)
+
+
+def _loaded(row: Row, folder: Path) -> Row:
+    """The row with what was measured under load since it was written."""
+    row.load = load_summary.read(folder, row.precision)
+    return row
+
+
+def _judged(row: Row) -> Row:
+    """The row with the verdict of the gate as it is now."""
+    row.verdict, row.reasons = judge(row)
+    return row
+
+
+def _ranked(rows: list[Row]) -> list[Row]:
+    """The baseline first, then the best: what passed before what did not, the fastest first."""
+    return sorted(rows, key=_rank)
+
+
+def _rank(row: Row) -> tuple[bool, int, float, int]:
+    is_baseline = row.recipe == BASELINE
+    verdict = 0 if is_baseline else VERDICTS.index(row.verdict)
+    return not is_baseline, verdict, -_geometric_mean(row.speedup), row.seed or 0
+
+
+def _baseline_of(folder: Path) -> Path:
+    return folder.parent.parent / BASELINE / folder.name
+
+
+def _is_current(folder: Path) -> bool:
+    """Whether the result was measured on the engines, and beside the baseline, that are there now."""
+    depends_on = read_record(folder / "served")["depends_on"]
+    places = {"engines": folder / "engines", "baseline": _baseline_of(folder) / "engines"}
+    return all((at / RECORD).is_file() and key_at(at) == depends_on[name] for name, at in places.items())
+
+
+def _scores(folder: Path) -> dict[str, np.ndarray]:
+    return read_scores(folder / "served" / SCORES)
+
+
+def _architecture(folder: Path) -> dict[str, Any]:
+    stages = [stage["technique"] for stage in read_json(folder / "recipe.json")]
+    layers = read_json(folder / "config.json")["num_hidden_layers"]
+    return {"layers": layers, "sparsity": "2:4" if "sparsify" in stages else None}
+
+
+def _evidence(folder: Path, precision: str) -> dict[str, Any]:
+    audit = read_json(folder / "graph" / "audit.json")
+    conversion = read_json(folder / "engines" / "conversion.json")
+    chosen = next(c for c in conversion["candidates"] if c["chosen"] and c["precision"] == precision)
+    return {
+        **chosen["evidence"],
+        "variant": chosen["variant"],
+        "encoder_gemms": audit["encoder_gemms"],
+        "covered_gemms": audit["covered_gemms"],
+    }
+
+
+def _speed(performance: Mapping[str, Mapping[str, Mapping[str, Any]]], precision: str) -> dict[str, Any]:
+    own = performance[precision]
+    prefix = BESIDE if any(name.startswith(BESIDE) for name in performance) else ""
+    beside = {name.removeprefix(prefix): values for name, values in performance.items() if name.startswith(prefix)}
+    sixteen_bit = next((beside[name] for name in SIXTEEN_BIT if name in beside), None)
+    return {
+        "latency_ms": {size: {p: values[p] for p in ("p50", "p95", "p99")} for size, values in own.items()},
+        "throughput": {size: values["throughput"] for size, values in own.items()},
+        "p99_ms_ci95": {size: values["p99_ci95"] for size, values in own.items()},
+        "speedup": _ratio(beside[FP32], own),
+        "speedup_ci95": {size: _ratio_ci95(beside[FP32][size], values) for size, values in own.items()},
+        "speedup_vs_16bit": _ratio(sixteen_bit, own) if sixteen_bit else None,
+    }
+
+
+def _ratio(other: Mapping[str, Mapping[str, Any]], own: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {size: round(other[size]["p50"] / values["p50"], 3) for size, values in own.items()}
+
+
+def _ratio_ci95(other: Mapping[str, Any], own: Mapping[str, Any]) -> list[float]:
+    """Of the ratio of two medians; never too narrow, as both ends take the worst of the two intervals."""
+    (low, high), (own_low, own_high) = other["p50_ci95"], own["p50_ci95"]
+    return [1.0, 1.0] if other is own else [round(low / own_high, 3), round(high / own_low, 3)]
+
+
+def _geometric_mean(ratios: Mapping[str, float]) -> float:
+    return float(np.exp(np.mean(np.log(list(ratios.values())))))
+
+
+def _mean(values: list[Any]) -> Any:
+    """Mean of numbers, key by key where they are dictionaries."""
+    if isinstance(values[0], dict):
+        return {key: _mean([value[key] for value in values]) for key in values[0]}
+    return fmean(values)
+
+
+def _worst(ladders: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Over several seeds: the mean of the metric, and the largest of every difference."""
+    if not all(ladders):  # results of before there were ladders
+        return {}
+    return {
+        rung: {
+            name: fmean(found) if name == "value" else max(found)
+            for name in values
+            if (found := [ladder[rung][name] for ladder in ladders])
+        }
+        for rung, values in ladders[0].items()
+    }
+
+
+def _widest(intervals: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
+    """Over several seeds, each measured in a run of its own: from the lowest to the highest."""
+    if not all(intervals):
+        return {}
+    return {size: [min(one[size][0] for one in intervals), max(one[size][1] for one in intervals)] for size in intervals[0]}

@@ -1,0 +1,103 @@
+"""What recipes are run on: a task, a model and a seed; with the features that several steps share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from optkit.core import atomic
+from optkit.engines.tensorrt.profiles import Settings as TensorRT
+from optkit.models import loading
+from optkit.models.loading import Loaded
+from optkit.recipe.recipe import Recipe
+from optkit.recipe.stages import BASELINE, Training
+from optkit.tasks.base import Split, Task
+from optkit.tasks.collate import Collator
+
+SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A task, a model and a seed, and where the results go."""
+
+    task: Task
+    model: str | None
+    """Hub name or folder of the model to start from; None takes the task's own, or BERT-base."""
+    seed: int
+    root: Path
+    """The folder `checkpoints/`."""
+    recipes: Mapping[str, Recipe]
+    """Every recipe known by name: teachers and shared prefixes."""
+    engines: tuple[str, ...] = ()
+    """Kinds of engine to build; empty for all that this machine has."""
+    seconds: float = SECONDS
+    """How long each served model is measured at each batch size."""
+    tensorrt: TensorRT = field(default_factory=TensorRT)
+    """How TensorRT's plans are built."""
+
+    @property
+    def baseline(self) -> Recipe:
+        return self.recipes[BASELINE]
+
+    def folder(self, recipe: Recipe) -> Path:
+        """Where everything of a recipe lies: `checkpoints/<task>/<recipe>/seed-<n>`."""
+        return self.root / self.task.name / recipe.name / f"seed-{self.seed}"
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What every result depends on: the model to start from, the data and the seed."""
+        folder = Path(self.model or "").expanduser()
+        model = atomic.hashes(folder) if self.model and folder.is_dir() else self.model
+        return {"model": model, "data": self.task.fingerprint(), "seed": self.seed}
+
+    def start(self) -> Loaded:
+        """The model to start from, as it comes."""
+        set_seed(self.seed)  # of a head's, or a whole model's, random weights
+        if self._is_sample_model:
+            from optkit.tasks.data import sample_reviews
+
+            loaded = loading.new(sample_reviews.model_config(), sample_reviews.tokenizer(), self.task)
+            sample_reviews.initialise(loaded.model)
+            return loaded
+        return loading.load(self.model or loading.DEFAULT_MODEL, self.task)
+
+    def architecture(self) -> Loaded:
+        """The model to start from without its weights: on the meta device, in no time and no memory."""
+        if not self._is_sample_model:
+            return loading.architecture(self.model or loading.DEFAULT_MODEL, self.task)
+        from optkit.tasks.data import sample_reviews
+
+        with torch.device("meta"):
+            return loading.new(sample_reviews.model_config(), sample_reviews.tokenizer(), self.task)
+
+    def training(self, recipe: Recipe) -> Training:
+        """The recipe's training settings with the task's defaults filled in."""
+        if not self._is_sample_model:
+            return recipe.training.for_task(dict(self.task.training))
+        from optkit.tasks.data import sample_reviews
+
+        return recipe.training.for_task(sample_reviews.training())
+
+    def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+        """A split's features; encoded once per spec, since every recipe of a spec has the same tokenizer."""
+        if split not in self._encoded:
+            self._encoded[split] = self.task.encode(split, tokenizer)
+        return self._encoded[split]
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
+        return Collator(tokenizer, self.task.max_length)
+
+    @cached_property
+    def _encoded(self) -> dict[Split, Dataset]:
+        return {}
+
+    @property
+    def _is_sample_model(self) -> bool:
+        return self.task.name == "sample" and self.model is None

@@ -1,0 +1,62 @@
+"""A recipe's engines as something to measure through a server: how they are served, and what they are asked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from optkit.benchmark.scenarios import Samples
+from optkit.benchmark.scratch_server import Model
+from optkit.compression import checkpoint
+from optkit.core.step_cache import RECORD, key_at, read_record
+from optkit.evaluation.artifacts import engine_folders
+from optkit.evaluation.served import model_config
+from optkit.models import loading
+from optkit.pipeline import steps
+from optkit.pipeline.run_spec import RunSpec
+from optkit.recipe.recipe import Recipe
+
+CODE = ("optkit.benchmark.search", "optkit.benchmark.online", "optkit.benchmark.colocation")
+"""What measurements through a server depend on, beside the engines."""
+
+
+@dataclass(frozen=True)
+class SystemUnderTest:
+    """The engines of one recipe and seed."""
+
+    models: list[Model]
+    """One for each precision, as it is served by default."""
+    samples: Samples
+    """Examples of the dev split."""
+    folder: Path
+    """The recipe's."""
+    key: str
+    """Of the engines."""
+
+    @property
+    def logs(self) -> Path:
+        """Where the server's log goes."""
+        return self.folder / "logs"
+
+
+def system_under_test(recipe: Recipe, spec: RunSpec) -> SystemUnderTest:
+    """A recipe to measure, after making what is not finished yet."""
+    engines, folder = steps.converted(recipe, spec), spec.folder(recipe)
+    loaded = checkpoint.load(folder, spec.task)
+    length = loading.max_length(loaded, spec.task)
+    served = []
+    for precision, engine in engine_folders(engines).items():
+        config = model_config(f"{recipe.name}.{precision}", engine, loaded.tokenizer, spec.task, length)
+        served.append(Model(recipe.name, precision, engine, config))
+    samples = Samples(spec.features("dev", loaded.tokenizer), spec.collator(loaded.tokenizer))
+    return SystemUnderTest(served, samples, folder, key_at(engines))
+
+
+def run_number(folder: Path, again: bool) -> int:
+    """Part of a measurement's key: another one has it measured anew, and what is there stays until that is finished.
+
+    Args:
+        folder: of the step.
+        again: whether to measure anew.
+    """
+    if not (folder / RECORD).is_file():
+        return 0
+    return int(read_record(folder)["depends_on"].get("run", 0)) + again

@@ -1,0 +1,87 @@
+"""Teachers: the models that recipes learn from, and their logits on the training features, computed once for all."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from optkit.compression import checkpoint
+from optkit.core import atomic, step_cache
+from optkit.core.errors import InputError
+from optkit.models import loading
+from optkit.models.loading import Loaded
+from optkit.pipeline.run_spec import RunSpec
+from optkit.recipe.recipe import Recipe, is_folder
+from optkit.tasks.collate import BATCH_SIZE, run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """Recipes and folders of fine-tuned models as teachers for one spec."""
+
+    spec: RunSpec
+    trained: Callable[[Recipe, RunSpec], Path]
+    """Gives the folder of a recipe's checkpoint."""
+
+    def key(self, name: str) -> Any:
+        """What a student depends on when this teacher teaches it."""
+        if is_folder(name):
+            return atomic.hashes(Path(name).expanduser())
+        return step_cache.key_at(self.trained(self.spec.recipes[name], self.spec))
+
+    def load(self, name: str) -> Loaded:
+        """The teacher itself.
+
+        Raises:
+            InputError: a folder without such a model, or with one that does not answer the task yet.
+        """
+        if not is_folder(name):
+            return checkpoint.load(self.trained(self.spec.recipes[name], self.spec), self.spec.task)
+        loaded = loading.load(name, self.spec.task)
+        if not loaded.fine_tuned:
+            raise InputError(f"teacher {name!r} has no head for {self.spec.task.name}; give one that was fine-tuned for it")
+        return loaded
+
+    def logits(self, name: str) -> list[np.ndarray]:
+        """Its logits on the training features, [classes] or [length, 2] each."""
+        folder, depends_on = self._place(name), {"teacher": self.key(name), "data": self.spec.task.fingerprint()}
+        step_cache.step(folder, depends_on, lambda unfinished: self._answer(name, unfinished))
+        with np.load(folder / "logits.npz") as saved:
+            return np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
+
+    def _place(self, name: str) -> Path:
+        if not is_folder(name):
+            return self.spec.folder(self.spec.recipes[name]) / "teacher"
+        folder = Path(name).expanduser().resolve()
+        key = step_cache.key_of({"folder": str(folder)})
+        return self.spec.root / self.spec.task.name / ".teachers" / f"{folder.name}-{key[:8]}"
+
+    def _answer(self, name: str, unfinished: Path) -> None:
+        log.info("%s: teacher's logits on the training features", name)
+        loaded, task = self.load(name), self.spec.task
+        features = self.spec.features("train", loaded.tokenizer)
+        logits = run(loading.inference(loaded.model), features, BATCH_SIZE, self.spec.collator(loaded.tokenizer))
+        if task.head == "classification":
+            _warn_if_weak(name, features, logits)
+        np.savez(unfinished / "logits.npz", values=np.concatenate(logits), lengths=[len(row) for row in logits])
+
+
+def _warn_if_weak(name: str, features: Dataset, logits: Sequence[np.ndarray]) -> None:
+    """Say so where a teacher knows less than how frequent the classes are."""
+    labels = np.array(features["labels"][:])
+    right = float((np.stack(logits).argmax(1) == labels).mean())
+    majority = float(np.bincount(labels).max() / len(labels))
+    if right < majority:
+        log.warning(
+            "teacher %s is right on %.1f %% of the training examples; always answering with the most frequent class "
+            "would be on %.1f %%. Its students will learn its mistakes: train it for longer, or take another teacher",
+            name,
+            100 * right,
+            100 * majority,
+        )

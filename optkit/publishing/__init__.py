@@ -1,1 +1,0 @@
-"""Published models: how versions come into a model repository, go live, are checked, go back and are removed."""

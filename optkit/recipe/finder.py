@@ -1,0 +1,121 @@
+"""Finding recipes: by file, or by name among the modules of a `recipes/` folder."""
+
+import difflib
+import importlib.util
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from optkit.core.errors import InputError
+from optkit.recipe.recipe import Recipe, is_folder
+from optkit.recipe.stages import BASELINE
+
+FOLDER = Path("recipes")
+
+
+def find(names: Sequence[str]) -> tuple[list[Recipe], dict[str, Recipe]]:
+    """The recipes asked for, and by name every recipe known beside them: teachers and shared prefixes.
+
+    Args:
+        names: paths of recipe modules, or names of modules in `recipes/`.
+
+    Raises:
+        InputError: an unknown name, a module that cannot be imported, or mistakes in recipes, all reported together.
+    """
+    mistakes: list[str] = []
+    paths = [path for name in dict.fromkeys(names) if (path := _path(name, mistakes)).is_file()]
+    asked = _load({path.resolve(): path for path in paths}.values(), mistakes)
+    mistakes += _of_one_name(asked)
+    known, broken = _known(asked)
+    for recipe in asked.values():
+        mistakes += _mistakes_of_teachers(recipe, known, broken)
+    if mistakes:
+        raise InputError("\n".join(dict.fromkeys(mistakes)))
+    return sorted(asked.values(), key=lambda recipe: not recipe.is_baseline), known
+
+
+def _known(asked: Mapping[Path, Recipe]) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """By name, every recipe in the folders of those asked for, and what is wrong with the modules that are broken."""
+    own = {recipe.name: recipe for recipe in asked.values()}
+    known, broken = {BASELINE: Recipe(name=BASELINE)}, {}
+    for folder in {path.parent for path in asked} | {FOLDER}:
+        for path in sorted(folder.glob("[!_]*.py")):
+            mistakes: list[str] = []
+            known |= {recipe.name: recipe for recipe in _load([path], mistakes).values()}
+            if mistakes and path.stem not in own:
+                broken[path.stem] = mistakes[0]
+    return known | own, broken
+
+
+def _path(name: str, mistakes: list[str]) -> Path:
+    path = Path(name) if name.endswith(".py") else FOLDER / f"{name}.py"
+    if not path.is_file():
+        known = sorted(module.stem for module in FOLDER.glob("[!_]*.py"))
+        close = difflib.get_close_matches(path.stem, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or f'none ({FOLDER}/ is empty)'}"
+        mistakes.append(f"recipe {name!r}: no file {path}; {hint}")
+    return path
+
+
+def _load(paths: Iterable[Path], mistakes: list[str]) -> dict[Path, Recipe]:
+    found = {}
+    for path in paths:
+        try:
+            found[path] = _import(path)
+        except InputError as error:
+            mistakes.append(str(error))
+    return found
+
+
+def _import(path: Path) -> Recipe:
+    """Run a recipe's module, which is the user's own code, and take its `recipe`."""
+    spec = importlib.util.spec_from_file_location(f"optkit_recipe_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError(f"{path}: not a Python module")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:
+        raise InputError(f"{path}, line {_line(error, spec.origin)}: {type(error).__name__}: {error}") from error
+    recipe = getattr(module, "recipe", None)
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"{path}: has no `recipe = Recipe(…)`; found {type(recipe).__name__}")
+    return recipe
+
+
+def _line(error: Exception, file: str | None) -> int | str:
+    """The last line of a module that an error went through."""
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return error.lineno or "?"
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next((frame.lineno or "?" for frame in frames if frame.filename == file), "?")
+
+
+def _of_one_name(asked: Mapping[Path, Recipe]) -> Iterator[str]:
+    """Recipes of one name, whose results would lie in one folder."""
+    files: dict[str, list[str]] = {}
+    for path, recipe in asked.items():
+        files.setdefault(recipe.name, []).append(str(path))
+    for name, paths in files.items():
+        if len(paths) > 1:
+            yield f"recipe {name!r} stands in {' and in '.join(paths)}; expected each name once, rename the others"
+
+
+def _mistakes_of_teachers(
+    recipe: Recipe, known: Mapping[str, Recipe], broken: Mapping[str, str], students: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """What is wrong with those a recipe learns from (and every recipe is measured beside the baseline)."""
+    for name in dict.fromkeys((*(name for name in recipe.teachers if not is_folder(name)), BASELINE)):
+        if name in broken:
+            yield broken[name]
+        elif name == recipe.name and name in recipe.teachers:
+            yield f"recipe {name!r}: it is its own teacher; expected another recipe, as {BASELINE}"
+        elif name in students:
+            circle = sorted({*students[students.index(name) :], recipe.name})
+            yield f"recipes {', '.join(circle)} teach each other; expected one of them to learn from another recipe"
+        elif name not in known:
+            yield f"recipe {recipe.name!r}: teacher {name!r} is not a recipe; known: {', '.join(sorted(known))}"
+        elif name != BASELINE:
+            yield from _mistakes_of_teachers(known[name], known, broken, (*students, recipe.name))

@@ -1,0 +1,121 @@
+"""Recipes: what is done to a model, as frozen settings that are checked when they are made.
+
+A recipe is data. It knows neither the code of its techniques nor the task it will be run on, so that it can be printed,
+hashed, compared and written beside what it produced.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from optkit.core.settings import RecipeError, mistake, report
+from optkit.recipe.stages import BASELINE, ORDER, Stage, Training
+
+_OF_PARTS = "mistakes_of_parts"
+_GATE = ("max_drop", "min_speedup", "max_p99_ms")
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """A name and the stages a model goes through. Without stages it is the FP32 baseline.
+
+    Raises:
+        RecipeError: naming every mistake of the recipe and of its parts.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
+    """Also the name of its folder: small letters, digits and underscores."""
+    stages: tuple[Stage, ...] = ()
+    training: Training = Training()
+    """Of the baseline; the stages take from it what they do not set themselves."""
+    max_drop: float = Field(1.0, ge=0)
+    """Gate: largest loss of the metric in points against the served FP32 baseline."""
+    min_speedup: Positive | dict[str, Positive] | None = None
+    """Gate: least speed-up over the served FP32 baseline, at every batch size or at those named."""
+    max_p99_ms: Positive | dict[str, Positive] | None = None
+    """Gate: largest 99th percentile of the served latency, likewise."""
+    description: str = ""
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            details = error.errors()
+            mistakes = [of_part for detail in details for of_part in detail.get("ctx", {}).get(_OF_PARTS, [])]
+            mistakes += [mistake(type(self), detail) for detail in details if detail["type"] != _OF_PARTS]
+            raise RecipeError(report(f"recipe {given.get('name')!r} has", mistakes)) from None
+
+    @field_validator("stages", "training")
+    @classmethod
+    def _report_parts(cls, parts: Any, field: ValidationInfo) -> Any:
+        """Pass on what the parts have kept, also of those that were given as dictionaries."""
+        stages = parts if isinstance(parts, tuple) else ()
+        mistakes = [of_part for part in stages or [parts] if part for of_part in part._mistakes]
+        mistakes += _mistakes_of_order(field.data.get("name"), stages)
+        if mistakes:
+            raise PydanticCustomError(_OF_PARTS, "mistakes in parts", {_OF_PARTS: mistakes})
+        return parts
+
+    @property
+    def is_baseline(self) -> bool:
+        return not self.stages
+
+    @property
+    def is_quantised(self) -> bool:
+        return self.has("quantize")
+
+    @property
+    def is_sparse(self) -> bool:
+        return self.has("sparsify")
+
+    def has(self, technique: str) -> bool:
+        """Whether one of the stages is of this technique."""
+        return any(stage.technique == technique for stage in self.stages)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Whoever teaches this one: names of recipes, and folders of models (see `is_folder`)."""
+        names = [stage.teacher for stage in self.stages if stage.teacher and (stage.epochs or stage.representation_epochs)]
+        return tuple(dict.fromkeys(names))
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything that shapes the result, in JSON's types: what is hashed and kept with a checkpoint."""
+        return self.model_dump(mode="json", exclude={"description", *_GATE})
+
+    def digest(self) -> str:
+        """SHA-256 of `resolved`."""
+        return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()
+
+    def main(self) -> None:
+        """Run this recipe from its own script: `python recipes/NAME.py --task TASK`, options as of `optkit run`."""
+        import sys
+
+        from optkit.cli.app import main
+
+        main(["run", str(Path(sys.argv[0])), *sys.argv[1:]])
+
+
+def is_folder(teacher: str) -> bool:
+    """Whether a teacher is the folder of a model rather than a recipe."""
+    return "/" in teacher
+
+
+def _mistakes_of_order(name: Any, stages: tuple[Stage, ...]) -> Iterator[str]:
+    techniques = [stage.technique for stage in stages]
+    for technique, count in Counter(techniques).items():
+        if count > 1:
+            yield f"Recipe.stages has {count} stages {technique!r}: expected each technique once"
+    expected = sorted(techniques, key=ORDER.index)
+    if techniques != expected:
+        yield (
+            f"Recipe.stages go {' → '.join(techniques)}: expected {' → '.join(expected)}, since each technique would undo "
+            "what a later one in that order has fixed"
+        )
+    if stages and name == BASELINE:
+        yield f"Recipe.name is {BASELINE!r} and there are stages: the baseline has none; give this recipe another name"

@@ -1,0 +1,1 @@
+"""The model registry: how versions come into a model repository, go live, are checked, go back and are removed."""

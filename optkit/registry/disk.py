@@ -1,0 +1,82 @@
+"""What publishing does to a disk: everything is flushed, and takes its place by one rename."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from optkit.core.atomic import flush
+from optkit.core.errors import MachineError
+
+UNFINISHED = ".publishing-"
+"""Begins the names of what a publisher is at work on; servers and readers pass over them."""
+
+
+@contextmanager
+def changing(repository: Path, what: str) -> Iterator[None]:
+    """Turn the disk's refusals into an error that says what could not be done.
+
+    Raises:
+        MachineError: the disk is full, read-only or fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        # shutil reports several at once
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else f"{error.strerror} ({error.filename})"
+        raise MachineError(
+            f"model repository {repository}: cannot {what}: {reason}. What is published stays as it was. Free some "
+            "space, or choose a folder that can be written"
+        ) from error
+
+
+@contextmanager
+def staging(repository: Path) -> Iterator[Path]:
+    """The name of a folder, not made yet, on the repository's file system; whatever is there at the end is removed."""
+    folder = repository / f"{UNFINISHED}{uuid4().hex[:12]}"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove(folder: Path, repository: Path) -> None:
+    """Make a folder somewhere in a repository vanish at once, and delete its files then."""
+    gone = repository / f"{UNFINISHED}{uuid4().hex[:12]}"
+    os.rename(folder, gone)
+    flush(folder.parent)
+    shutil.rmtree(gone)
+
+
+def remove_unfinished(repository: Path) -> None:
+    """Delete what publishers that are gone were at work on; for the holder of the lock alone."""
+    for path in [*repository.glob(f"{UNFINISHED}*"), *repository.glob(f"[!.]*/{UNFINISHED}*")]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file that is seen as it was or as it will be, also after a power cut."""
+    with prepared(path, text) as put_in_place:
+        put_in_place()
+
+
+@contextmanager
+def prepared(path: Path, text: str) -> Iterator[Callable[[], None]]:
+    """A file written and flushed under another name, so that putting it in its place needs no space on the disk."""
+    unfinished = path.with_name(f"{UNFINISHED}{uuid4().hex[:12]}-{path.name}")
+
+    def put_in_place() -> None:
+        os.replace(unfinished, path)
+        flush(path.parent)
+
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        flush(unfinished)
+        yield put_in_place
+    finally:
+        unfinished.unlink(missing_ok=True)

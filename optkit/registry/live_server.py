@@ -1,0 +1,177 @@
+"""A Triton server that runs already, with explicit model control: loading, probing, switching and going back."""
+
+import http.client
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from tritonclient.utils import InferenceServerException
+
+from optkit.core.errors import MachineError, OptkitError
+from optkit.registry import smoke_test
+from optkit.registry.disk import UNFINISHED
+from optkit.registry.smoke_test import Probes
+from optkit.serving import log as server_log
+from optkit.serving.client import Client
+from optkit.serving.connection import address
+
+DEADLINE_S = 300.0
+_POLL_S, _GRPC_S = 0.25, 5.0
+log = logging.getLogger(__name__)
+
+
+class Running:
+    """A server by its address.
+
+    Models are loaded over gRPC where the server has it on the port after that of HTTP, as Triton does: a server's HTTP
+    thread that loads a model answers nobody else on its connections meanwhile.
+
+    Args:
+        url: `host:port` of its HTTP protocol, with or without `http://`.
+        deadline_s: seconds for loading a model.
+
+    Raises:
+        InputError: the address is none.
+    """
+
+    def __init__(self, url: str, deadline_s: float = DEADLINE_S) -> None:
+        self.url = address(url)
+        self.deadline_s = deadline_s
+
+    def require(self) -> None:
+        """Be sure that it answers, and rid it of what publishers that were killed have left loaded.
+
+        Raises:
+            MachineError: it does not answer.
+        """
+        _ = self._grpc_url  # looked for now, so that whatever is undone later needs nothing new
+        for name in {name for name, _ in self._states() if name.startswith(UNFINISHED)}:
+            log.warning("Triton server on %s: %s is left from an interrupted publishing; unloaded", self.url, name)
+            self.unload(name)
+
+    def load(self, model: str) -> None:
+        """Load a model, or bring it into line with its configuration on disk; the old version answers meanwhile.
+
+        Raises:
+            MachineError: the server cannot, or is gone.
+        """
+        self._control(model, "load")
+
+    def unload(self, model: str) -> None:
+        """Unload a model, and wait until it is gone; requests in flight are answered first.
+
+        Raises:
+            MachineError: the server cannot, or is gone.
+        """
+        self._control(model, "unload")
+        deadline = time.monotonic() + self.deadline_s
+        while any(state in ("READY", "UNLOADING") for (name, _), state in self._states().items() if name == model):
+            if time.monotonic() > deadline:
+                raise MachineError(f"{self}: model {model!r} is not unloaded after {self.deadline_s:g} s")
+            time.sleep(_POLL_S)
+
+    def live(self, model: str) -> list[int]:
+        """The versions of a model that answer."""
+        return [int(version) for (name, version), state in self._states().items() if name == model and state == "READY"]
+
+    def parameter(self, model: str, name: str) -> str | None:
+        """What the configuration of a loaded model says under a name of ours."""
+        status, body = self._ask(f"/v2/models/{quote(model)}/config", "GET")
+        found = json.loads(body).get("parameters", {}) if status == http.client.OK else {}
+        return found.get(name, {}).get("string_value")
+
+    def check(self, model: str, probes: Probes, version: int | None = None) -> dict[str, float]:
+        """Ask a model, or one version of it, all probes.
+
+        Raises:
+            GateError: an answer is wrong.
+            MachineError: the server is gone, or does not answer in time.
+        """
+        with closing(Client(self.url, model, timeout_s=smoke_test.TIMEOUT_S, version=version)) as client:
+            return smoke_test.check(client, probes, f"model {model!r} on {self}")
+
+    @contextmanager
+    def trial(self, folder: Path) -> Iterator[str]:
+        """A staged model, served under its folder's name beside all others for as long as the block lasts.
+
+        Raises:
+            MachineError: the server rejects it, or is gone.
+        """
+        try:
+            self.load(folder.name)
+            yield folder.name
+        except BaseException:
+            with suppress(OptkitError):  # a server that is gone has nothing loaded
+                self.unload(folder.name)
+            raise
+        self.unload(folder.name)
+
+    def __str__(self) -> str:
+        return f"Triton server {self.url}"
+
+    def _states(self) -> dict[tuple[str, str], str]:
+        """{(model, version): state}"""
+        status, body = self._ask("/v2/repository/index")
+        try:
+            return {(item["name"], item.get("version", "")): item.get("state", "") for item in json.loads(body)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise MachineError(f"{self}: its list of models (status {status}) is not a Triton server's") from error
+
+    def _control(self, model: str, verb: str) -> None:
+        if self._grpc_url is not None:
+            refusal = self._control_by_grpc(self._grpc_url, model, verb)
+        else:
+            status, body = self._ask(f"/v2/repository/models/{quote(model)}/{verb}")
+            refusal = None if status == http.client.OK else server_log.reason(body)
+        if refusal is not None:
+            raise MachineError(
+                f"{self}: cannot {verb} model {model!r}: {refusal}. Does it serve this repository, and with "
+                "--model-control-mode=explicit? Its log says more"
+            )
+
+    def _control_by_grpc(self, url: str, model: str, verb: str) -> str | None:
+        """Why the server cannot, or None."""
+        from tritonclient.grpc import InferenceServerClient
+
+        with InferenceServerClient(url) as client:
+            do = client.load_model if verb == "load" else client.unload_model
+            try:
+                do(model, client_timeout=self.deadline_s)
+            except InferenceServerException as error:
+                if error.status() in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED"):
+                    self._ask("/v2")  # whether the server is there at all
+                return str(error.message())
+        return None
+
+    @cached_property
+    def _grpc_url(self) -> str | None:
+        """Where this same server takes gRPC, if that is the port after HTTP's."""
+        from tritonclient.grpc import InferenceServerClient
+
+        parts = urlsplit(f"//{self.url}")
+        url = f"{parts.hostname}:{(parts.port or 0) + 1}"
+        own = json.loads(self._ask("/v2", "GET")[1])["name"]
+        with InferenceServerClient(url) as client:
+            try:
+                if client.get_server_metadata(client_timeout=_GRPC_S).name == own:
+                    return url
+            except InferenceServerException:
+                pass  # nobody there, or somebody else
+        log.warning("%s: no gRPC on %s; loading a model over HTTP holds up some of the others' requests", self, url)
+        return None
+
+    def _ask(self, path: str, method: str = "POST") -> tuple[int, bytes]:
+        with closing(http.client.HTTPConnection(self.url, timeout=self.deadline_s)) as connection:
+            try:
+                connection.request(method, path)
+                response = connection.getresponse()
+                return response.status, response.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise MachineError(
+                    f"{self}: does not answer: {error or type(error).__name__}. Is it running there?"
+                ) from error

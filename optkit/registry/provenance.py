@@ -1,0 +1,94 @@
+"""Where a published version comes from, as one JSON document that lies beside it."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optkit import engines
+from optkit.core.atomic import file_hash, hashes, read_json
+from optkit.core.step_cache import RECORD, read_record
+from optkit.evaluation.results import Row
+
+_PACKAGES = (
+    "optkit",
+    "torch",
+    "transformers",
+    "nvidia-modelopt",
+    "onnx",
+    "openvino",
+    "onnxruntime",
+    "numpy",
+    "tritonclient",
+)
+
+
+def collect(folder: Path, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything that is known of an engine before it is placed.
+
+    Args:
+        folder: the recipe's, `checkpoints/<task>/<recipe>/seed-<n>`.
+        row: of the engine.
+        rows: all rows of the task, baseline's and other recipes' included.
+    """
+    made_of = read_record(folder)["depends_on"]
+    engine = folder / "engines" / row.precision
+    return {
+        "task": row.task,
+        "recipe": {"name": row.recipe, "max_drop": row.max_drop, **made_of["recipe"]},
+        "training": made_of["training"],
+        "seed": row.seed,
+        "seeds": sorted({other.seed for other in rows if other.recipe == row.recipe and other.seed is not None}),
+        "data": made_of["data"],
+        "source_model": made_of["model"],
+        "made_from": made_of["from"],
+        "code": made_of["code"],
+        "checkpoint": {"record": file_hash(folder / RECORD), "files": read_record(folder)["files"]},
+        "engine": {**read_json(engine / "engine.json"), "files": hashes(engine)},
+        "versions": {"training": read_json(folder / "versions.json"), "publishing": _versions()},
+        "machine": machine(),
+        "git": commit(),
+        "row": row.as_dict(),
+        "rows": [other.as_dict() for other in rows],
+        "verdict": row.verdict,
+        "reasons": row.reasons,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What this machine is, as far as engines and speed depend on it."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {"name": platform.node(), "system": platform.platform(), "processor": processor, **engines.machine()}
+
+
+def commit(folder: Path | None = None) -> dict[str, Any] | None:
+    """The git commit that is checked out in a folder (by default here), and whether files differ from it; None without.
+
+    Args:
+        folder: inside a working tree.
+    """
+    found = _git("rev-parse", "HEAD", folder=folder)
+    if found is None:
+        return None
+    return {"commit": found, "changed": bool(_git("status", "--porcelain", "--untracked-files=no", folder=folder))}
+
+
+def _git(*arguments: str, folder: Path | None) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # runtimes are optional
+            continue
+    return found

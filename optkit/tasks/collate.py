@@ -1,0 +1,157 @@
+"""Batches of features of near-equal length, so that little is padded."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from optkit.core.errors import GateError, InputError
+from optkit.tasks.base import Feed
+
+BATCH_SIZE = 32
+"""Features in a batch where they are only run through a model, and nothing but speed depends on it."""
+
+POOL_BATCHES = 50
+"""Batches sorted by length together in training: enough to pad little, few enough to keep the order random."""
+
+TARGETS = ("labels", "start_positions", "end_positions")
+"""What a feature may carry to be trained on."""
+
+
+def bucketed(lengths: Iterable[int], batch_size: int, seed: int | Sequence[int] | None = None) -> list[list[int]]:
+    """Batches of indices into `lengths`, every index once.
+
+    Args:
+        lengths: of every feature in tokens.
+        batch_size: features in a batch; the last may be smaller.
+        seed: for training: shuffles, sorts pools of `POOL_BATCHES` batches by length, and shuffles the batches.
+            Give `(seed, epoch)` for a new order in every epoch. Without: by length, the longest first, so that a
+            batch that does not fit into memory shows at once.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: found {batch_size}, expected 1 or more")
+    sizes = np.fromiter(lengths, dtype=np.int64)
+    if seed is None:
+        return _cut(np.argsort(-sizes, kind="stable"), batch_size)
+    random = np.random.default_rng(seed)
+    pools = _cut(random.permutation(len(sizes)), POOL_BATCHES * batch_size)
+    batches = [batch for pool in pools for batch in _cut(np.array(pool)[np.argsort(-sizes[pool])], batch_size)]
+    return [batches[position] for position in random.permutation(len(batches))]
+
+
+class Collator:
+    """Pads features to a batch: `DataLoader(features, batch_sampler=bucketed(…), collate_fn=Collator(tokenizer))`."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None = None,
+        multiple_of: int = 8,
+        return_tensors: Literal["np", "pt"] = "np",
+    ) -> None:
+        """How to pad.
+
+        Args:
+            tokenizer: says the inputs' names and the padding token.
+            max_length: never pad beyond this many tokens, for a longest feature that is no multiple.
+            multiple_of: pad the batch's longest feature up to this multiple, which matrix hardware is fastest at.
+            return_tensors: `np` for numpy arrays, `pt` for torch tensors.
+
+        Raises:
+            InputError: the tokenizer has no padding token.
+        """
+        if tokenizer.pad_token_id is None:
+            raise InputError(
+                f"tokenizer {tokenizer.name_or_path!r}: found no padding token, expected one. "
+                "Fix: set pad_token in its tokenizer_config.json"
+            )
+        self.names: tuple[str, ...] = tuple(tokenizer.model_input_names)
+        self.max_length = min(max_length or tokenizer.model_max_length, tokenizer.model_max_length)
+        self.multiple_of, self.return_tensors = multiple_of, return_tensors
+        self._padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Inputs int64 [batch, sequence]; targets, `example` and every other single number int64 [batch].
+
+        Lists that are not inputs, as the offsets of question answering, are left out.
+        """
+        numbers = [name for name, value in features[0].items() if isinstance(value, int | np.integer)]
+        batch = dict(self.feed({name: [feature[name] for feature in features] for name in self.names}))
+        batch |= {name: np.array([feature[name] for feature in features], dtype=np.int64) for name in numbers}
+        if self.return_tensors == "np":
+            return batch
+        import torch
+
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def feed(self, columns: Mapping[str, Sequence[Sequence[int]]], width: int | None = None) -> Feed:
+        """The inputs alone, int64 [batch, sequence], from one list of features per input name.
+
+        Args:
+            columns: the features' tokens.
+            width: the sequence to pad to, where it should be another than the multiple that suits the longest.
+        """
+        longest = max(len(tokens) for tokens in columns[self.names[0]])
+        if width is None:
+            rounded = -(-longest // self.multiple_of) * self.multiple_of
+            width = max(longest, min(rounded, self.max_length))
+        return {name: _padded(columns[name], width, self._padding.get(name, 0)) for name in self.names}
+
+
+def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int, collator: Collator) -> list[np.ndarray]:
+    """Runs all features through a model or an engine.
+
+    Args:
+        infer: from a feed to logits, [batch, classes] or [batch, sequence, 2].
+        features: as `Task.encode` gives them.
+        batch_size: features in a batch; the last may be smaller.
+        collator: pads each batch; its `return_tensors` does not matter.
+
+    Returns:
+        Logits in the features' order: [classes] each, or [length, 2] without the padding.
+
+    Raises:
+        ValueError: `infer` does not answer with one row per feature.
+    """
+    inputs = features.select_columns(list(collator.names))
+    lengths = features["length"][:]
+    logits: dict[int, np.ndarray] = {}
+    for batch in bucketed(lengths, batch_size):
+        answer = infer(collator.feed(inputs[batch]))
+        if len(answer) != len(batch):
+            raise ValueError(f"logits of shape {list(answer.shape)} for a batch of {len(batch)}; expected one row each")
+        for index, row in zip(batch, answer, strict=True):
+            logits[index] = np.array(row[: lengths[index]] if row.ndim == 2 else row)
+    return [logits[index] for index in range(len(features))]
+
+
+def check_logits(features: Dataset, logits: Sequence[np.ndarray]) -> None:
+    """Raises unless there are finite logits for every feature.
+
+    Raises:
+        ValueError: more or fewer logits than features.
+        GateError: a logit is NaN or infinite, which argmax would turn into a prediction in silence.
+    """
+    if len(logits) != len(features):
+        raise ValueError(f"logits of {len(logits)} features, expected {len(features)}")
+    bad = [index for index, row in enumerate(logits) if not np.isfinite(row).all()]
+    if bad:
+        raise GateError(
+            f"logits of {len(bad)} of {len(features)} features (first: feature {bad[0]}): found NaN or infinity, "
+            "expected finite numbers. Fix: keep the overflowing layers in higher precision, or calibrate anew"
+        )
+
+
+def _cut(order: np.ndarray, size: int) -> list[list[int]]:
+    """Consecutive pieces of `size` indices; the last may be shorter."""
+    return [order[start : start + size].tolist() for start in range(0, len(order), size)]
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int, value: int) -> np.ndarray:
+    """int64 [batch, width] with `value` on the right of each row."""
+    array = np.full((len(rows), width), value, dtype=np.int64)
+    for target, row in zip(array, rows, strict=True):
+        target[: len(row)] = row
+    return array

@@ -1,0 +1,1 @@
+"""Reading and checking data: files, tables, classes, the hub, and the sample that ships with optkit."""

@@ -1,0 +1,145 @@
+"""Reads questions in SQuAD's JSON (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250), version 1.1."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, List, Value
+
+from optkit.tasks.base import Split
+from optkit.tasks.data.reading import text_of
+from optkit.tasks.data.tables import check_folder, check_text, only_file, problem, shown
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "question": Value("string"),
+        "context": Value("string"),
+        "answers": {"text": List(Value("string")), "answer_start": List(Value("int32"))},
+    }
+)
+"""A row per question, as the hub has SQuAD too."""
+
+_PREFIXES: dict[Split, tuple[str, ...]] = {"train": ("train",), "dev": ("dev", "validation")}
+_KINDS = {dict: "an object {…}", list: "a list […]", str: "text", int: "a whole number"}
+_LAYOUT = "follow SQuAD v1.1: data > paragraphs > context and qas > id, question and answers > text and answer_start"
+
+
+def find(folder: Path) -> dict[Split, Path]:
+    """The files `train*.json` and `dev*.json` (or `validation*.json`) of a folder.
+
+    Raises:
+        InputError: no such folder, no file for a split, or more than one.
+    """
+    check_folder(folder)
+    files = sorted(path for path in folder.glob("*.json") if path.is_file())
+    return {
+        split: only_file(
+            folder,
+            split,
+            [path for path in files if path.name.startswith(prefixes)],
+            " or ".join(f"{prefix}*.json" for prefix in prefixes),
+        )
+        for split, prefixes in _PREFIXES.items()
+    }
+
+
+def read(path: Path) -> Dataset:
+    """The questions of a file, checked.
+
+    Raises:
+        InputError: the file is not SQuAD v1.1; the message names the line, the article or the question.
+    """
+    try:
+        tree = json.loads(text_of(path))
+    except json.JSONDecodeError as error:
+        where = f"{path}, line {error.lineno}"
+        raise problem(where, f"no JSON ({error.msg} at column {error.colno})", "JSON", _LAYOUT) from None
+    rows = list(_questions(tree, str(path)))
+    if not rows:
+        raise problem(path, "no questions", "one or more", "write the questions into it")
+    _check_answerable(rows, path)
+    return checked([{name: row[name] for name in FEATURES} for row in rows], str(path))
+
+
+def checked(rows: Sequence[Mapping[str, Any]], source: str) -> Dataset:
+    """The rows as a data set.
+
+    Raises:
+        InputError: an empty text, a question without an answer, an answer that does not stand where it should, an
+            `id` that comes twice; the message names the question.
+    """
+    seen: set[str] = set()
+    for row in rows:
+        where = f"{source}, question {row['id']!r}"
+        if row["id"] in seen:
+            raise problem(where, "this id twice", "an id for each question", "remove or rename one of the questions")
+        seen.add(row["id"])
+        for name in ("id", "question", "context"):
+            check_text(where, name, row[name])
+        _check_answers(where, row)
+    columns = {name: [row[name] for row in rows] for name in FEATURES}
+    return Dataset.from_dict(columns, features=FEATURES)
+
+
+def _questions(tree: object, source: str) -> Iterator[dict[str, Any]]:
+    """Every question of the file with its passage and whether it is marked as impossible."""
+    for i, article in enumerate(_get(tree, "data", list, source), start=1):
+        at_article = f"{source}, article {i}"
+        for j, paragraph in enumerate(_get(article, "paragraphs", list, at_article), start=1):
+            at_paragraph = f"{at_article}, paragraph {j}"
+            context = _get(paragraph, "context", str, at_paragraph)
+            for k, question in enumerate(_get(paragraph, "qas", list, at_paragraph), start=1):
+                yield _question(question, context, source, f"{at_paragraph}, question {k}")
+
+
+def _question(question: object, context: str, source: str, where: str) -> dict[str, Any]:
+    """One row of `FEATURES`, and `impossible`."""
+    name = _get(question, "id", str, where)
+    where = f"{source}, question {name!r}"
+    answers = _get(question, "answers", list, where)
+    return {
+        "id": name,
+        "question": _get(question, "question", str, where),
+        "context": context,
+        "answers": {
+            "text": [_get(answer, "text", str, where) for answer in answers],
+            "answer_start": [_get(answer, "answer_start", int, where) for answer in answers],
+        },
+        "impossible": isinstance(question, dict) and bool(question.get("is_impossible")),
+    }
+
+
+def _get(parent: object, key: str, kind: type, where: str) -> Any:
+    """What an object holds under a key, if it is of that kind."""
+    if not isinstance(parent, dict):
+        raise problem(where, shown(parent), f"an object with {key!r}", _LAYOUT)
+    if key not in parent:
+        raise problem(where, f"no {key!r} (keys: {', '.join(parent) or 'none'})", _KINDS[kind], _LAYOUT)
+    if not isinstance(parent[key], kind) or isinstance(parent[key], bool):
+        raise problem(where, f"{shown(parent[key])} in {key!r}", _KINDS[kind], _LAYOUT)
+    return parent[key]
+
+
+def _check_answerable(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raises InputError for SQuAD v2.0: leaving its questions out in silence would change what is measured."""
+    impossible = [row["id"] for row in rows if row["impossible"]]
+    if impossible:
+        found = f"{len(impossible)} of {len(rows)} questions marked is_impossible (first: {impossible[0]!r})"
+        raise problem(path, found, "SQuAD v1.1, where every question has an answer", "remove them, or use SQuAD v1.1")
+
+
+def _check_answers(where: str, row: Mapping[str, Any]) -> None:
+    """Raises InputError unless every answer stands in the passage at its offset, in characters."""
+    texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
+    if not texts:
+        raise problem(where, "no answers", "one or more", "add an answer, or remove the question")
+    for text, start in zip(texts, starts, strict=True):
+        check_text(where, "text", text)
+        there = row["context"][start : start + len(text)] if start >= 0 else ""
+        if there != text:
+            first = row["context"].find(text)
+            fix = f"answer_start {first}" if first >= 0 else "quote the answer as the passage has it"
+            found = f"answer_start {start}, where the passage has {shown(there)}"
+            raise problem(where, found, f"the answer {shown(text)}", fix)

@@ -1,0 +1,120 @@
+"""Rows on their way from a file to a task, and the error that points at one of them."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset
+
+from optkit.core.errors import InputError
+
+SHUFFLE_SEED = 0  # of the limit on training rows: the same rows for every user, recipe and training seed
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of equal length, and where each row was read."""
+
+    source: str
+    columns: Mapping[str, Sequence[Any]]
+    lines: Sequence[int]
+    """Of every row, counted from 1."""
+    unit: str = "line"
+    """What `lines` counts: `line` of a text file, `row` of anything else."""
+    class_names: tuple[str, ...] | None = None
+    """What the integers of the column `label` stand for, where the source says so."""
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def at(self, row: int) -> str:
+        """Where a row was read, for error messages."""
+        return f"{self.source}, {self.unit} {self.lines[row]}"
+
+
+def table_of(dataset: Dataset, source: str) -> Table:
+    """A `datasets.Dataset` as a table; the names of a `ClassLabel` come along."""
+    label = dataset.features.get("label")
+    names = tuple(label.names) if isinstance(label, ClassLabel) else None
+    return Table(source, dataset.to_dict(), range(1, len(dataset) + 1), unit="row", class_names=names)
+
+
+def problem(where: object, found: str, expected: str, fix: str) -> InputError:
+    """The error for a mistake in the user's data, ready to be raised."""
+    return InputError(f"{where}: found {found}; expected {expected}. Fix: {fix}")
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """A value as an error message quotes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names in one line, the first few where there are many."""
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + rest
+
+
+def check_text(where: str, name: str, value: object) -> None:
+    """Raises InputError unless `value` is text that a tokenizer can read."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        found = "nothing" if value is None else "empty text"
+        raise problem(where, f"{found} in {name!r}", "text", "write the text, or remove the row")
+    if not isinstance(value, str):
+        found = f"{shown(value)} ({type(value).__name__}) in {name!r}"
+        raise problem(where, found, "text", "put it in quotes, or rename the column that holds the text")
+    if not _encodable(value):
+        found = f"half of a surrogate pair in {name!r}: {shown(value)}"
+        raise problem(where, found, "whole characters", "write the character in UTF-8 or as its full pair of escapes")
+
+
+def limited(rows: int, limit: int | None) -> Sequence[int]:
+    """Which rows to keep: all, or the first `limit` after a shuffle of a fixed seed, so that no class is left out."""
+    if limit is None or limit >= rows:
+        return range(rows)
+    return np.random.default_rng(SHUFFLE_SEED).permutation(rows)[:limit].tolist()
+
+
+def fingerprint(*splits: Dataset) -> str:
+    """SHA-256 of what the splits hold, types and class names included."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(json.dumps([repr(split.features), split.to_dict()], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def only_file(folder: Path, split: str, candidates: Sequence[Path], expected: str) -> Path:
+    """The one file of a split among `candidates`.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        found = f"{len(candidates)} {split} files ({listed(path.name for path in candidates)})"
+        raise problem(folder, found, "one", "move all but one to another folder")
+    names = listed(sorted(path.name for path in folder.iterdir()))
+    raise problem(folder, f"no {split} file (the folder holds: {names})", expected, f"add the {split} file")
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InputError unless `folder` is one."""
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "no such folder"
+        raise problem(folder, found, "a folder with a train and a dev file", "give the folder's path: --data DIR")
+
+
+def _encodable(text: str) -> bool:
+    """Whether UTF-8 can hold the text: JSON's escapes can spell half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The training loop, its losses, and how a training that was killed goes on."""

@@ -1,0 +1,102 @@
+"""Snapshots of a training: one that was killed goes on from the last, and ends with the weights it would have had."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from optkit.core import atomic, step_cache
+
+log = logging.getLogger(__name__)
+State = dict[str, Any]
+
+
+@dataclass
+class Snapshots:
+    """Of all the phases that a step trains in, in a folder beside the one that the step makes."""
+
+    folder: Path
+    key: str
+    """Of the step: a snapshot is only found by a step that would do exactly the same."""
+    every_s: ClassVar[float] = 60.0
+    _last: float = field(default_factory=time.monotonic, init=False)
+
+    def load(self, phase: str) -> State | None:
+        """The last snapshot of a phase, None where there is none that can be read."""
+        path = self._path(phase)
+        if not path.is_file():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever torch raises of a broken file: then the phase begins anew
+            log.warning("%s cannot be read (%s): this phase of training begins anew", path, error)
+            return None
+
+    def save_when_due(self, phase: str, state: Callable[[], State]) -> None:
+        """Write one, unless the last is younger than `every_s`; where the disk refuses, training goes on without."""
+        if time.monotonic() - self._last < self.every_s:
+            return
+        path = self._path(phase)
+        unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(state(), unfinished)
+            atomic.flush(unfinished)
+            os.replace(unfinished, path)
+        except (OSError, RuntimeError) as error:  # torch's writer has errors of its own
+            log.warning("no snapshot of the training: %s", error)
+            with suppress(OSError):
+                unfinished.unlink()
+        self._last = time.monotonic()
+
+    def clear(self) -> None:
+        """Remove them all: the step is finished."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, phase: str) -> Path:
+        return self.folder / f"{step_cache.key_of({'step': self.key, 'phase': phase})[:16]}.pt"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Everything of a training that changes from step to step, but for the losses."""
+
+    model: nn.Module
+    optimiser: Any
+    schedule: Any
+    scaler: Any
+    """Of FP16's gradients; None in other precisions."""
+
+    def state(self) -> State:
+        """As plain tensors and numbers."""
+        with_state = {name: part.state_dict() for name, part in self._stateful()}
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+        return {**with_state, "tensors": dict(self._tensors()), "random": random}
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        """Take over what `state` gave."""
+        for name, part in self._stateful():
+            part.load_state_dict(state[name])
+        for name, tensor in self._tensors():
+            tensor.copy_(state["tensors"][name])
+        torch.set_rng_state(state["random"]["cpu"])
+        torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+    def _stateful(self) -> Iterator[tuple[str, Any]]:
+        yield from (("optimiser", self.optimiser), ("schedule", self.schedule))
+        if self.scaler is not None:
+            yield "scaler", self.scaler
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """What is trained, and what the modules keep beside it; a teacher's weights never change."""
+        yield from ((name, part.detach()) for name, part in self.model.named_parameters() if part.requires_grad)
+        yield from self.model.named_buffers()

@@ -1,0 +1,126 @@
+"""What is said of a recipe before any training: from the configuration alone, with the numbers."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+from optkit import Distill, Quantize, Recipe, Sparsify
+from optkit.compression.preflight import check
+from optkit.core.errors import InputError
+from optkit.models.loading import Loaded
+
+
+@pytest.fixture
+def bert(tiny_tokenizer: BertTokenizerFast) -> Loaded:
+    """BERT-base without its weights."""
+    with torch.device("meta"):
+        return Loaded(BertForSequenceClassification(BertConfig()), tiny_tokenizer)
+
+
+def nobody(name: str) -> Loaded:
+    raise AssertionError(f"{name} was asked for")
+
+
+def narrow(bert: Loaded, width: int, heads: int = 4) -> Loaded:
+    config = BertConfig(hidden_size=width, num_attention_heads=heads, intermediate_size=width, num_hidden_layers=1)
+    with torch.device("meta"):
+        return replace(bert, model=BertForSequenceClassification(config))
+
+
+def refusal(recipe: Recipe, start: Loaded, teacher: Callable[[str], Loaded] = nobody) -> str:
+    with pytest.raises(InputError) as error:
+        check(recipe, start, teacher)
+    return str(error.value)
+
+
+def test_bert_base_fits(bert: Loaded, caplog: pytest.LogCaptureFixture) -> None:
+    stages = [Distill(layers=6), Sparsify(), Quantize(epochs=1)]
+    check(Recipe(name="all", stages=stages), bert, nobody)
+    assert not caplog.records
+    assert bert.model.config.num_hidden_layers == 12, "the model that is asked about stays as it is"
+
+
+def test_a_student_of_width_312_stays_dense_in_the_most_part(bert: Loaded, caplog: pytest.LogCaptureFixture) -> None:
+    check(Recipe(name="narrow", stages=[Distill(layers=2, hidden_size=312), Sparsify()]), bert, nobody)
+    (record,) = caplog.records
+    lines = record.getMessage().splitlines()
+    # per layer: query, key, value and attention's output 312 × 312, and the intermediate 1248 × 312, but not 312 × 1248:
+    # (4 * 312 + 1248) / (4 * 312 + 2 * 1248) = 2/3
+    assert record.levelno == logging.WARNING
+    assert lines[0] == (
+        "narrow: 10 of 12 Linear modules stay dense, 67 % of the encoder's multiply-adds with weights "
+        "(2:4 takes out in multiples of 8 and in of 16):"
+    )
+    assert lines[1] == "  bert.encoder.layer.0.attention.self.query: out 312 = 39 × 8 + 0, in 312 = 19 × 16 + 8"
+    assert lines[5] == "  bert.encoder.layer.0.intermediate.dense: out 1248 = 156 × 8 + 0, in 312 = 19 × 16 + 8"
+    assert len(lines) == 1 + 10 and not any("layer.0.output.dense" in line for line in lines if "attention" not in line)
+
+
+def test_nothing_that_fits_is_refused(bert: Loaded) -> None:
+    text = refusal(Recipe(name="sparse", stages=[Sparsify()]), narrow(bert, 20))
+    assert text.splitlines() == [
+        "recipe 'sparse': none of the 6 Linear modules in the encoder can be 2:4 (2:4 takes out in multiples of 8 and in "
+        "of 16); leave Sparsify out, or choose another hidden_size:",
+        *(
+            f"  bert.encoder.layer.0.{part}: out 20 = 2 × 8 + 4, in 20 = 1 × 16 + 4"
+            for part in (
+                *("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+                *("intermediate.dense", "output.dense"),
+            )
+        ),
+    ]
+
+
+def test_without_sparsify_any_width_will_do(bert: Loaded, caplog: pytest.LogCaptureFixture) -> None:
+    check(Recipe(name="int8", stages=[Quantize(epochs=1)]), narrow(bert, 20), nobody)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Distill(layers=24), "recipe 'small': a student of 24 layers is deeper than its teacher of 12; give at most 12"),
+        (
+            Distill(hidden_size=1024),
+            "recipe 'small': a student 1024 wide is wider than its teacher of 768; give at most 768",
+        ),
+        (
+            Distill(hidden_size=200),
+            "recipe 'small': hidden_size=200 is not divided by the 12 attention heads of the teacher; give 192 or 204",
+        ),
+    ],
+)
+def test_students_that_cannot_be_made(stage: Distill, message: str, bert: Loaded) -> None:
+    assert refusal(Recipe(name="small", stages=[stage]), bert) == message
+
+
+def test_the_student_is_what_is_pruned(bert: Loaded) -> None:
+    """The teacher fits, its student does not."""
+    recipe = Recipe(name="both", stages=[Distill(hidden_size=36), Sparsify()])
+    assert "recipe 'both': none of the 72 Linear modules in the encoder can be 2:4" in refusal(recipe, bert)
+
+
+@pytest.mark.parametrize("stage", [Distill(layers=6, teacher="./big"), Quantize(epochs=1, teacher="./big")])
+def test_a_teacher_in_a_folder_is_looked_at(stage: Distill | Quantize, bert: Loaded) -> None:
+    asked: list[str] = []
+    other = BertTokenizerFast(vocab={word: index for index, word in enumerate(["[UNK]", "[PAD]", "else"])})
+
+    def teacher(name: str) -> Loaded:
+        asked.append(name)
+        return replace(bert, tokenizer=other)
+
+    recipe = Recipe(name="taught", stages=[stage])
+    assert refusal(recipe, bert, teacher).startswith("recipe 'taught': teacher './big' has a vocabulary of ")
+    assert asked == ["./big"]
+    check(recipe, bert, lambda name: bert)
+
+
+def test_a_shallow_teacher_in_a_folder_is_refused(bert: Loaded) -> None:
+    text = refusal(
+        Recipe(name="deep", stages=[Quantize(epochs=1, teacher="./one")]), bert, lambda name: narrow(bert, 768, 12)
+    )
+    assert text == "recipe 'deep': a student of 12 layers is deeper than its teacher './one' of 1; give fewer"

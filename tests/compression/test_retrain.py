@@ -1,0 +1,104 @@
+"""Training within a stage: what of the baseline's settings a stage takes over, and who teaches."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from optkit import Quantize, Sparsify, Training
+from optkit.compression import sparsify
+from optkit.compression.context import Context
+from optkit.compression.retrain import retrain, settings_of
+from optkit.core.errors import GateError
+from optkit.models.families import encoder_linears
+from optkit.models.loading import Loaded, inference
+from optkit.tasks.collate import run
+
+
+def test_a_stage_takes_from_the_baseline_what_it_does_not_set() -> None:
+    baseline = Training(batch_size=8, weight_decay=0.2, epochs=7, learning_rate=3e-4).for_task({})
+    own = settings_of(Sparsify(epochs=2, warmup_ratio=0.3), baseline)
+    assert (own.epochs, own.learning_rate, own.warmup_ratio) == (2, 3e-4, 0.3)
+    assert (own.batch_size, own.weight_decay) == (8, 0.2)
+    assert settings_of(Quantize(epochs=1, learning_rate=2e-6), baseline).learning_rate == 2e-6
+
+
+@pytest.mark.parametrize("label_weight", [0.0, 1.0])
+def test_the_teacher_has_what_the_labels_leave(label_weight: float, tiny_model: Loaded, tiny_context: Context) -> None:
+    """A teacher that always says the opposite: whom the model believes is decided by the weight."""
+    labels = np.array(tiny_context.features["labels"])
+    opposite = [np.array([5.0, -5.0] if label else [-5.0, 5.0], dtype=np.float32) for label in labels]
+    context = replace(tiny_context, teacher_logits=lambda name: opposite)
+    retrain(tiny_model, Sparsify(epochs=3, label_weight=label_weight), context, "retraining")
+    found = np.stack(run(inference(tiny_model.model), context.features, 64, context.collator)).argmax(1)
+    assert (found == labels).mean() > 0.95 if label_weight else (found == labels).mean() < 0.05
+
+
+def test_without_a_teacher_nobody_is_asked(tiny_model: Loaded, tiny_context: Context) -> None:
+    history = retrain(tiny_model, Sparsify(epochs=1, teacher=None), tiny_context, "retraining")
+    assert history[-1]["step"] == 15  # the context's teacher fails when it is asked
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, 0.25), (0.5, 0.5), (0.0, 0.0)])
+def test_dropout_is_the_stages_and_given_back_also_after_a_failure(
+    given: float | None, seen: float, tiny_model: Loaded, tiny_context: Context
+) -> None:
+    dropout = tiny_model.model.bert.embeddings.dropout
+    dropout.p = 0.25
+
+    def fail(*_: object) -> None:
+        assert dropout.p == seen
+        raise ZeroDivisionError
+
+    tiny_model.model.register_forward_pre_hook(fail)
+    with pytest.raises(ZeroDivisionError):
+        retrain(tiny_model, Sparsify(epochs=1, dropout=given, teacher=None), tiny_context, "retraining")
+    assert dropout.p == 0.25
+
+
+def test_without_epochs_nothing_is_trained(tiny_model: Loaded, tiny_context: Context) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny_model.model.state_dict().items()}
+    assert retrain(tiny_model, Quantize(augment=0.5), tiny_context, "retraining") == []
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_model.model.state_dict().items())
+
+
+def test_every_stage_can_follow_representations_with_its_zeros_held(tiny_model: Loaded, tiny_context: Context) -> None:
+    """A sparse model whose every hidden state is to become that of the dense one."""
+    dense = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
+    sparsify.apply(tiny_model, Sparsify(epochs=0), tiny_context)
+    zeros = {name: linear.weight == 0 for name, linear in encoder_linears(tiny_model.model).items()}
+    context = replace(tiny_context, teacher_model=lambda name: dense)
+    stage = Sparsify(epochs=0, representation_epochs=2, representation_learning_rate=1e-3)
+    history = retrain(tiny_model, stage, context, "retraining")
+    assert [entry["step"] for entry in history] == [9, 19, 29, 31]
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+    for name, linear in encoder_linears(tiny_model.model).items():
+        assert torch.equal(linear.weight == 0, zeros[name]), name
+    assert not any(module._forward_hooks for module in [*tiny_model.model.modules(), *dense.model.modules()])
+
+
+def test_a_group_that_breaks_while_representations_are_followed(tiny_model: Loaded, tiny_context: Context) -> None:
+    dense = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
+    sparsify.apply(tiny_model, Sparsify(epochs=0), tiny_context)
+    broken = "bert.encoder.layer.1.output.dense"
+
+    def break_one(*_: object) -> None:
+        tiny_model.model.get_submodule(broken).weight.data[0, :4] = 1.0
+
+    tiny_model.model.register_forward_pre_hook(break_one)
+    context = replace(tiny_context, teacher_model=lambda name: dense)
+    with pytest.raises(
+        GateError, match=rf"after an epoch of it: representations in 1 of 12 Linear modules:\n  {broken}: 99\."
+    ):
+        retrain(tiny_model, Sparsify(epochs=0, representation_epochs=2), context, "it")
+
+
+def test_a_dense_model_is_trained_as_it_is(tiny_model: Loaded, tiny_context: Context) -> None:
+    before = {name: weight.detach().clone() for name, weight in tiny_model.model.named_parameters() if "layer" in name}
+    retrain(tiny_model, Sparsify(epochs=0.25, teacher=None), tiny_context, "retraining")
+    moved = dict(tiny_model.model.named_parameters())
+    matrices = [name for name, weight in before.items() if weight.dim() > 1]
+    assert len(matrices) == 12
+    assert not any(torch.equal(moved[name], before[name]) for name in matrices)

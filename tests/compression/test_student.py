@@ -1,0 +1,161 @@
+"""Students: which layers and channels they begin with, in several families, and which sizes cannot be."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
+
+from optkit.compression.student import check, check_teacher, chosen_layers, student
+from optkit.core.errors import InputError
+from optkit.models.families import layer_index
+from optkit.models.loading import Loaded
+
+FAMILIES = ("Bert", "Roberta", "Electra", "DistilBert")
+
+
+def model(family: str, depth: int = 4, **sizes: int) -> PreTrainedModel:
+    """A random classifier of width 32 with 4 heads and an inner width of 64."""
+    torch.manual_seed(0)
+    given = {"hidden_size": 32, "num_hidden_layers": depth, "num_attention_heads": 4, "intermediate_size": 64, **sizes}
+    if family == "DistilBert":
+        given = {"dim": 32, "n_layers": depth, "n_heads": 4, "hidden_dim": 64}
+    if family == "Electra":
+        given["embedding_size"] = 16
+    config = getattr(transformers, f"{family}Config")(vocab_size=20, max_position_embeddings=18, **given)
+    return getattr(transformers, f"{family}ForSequenceClassification")(config).eval()
+
+
+@pytest.mark.parametrize(
+    ("depth", "count", "chosen"),
+    [
+        (12, 6, [0, 2, 4, 7, 9, 11]),
+        (12, 4, [0, 4, 7, 11]),
+        (12, 3, [0, 6, 11]),
+        (12, 2, [0, 11]),
+        (12, 1, [11]),
+        (6, 6, [0, 1, 2, 3, 4, 5]),
+        (6, 4, [0, 2, 3, 5]),
+    ],
+)
+def test_layers_are_evenly_spaced_from_the_first_to_the_last(depth: int, count: int, chosen: list[int]) -> None:
+    assert chosen_layers(depth, count) == chosen
+
+
+@pytest.mark.parametrize("depth", range(1, 25))
+def test_no_layer_is_chosen_twice(depth: int) -> None:
+    for count in range(1, depth + 1):
+        chosen = chosen_layers(depth, count)
+        assert len(set(chosen)) == count and chosen == sorted(chosen) and chosen[-1] == depth - 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shallower_student_has_the_teachers_chosen_layers(family: str) -> None:
+    teacher = model(family)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    made = student(teacher, 2, None)
+    assert type(made) is type(teacher)
+    assert made.config.num_hidden_layers == 2 and teacher.config.num_hidden_layers == 4
+    theirs, ours = teacher.state_dict(), made.state_dict()
+    for name, tensor in ours.items():
+        source = name.replace(".1.", ".3.") if layer_index(name) == 1 else name  # layers 0 and 3 of the four
+        assert torch.equal(tensor, theirs[source]), name
+        assert tensor.data_ptr() != theirs[source].data_ptr()
+    assert {layer_index(name) for name in ours} == {None, 0, 1}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in theirs.items()), "the teacher stays as it is"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_of_the_teachers_size_is_the_teacher(family: str) -> None:
+    teacher = model(family)
+    feed = {"input_ids": torch.arange(2, 12)[None], "attention_mask": torch.ones(1, 10, dtype=torch.long)}
+    with torch.no_grad():
+        assert torch.equal(student(teacher, None, None).eval()(**feed).logits, teacher(**feed).logits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_narrower_student_answers(family: str) -> None:
+    made = student(model(family), 3, 16).eval()
+    assert (made.config.num_hidden_layers, made.config.hidden_size) == (3, 16)
+    inner = getattr(made.config, "intermediate_size", None) or made.config.hidden_dim
+    assert inner == 32, "the feed-forward narrows by the same ratio"
+    assert made.get_input_embeddings().weight.shape[1] == (8 if family == "Electra" else 16)
+    with torch.no_grad():
+        logits = made(input_ids=torch.arange(2, 12)[None]).logits
+    assert bool(torch.isfinite(logits).all())
+
+
+def test_a_narrower_student_takes_the_first_channels_of_every_head() -> None:
+    teacher = model("Bert")
+    made = student(teacher, 1, 16)  # heads of 8 become heads of 4
+    theirs, ours = teacher.bert.encoder.layer[3], made.bert.encoder.layer[0]
+    heads = torch.tensor([0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27])
+    for kind in ("query", "key", "value"):
+        own, full = getattr(ours.attention.self, kind), getattr(theirs.attention.self, kind)
+        assert torch.equal(own.weight, full.weight[heads][:, :16])
+        assert torch.equal(own.bias, full.bias[heads])
+    assert torch.equal(ours.attention.output.dense.weight, theirs.attention.output.dense.weight[:16][:, heads])
+    assert torch.equal(ours.attention.output.dense.bias, theirs.attention.output.dense.bias[:16])
+    assert torch.equal(ours.intermediate.dense.weight, theirs.intermediate.dense.weight[:32, :16])
+    assert torch.equal(ours.output.dense.weight, theirs.output.dense.weight[:16, :32])
+    assert torch.equal(made.bert.embeddings.word_embeddings.weight, teacher.bert.embeddings.word_embeddings.weight[:, :16])
+    assert torch.equal(made.classifier.weight, teacher.classifier.weight[:, :16])
+
+
+def test_distilberts_heads_are_cut_like_berts() -> None:
+    teacher = model("DistilBert")
+    theirs, ours = teacher.distilbert.transformer.layer[3], student(teacher, 1, 16).distilbert.transformer.layer[0]
+    heads = torch.tensor([0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27])
+    assert torch.equal(ours.attention.q_lin.weight, theirs.attention.q_lin.weight[heads][:, :16])
+    assert torch.equal(ours.attention.out_lin.weight, theirs.attention.out_lin.weight[:16][:, heads])
+    assert torch.equal(ours.ffn.lin1.weight, theirs.ffn.lin1.weight[:32, :16])
+
+
+def test_on_the_meta_device_no_weight_is_made() -> None:
+    with torch.device("meta"):
+        teacher = BertForSequenceClassification(BertConfig())
+    made = student(teacher, 6, 384)
+    assert all(parameter.is_meta for parameter in made.parameters())
+    assert made.bert.encoder.layer[5].attention.self.query.weight.shape == (384, 384)
+
+
+def test_a_student_deeper_than_its_teacher() -> None:
+    with pytest.raises(InputError, match=r"^a student of 6 layers is deeper than its teacher of 4; give at most 4$"):
+        student(model("Bert"), 6, None)
+
+
+def test_a_student_wider_than_its_teacher() -> None:
+    with pytest.raises(InputError, match=r"^a student 64 wide is wider than its teacher of 32; give at most 32$"):
+        student(model("Bert"), None, 64)
+
+
+@pytest.mark.parametrize(("width", "advice"), [(18, "give 16 or 20"), (3, "give 4")])
+def test_a_width_that_the_heads_do_not_divide(width: int, advice: str) -> None:
+    with pytest.raises(InputError) as error:
+        check(BertConfig(hidden_size=32, num_attention_heads=4), None, width)
+    assert str(error.value) == f"hidden_size={width} is not divided by the 4 attention heads of the teacher; {advice}"
+
+
+def test_a_teacher_of_another_vocabulary(tiny_model: Loaded) -> None:
+    words = [*tiny_model.tokenizer.get_vocab(), "extra"]
+    words[-2], words[-1] = words[-1], words[-2]
+    other = transformers.BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
+    with pytest.raises(InputError) as error:
+        check_teacher(tiny_model, replace(tiny_model, tokenizer=other), "./big")
+    ours, theirs = tiny_model.tokenizer.get_vocab(), other.get_vocab()
+    differing = sorted(word for word in theirs if ours.get(word) != theirs[word])
+    assert str(error.value) == (
+        f"teacher './big' has a vocabulary of {len(theirs)} tokens, the student one of {len(ours)}, and "
+        f"{len(differing)} tokens differ ({', '.join(map(repr, differing[:3]))}); expected the same. Choose a teacher "
+        "that was trained with the student's tokenizer"
+    )
+    assert len(theirs) == len(ours) + 1 and "extra" in differing
+
+
+def test_a_teacher_shallower_than_the_student(tiny_model: Loaded) -> None:
+    check_teacher(tiny_model, tiny_model, "./equal")
+    shallow = replace(tiny_model, model=student(copy.deepcopy(tiny_model.model), 1, None))
+    with pytest.raises(InputError, match=r"a student of 2 layers is deeper than its teacher './small' of 1; give fewer"):
+        check_teacher(tiny_model, shallow, "./small")

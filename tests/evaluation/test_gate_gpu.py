@@ -1,0 +1,51 @@
+"""The gate's promises of TensorRT's engines, which only a GPU can break for real."""
+
+import dataclasses
+
+import pytest
+
+from optkit.evaluation.gate import judge
+from optkit.evaluation.results import Row
+
+ROW = Row(
+    recipe="sparse_qat",
+    task="sample",
+    seed=0,
+    metric="accuracy",
+    value=90.0,
+    baseline=90.0,
+    delta=0.0,
+    delta_ci95=[-0.1, 0.1],
+    layers=6,
+    sparsity="2:4",
+    precision="int8",
+    engine="tensorrt",
+    size_bytes=1,
+    rungs={},
+    latency_ms={},
+    throughput={},
+    speedup={"1": 3.0},
+    speedup_vs_16bit={"1": 0.9, "8": 1.2},
+    evidence={"int8_gemm_share": 0.99, "sparse_layers_chosen": 12, "sparse_layers_eligible": 24},
+    served_by="",
+    max_drop=1.0,
+)
+
+
+def test_a_sparse_engine_that_is_faster_on_the_whole_passes():
+    assert judge(ROW) == ("pass", [])
+
+
+def test_an_int8_engine_that_is_slower_than_16_bits_on_the_whole_fails():
+    slow = dataclasses.replace(ROW, speedup_vs_16bit={"1": 0.8, "8": 1.2})  # 0.98 in the geometric mean
+    assert judge(slow) == ("fail", ["the INT8 engine is slower than the 16-bit one (0.80x at batch 1, 1.20x at batch 8)"])
+    assert judge(dataclasses.replace(slow, engine="openvino"))[0] == "pass"
+
+
+@pytest.mark.parametrize(("eligible", "text"), [(24, "24"), (None, "unknown")])
+def test_a_sparse_engine_without_sparse_kernels_fails(eligible, text):
+    dense = {"int8_gemm_share": 0.99, "sparse_layers_chosen": 0, "sparse_layers_eligible": eligible}
+    row = dataclasses.replace(ROW, evidence=dense)
+    assert judge(row) == ("fail", [f"no layer runs a 2:4 kernel ({text} were eligible)"])
+    assert judge(dataclasses.replace(row, sparsity=None))[0] == "pass"
+    assert judge(dataclasses.replace(row, evidence={**dense, "sparse_layers_chosen": None}))[0] == "pass"

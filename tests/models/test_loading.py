@@ -1,0 +1,368 @@
+"""Models: what is loaded, what is refused and in which words, and that no code of a checkpoint's own ever runs."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+from transformers import BertForSequenceClassification as Bert
+
+from optkit import Quantize
+from optkit.compression import quantize
+from optkit.core.errors import InputError
+from optkit.models import families, loading
+from optkit.models.families import encoder_linears, layer_index, prunable
+from optkit.models.gelu import ClippedGELU, clip_gelu
+from optkit.models.loading import Loaded, inference
+from optkit.tasks.base import Task
+
+Refusal = Callable[[], str]
+
+
+@pytest.fixture
+def folder(tiny_model: Loaded, tmp_path: Path) -> Path:
+    """A fine-tuned model as `save_pretrained` leaves it."""
+    place = tmp_path / "model"
+    tiny_model.model.save_pretrained(place)
+    tiny_model.tokenizer.save_pretrained(place)
+    return place
+
+
+@pytest.fixture
+def refusal(folder: Path, tiny_task: Task) -> Refusal:
+    """What is said when the folder is refused."""
+
+    def load() -> str:
+        with pytest.raises(InputError) as error:
+            loading.load(str(folder), tiny_task)
+        return str(error.value)
+
+    return load
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+class Malicious:
+    """Unpickling it leaves a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+def test_weights_come_back_as_they_were_saved(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+    loaded = loading.load(str(folder), tiny_task)
+    for name, tensor in tiny_model.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor), name
+    assert loaded.fine_tuned and loaded.amax == {}
+    assert loaded.tokenizer("lovely film")["input_ids"] == tiny_model.tokenizer("lovely film")["input_ids"]
+
+
+def test_weights_of_half_precision_become_float32(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+    tiny_model.model.half().save_pretrained(folder)
+    assert loading.load(str(folder), tiny_task).model.dtype == torch.float32
+
+
+def test_a_model_without_the_tasks_head_is_not_fine_tuned(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+    BertForMaskedLM(tiny_model.model.config).save_pretrained(folder)  # has no pooler either
+    loaded = loading.load(str(folder), tiny_task)
+    assert not loaded.fine_tuned
+    assert (loaded.model.config.num_labels, loaded.model.config.id2label) == (2, {0: "bad", 1: "good"})
+
+
+def test_a_bare_encoder_is_not_fine_tuned(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+    BertModel(tiny_model.model.config).save_pretrained(folder)
+    assert not loading.load(str(folder), tiny_task).fine_tuned
+
+
+def test_an_unknown_folder(tmp_path: Path, tiny_task: Task) -> None:
+    message = r"--model \S+/nowhere: no such folder; expected one with config\.json and model\.safetensors"
+    with pytest.raises(InputError, match=message):
+        loading.load(str(tmp_path / "nowhere"), tiny_task)
+
+
+def test_no_weights(folder: Path, refusal: Refusal) -> None:
+    (folder / "model.safetensors").unlink()
+    assert refusal() == f"--model {folder}: no *.safetensors in it; expected a folder saved by save_pretrained"
+
+
+def test_no_config(folder: Path, refusal: Refusal) -> None:
+    (folder / "config.json").unlink()
+    assert refusal() == f"--model {folder}: no config.json in it; expected a folder saved by save_pretrained"
+
+
+def test_no_tokenizer(folder: Path, refusal: Refusal) -> None:
+    (folder / "tokenizer.json").unlink()
+    assert refusal().startswith(f"--model {folder}: no tokenizer in it (tokenizer.json or vocab.txt); save it there with")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pkl", "weights.pth", "last.ckpt"])
+def test_a_pickle_is_refused_and_never_read(name: str, folder: Path, refusal: Refusal, tmp_path: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(pickle.dumps(Malicious(tmp_path / "trace")))
+    message = refusal()
+    assert f"{name} is a pickle, which can run code when it is read; expected model.safetensors." in message
+    assert "safe_serialization=True" in message
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "training_args.bin", "optimizer.pt", "vocab.pkl"])
+def test_a_pickle_beside_the_weights_is_never_read(name: str, folder: Path, tiny_task: Task, tmp_path: Path) -> None:
+    (folder / name).write_bytes(pickle.dumps(Malicious(tmp_path / "trace")))
+    assert loading.load(str(folder), tiny_task).fine_tuned
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    with pytest.raises(InputError, match=r"cannot be loaded: Error no file named model\.safetensors"):
+        loading.load(str(folder), tiny_task)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_the_malicious_pickle_would_work(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "trace")))
+    assert (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("model_type", ["bert", "mine"])
+def test_code_in_the_folder_never_runs_even_if_agreed_to(
+    model_type: str, folder: Path, tiny_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "mine.py").write_text(
+        f"open({str(tmp_path / 'trace')!r}, 'w')\n"
+        "import transformers\n"
+        "class C(transformers.BertConfig): pass\n"
+        "class M(transformers.BertForSequenceClassification): pass\n"
+        "class T(transformers.BertTokenizerFast): pass\n"
+    )
+    own = {"AutoConfig": "mine.C", "AutoModelForSequenceClassification": "mine.M", "AutoTokenizer": [None, "mine.T"]}
+    edit_json(folder / "config.json", model_type=model_type, auto_map=own)
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="T", auto_map=own)
+    monkeypatch.setattr("builtins.input", lambda question="": "y")
+    with suppress(InputError):
+        loading.load(str(folder), tiny_task)
+    assert not (tmp_path / "trace").exists()
+    if model_type == "mine":
+        with pytest.raises(InputError, match=r"--model \S+: cannot be loaded: .*custom code"):
+            loading.load(str(folder), tiny_task)
+
+
+def test_weights_cut_off(folder: Path, refusal: Refusal) -> None:
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+    assert refusal().startswith(f"--model {folder}: cannot be loaded: Error while deserializing header")
+
+
+def test_weights_of_noise(folder: Path, refusal: Refusal) -> None:
+    (folder / "model.safetensors").write_bytes(b"\xff" * 5000)
+    assert refusal().startswith(f"--model {folder}: cannot be loaded: Error while deserializing header")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"model": {"type": "zzz"}, "model_type": "zzz"}', "\0\1"])
+def test_a_broken_description(name: str, content: str, folder: Path, refusal: Refusal) -> None:
+    (folder / name).write_text(content)
+    assert refusal().startswith(f"--model {folder}: cannot be loaded: ")
+
+
+def test_missing_tensors_of_the_encoder_are_not_drawn_at_random(folder: Path, refusal: Refusal) -> None:
+    edit_weights(folder, lambda tensors: tensors.pop("bert.encoder.layer.1.output.dense.weight"))
+    assert "bert.encoder.layer.1.output.dense.weight" in refusal()
+
+
+def test_a_head_with_other_classes(folder: Path, tiny_model: Loaded, refusal: Refusal) -> None:
+    config = BertConfig(**{**tiny_model.model.config.to_dict(), "id2label": dict(enumerate("abc")), "num_labels": 3})
+    Bert(config).save_pretrained(folder)
+    message = refusal()
+    assert "its head has 3 classes, the task has 2 (bad, good)" in message
+
+
+def test_a_head_whose_classes_stand_in_another_order(folder: Path, refusal: Refusal) -> None:
+    edit_json(folder / "config.json", id2label={"0": "good", "1": "bad"}, label2id={"good": 0, "bad": 1})
+    assert "good, bad" in refusal()
+
+
+def test_a_head_whose_classes_have_no_names(folder: Path, tiny_task: Task) -> None:
+    edit_json(folder / "config.json", id2label={"0": "LABEL_0", "1": "LABEL_1"}, label2id={"LABEL_0": 0, "LABEL_1": 1})
+    assert loading.load(str(folder), tiny_task).model.config.id2label == {0: "bad", 1: "good"}
+
+
+def test_scales_of_pytorch_quantization_are_read_and_applied(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+    scales: dict[str, torch.Tensor] = {}
+
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        generator = torch.Generator().manual_seed(1)
+        for name, linear in encoder_linears(tiny_model.model).items():
+            scales[f"{name}._input_quantizer._amax"] = torch.rand((), generator=generator) + 0.1
+            scales[f"{name}._weight_quantizer._amax"] = torch.rand(linear.out_features, 1, generator=generator) + 0.1
+        tensors.update(scales)
+        tensors["bert.encoder.layer.0.attention.self.matmul_q_input_quantizer._amax"] = torch.tensor(1.0)
+
+    edit_weights(folder, add)
+    loaded = loading.load(str(folder), tiny_task)
+    assert torch.equal(
+        loaded.amax["bert.encoder.layer.1.attention.self.query.input_quantizer"],
+        scales["bert.encoder.layer.1.attention.self.query._input_quantizer._amax"],
+    )
+    quantize.insert(loaded.model, Quantize())
+    quantize.load_amax(loaded.model, loaded.amax)
+    found = quantize.quantisers(loaded.model)
+    assert len(found) == len(scales) == 24
+    for name, quantiser in found.items():
+        linear, _, kind = name.rpartition(".")
+        assert torch.equal(quantiser.amax, scales[f"{linear}._{kind}._amax"]), name
+
+
+def test_scales_of_model_optimizer_are_read_too(folder: Path, tiny_task: Task) -> None:
+    name = "bert.encoder.layer.0.attention.self.query.weight_quantizer"
+    edit_weights(folder, lambda tensors: tensors.update({f"{name}._amax": torch.full((32, 1), 0.5)}))
+    assert list(loading.load(str(folder), tiny_task).amax) == [name]
+
+
+def test_clipped_gelu_by_hand() -> None:
+    values = torch.tensor([-100.0, -1.0, 0.0, 1.0, 9.0, 10.0, 11.0, 1e4])
+    expected = [0.0, -0.158655, 0.0, 0.841345, 9.0, 10.0, 10.0, 10.0]  # x * Phi(x), bounded by 10
+    assert ClippedGELU(10.0)(values).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_clipping_reaches_every_layer_and_changes_the_model(tiny_model: Loaded) -> None:
+    before = inference(tiny_model.model)(tiny_model.tokenizer(["a lovely film"], return_tensors="np"))
+    assert clip_gelu(tiny_model.model, 0.05) == 2
+    after = inference(tiny_model.model)(tiny_model.tokenizer(["a lovely film"], return_tensors="np"))
+    assert not np.array_equal(before, after)
+    assert all(layer.intermediate.intermediate_act_fn.clip == 0.05 for layer in tiny_model.model.bert.encoder.layer)
+
+
+def test_clipping_wants_a_gelu(tiny_model: Loaded) -> None:
+    relu = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": "relu"}))
+    message = r"gelu_clip=10: BertForSequenceClassification has hidden_act 'relu' in 2 feed-forward blocks; expected a GELU"
+    with pytest.raises(InputError, match=message):
+        clip_gelu(relu, 10.0)
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
+def test_clipping_does_not_replace_another_function(activation: str, tiny_model: Loaded) -> None:
+    other = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": activation}))
+    with pytest.raises(InputError, match=rf"has hidden_act '{activation}' in 2 feed-forward blocks; expected a GELU"):
+        clip_gelu(other, 10.0)
+
+
+def test_clipping_reaches_another_family() -> None:
+    config = DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=64, vocab_size=20, max_position_embeddings=16)
+    model = DistilBertForSequenceClassification(config)
+    assert clip_gelu(model, 10.0) == 2
+    assert all(isinstance(layer.ffn.activation, ClippedGELU) for layer in model.distilbert.transformer.layer)
+
+
+def test_positions_of_roberta_start_after_the_padding(tiny_model: Loaded) -> None:
+    config = RobertaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, max_position_embeddings=18)
+    assert families.longest_input(RobertaForSequenceClassification(config)) == 16
+    assert families.longest_input(tiny_model.model) == 16
+
+
+def test_the_linears_of_the_encoder(tiny_model: Loaded) -> None:
+    assert list(encoder_linears(tiny_model.model)) == [
+        f"bert.encoder.layer.{layer}.{part}"
+        for layer in range(2)
+        for part in (
+            *("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+            *("intermediate.dense", "output.dense"),
+        )
+    ]
+
+
+def test_the_linears_of_another_family() -> None:
+    config = DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=64, vocab_size=20, max_position_embeddings=16)
+    names = list(encoder_linears(DistilBertForSequenceClassification(config)))
+    assert len(names) == 12
+    assert all(name.startswith("distilbert.transformer.layer.") for name in names)
+
+
+def test_inference_gives_float32_logits_without_dropout(tiny_model: Loaded) -> None:
+    tiny_model.model.bert.embeddings.dropout.p = 0.5
+    infer = inference(tiny_model.model.train())
+    feed = tiny_model.tokenizer(["a lovely film", "this dull plot"], return_tensors="np")
+    assert infer(feed).shape == (2, 2) and infer(feed).dtype == np.float32
+    assert np.array_equal(infer(feed), infer(feed))
+
+
+def test_a_sharded_model_is_one_model(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+    shutil.rmtree(folder)
+    tiny_model.model.save_pretrained(folder, max_shard_size="20KB")
+    tiny_model.tokenizer.save_pretrained(folder)
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    assert set(loading.tensors(folder)) == set(tiny_model.model.state_dict())
+    assert loading.load(str(folder), tiny_task).fine_tuned
+
+
+def test_an_architecture_is_what_would_be_loaded_without_weights(folder: Path, tiny_task: Task, tiny_model: Loaded) -> None:
+    found = loading.architecture(str(folder), tiny_task)
+    assert all(parameter.is_meta for parameter in found.model.parameters())
+    assert {name: tensor.shape for name, tensor in found.model.state_dict().items()} == {
+        name: tensor.shape for name, tensor in tiny_model.model.state_dict().items()
+    }
+    assert found.tokenizer.get_vocab() == tiny_model.tokenizer.get_vocab()
+
+
+def test_an_architecture_needs_no_readable_weights(folder: Path, tiny_task: Task) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+    assert loading.architecture(str(folder), tiny_task).model.config.hidden_size == 32
+    (folder / "config.json").unlink()
+    with pytest.raises(InputError, match=r"--model \S+: no config\.json in it"):
+        loading.architecture(str(folder), tiny_task)
+
+
+def test_masks_of_apex_are_read(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+    """ASP registers a buffer `__weight_mma_mask` beside each weight, in the weight's type."""
+    name = "bert.encoder.layer.1.output.dense"
+    mask = torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(32, 16)
+
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[f"{name}.__weight_mma_mask"] = mask.half()
+
+    edit_weights(folder, add)
+    loaded = loading.load(str(folder), tiny_task)
+    assert list(loaded.masks) == [name] and loaded.amax == {}
+    assert torch.equal(loaded.masks[name], mask.bool())
+    assert torch.equal(loaded.model.get_submodule(name).weight, tiny_model.model.get_submodule(name).weight)
+
+
+def test_the_linears_that_can_be_sparse(tiny_model: Loaded) -> None:
+    assert list(prunable(tiny_model.model)) == list(encoder_linears(tiny_model.model))
+    narrow = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "intermediate_size": 40}))  # 5 × 8, not 2.5 × 16
+    assert set(encoder_linears(narrow)) - set(prunable(narrow)) == {f"bert.encoder.layer.{i}.output.dense" for i in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("bert.encoder.layer.11.output.dense.weight", 11),
+        ("distilbert.transformer.layer.0.ffn.lin1.bias", 0),
+        ("model.layers.3.self_attn.q_proj.weight", 3),
+        ("bert.pooler.dense.weight", None),
+        ("classifier.weight", None),
+    ],
+)
+def test_the_layer_of_a_name(name: str, index: int | None) -> None:
+    assert layer_index(name) == index

@@ -1,0 +1,65 @@
+"""The loss by stage, against values computed by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optkit.evaluation.bootstrap import paired_bootstrap
+from optkit.pipeline.loss_by_stage import loss_by_stage
+
+
+def write(folder: Path, stages: dict[str, list[float]], served: dict[str, list[float]]) -> Path:
+    """A recipe's folder with example scores after each stage, and through the server."""
+    (folder / "served").mkdir(parents=True)
+    np.savez(folder / "stages.npz", **{name: np.array(scores) for name, scores in stages.items()})
+    np.savez(folder / "served" / "scores.npz", **{name: np.array(scores) for name, scores in served.items()})
+    return folder
+
+
+def test_each_step_is_against_the_one_before_it(tmp_path: Path) -> None:
+    stages = {
+        "baseline_fp32": [100.0, 100.0, 100.0, 100.0],
+        "distill": [100.0, 100.0, 0.0, 100.0],
+        "sparsify": [100.0, 0.0, 0.0, 100.0],
+        "quantize": [100.0, 100.0, 0.0, 100.0],
+    }
+    served = {"int8": [100.0, 0.0, 0.0, 0.0], "fp32": [100.0] * 4}
+    folder = write(tmp_path / "seed-0", stages, served)
+    steps = loss_by_stage([folder], "int8")
+    assert [(step["stage"], step["delta"]) for step in steps] == [
+        ("distill", -25.0),
+        ("sparsify", -25.0),
+        ("quantize", 25.0),
+        ("engine", -50.0),
+    ]
+    low, high = paired_bootstrap(np.array(stages["distill"]), np.array(stages["baseline_fp32"]))
+    assert steps[0]["ci95"] == [round(low, 4), round(high, 4)] and low < -25 < high
+    assert sum(step["delta"] for step in steps) == 25.0 - 100.0
+    assert loss_by_stage([folder], "fp32")[-1]["delta"] == 25.0
+
+
+def test_a_step_that_changes_nothing_has_no_interval(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"baseline_fp32": [0.0, 100.0], "quantize": [0.0, 100.0]}, {"int8": [0.0, 100.0]})
+    assert loss_by_stage([folder], "int8") == [
+        {"stage": "quantize", "delta": 0.0, "ci95": [0.0, 0.0]},
+        {"stage": "engine", "delta": 0.0, "ci95": [0.0, 0.0]},
+    ]
+
+
+def test_the_baseline_has_its_engine_alone(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"baseline_fp32": [0.0, 100.0]}, {"bf16": [0.0, 0.0]})
+    assert [(step["stage"], step["delta"]) for step in loss_by_stage([folder], "bf16")] == [("engine", -50.0)]
+
+
+def test_several_seeds_are_pooled(tmp_path: Path) -> None:
+    first = write(
+        tmp_path / "seed-0", {"baseline_fp32": [100.0] * 4, "sparsify": [100.0, 100.0, 100.0, 0.0]}, {"fp32": [100.0] * 4}
+    )
+    second = write(tmp_path / "seed-1", {"baseline_fp32": [100.0] * 4, "sparsify": [0.0] * 4}, {"fp32": [0.0] * 4})
+    sparsify, engine = loss_by_stage([first, second], "fp32")
+    assert sparsify["delta"] == pytest.approx((-25 - 100) / 2)
+    assert engine["delta"] == pytest.approx((25 + 0) / 2)
+    ours, theirs = np.array([[100.0, 100.0, 100.0, 0.0], [0.0] * 4]), np.full((2, 4), 100.0)
+    assert sparsify["ci95"] == [round(bound, 4) for bound in paired_bootstrap(ours, theirs)]
+    assert sparsify["ci95"][0] == -100.0, "the second seed twice"

@@ -1,0 +1,125 @@
+"""Teachers: recipes and folders of fine-tuned models, their logits computed once, and weak ones told of."""
+
+import copy
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertModel
+
+from optkit import Recipe
+from optkit.compression import checkpoint
+from optkit.core import step_cache
+from optkit.core.errors import InputError
+from optkit.models.loading import Loaded, inference
+from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.teachers import Teachers
+from optkit.recipe.stages import BASELINE
+from optkit.tasks.base import Task
+from optkit.tasks.collate import run
+
+
+@pytest.fixture
+def folder(tiny_model: Loaded, tmp_path: Path) -> Path:
+    """A fine-tuned model as `save_pretrained` leaves it."""
+    place = tmp_path / "big"
+    tiny_model.model.save_pretrained(place)
+    tiny_model.tokenizer.save_pretrained(place)
+    return place
+
+
+@pytest.fixture
+def teachers(tiny_model: Loaded, tiny_task: Task, tmp_path: Path) -> Teachers:
+    """Of a spec whose baseline is the tiny model as it is."""
+
+    def trained(recipe: Recipe, spec: RunSpec) -> Path:
+        place = spec.folder(recipe)
+        step_cache.step(place, {"recipe": recipe.name}, lambda unfinished: checkpoint.save(tiny_model, [], [], unfinished))
+        return place
+
+    return Teachers(RunSpec(tiny_task, None, 0, tmp_path / "checkpoints", {BASELINE: Recipe(name=BASELINE)}), trained)
+
+
+def answers(loaded: Loaded, teachers: Teachers) -> np.ndarray:
+    features, collator = teachers.spec.features("train", loaded.tokenizer), teachers.spec.collator(loaded.tokenizer)
+    return np.stack(run(inference(loaded.model), features, 32, collator))
+
+
+def test_a_recipe_and_its_logits(teachers: Teachers, tiny_model: Loaded) -> None:
+    assert np.array_equal(np.stack(teachers.logits(BASELINE)), answers(tiny_model, teachers))
+    assert torch.equal(teachers.load(BASELINE).model.classifier.weight, tiny_model.model.classifier.weight)
+    place = teachers.spec.folder(teachers.spec.baseline)
+    assert teachers.key(BASELINE) == step_cache.key_at(place)
+    assert (place / "teacher" / "logits.npz").is_file()
+
+
+def test_a_folder_and_its_logits_once_for_all(teachers: Teachers, folder: Path, tiny_model: Loaded) -> None:
+    first = teachers.logits(str(folder))
+    assert np.allclose(np.stack(first), answers(tiny_model, teachers), atol=1e-6)
+    (place,) = (teachers.spec.root / "classification" / ".teachers").glob("big-*")
+    written = (place / "logits.npz").stat().st_mtime_ns
+    assert np.array_equal(np.stack(teachers.logits(str(folder))), np.stack(first))
+    assert (place / "logits.npz").stat().st_mtime_ns == written
+    assert not (folder / "record.json").exists(), "nothing is written into the user's folder"
+
+
+def test_another_model_in_the_folder_is_another_teacher(teachers: Teachers, folder: Path, tiny_model: Loaded) -> None:
+    key, first = teachers.key(str(folder)), teachers.logits(str(folder))
+    other = copy.deepcopy(tiny_model.model)
+    torch.nn.init.constant_(other.classifier.bias, 3.0)
+    other.save_pretrained(folder)
+    assert teachers.key(str(folder)) != key
+    assert np.allclose(np.stack(teachers.logits(str(folder))), np.stack(first) + 3, atol=1e-5)
+
+
+def test_two_folders_of_one_name_are_kept_apart(
+    teachers: Teachers, folder: Path, tiny_model: Loaded, tmp_path: Path
+) -> None:
+    other = copy.deepcopy(tiny_model.model)
+    torch.nn.init.constant_(other.classifier.bias, 3.0)
+    other.save_pretrained(tmp_path / "elsewhere" / "big")
+    tiny_model.tokenizer.save_pretrained(tmp_path / "elsewhere" / "big")
+    both = [np.stack(teachers.logits(str(place))) for place in (folder, tmp_path / "elsewhere" / "big", folder)]
+    assert np.array_equal(both[0], both[2]) and not np.allclose(both[0], both[1])
+    assert len(list((teachers.spec.root / "classification" / ".teachers").glob("big-*/logits.npz"))) == 2
+
+
+def test_a_folder_without_a_head(teachers: Teachers, folder: Path, tiny_model: Loaded) -> None:
+    BertModel(tiny_model.model.config).save_pretrained(folder)
+    with pytest.raises(InputError) as error:
+        teachers.load(str(folder))
+    assert str(error.value) == f"teacher {str(folder)!r} has no head for classification; give one that was fine-tuned for it"
+
+
+def test_a_folder_that_is_not_there(teachers: Teachers) -> None:
+    with pytest.raises(InputError, match=r"\./nowhere: no such folder"):
+        teachers.load("./nowhere")
+
+
+def bias(folder: Path, tiny_model: Loaded, value: list[float]) -> None:
+    """Let the model in the folder answer with one class, whatever it reads."""
+    model = copy.deepcopy(tiny_model.model)
+    torch.nn.init.zeros_(model.classifier.weight)
+    model.classifier.bias.data = torch.tensor(value)
+    model.save_pretrained(folder)
+
+
+def test_a_teacher_weaker_than_the_most_frequent_class(
+    teachers: Teachers, folder: Path, tiny_model: Loaded, caplog: pytest.LogCaptureFixture
+) -> None:
+    features = teachers.spec.features("train", tiny_model.tokenizer)
+    labels = features["labels"][:]
+    good, bad = ([row for row, label in enumerate(labels) if label == wanted] for wanted in (1, 0))
+    teachers.spec._encoded["train"] = features.select(sorted([*good[:96], *bad[:24]]))
+    bias(folder, tiny_model, [1.0, 0.0])
+    teachers.logits(str(folder))
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"teacher {folder} is right on 20.0 % of the training examples; always answering with the most frequent class "
+        "would be on 80.0 %. Its students will learn its mistakes: train it for longer, or take another teacher"
+    ]
+    caplog.clear()
+    bias(folder, tiny_model, [0.0, 1.0])
+    teachers.logits(str(folder))
+    assert not [record for record in caplog.records if record.levelno == logging.WARNING], "as good as it is good enough"

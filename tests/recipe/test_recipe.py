@@ -1,0 +1,162 @@
+"""Recipes: data that cannot be changed, whose mistakes are reported together."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from optkit import Distill, Quantize, Recipe, Sparsify, Training
+from optkit.core.settings import RecipeError
+from optkit.recipe.recipe import is_folder
+
+
+def test_all_mistakes_are_reported_together() -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(name="Bad Name", stages=[Quantize(epochs=-1)], training=Training(batch_size=0))
+    assert str(error.value).splitlines() == [
+        "recipe 'Bad Name' has 3 mistakes:",
+        "  - Quantize.epochs is -1: input should be greater than or equal to 0",
+        "  - Training.batch_size is 0: input should be greater than or equal to 1",
+        "  - Recipe.name is 'Bad Name': string should match pattern '^[a-z0-9][a-z0-9_]*$'",
+    ]
+    assert error.value.exit_status == 2
+
+
+def test_several_mistakes_of_one_part() -> None:
+    with pytest.raises(RecipeError, match="has 2 mistakes:") as error:
+        Recipe(name="one", stages=[Quantize(calibrator="maximum", temperature=0)])
+    text = str(error.value)
+    assert "Quantize.calibrator is 'maximum': input should be 'max', 'percentile', 'mse' or 'entropy'" in text
+    assert "Quantize.temperature is 0: input should be greater than 0" in text
+
+
+@pytest.mark.parametrize("given", [{"stages": [{"technique": "quantize", "epohcs": 1}]}, {"training": {"batch_sise": 8}}])
+def test_mistakes_of_parts_given_as_dictionaries_are_reported_too(given: dict) -> None:
+    with pytest.raises(RecipeError, match=r"has no setting '(epohcs|batch_sise)'"):
+        Recipe(name="one", **given)
+
+
+def test_a_recipe_has_a_name() -> None:
+    with pytest.raises(RecipeError, match="Recipe needs name"):
+        Recipe()
+
+
+def test_only_the_baseline_has_its_name() -> None:
+    with pytest.raises(RecipeError, match="baseline_fp32"):
+        Recipe(name="baseline_fp32", stages=[Quantize()])
+
+
+@pytest.mark.parametrize(("part", "field"), [("stages", "epochs"), ("training", "batch_size"), (None, "name")])
+def test_a_recipe_is_frozen(part: str | None, field: str) -> None:
+    recipe = Recipe(name="one", stages=[Quantize()])
+    owner = {"stages": recipe.stages[0], "training": recipe.training, None: recipe}[part]
+    with pytest.raises(ValidationError, match="Instance is frozen"):
+        setattr(owner, field, 3)
+
+
+def test_the_digest_is_the_same_in_every_process() -> None:
+    recipe = Recipe(name="one", stages=[Quantize(gelu_clip=10)], training=Training(epochs=3))
+    code = f"from optkit import Recipe; print(Recipe(**{recipe.resolved()!r}).digest())"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == recipe.digest()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "two"},
+        {"stages": []},
+        {"stages": [Quantize(gelu_clip=10, calibrator="mse")]},
+        {"stages": [Quantize(gelu_clip=6)]},
+        {"training": Training(epochs=4)},
+        {"training": Training(epochs=3, precision="fp32")},
+    ],
+)
+def test_the_digest_changes_with_what_shapes_the_result(changed: dict) -> None:
+    given = {"name": "one", "stages": [Quantize(gelu_clip=10)], "training": Training(epochs=3)}
+    assert Recipe(**given).digest() != Recipe(**{**given, **changed}).digest()
+
+
+def test_the_digest_leaves_out_what_does_not_shape_the_result() -> None:
+    assert Recipe(name="one").digest() == Recipe(name="one", description="of one", max_drop=0.5).digest()
+
+
+def test_teachers_are_those_that_training_needs() -> None:
+    assert Recipe(name="ptq", stages=[Quantize(teacher="big")]).teachers == ()
+    assert Recipe(name="qat", stages=[Quantize(epochs=1, teacher="big")]).teachers == ("big",)
+    assert Recipe(name="qat", stages=[Quantize(epochs=1)]).teachers == ("baseline_fp32",)
+    assert Recipe(name="qat", stages=[Quantize(epochs=1, teacher=None)]).teachers == ()
+    assert Recipe(name="sparse", stages=[Sparsify(epochs=0, teacher="big")]).teachers == ()
+    assert Recipe(name="sparse", stages=[Sparsify(epochs=0, representation_epochs=1, teacher="big")]).teachers == ("big",)
+
+
+def test_each_teacher_is_named_once_and_folders_are_told_apart() -> None:
+    stages = [Distill(teacher="./big"), Sparsify(), Quantize(epochs=1)]
+    assert Recipe(name="all", stages=stages).teachers == ("./big", "baseline_fp32")
+    assert [is_folder(name) for name in ("./big", "/models/big", "models/big", "baseline_fp32")] == [True] * 3 + [False]
+
+
+@pytest.mark.parametrize(
+    ("stages", "is_baseline", "is_sparse", "is_quantised"),
+    [
+        ([], True, False, False),
+        ([Distill(layers=4)], False, False, False),
+        ([Sparsify()], False, True, False),
+        ([Quantize()], False, False, True),
+        ([Distill(), Sparsify(), Quantize()], False, True, True),
+    ],
+)
+def test_stages_say_what_a_recipe_is(stages: list, is_baseline: bool, is_sparse: bool, is_quantised: bool) -> None:
+    recipe = Recipe(name="one", stages=stages)
+    assert (recipe.is_baseline, recipe.is_sparse, recipe.is_quantised) == (is_baseline, is_sparse, is_quantised)
+    assert recipe.has("distill") is any(isinstance(stage, Distill) for stage in stages)
+
+
+UNDONE = "since each technique would undo what a later one in that order has fixed"
+
+
+@pytest.mark.parametrize(
+    ("stages", "found", "expected"),
+    [
+        ([Quantize(), Sparsify()], "quantize → sparsify", "sparsify → quantize"),
+        ([Sparsify(), Distill()], "sparsify → distill", "distill → sparsify"),
+        ([Quantize(), Distill()], "quantize → distill", "distill → quantize"),
+        ([Quantize(), Sparsify(), Distill()], "quantize → sparsify → distill", "distill → sparsify → quantize"),
+    ],
+)
+def test_stages_in_another_order_are_refused(stages: list, found: str, expected: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(name="one", stages=stages)
+    lines = ["recipe 'one' has 1 mistake:", f"  - Recipe.stages go {found}: expected {expected}, {UNDONE}"]
+    assert str(error.value).splitlines() == lines
+
+
+@pytest.mark.parametrize("stages", [[Distill(), Quantize()], [Sparsify(), Quantize()], [Distill(), Sparsify()]])
+def test_a_stage_may_be_left_out(stages: list) -> None:
+    assert Recipe(name="one", stages=stages).stages == tuple(stages)
+
+
+def test_a_stage_comes_once() -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(name="one", stages=[Quantize(), Quantize(calibrator="mse")])
+    assert str(error.value).splitlines() == [
+        "recipe 'one' has 1 mistake:",
+        "  - Recipe.stages has 2 stages 'quantize': expected each technique once",
+    ]
+
+
+def test_the_order_is_said_beside_the_mistakes_of_the_stages() -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(name="one", stages=[Quantize(epochs=-1), Distill(layers=0)])
+    text = str(error.value)
+    assert text.startswith("recipe 'one' has 3 mistakes:")
+    assert "Quantize.epochs is -1" in text and "Distill.layers is 0" in text and "go quantize → distill" in text
+
+
+def test_a_recipe_script_runs_itself(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr("optkit.cli.app.main", asked.append)
+    monkeypatch.setattr("sys.argv", ["recipes/one.py", "--task", "sample"])
+    Recipe(name="one").main()
+    assert asked == [["run", "recipes/one.py", "--task", "sample"]]

@@ -1,0 +1,171 @@
+"""Readers of TSV, CSV, JSON Lines and Parquet: text is kept as it is, and errors point at the line."""
+
+import json
+
+import pyarrow
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+from pyarrow import parquet
+
+from optkit.core.errors import InputError
+from optkit.tasks import load
+from optkit.tasks.data import reading
+
+ODD = [
+    'an unbalanced " quote',
+    '"quoted"',
+    "null",
+    "NA",
+    "nan",
+    "007",
+    "True",
+    "naïve café — 東京 🙂",
+    "line\u2028separator and \x85 next line",
+    "  blanks around ",
+    "back\\slash \\t",
+    "#not a comment",
+]
+LABELS = [str(i % 2) for i in range(len(ODD))]
+GOOD = "sentence\tlabel\ngood\t1\nbad\t0\n"
+
+
+def as_tsv() -> bytes:
+    rows = zip(["sentence", *ODD], ["label", *LABELS], strict=True)
+    return "".join(f"{text}\t{label}\n" for text, label in rows).encode()
+
+
+def as_csv() -> bytes:
+    quoted = ['"' + text.replace('"', '""') + '"' for text in ["sentence", *ODD]]
+    return "".join(f"{text},{label}\r\n" for text, label in zip(quoted, ["label", *LABELS], strict=True)).encode()
+
+
+def as_json_lines() -> bytes:
+    rows = [{"sentence": text, "label": int(label)} for text, label in zip(ODD, LABELS, strict=True)]
+    return b"\n\n".join(json.dumps(row).encode() for row in rows)
+
+
+def as_parquet() -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table({"sentence": ODD, "label": [int(label) for label in LABELS]}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        ("tsv", as_tsv()),
+        ("csv", as_csv()),
+        ("jsonl", as_json_lines()),
+        ("json", as_json_lines()),
+        ("parquet", as_parquet()),
+        ("TSV", b"\xef\xbb\xbf" + as_tsv()),
+    ],
+)
+def test_every_format_keeps_odd_texts(ending: str, content: bytes, write) -> None:
+    task = load("classification", write({f"train.{ending}": content, f"validation.{ending}": content}))
+    for split in ("train", "dev"):
+        assert task.examples(split)["sentence"][:] == ODD
+        assert task.examples(split)["label"][:] == [i % 2 for i in range(len(ODD))]
+    assert task.examples("dev").features["sentence"] == Value("string")
+
+
+def test_the_two_files_may_differ_in_format(write) -> None:
+    assert len(load("classification", write({"train.csv": as_csv(), "dev.jsonl": as_json_lines()})).examples("dev"))
+
+
+def test_windows_line_ends_and_a_missing_last_one(write) -> None:
+    folder = write({"train.tsv": "text\tlabel\r\ngood\tyes\r\nbad\tno", "dev.tsv": "text\tlabel\nso\tno\n\n"})
+    assert load("classification", folder).examples("train").to_dict() == {"text": ["good", "bad"], "label": [1, 0]}
+
+
+def test_parquet_and_its_class_names(tmp_path) -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["spam", "ham"])})
+    for split in ("train", "dev"):
+        rows = Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+        rows.to_parquet(str(tmp_path / f"{split}.parquet"))
+    task = load("classification", tmp_path)
+    assert task.labels == ("spam", "ham")
+    assert task.examples("train")["label"][:] == [1, 0]
+
+
+def test_a_quoted_field_over_several_lines_counts_where_it_starts(write) -> None:
+    folder = write({"train.csv": 'text,label\n"two\nlines",1\nshort\n', "dev.csv": ""})
+    with pytest.raises(InputError, match=r"train\.csv, line 4: found 1 columns; expected 2 \(text, label\)"):
+        load("classification", folder)
+    assert reading.read(write({"dev.csv": 'text,label\n\n"two\nlines",1\nlast,0\n'}) / "dev.csv").lines == [3, 5]
+
+
+MISTAKES = {
+    "train.tsv: found an empty file; expected data. Fix: write the data into it": ("train.tsv", b" \n"),
+    "train.tsv: found a header and no rows; expected one row per example": ("train.tsv", b"sentence\tlabel\n"),
+    "train.tsv, line 3: found byte 0xe9, which is not UTF-8; expected text in UTF-8. Fix: save the file as UTF-8": (
+        "train.tsv",
+        "sentence\tlabel\ngood\t1\ncaf\xe9\t0\n".encode("latin-1"),
+    ),
+    "train.tsv, line 3: found 3 columns; expected 2 (sentence, label). Fix: a tab within the text must become": (
+        "train.tsv",
+        b"sentence\tlabel\ngood\t1\nb\tad\t0\n",
+    ),
+    "train.tsv, line 2: found 1 columns; expected 2 (sentence, label)": ("train.tsv", b"sentence\tlabel\ngood\n"),
+    "train.tsv, line 1: found column 'label' twice; expected every name once": ("train.tsv", b"label\tlabel\n1\t1\n"),
+    "train.csv, line 3: found an unreadable row (unexpected end of data)": (
+        "train.csv",
+        b'sentence,label\ngood,1\n"bad,0\nugly,0\n',
+    ),
+    "train.csv, line 2: found an unreadable row (',' expected after '\"')": ("train.csv", b'text,label\n"a" b,1\n'),
+    "train.tsv, line 2: found an unreadable row (new-line character": ("train.tsv", b"text\tlabel\na\rb\t1\n"),
+    'train.jsonl, line 2: found no JSON (Expecting \',\' delimiter at column 16): \'{"text": "bad" "label": 0}\'': (
+        "train.jsonl",
+        b'{"text": "good", "label": 1}\n{"text": "bad" "label": 0}\n',
+    ),
+    "train.jsonl, line 1: found ['good', 1]; expected one JSON object per line. Fix: write each row as {": (
+        "train.jsonl",
+        b'["good", 1]\n',
+    ),
+    "train.jsonl, line 3: found empty text in 'text'; expected text. Fix: write the text, or remove the row": (
+        "train.jsonl",
+        b'{"text": "good", "label": 1}\n\n{"text": " ", "label": 0}\n',
+    ),
+    "train.jsonl, line 2: found nothing in 'text'": ("train.jsonl", b'{"text": "a", "label": 1}\n{"label": 0}\n'),
+    "train.jsonl, line 1: found 5 (int) in 'text'; expected text": (
+        "train.jsonl",
+        b'{"text": 5, "label": 1}\n{"text": "b", "label": 0}\n',
+    ),
+    "train.jsonl, line 1: found half of a surrogate pair in 'text': '\\ud83d'": (
+        "train.jsonl",
+        b'{"text": "\\ud83d", "label": 1}\n{"text": "b", "label": 0}\n',
+    ),
+    "train.parquet: found a file that cannot be read as Parquet (": ("train.parquet", b"sentence\tlabel\ngood\t1\n"),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_a_mistake_in_a_file_is_located(message: str, write) -> None:
+    name, content = MISTAKES[message]
+    folder = write({name: content, "dev.tsv": GOOD})
+    with pytest.raises(InputError) as error:
+        load("classification", folder)
+    assert f"{folder}/{message}" in str(error.value)
+    assert "Fix: " in str(error.value)
+
+
+def test_no_such_folder(tmp_path) -> None:
+    with pytest.raises(InputError, match="nowhere: found no such folder; expected a folder with a train and a dev"):
+        load("classification", tmp_path / "nowhere")
+
+
+def test_a_file_is_no_folder(write) -> None:
+    with pytest.raises(InputError, match=r"train\.tsv: found a file; expected a folder"):
+        load("classification", write({"train.tsv": GOOD}) / "train.tsv")
+
+
+def test_a_missing_file_names_what_is_there(write) -> None:
+    with pytest.raises(InputError) as error:
+        load("classification", write({"train.tsv": GOOD, "test.tsv": GOOD, "dev.txt": GOOD}))
+    assert "found no dev file (the folder holds: dev.txt, test.tsv, train.tsv)" in str(error.value)
+    assert "expected dev.{tsv,csv,jsonl,json,parquet} or validation.{tsv," in str(error.value)
+
+
+def test_two_candidates(write) -> None:
+    with pytest.raises(InputError, match=r"found 2 dev files \(dev\.tsv, validation\.csv\); expected one. Fix: move"):
+        load("classification", write({"train.tsv": GOOD, "dev.tsv": GOOD, "validation.csv": GOOD}))
