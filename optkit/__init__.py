@@ -8,12 +8,21 @@ if TYPE_CHECKING:
     from optkit.recipe.stages import Distill, Quantize, Sparsify, Training
 
 __version__ = "0.1.0"
-__all__ = ["Distill", "Quantize", "Recipe", "Sparsify", "Training"]
+__all__ = ["Distill", "Quantize", "Recipe", "Sparsify", "Training", "main"]
 
 # libgomp reads this when torch is loaded. By default its threads spin 300,000 times while they wait for one another, and
 # where other work needs a core too, keep the awaited one from running: a training step took 50 times as long.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
+
+def main(recipe: "Recipe") -> None:
+    """Run a recipe from its own script: `python recipes/NAME.py --task TASK`, options as of `optkit run`."""
+    import sys
+
+    from optkit.cli.app import main as run
+
+    run(["run", sys.argv[0], *sys.argv[1:]])
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """A student of four layers, taught by the FP32 baseline."""
 
+import optkit
 from optkit import Distill, Recipe
 
 recipe = Recipe(
@@ -10,4 +11,4 @@ recipe = Recipe(
 )
 
 if __name__ == "__main__":
-    recipe.main()  # python recipes/distill_4l.py --task sst2 --data DIR
+    optkit.main(recipe)  # python recipes/distill_4l.py --task sst2 --data DIR

@@ -1,5 +1,6 @@
 """A student of four layers, made 2:4 sparse, then INT8 by quantization-aware training."""
 
+import optkit
 from optkit import Distill, Quantize, Recipe, Sparsify
 
 recipe = Recipe(
@@ -12,4 +13,4 @@ recipe = Recipe(
 )
 
 if __name__ == "__main__":
-    recipe.main()  # python recipes/distill_4l_sparse_qat.py --task sst2 --data DIR
+    optkit.main(recipe)  # python recipes/distill_4l_sparse_qat.py --task sst2 --data DIR

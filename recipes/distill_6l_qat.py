@@ -1,5 +1,6 @@
 """A student of six layers, then INT8 by quantization-aware training."""
 
+import optkit
 from optkit import Distill, Quantize, Recipe
 
 recipe = Recipe(
@@ -11,4 +12,4 @@ recipe = Recipe(
 )
 
 if __name__ == "__main__":
-    recipe.main()  # python recipes/distill_6l_qat.py --task sst2 --data DIR
+    optkit.main(recipe)  # python recipes/distill_6l_qat.py --task sst2 --data DIR

@@ -1,5 +1,6 @@
 """INT8 by post-training quantization: calibrated on training examples, nothing trained."""
 
+import optkit
 from optkit import Quantize, Recipe
 
 recipe = Recipe(
@@ -8,4 +9,4 @@ recipe = Recipe(
 )
 
 if __name__ == "__main__":
-    recipe.main()  # python recipes/ptq_int8.py --task sst2 --data DIR
+    optkit.main(recipe)  # python recipes/ptq_int8.py --task sst2 --data DIR

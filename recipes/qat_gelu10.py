@@ -1,5 +1,6 @@
 """INT8 by quantization-aware training, GELU clipped at 10, taught by the FP32 baseline."""
 
+import optkit
 from optkit import Quantize, Recipe
 
 recipe = Recipe(
@@ -8,4 +9,4 @@ recipe = Recipe(
 )
 
 if __name__ == "__main__":
-    recipe.main()  # python recipes/qat_gelu10.py --task sst2 --data DIR
+    optkit.main(recipe)  # python recipes/qat_gelu10.py --task sst2 --data DIR

@@ -1,5 +1,6 @@
 """2:4 structured sparsity: pruned by magnitude, trained again with the mask fixed, taught by the FP32 baseline."""
 
+import optkit
 from optkit import Recipe, Sparsify
 
 recipe = Recipe(
@@ -10,4 +11,4 @@ recipe = Recipe(
 )
 
 if __name__ == "__main__":
-    recipe.main()  # python recipes/sparse_2to4.py --task sst2 --data DIR
+    optkit.main(recipe)  # python recipes/sparse_2to4.py --task sst2 --data DIR

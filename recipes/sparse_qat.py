@@ -1,5 +1,6 @@
 """2:4 sparsity, then INT8 by quantization-aware training with the mask fixed."""
 
+import optkit
 from optkit import Quantize, Recipe, Sparsify
 
 recipe = Recipe(
@@ -11,4 +12,4 @@ recipe = Recipe(
 )
 
 if __name__ == "__main__":
-    recipe.main()  # python recipes/sparse_qat.py --task sst2 --data DIR
+    optkit.main(recipe)  # python recipes/sparse_qat.py --task sst2 --data DIR

@@ -43,7 +43,8 @@ def run(
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
     from optkit import engines
-    from optkit.pipeline import rows, steps
+    from optkit.pipeline import rows
+    from optkit.pipeline.run import run_all
     from optkit.recipe.stages import BASELINE
     from optkit.report import table
     from optkit.serving import install
@@ -52,7 +53,7 @@ def run(
     specs, asked = specs_of(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds)
     for kind in engine or ():
         engines.require_running(kind)
-    found = steps.run_all(asked, specs)
+    found = run_all(asked, specs)
     if not found:  # not the main process of several
         return
     names = {BASELINE, *(recipe.name for recipe in asked)}
@@ -150,7 +151,9 @@ def build(
     from dataclasses import replace
 
     from optkit.engines.tensorrt import plans, profiles
-    from optkit.pipeline import repository_builder, steps
+    from optkit.pipeline import repository_builder
+    from optkit.pipeline.steps.build_engines import converted
+    from optkit.pipeline.steps.build_plans import planned
 
     more = {"sparse": sparse, "refit": refit, "version_compatible": version_compatible, "hardware": hardware}
     options = profiles.parse(batch, sequence, workspace_mb, optimization_level=optimization_level, **more)
@@ -158,7 +161,7 @@ def build(
     only_built = plans.only_built(engine or (), options != profiles.Settings() or variant is not None, variant)
     (spec,), (asked,) = specs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
     spec = replace(spec, tensorrt=options)
-    folder = steps.planned(asked, spec, variant) if only_built else steps.converted(asked, spec)
+    folder = planned(asked, spec, variant) if only_built else converted(asked, spec)
     if out is not None and flavour is not None:
         print(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}", file=sys.stderr)
     elif out is not None:

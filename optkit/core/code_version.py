@@ -6,13 +6,12 @@ left out, since they do nothing.
 """
 
 import ast
+import copy
 import hashlib
 import importlib.util
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-
-ast_of_nothing = ast.Module(body=[], type_ignores=[])
 
 
 @cache
@@ -42,9 +41,19 @@ def closure(module: str) -> frozenset[str]:
 
 @cache
 def imported(module: str) -> tuple[str, ...]:
-    """What a module imports from its own top-level package, by full names, wherever the statement stands."""
+    """What a module imports from its own top-level package, by full names, wherever the statement stands.
+
+    The packages that a module lies in are imported with it; the top-level one only hands out the others' names.
+    """
     package = module.partition(".")[0]
-    return tuple(sorted({name for name in _targets(_tree(module), module) if name.partition(".")[0] == package}))
+    named = {name for name in _targets(_tree(module), module) if name.startswith(f"{package}.")}
+    return tuple(sorted(named | {parent for name in named | {module} for parent in _packages(name)}))
+
+
+def _packages(module: str) -> list[str]:
+    """The packages between the top-level one and a module."""
+    parts = module.split(".")
+    return [".".join(parts[:number]) for number in range(2, len(parts))]
 
 
 def _targets(tree: ast.AST, module: str) -> Iterator[str]:
@@ -70,25 +79,30 @@ def _absolute(node: ast.ImportFrom, module: str) -> str:
 
 @cache
 def _path(module: str) -> Path | None:
-    """The module's source file; None where there is no such module, or no source."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ModuleNotFoundError, ValueError, AttributeError):
+    """The module's source file, found without importing anything; None where there is no such module, or no source."""
+    top, *parts = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.origin:
         return None
-    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+    place = Path(spec.origin)
+    if parts:
+        place = place.parent.joinpath(*parts)
+        place = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return place if place.suffix == ".py" and place.is_file() else None
 
 
 @cache
 def _tree(module: str) -> ast.Module:
     path = _path(module)
-    return ast_of_nothing if path is None else ast.parse(path.read_bytes())
+    return ast.parse(b"" if path is None else path.read_bytes())
 
 
+@cache
 def _behaviour(module: str) -> str:
-    """The module's syntax tree without docstrings, as text."""
-    tree = ast.parse(ast.unparse(_tree(module)))
+    """Digest of the module's syntax tree without docstrings."""
+    tree = copy.deepcopy(_tree(module))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
-    return ast.dump(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

@@ -5,27 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 
 from optkit.core.progress import bar
 from optkit.evaluation.results import PERCENTILES
 from optkit.serving.client import Client
 from optkit.tasks.base import Feed
-from optkit.tasks.collate import Collator
 
 BATCH_SIZES = (1, 8, 32)
-_FEEDS = 8  # different requests per batch size
 _LEAST_ROUNDS, _MOST_ROUNDS = 24, 200
 _PATIENCE = 3  # times the time asked for, after which a round for each request is enough
 _RESAMPLES = 1000
-
-
-def requests(features: Dataset, collator: Collator, batch_size: int, seed: int = 0) -> list[Feed]:
-    """Requests of real examples drawn at random, each padded to its own longest, as a client would send them."""
-    few = len(features) < _FEEDS * batch_size
-    drawn = np.random.default_rng(seed).choice(len(features), (_FEEDS, batch_size), replace=few)
-    inputs = features.select_columns(list(collator.names))
-    return [collator.feed(inputs[indices.tolist()]) for indices in drawn]
 
 
 def measure(

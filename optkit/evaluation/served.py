@@ -19,7 +19,7 @@ from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
 from optkit.tasks.base import Task
-from optkit.tasks.collate import BATCH_SIZE, Collator, run
+from optkit.tasks.collate import BATCH_SIZE, Collator, random_batches, run
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def through_server(
         server = stack.enter_context(Server(Path(scratch), logs, models=engines))
         clients = {name: stack.enter_context(Client(server.url, name)) for name in engines}
         logits = {name: run(clients[name].infer, features, BATCH_SIZE, collator) for name in scored}
-        feeds = {size: latency.requests(features, collator, size) for size in latency.BATCH_SIZES}
+        feeds = {size: random_batches(features, collator, size) for size in latency.BATCH_SIZES}
         speed = latency.measure(clients, feeds, seconds)
         answers = {name: probes.ask(clients[name]) for name in scored}
         batches = {}

@@ -19,9 +19,10 @@ from optkit.core.code_version import code_version
 from optkit.core.errors import InputError, MachineError
 from optkit.evaluation.artifacts import BESIDE_LOAD, LOAD
 from optkit.pipeline.run_spec import RunSpec
-from optkit.pipeline.system_under_test import CODE, SystemUnderTest, run_number, system_under_test
+from optkit.pipeline.system_under_test import SystemUnderTest, run_number, system_under_test
 from optkit.recipe.recipe import Recipe
 from optkit.serving import install
+from optkit.serving.repository import BACKENDS
 
 log = logging.getLogger(__name__)
 Write = Callable[[Measurement], None]
@@ -100,7 +101,7 @@ def _kept(
         found = {"load_average": load_average, "lines": [line.as_dict() for line in fresh]}
         atomic.write_json(unfinished / f"{LOAD}.json", {**depends_on, **found})
 
-    key = {**depends_on, "code": code_version(*CODE), "run": run_number(folder, again)}
+    key = {**depends_on, "code": code_version(__name__, *BACKENDS), "run": run_number(folder, again)}
     step_cache.step(folder, key, make)
     if fresh:
         return fresh

@@ -10,12 +10,9 @@ from optkit.core.step_cache import RECORD, key_at, read_record
 from optkit.evaluation.artifacts import engine_folders
 from optkit.evaluation.served import model_config
 from optkit.models import loading
-from optkit.pipeline import steps
 from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.steps.build_engines import converted
 from optkit.recipe.recipe import Recipe
-
-CODE = ("optkit.benchmark.search", "optkit.benchmark.online", "optkit.benchmark.colocation")
-"""What measurements through a server depend on, beside the engines."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class SystemUnderTest:
 
 def system_under_test(recipe: Recipe, spec: RunSpec) -> SystemUnderTest:
     """A recipe to measure, after making what is not finished yet."""
-    engines, folder = steps.converted(recipe, spec), spec.folder(recipe)
+    engines, folder = converted(recipe, spec), spec.folder(recipe)
     loaded = checkpoint.load(folder, spec.task)
     length = loading.max_length(loaded, spec.task)
     served = []

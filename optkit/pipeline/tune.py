@@ -21,9 +21,10 @@ from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
 from optkit.evaluation.artifacts import TUNING
 from optkit.pipeline.run_spec import RunSpec
-from optkit.pipeline.system_under_test import CODE, SystemUnderTest, run_number, system_under_test
+from optkit.pipeline.system_under_test import SystemUnderTest, run_number, system_under_test
 from optkit.recipe.recipe import Recipe
 from optkit.serving import install
+from optkit.serving.repository import BACKENDS
 
 log = logging.getLogger(__name__)
 _SHOWN = {
@@ -65,7 +66,7 @@ def run(
         content = {**depends_on, "load_average": cpu.load_average(), **_search(asked, model, goal, minutes)}
         atomic.write_json(unfinished / f"{TUNING}.json", content)
 
-    key = {**depends_on, "code": code_version(*CODE), "run": run_number(place, again)}
+    key = {**depends_on, "code": code_version(__name__, *BACKENDS), "run": run_number(place, again)}
     if step_cache.is_finished(place, step_cache.key_of(key)):
         log.info("%s: tuned before; --again searches anew", place)
     step_cache.step(place, key, make, keep=True)

@@ -6,9 +6,9 @@ hashed, compared and written beside what it produced.
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
@@ -93,12 +93,13 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()
 
     def main(self) -> None:
-        """Run this recipe from its own script: `python recipes/NAME.py --task TASK`, options as of `optkit run`."""
-        import sys
+        """What recipes of version 0.1 call; tells them the line to write.
 
-        from optkit.cli.app import main
-
-        main(["run", str(Path(sys.argv[0])), *sys.argv[1:]])
+        Raises:
+            SystemExit: always, with status 2.
+        """
+        print("optkit: error: recipe.main() is no more. Write: import optkit; optkit.main(recipe)", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def is_folder(teacher: str) -> bool:

@@ -19,6 +19,8 @@ from optkit.serving.config import ModelConfig
 ENGINE = "engine"
 ENGINE_FILE = "engine.json"
 STAGING = ".staging-"
+BACKENDS = tuple(f"optkit.serving.backend.{name}" for name in ("model", "tokenizer", "answer"))
+"""What runs inside the server, which imports nothing of it here."""
 
 
 def place(repository: Path, engine_folder: Path, config: ModelConfig, version: int = 1, link: bool = False) -> Path:

@@ -13,6 +13,9 @@ from optkit.tasks.base import Feed
 BATCH_SIZE = 32
 """Features in a batch where they are only run through a model, and nothing but speed depends on it."""
 
+FEEDS = 8
+"""Different requests of a batch size, where one is not enough and all would be too many."""
+
 POOL_BATCHES = 50
 """Batches sorted by length together in training: enough to pad little, few enough to keep the order random."""
 
@@ -125,6 +128,14 @@ def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int,
         for index, row in zip(batch, answer, strict=True):
             logits[index] = np.array(row[: lengths[index]] if row.ndim == 2 else row)
     return [logits[index] for index in range(len(features))]
+
+
+def random_batches(features: Dataset, collator: Collator, batch_size: int, seed: int = 0) -> list[Feed]:
+    """Eight batches of real examples drawn at random, each padded to its own longest, as a client would send them."""
+    few = len(features) < FEEDS * batch_size
+    drawn = np.random.default_rng(seed).choice(len(features), (FEEDS, batch_size), replace=few)
+    inputs = features.select_columns(list(collator.names))
+    return [collator.feed(inputs[indices.tolist()]) for indices in drawn]
 
 
 def check_logits(features: Dataset, logits: Sequence[np.ndarray]) -> None:

@@ -16,8 +16,9 @@ from transformers import BertModel
 from optkit import Quantize, Recipe, Training, engines, tasks
 from optkit.core.errors import InputError, MachineError
 from optkit.engines.record import read_record
-from optkit.pipeline import remote_validation, repository_builder, steps
+from optkit.pipeline import remote_validation, repository_builder
 from optkit.pipeline.remote_validation import Target
+from optkit.pipeline.run import run
 from optkit.pipeline.run_spec import RunSpec
 from optkit.report.explain import judged
 from optkit.serving import command, install, repository
@@ -45,7 +46,7 @@ def spec(tmp_path_factory, tiny_config, tiny_tokenizer, tiny_data):
     task = tasks.load("classification", tiny_data)
     made = RunSpec(task, str(folder / "model"), 0, folder / "checkpoints", RECIPES, ("onnxruntime",), seconds=0.05)
     for recipe in RECIPES.values():
-        steps.run(recipe, made)
+        run(recipe, made)
     return made
 
 

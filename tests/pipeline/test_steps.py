@@ -25,9 +25,11 @@ from optkit.core.atomic import file_hash, read_json
 from optkit.core.errors import InputError, MachineError
 from optkit.core.step_cache import key_at, read_record
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
-from optkit.pipeline import load_test, rows, steps, tune
+from optkit.pipeline import load_test, rows, tune
 from optkit.pipeline.publish import publish
+from optkit.pipeline.run import run, run_all
 from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.steps.train import trained
 from optkit.recipe import finder
 from optkit.registry import layout
 from optkit.report.explain import explain
@@ -82,14 +84,14 @@ def spec(workshop, tiny_data):
 @pytest.fixture(scope="module")
 def results(spec):
     """Rows of what is served, by name and precision."""
-    return {(row.recipe, row.precision): row for name in SERVED for row in steps.run(spec.recipes[name], spec)}
+    return {(row.recipe, row.precision): row for name in SERVED for row in run(spec.recipes[name], spec)}
 
 
 @pytest.fixture(scope="module")
 def start():
     """Starts the command line in a process of its own; the processes share the time that imports take."""
     launcher = multiprocessing.get_context("forkserver")
-    launcher.set_forkserver_preload(["optkit.pipeline.steps", "optkit.tasks.classification", "modelopt.torch.quantization"])
+    launcher.set_forkserver_preload(["optkit.pipeline.run", "optkit.tasks.classification", "modelopt.torch.quantization"])
 
     def start_process(arguments, output):
         process = launcher.Process(target=command_line, args=(arguments, output))
@@ -143,8 +145,8 @@ def test_a_recipe_starts_from_the_one_whose_stages_it_shares(results, spec):
     assert origin(student) == {"baseline_fp32": key_at(spec.folder(spec.baseline))}
     assert origin(sparse)["distill_1l"] == key_at(student)
     assert origin(all_three)[sparse.parent.name] == key_at(sparse)
-    trained = [[entry["step"] for entry in read_json(folder / "history.json")] for folder in (student, sparse, all_three)]
-    assert trained == [[9, 15, 9, 19, 29, 31], [9, 19, 29, 31], [9, 15]], "each trains its own last stage alone"
+    steps = [[entry["step"] for entry in read_json(folder / "history.json")] for folder in (student, sparse, all_three)]
+    assert steps == [[9, 15, 9, 19, 29, 31], [9, 19, 29, 31], [9, 15]], "each trains its own last stage alone"
     scores = [read_scores(folder / STAGE_SCORES) for folder in (student, sparse, all_three)]
     assert list(scores[2]) == ["baseline_fp32", "distill", "sparsify", "quantize"]
     assert all(np.array_equal(scores[2][name], earlier[name]) for earlier in scores for name in earlier)
@@ -180,14 +182,14 @@ def test_what_cannot_work_is_said_before_anything_is_trained(spec, tmp_path):
     fresh = replace(spec, root=tmp_path / "checkpoints")
     recipes = [spec.baseline, Recipe(name="deep", stages=[Distill(layers=9)])]
     with pytest.raises(InputError, match=r"^recipe 'deep': a student of 9 layers is deeper than its teacher of 2; give at"):
-        steps.run_all(recipes, [fresh])
+        run_all(recipes, [fresh])
     assert not fresh.root.exists()
 
 
 def test_a_second_run_does_nothing_again(results, spec, caplog):
     before = {path: path.stat().st_mtime_ns for path in spec.root.rglob("record.json")}
     for name in SERVED:
-        steps.run(spec.recipes[name], spec)
+        run(spec.recipes[name], spec)
     assert before == {path: path.stat().st_mtime_ns for path in spec.root.rglob("record.json")}
 
 
@@ -197,7 +199,7 @@ def test_a_flipped_byte_is_found_and_named(results, spec):
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"ptq_int8/seed-0/model\.safetensors: SHA-256 is .* Delete .* made again"):
-        steps.run(spec.recipes["ptq_int8"], spec)
+        run(spec.recipes["ptq_int8"], spec)
     content[-1] ^= 1
     path.write_bytes(content)
 
@@ -364,11 +366,11 @@ def test_a_server_that_dies_in_validation_ends_the_run(results, spec, workshop):
     killer = threading.Thread(target=kill_server_when_ready, args=(models,), daemon=True)
     killer.start()
     with pytest.raises(MachineError, match=r"model '(int8|baseline\.\w+)', request \d+"):
-        steps.run(dying.recipes["qat_gelu10"], dying)
+        run(dying.recipes["qat_gelu10"], dying)
     folder = spec.folder(spec.recipes["qat_gelu10"])
     assert not list(folder.glob(".served.unfinished*")) and not list(folder.glob(".scratch*"))
     assert not servers()
-    assert steps.run(spec.recipes["qat_gelu10"], spec), "the run goes on from the finished steps"
+    assert run(spec.recipes["qat_gelu10"], spec), "the run goes on from the finished steps"
 
 
 def kill_server_when_ready(models):
@@ -432,12 +434,12 @@ def test_a_training_that_was_killed_goes_on_where_it_was(spec, tmp_path, monkeyp
     monkeypatch.setattr(loop, "_optimise", optimise)
     elsewhere = replace(spec, root=tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        steps.trained(recipe, elsewhere)
+        trained(recipe, elsewhere)
     assert list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.safetensors"))
-    again = steps.trained(recipe, elsewhere)
+    again = trained(recipe, elsewhere)
     assert len(done) == 36 + (96 - 30), "a snapshot is taken every ten steps here"
     assert not list(tmp_path.rglob("*.pt"))
-    weights = [file_hash(folder / "model.safetensors") for folder in (again, steps.trained(recipe, spec))]
+    weights = [file_hash(folder / "model.safetensors") for folder in (again, trained(recipe, spec))]
     assert weights[0] == weights[1]
 
 

@@ -213,7 +213,7 @@ def test_shipped_recipes_share_what_they_begin_with(name: str, prefix: str, monk
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.py")), ids=lambda path: path.stem)
 def test_a_shipped_recipe_is_one_screen_with_a_docstring_and_a_script(path: Path) -> None:
     text = path.read_text()
-    assert text.startswith('"""') and "recipe.main()" in text
+    assert text.startswith('"""') and "optkit.main(recipe)" in text
     assert len(text.splitlines()) <= 40
     assert f"python recipes/{path.name}" in text
 

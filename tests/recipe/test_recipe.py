@@ -6,6 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+import optkit
 from optkit import Distill, Quantize, Recipe, Sparsify, Training
 from optkit.core.settings import RecipeError
 from optkit.recipe.recipe import is_folder
@@ -154,9 +155,16 @@ def test_the_order_is_said_beside_the_mistakes_of_the_stages() -> None:
     assert "Quantize.epochs is -1" in text and "Distill.layers is 0" in text and "go quantize → distill" in text
 
 
-def test_a_recipe_script_runs_itself(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_script_runs_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     monkeypatch.setattr("optkit.cli.app.main", asked.append)
     monkeypatch.setattr("sys.argv", ["recipes/one.py", "--task", "sample"])
-    Recipe(name="one").main()
+    optkit.main(Recipe(name="one"))
     assert asked == [["run", "recipes/one.py", "--task", "sample"]]
+
+
+def test_a_script_of_version_0_1_is_told_the_line_to_write(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        Recipe(name="one").main()
+    assert end.value.code == 2
+    assert "recipe.main() is no more. Write: import optkit; optkit.main(recipe)" in capsys.readouterr().err

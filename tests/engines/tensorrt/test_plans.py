@@ -11,8 +11,8 @@ from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, MachineError
 from optkit.engines.tensorrt import plans
 from optkit.engines.tensorrt.profiles import Profile, Settings
-from optkit.pipeline import steps
 from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.steps.build_plans import planned
 from optkit.recipe import finder
 from optkit.serving.config import parse
 
@@ -53,7 +53,7 @@ def spec(workshop, tiny_data):
 @pytest.fixture(scope="module")
 def int8(spec):
     """Folder of the quantised recipe's plans."""
-    return steps.planned(spec.recipes["ptq_int8"], spec)
+    return planned(spec.recipes["ptq_int8"], spec)
 
 
 def test_a_quantised_recipe_leaves_a_plan_its_config_and_its_evidence(int8):
@@ -72,7 +72,7 @@ def test_a_quantised_recipe_leaves_a_plan_its_config_and_its_evidence(int8):
 
 
 def test_a_sparse_student_is_int8_in_and_out_of_every_gemm(spec):
-    folder = steps.planned(spec.recipes["distill_1l_sparse"], spec) / "int8"
+    folder = planned(spec.recipes["distill_1l_sparse"], spec) / "int8"
     record, evidence = (json.loads((folder / name).read_text()) for name in ("engine.json", "evidence.json"))
     assert (record["variant"], record["settings"]["sparse"]) == ("fp16-outputs", True)
     assert evidence["sparse_weights"] == evidence["graph"]["encoder_gemms"] == 6  # one layer
@@ -88,7 +88,7 @@ def test_nothing_is_said_to_have_been_timed_or_compared(int8):
 
 
 def test_the_baseline_has_a_plan_in_each_precision(spec):
-    folder = steps.planned(spec.recipes["baseline_fp32"], spec)
+    folder = planned(spec.recipes["baseline_fp32"], spec)
     found = {path.name: json.loads((path / "evidence.json").read_text()) for path in folder.iterdir() if path.is_dir()}
     assert set(found) == {"fp32", "fp16", "bf16"}
     for precision, evidence in found.items():
@@ -101,7 +101,7 @@ def test_plans_leave_the_engines_of_the_cpu_alone_and_are_not_built_twice(spec, 
     folder = spec.folder(quantised)
     assert int8 == folder / "plans" and not (folder / "engines").exists()
     before = (int8 / "record.json").stat().st_mtime_ns
-    assert steps.planned(quantised, spec) == int8
+    assert planned(quantised, spec) == int8
     assert (int8 / "record.json").stat().st_mtime_ns == before
 
 
@@ -126,7 +126,7 @@ def test_a_profile_beyond_the_positions_is_refused_and_what_was_built_stays(spec
     longer = replace(spec, tensorrt=Settings(profiles=(Profile(sequence=(1, 16, 512)),)))
     before = (int8 / "record.json").read_text()
     with pytest.raises(InputError, match=r"sequences of up to 512 tokens, but the graph has positions for 16\. Give"):
-        steps.planned(spec.recipes["ptq_int8"], longer)
+        planned(spec.recipes["ptq_int8"], longer)
     assert (int8 / "record.json").read_text() == before
 
 
@@ -147,4 +147,4 @@ def test_running_needs_a_gpu():
 
 def test_a_float_recipe_has_no_variants(spec):
     with pytest.raises(InputError, match="only INT8 plans have variants"):
-        steps.planned(spec.recipes["baseline_fp32"], spec, "fp16-attention")
+        planned(spec.recipes["baseline_fp32"], spec, "fp16-attention")

@@ -1,0 +1,61 @@
+"""The way a recipe takes, from settings to judged result rows; each arrow leaves its evidence on disk (see `steps`)."""
+
+from collections.abc import Sequence
+from itertools import product
+
+from accelerate import PartialState
+
+from optkit.compression import preflight
+from optkit.evaluation.results import Row
+from optkit.pipeline import rows
+from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.steps.build_engines import converted
+from optkit.pipeline.steps.export_graph import exported
+from optkit.pipeline.steps.score import scored
+from optkit.pipeline.steps.train import trained
+from optkit.pipeline.teachers import Teachers
+from optkit.recipe.recipe import Recipe
+from optkit.training.loop import on_cpu
+
+
+def run(recipe: Recipe, spec: RunSpec) -> list[Row]:
+    """Take a recipe all the way; what is finished already is not done again.
+
+    Returns:
+        One row per engine precision, scored through the server.
+    """
+    trained(recipe, spec)
+    exported(recipe, spec)
+    converted(recipe, spec)
+    scored(recipe, spec)
+    if not recipe.is_baseline:
+        scored(spec.baseline, spec)
+        _judged(spec.baseline, spec)
+    return _judged(recipe, spec)
+
+
+def _judged(recipe: Recipe, spec: RunSpec) -> list[Row]:
+    """The recipe's rows, written down beside what they are about."""
+    folder = spec.folder(recipe)
+    found = rows.rows_of(recipe, spec.task, spec.seed, folder, spec.folder(spec.baseline))
+    rows.write(found, folder)
+    return found
+
+
+def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec]) -> list[Row]:
+    """Run every recipe on every spec, after a look at what can be known to be wrong with them.
+
+    Under `accelerate launch`, all processes train together first; then the main one goes on alone, since graphs, engines
+    and servers are made once, and the others have no rows to return.
+    """
+    start = specs[0].architecture()  # specs differ by their seed
+    for recipe in recipes:
+        preflight.check(recipe, start, Teachers(specs[0], trained).load)
+    state = PartialState(cpu=on_cpu())
+    if state.num_processes > 1:
+        for spec, recipe in product(specs, recipes):
+            trained(recipe, spec)
+        state.destroy_process_group()
+        if not state.is_main_process:
+            return []
+    return [row for spec, recipe in product(specs, recipes) for row in run(recipe, spec)]

@@ -1,0 +1,58 @@
+"""The engines: every candidate built and compared, the fastest that is right kept for each precision."""
+
+import logging
+from pathlib import Path
+
+from optkit import engines
+from optkit.compression import checkpoint
+from optkit.core import step_cache
+from optkit.core.code_version import code_version
+from optkit.core.step_cache import key_at
+from optkit.engines.select import check_masks, convert
+from optkit.engines.tensorrt import plans
+from optkit.models import families, loading
+from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.steps.export_graph import exported
+from optkit.pipeline.steps.measure_ranges import ranged
+from optkit.recipe.recipe import Recipe
+from optkit.serving import native
+from optkit.tasks.collate import BATCH_SIZE, random_batches
+
+log = logging.getLogger(__name__)
+_COMPARED_TOKENS = 4096
+"""At most in a batch on which engines are compared: the reference, which runs the graph as written, is slow."""
+
+
+def converted(recipe: Recipe, spec: RunSpec) -> Path:
+    """The folder with one engine per precision, `<precision>/`, and `conversion.json`, which says why that one."""
+    with_plans = plans.KIND in (spec.engines or engines.installed())
+    graph = (ranged if with_plans and recipe.is_quantised else exported)(recipe, spec)
+    folder = spec.folder(recipe) / "engines"
+
+    def make(unfinished: Path) -> None:
+        log.info("%s: engines", recipe.name)
+        loaded = checkpoint.load(spec.folder(recipe), spec.task)
+        length = loading.max_length(loaded, spec.task)
+        size = max(1, min(BATCH_SIZE, _COMPARED_TOKENS // length))
+        conversion = convert(
+            graph / "model.onnx",
+            unfinished,
+            spec.engines,
+            quantised=recipe.is_quantised,
+            feeds=random_batches(spec.features("dev", loaded.tokenizer), spec.collator(loaded.tokenizer), size),
+            options={plans.KIND: {"settings": spec.tensorrt}},
+            max_length=length,
+        )
+        if recipe.is_sparse:
+            check_masks(conversion, len(families.prunable(loaded.model)))
+        native.write_configs(unfinished)
+
+    depends_on = {
+        "graph": key_at(graph),
+        "kinds": spec.engines,
+        "machine": engines.machine(spec.engines),
+        "code": code_version(__name__),
+        **({"tensorrt": spec.tensorrt.as_dict()} if with_plans else {}),
+    }
+    step_cache.step(folder, depends_on, make)
+    return folder

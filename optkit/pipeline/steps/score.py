@@ -1,0 +1,37 @@
+"""Scores and timings through the server: every rung, the baseline beside it."""
+
+import logging
+from pathlib import Path
+
+from optkit.compression import checkpoint
+from optkit.core import step_cache
+from optkit.core.code_version import code_version
+from optkit.core.step_cache import key_at
+from optkit.evaluation.validation import validate
+from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.steps.build_engines import converted
+from optkit.recipe.recipe import Recipe
+from optkit.serving.repository import BACKENDS
+
+log = logging.getLogger(__name__)
+
+
+def scored(recipe: Recipe, spec: RunSpec) -> Path:
+    """The folder with the recipe's engines scored at every rung, and measured beside the baseline's."""
+    own, baseline = converted(recipe, spec), converted(spec.baseline, spec)
+    folder = spec.folder(recipe)
+
+    def make(unfinished: Path) -> None:
+        log.info("%s: scoring through Triton", recipe.name)
+        loaded = checkpoint.load(folder, spec.task)
+        features = spec.features("dev", loaded.tokenizer)
+        validate(spec.task, loaded, features, own, baseline, unfinished, folder / "logs", spec.seconds)
+
+    depends_on = {
+        "engines": key_at(own),
+        "baseline": key_at(baseline),
+        "seconds": spec.seconds,
+        "code": code_version(__name__, *BACKENDS),
+    }
+    step_cache.step(folder / "served", depends_on, make)
+    return folder / "served"

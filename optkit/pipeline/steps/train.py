@@ -1,0 +1,110 @@
+"""The checkpoint: the baseline fine-tuned, or the last stage of a recipe applied to the checkpoint of the recipe before."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from optkit.compression import checkpoint, distill, quantize, sparsify
+from optkit.compression.context import Context
+from optkit.core import step_cache
+from optkit.core.code_version import code_version
+from optkit.core.step_cache import key_at
+from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
+from optkit.models import families, loading, two_to_four
+from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.teachers import Teachers
+from optkit.recipe.recipe import Recipe
+from optkit.recipe.stages import BASELINE
+from optkit.tasks.collate import BATCH_SIZE
+from optkit.tasks.collate import run as run_batches
+from optkit.training.loop import Batches, train
+from optkit.training.losses import task_loss
+from optkit.training.resume import Snapshots
+
+log = logging.getLogger(__name__)
+_Apply = Callable[..., list[dict[str, float]]]
+_APPLY: dict[str, _Apply] = {"distill": distill.apply, "sparsify": sparsify.apply, "quantize": quantize.apply}
+
+
+def trained(recipe: Recipe, spec: RunSpec) -> Path:
+    """The folder of the recipe's checkpoint, after those it starts from and those that teach it."""
+    parent = _parent(recipe, spec)
+    needs = {name: Teachers(spec, trained).key(name) for name in recipe.teachers}
+    if parent:
+        needs[parent.name] = key_at(trained(parent, spec))
+    depends_on = {
+        "recipe": recipe.resolved(),
+        "training": spec.training(recipe).model_dump(),
+        "from": needs,
+        **spec.source,
+        "code": code_version(__name__),
+    }
+    folder = spec.folder(recipe)
+    snapshots = Snapshots(folder.with_name(f".{folder.name}.training"), step_cache.key_of(depends_on))
+    step_cache.step(folder, depends_on, lambda unfinished: _train(recipe, parent, spec, unfinished, snapshots), keep=True)
+    snapshots.clear()
+    return folder
+
+
+def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, snapshots: Snapshots) -> None:
+    """Fine-tune the baseline, or apply the recipe's last stage to the checkpoint of its parent."""
+    log.info("%s: training (seed %d)", recipe.name, spec.seed)
+    loaded = spec.start() if parent is None else checkpoint.load(spec.folder(parent), spec.task)
+    context = Context(
+        features=spec.features("train", loaded.tokenizer),
+        collator=spec.collator(loaded.tokenizer),
+        training=spec.training(recipe),
+        seed=spec.seed,
+        logs=spec.root / spec.task.name / ".tensorboard" / f"{recipe.name}-seed-{spec.seed}",
+        teacher_logits=Teachers(spec, trained).logits,
+        teacher_model=Teachers(spec, trained).load,
+        snapshots=snapshots,
+    )
+    if parent:
+        stage = recipe.stages[-1]
+        history = _APPLY[stage.technique](loaded, stage, context)
+        scores = read_scores(spec.folder(parent) / STAGE_SCORES) | {stage.technique: _example_scores(loaded, spec)}
+    else:
+        history = _fine_tune(loaded, context)
+        scores = {BASELINE: _example_scores(loaded, spec)}
+    checkpoint.save(loaded, recipe.stages, history, folder)
+    np.savez(folder / STAGE_SCORES, **scores)
+
+
+def _example_scores(loaded: loading.Loaded, spec: RunSpec) -> np.ndarray:
+    """The headline metric of a model example by example on the dev split, in PyTorch."""
+    features = spec.features("dev", loaded.tokenizer)
+    logits = run_batches(loading.inference(loaded.model), features, BATCH_SIZE, spec.collator(loaded.tokenizer))
+    return spec.task.example_scores(spec.task.predict(features, logits))
+
+
+def _fine_tune(loaded: loading.Loaded, context: Context) -> list[dict[str, float]]:
+    """The baseline's training, unless the model already answers the task."""
+    if loaded.fine_tuned:
+        log.info("the model has the task's head already: taken as the FP32 baseline without training")
+        return []
+    if loaded.amax:
+        log.warning("the scales in the model's checkpoint are left out: fine-tuning changes what they were made for")
+        loaded.amax = {}
+    batches = Batches(context.features, context.collator, context.training.batch_size, context.seed)
+    sparse = two_to_four.sparse_linears(families.encoder_linears(loaded.model))  # it may have been pruned elsewhere
+    with two_to_four.held(sparse):
+        return train(
+            loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning",
+            snapshots=context.snapshots,
+        )  # fmt: skip
+
+
+def _parent(recipe: Recipe, spec: RunSpec) -> Recipe | None:
+    """The recipe of one stage less, where this one starts: a known one, or one that only keeps what is between two."""
+    if recipe.is_baseline:
+        return None
+    before = recipe.stages[:-1]
+    for known in spec.recipes.values():
+        if known.stages == before and (known.is_baseline or known.training == recipe.training):
+            return known
+    between = Recipe(name="between", stages=before, training=recipe.training)
+    techniques = "_".join(stage.technique for stage in before)
+    return between.model_copy(update={"name": f"{techniques}_{between.digest()[:8]}"})

@@ -1,0 +1,103 @@
+"""The version of code follows what the code imports, and nothing that changes no behaviour."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from optkit.core.code_version import closure, code_version
+
+MODULES = {
+    "__init__": "",
+    "step": '"""A step."""\nfrom toy.inner import used\n\n\ndef step():\n    from toy import lazy\n',
+    "used": "VALUE = 1\n",
+    "lazy": "import toy.deep\n",
+    "deep": "DEEP = 1\n",
+    "unused": "VALUE = 1\n",
+    "typed": "VALUE = 1\n",
+    "inner/__init__": "from ..used import VALUE\n",
+    "inner/used": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from toy import typed\nfrom .. import used\n",
+}
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """A package with a step and modules that it imports at once, lazily, through others, or not at all."""
+    for name, text in MODULES.items():
+        path = tmp_path / "toy" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def version(folder: Path, expression: str = "code_version('toy.step')") -> str:
+    """What a fresh process says."""
+    code = f"from optkit.core.code_version import *; print({expression})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+        env={"PYTHONPATH": f"{folder}:."},
+    )
+    return done.stdout.strip()
+
+
+def test_the_closure_is_what_is_imported_wherever_the_statement_stands(toy: Path) -> None:
+    expected = ["toy.deep", "toy.inner", "toy.inner.used", "toy.lazy", "toy.step", "toy.used"]
+    found = version(toy, "' '.join(sorted(closure('toy.step')))").split()
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", ["step", "used", "lazy", "deep", "inner/__init__", "inner/used"])
+def test_a_change_in_what_a_step_imports_is_another_version(name: str, toy: Path) -> None:
+    before = version(toy)
+    path = toy / "toy" / f"{name}.py"
+    path.write_text(path.read_text() + "CHANGED = 1\n")
+    assert version(toy) != before
+
+
+@pytest.mark.parametrize("name", ["unused", "typed"])
+def test_a_change_elsewhere_is_not(name: str, toy: Path) -> None:
+    before = version(toy)
+    (toy / "toy" / f"{name}.py").write_text("CHANGED = 1\n")
+    assert version(toy) == before
+
+
+def test_comments_docstrings_and_layout_do_not_count(toy: Path) -> None:
+    before = version(toy)
+    (toy / "toy" / "step.py").write_text(
+        '"""Says it otherwise."""\n# a comment\nfrom toy.inner import (\n    used,\n)\n\n\ndef step():\n    """Does."""\n'
+        "    from toy import lazy\n"
+    )
+    assert version(toy) == before
+
+
+def test_nothing_is_imported_to_find_it_out() -> None:
+    code = (
+        "import sys; from optkit.core.code_version import code_version; code_version('optkit.pipeline.steps.train'); "
+        "print([name for name in ('torch', 'transformers', 'numpy') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "within", "without"),
+    [
+        ("train", "optkit.pipeline.teachers", "optkit.graph.export"),
+        ("train", "optkit.pipeline.run_spec", "optkit.evaluation.gate"),
+        ("export_graph", "optkit.graph.passes", "optkit.engines.select"),
+        ("build_engines", "optkit.serving.native", "optkit.evaluation.parity"),
+        ("score", "optkit.evaluation.parity", "optkit.report.html"),
+    ],
+)
+def test_a_steps_closure_holds_what_computes_it(step: str, within: str, without: str) -> None:
+    found = closure(f"optkit.pipeline.steps.{step}")
+    assert within in found and without not in found
+
+
+def test_versions_do_not_depend_on_the_order_of_names() -> None:
+    names = ("optkit.graph.export", "optkit.recipe.recipe")
+    assert code_version(*names) == code_version(*reversed(names)) != code_version(names[0])
