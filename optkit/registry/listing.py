@@ -7,7 +7,7 @@ from pathlib import Path
 from optkit.core.errors import InputError
 from optkit.core.tables import plain, table
 from optkit.registry import layout
-from optkit.registry.locks import reading
+from optkit.registry.disk import reading
 
 FORMATS = ("table", "json")
 
