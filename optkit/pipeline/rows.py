@@ -106,7 +106,7 @@ def read(root: Path, task: str) -> list[Row]:
 
 
 def of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precision: str | None = None) -> list[Row]:
-    """Of a task's current rows those of one recipe and seed, of one precision or of all.
+    """Find the current rows of one recipe and seed, of one precision or of all.
 
     Raises:
         InputError: there are none.
@@ -135,7 +135,7 @@ def one_of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precis
 
 
 def best(rows: Sequence[Row], task: str, seed: int, precision: str | None = None) -> Row:
-    """Of a task's current rows of one seed the fastest that passed its gate, by the geometric mean of its speed-ups.
+    """Find the fastest row of one seed that passed its gate, by the geometric mean of its speed-ups.
 
     Raises:
         InputError: nothing of that seed and precision has been run.
@@ -251,7 +251,7 @@ def _ratio(other: Mapping[str, Mapping[str, Any]], own: Mapping[str, Mapping[str
 
 
 def _ratio_ci95(other: Mapping[str, Any], own: Mapping[str, Any]) -> list[float]:
-    """Of the ratio of two medians; never too narrow, as both ends take the worst of the two intervals."""
+    """The 95 % interval of the ratio of two medians; never too narrow, as both ends take the worst of the two intervals."""
     (low, high), (own_low, own_high) = other["p50_ci95"], own["p50_ci95"]
     return [1.0, 1.0] if other is own else [round(low / own_high, 3), round(high / own_low, 3)]
 
