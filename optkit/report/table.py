@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from optkit.benchmark.measurement import sentences
+from optkit.compression.registry import ordered
 from optkit.evaluation.results import Row
 from optkit.pipeline.loss_by_stage import SERVED
-from optkit.recipe.stages import ORDER
 from optkit.report import html
 from optkit.report.figures import shown
 
@@ -112,7 +112,7 @@ def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
 def _stages_table(rows: Sequence[Row]) -> Table:
     """What each stage of each recipe cost, in the order of the stages."""
     found = {step["stage"] for row in rows for step in row.stages}
-    order = [name for name in (*ORDER, SERVED) if name in found]
+    order = [*ordered(found - {SERVED}), SERVED]
     title = "Loss by stage: points against the stage before [95 %]; all but the last in PyTorch"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     table.add_column("recipe", no_wrap=True)
