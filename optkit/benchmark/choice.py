@@ -18,7 +18,7 @@ class Goal:
     """What to look for."""
 
     kind: str
-    """Of `KINDS`: the lowest median latency, or the highest throughput."""
+    """One of `KINDS`: the lowest median latency, or the highest throughput."""
     clients: int
     """Who ask at the same time, each waiting for the answer."""
     p99_ms: float | None = None

@@ -12,7 +12,7 @@ from optkit.benchmark.scenarios import Samples
 from optkit.benchmark.scratch_server import Bench, Model, loaded, scratch_server
 
 CLIENTS = 4
-"""Of each model, in a closed loop."""
+"""How many clients ask each model, in a closed loop."""
 ROUNDS = 4
 """In which alone, idle and busy take turns."""
 

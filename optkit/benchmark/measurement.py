@@ -54,7 +54,7 @@ class Measurement:
     compute_ms: float
     """Mean time of a request in the engine."""
     memory_mb: float
-    """Of the server and all its backend processes, after the measurement."""
+    """Memory of the server and all its backend processes, after the measurement."""
     others: str = ALONE
     """What other models did on the server meanwhile."""
 
@@ -156,7 +156,7 @@ def _memory_mb(lines: Sequence[Measurement]) -> float | None:
 
 
 def _gain(without: Sequence[Measurement], batching: Sequence[Measurement]) -> dict[str, Any] | None:
-    """Of the rounds in which both took turns."""
+    """What batching by the server brings, from the rounds in which both ways took turns."""
     rates = [[line.reading.rate for line in lines if _is_compared(line)] for lines in (batching, without)]
     rounds = min(map(len, rates))
     if not rounds:

@@ -10,7 +10,7 @@ from optkit.benchmark.scenarios import Samples
 from optkit.benchmark.scratch_server import Bench, Model, loaded, scratch_server
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
-"""Of the closed loop."""
+"""How many clients the closed loop is measured with."""
 ROUNDS = 5
 """In which batching and none take turns at `COMPARED` clients."""
 _SERVER_CLIENTS, _OFFLINE_CLIENTS = 32, 2

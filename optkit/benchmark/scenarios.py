@@ -23,12 +23,12 @@ from optkit.tasks.base import Feed
 from optkit.tasks.collate import Collator
 
 LEAST_QUERIES = 500
-"""Of Server: MLPerf grants a 99th percentile with 459 queries if none is over the bound, and asks for more if some are."""
+"""Least queries of Server. MLPerf grants a 99th percentile with 459 if none is over the bound; if some are, it wants more."""
 OFFLINE_BATCH = 32
 STREAMS = 8
 """Examples of one query of MultiStream."""
 _RATES = (0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1)
-"""Of the Server scenario, over the rate that Offline reached."""
+"""Rates that the Server scenario tries, over the rate that Offline reached."""
 _HALVINGS = 3
 _SUMMARY = {
     "p50": r"50\.00 percentile latency \(ns\) +: (\d+)",
@@ -64,7 +64,7 @@ class Samples:
         return self.collator.feed({name: [rows[index] for index in indices] for name, rows in self.columns.items()})
 
     def length(self, index: int) -> int:
-        """Of an example, in tokens."""
+        """The length of an example, in tokens."""
         return len(self.columns["input_ids"][index])
 
 

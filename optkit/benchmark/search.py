@@ -22,9 +22,9 @@ from optkit.serving import repository
 log = logging.getLogger(__name__)
 SPLITS, BATCHING, FINAL = "splits", "batching", "final"
 _SHARES = {SPLITS: 0.25, BATCHING: 0.35}
-"""Of the time; what is left is the finalists'."""
+"""Share of the time that each phase gets; what is left is the finalists'."""
 LEAST_S = 1.0
-"""Of one measurement."""
+"""Shortest measurement, in seconds."""
 _OVERHEAD_S = 2.0
 """What loading and warming a model costs, until it is known better."""
 LEAST_ROUNDS, _MOST_ROUNDS = 6, 24

@@ -40,7 +40,7 @@ def available_threads() -> int:
 
 
 def load_average() -> float:
-    """Of the last minute, before something is measured; says so where it is more than half of the cores."""
+    """The load average of the last minute, before something is measured; warns where it is more than half of the cores."""
     found, threads = os.getloadavg()[0], available_threads()
     if found > threads / 2:
         log.warning("the machine is busy (load average %.1f, %d cores): trust ratios within one run alone", found, threads)

@@ -1,13 +1,13 @@
 """What is found by name: optkit's own kinds of a thing, those of other packages, and those of a script or notebook.
 
-    ENGINES: Registry[type[Runtime]] = Registry("engine kind", "optkit.engines", {"openvino": "optkit.engines.openvino:OpenVINO"})
-    ENGINES.get("openvino")
+    TASKS = Registry("task", "optkit.tasks", {"squad": "optkit.tasks.question_answering:QuestionAnswering"})
+    TASKS.get("squad")
 
 Another package brings its own by an entry point of the group (Python Packaging User Guide, "Entry points"):
 
     [options.entry_points]
-    optkit.engines =
-        mine = my_package.engine:Mine
+    optkit.tasks =
+        mine = my_package.task:Mine
 
 Nothing is imported before it is asked for.
 """

@@ -39,7 +39,7 @@ class Row:
     evidence: dict[str, Any]
     served_by: str
     max_drop: float
-    """Of the gate, in points."""
+    """The gate's bound on the loss, in points."""
     verdict: str = "pass"
     reasons: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class Row:
     speedup_ci95: dict[str, list[float]] = field(default_factory=dict)
     p99_ms_ci95: dict[str, list[float]] = field(default_factory=dict)
     min_speedup: float | dict[str, float] | None = None
-    """Of the gate: at every batch size, or at those named."""
+    """The gate's bound: at every batch size, or at those named."""
     max_p99_ms: float | dict[str, float] | None = None
-    """Of the gate, likewise."""
+    """The gate's bound on the 99th percentile of the latency, likewise."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """What each stage cost: `{stage, delta, ci95}` in points against the one before it."""
     load: dict[str, Any] = field(default_factory=dict)

@@ -48,9 +48,9 @@ class Options:
     wait_s: float = WAIT_S
     """Seconds to wait for another publisher."""
     cache: bool = False
-    """Of the served model, see `ModelConfig`."""
+    """Whether the server may answer from its cache, see `ModelConfig`."""
     warmup: Shapes = ()
-    """Of the served model, see `ModelConfig`."""
+    """What each instance answers before it is ready, see `ModelConfig`."""
 
     def __post_init__(self) -> None:
         if self.force != bool(self.why.strip()):

@@ -19,7 +19,7 @@ from optkit.evaluation.results import VERDICTS, Row
 from optkit.pipeline import load_summary
 from optkit.pipeline.loss_by_stage import loss_by_stage
 from optkit.recipe.recipe import Recipe
-from optkit.recipe.stages import BASELINE
+from optkit.recipe.stage import BASELINE
 
 if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
     from optkit.tasks.base import Task
@@ -67,7 +67,8 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
             stages=loss_by_stage([folder], precision),
-            **_architecture(folder),
+            layers=read_json(folder / "config.json")["num_hidden_layers"],
+            sparsity=recipe.sparsity,
             **_speed(evidence["performance"], precision),
         )
         found.append(_judged(row))
@@ -106,7 +107,7 @@ def read(root: Path, task: str) -> list[Row]:
 
 
 def of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precision: str | None = None) -> list[Row]:
-    """Of a task's current rows those of one recipe and seed, of one precision or of all.
+    """Find the current rows of one recipe and seed, of one precision or of all.
 
     Raises:
         InputError: there are none.
@@ -135,7 +136,7 @@ def one_of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precis
 
 
 def best(rows: Sequence[Row], task: str, seed: int, precision: str | None = None) -> Row:
-    """Of a task's current rows of one seed the fastest that passed its gate, by the geometric mean of its speed-ups.
+    """Find the fastest row of one seed that passed its gate, by the geometric mean of its speed-ups.
 
     Raises:
         InputError: nothing of that seed and precision has been run.
@@ -213,12 +214,6 @@ def _scores(folder: Path) -> dict[str, np.ndarray]:
     return read_scores(folder / "served" / SCORES)
 
 
-def _architecture(folder: Path) -> dict[str, Any]:
-    stages = [stage["technique"] for stage in read_json(folder / "recipe.json")]
-    layers = read_json(folder / "config.json")["num_hidden_layers"]
-    return {"layers": layers, "sparsity": "2:4" if "sparsify" in stages else None}
-
-
 def _evidence(folder: Path, precision: str) -> dict[str, Any]:
     audit = read_json(folder / "graph" / "audit.json")
     conversion = read_json(folder / "engines" / "conversion.json")
@@ -251,7 +246,7 @@ def _ratio(other: Mapping[str, Mapping[str, Any]], own: Mapping[str, Mapping[str
 
 
 def _ratio_ci95(other: Mapping[str, Any], own: Mapping[str, Any]) -> list[float]:
-    """Of the ratio of two medians; never too narrow, as both ends take the worst of the two intervals."""
+    """The 95 % interval of the ratio of two medians; never too narrow, as both ends take the worst of the two intervals."""
     (low, high), (own_low, own_high) = other["p50_ci95"], own["p50_ci95"]
     return [1.0, 1.0] if other is own else [round(low / own_high, 3), round(high / own_low, 3)]
 

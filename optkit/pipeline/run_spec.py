@@ -16,7 +16,8 @@ from optkit.engines.tensorrt.profiles import Settings as TensorRT
 from optkit.models import loading
 from optkit.models.loading import Loaded
 from optkit.recipe.recipe import Recipe
-from optkit.recipe.stages import BASELINE, Training
+from optkit.recipe.stage import BASELINE
+from optkit.recipe.training import Training
 from optkit.tasks.base import Split, Task
 from optkit.tasks.collate import Collator
 

@@ -26,7 +26,7 @@ class SystemUnderTest:
     folder: Path
     """The recipe's."""
     key: str
-    """Of the engines."""
+    """The key of the step that made the engines."""
 
     @property
     def logs(self) -> Path:

@@ -14,7 +14,7 @@ from optkit.benchmark.serving_settings import Settings
 from optkit.core import atomic, cpu, step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
-from optkit.core.tables import plain, table
+from optkit.core.plain_text import plain, table
 from optkit.evaluation.artifacts import TUNING
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.system_under_test import SystemUnderTest, run_number, system_under_test

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from optkit.core.errors import InputError
-from optkit.core.tables import plain, table
+from optkit.core.plain_text import plain, table
 from optkit.registry import layout
 from optkit.registry.disk import reading
 
@@ -32,7 +32,7 @@ class Version:
     delta_ci95: tuple[float, float]
     """Delta and its interval, in the metric's points."""
     size_bytes: int
-    """Of the whole version's folder."""
+    """Size of the whole version's folder."""
     verdict: str
     forced: str | None
     """Why it was published although its gate said no."""

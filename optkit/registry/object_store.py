@@ -16,7 +16,7 @@ class Changed(Exception):
 
 
 class Tag(NamedTuple):
-    """Of one state of an object: it is another one after every write. Stores compare one or the other."""
+    """Names one state of an object: it is another one after every write. Stores compare one or the other."""
 
     e_tag: str
     version: str | None

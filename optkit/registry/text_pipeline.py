@@ -37,13 +37,13 @@ class Words:
     source: Path
     """The folder with tokenizer and settings."""
     texts: Sequence[Sequence[str]]
-    """Of each probe its texts."""
+    """Input texts, one list per probe."""
     answers: Sequence[str]
     """What the served engine answered to them when it was scored."""
 
     @property
     def digest(self) -> str:
-        """Of tokenizer and settings."""
+        """SHA-256 of tokenizer and settings."""
         return ensemble.digest(self.source)
 
     @property

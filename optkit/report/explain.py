@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from optkit.core.atomic import read_json
 from optkit.core.errors import InputError
-from optkit.core.tables import plain, table
+from optkit.core.plain_text import plain, table
 from optkit.evaluation import gate
 from optkit.evaluation.artifacts import EXAMPLES
 from optkit.evaluation.results import Row

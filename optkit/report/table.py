@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optkit.benchmark.measurement import sentences
-from optkit.core.tables import plain, table
+from optkit.compression.registry import ordered
+from optkit.core.plain_text import plain, table
 from optkit.evaluation.results import Row
 from optkit.pipeline.loss_by_stage import SERVED
-from optkit.recipe.stages import ORDER
 from optkit.report.figures import shown
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
 def _stages_table(rows: Sequence[Row]) -> "Table":
     """What each stage of each recipe cost, in the order of the stages."""
     found = {step["stage"] for row in rows for step in row.stages}
-    order = [name for name in (*ORDER, SERVED) if name in found]
+    order = [*ordered(found - {SERVED}), SERVED]
     title = "Loss by stage: points against the stage before [95 %]; all but the last in PyTorch"
     made = table(["recipe", "precision", *order, "in all, served"], left=("recipe", "precision"), title=title)
     for row in rows:

@@ -129,7 +129,7 @@ class Server:
         return self._supervisor is not None and self._supervisor.poll() is None
 
     def version(self) -> str:
-        """Of tritonserver, by its own account."""
+        """The version of tritonserver, by its own account."""
         return json.loads(self._ask("GET", "/v2", self.deadline_s)[1])["version"]
 
     def memory_bytes(self) -> int:

@@ -21,11 +21,11 @@ State = dict[str, Any]
 
 @dataclass
 class Snapshots:
-    """Of all the phases that a step trains in, in a folder beside the one that the step makes."""
+    """Keeps how far the phases of a step's training have come, in a folder beside the one that the step makes."""
 
     folder: Path
     key: str
-    """Of the step: a snapshot is only found by a step that would do exactly the same."""
+    """The step's key: a snapshot is only found by a step that would do exactly the same."""
     every_s: ClassVar[float] = 60.0
     _last: float = field(default_factory=time.monotonic, init=False)
 
@@ -73,7 +73,7 @@ class Trained:
     optimiser: Any
     schedule: Any
     scaler: Any
-    """Of FP16's gradients; None in other precisions."""
+    """Scales FP16's gradients; None in other precisions."""
 
     def state(self) -> State:
         """As plain tensors and numbers."""

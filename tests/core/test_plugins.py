@@ -21,7 +21,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shapes\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[optkit.test_shapes]\nround = shapes_of_theirs:Round\nbroken = shapes_of_nobody:Broken\npath = shapes_of_theirs:Round\n"
+        "[optkit.test_shapes]\nround = shapes_of_theirs:Round\n"
+        "broken = shapes_of_nobody:Broken\npath = shapes_of_theirs:Round\n"
     )
     (tmp_path / "shapes_of_theirs.py").write_text("class Round: ...\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -8,9 +8,9 @@ from optkit.compression import checkpoint
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
 from optkit.core.step_cache import key_at
-from optkit.engines.select import check_masks, convert
+from optkit.engines.select import convert
 from optkit.engines.tensorrt import plans
-from optkit.models import families, loading
+from optkit.models import loading
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
 from optkit.pipeline.steps.measure_ranges import ranged
@@ -43,15 +43,15 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
             options={plans.KIND: {"settings": spec.tensorrt}},
             max_length=length,
         )
-        if recipe.is_sparse:
-            check_masks(conversion, len(families.prunable(loaded.model)))
+        for stage in recipe.stages:
+            stage.check_engines(conversion, loaded.model)
         native.write_configs(unfinished)
 
     depends_on = {
         "graph": key_at(graph),
         "kinds": spec.engines,
         "machine": engines.machine(spec.engines),
-        "code": code_version(__name__),
+        "code": code_version(__name__, *recipe.modules),
         **({"tensorrt": spec.tensorrt.as_dict()} if with_plans else {}),
     }
     step_cache.step(folder, depends_on, make)

@@ -22,7 +22,7 @@ class Table:
     source: str
     columns: Mapping[str, Sequence[Any]]
     lines: Sequence[int]
-    """Of every row, counted from 1."""
+    """The number of the line that each row was read from, counted from 1."""
     unit: str = "line"
     """What `lines` counts: `line` of a text file, `row` of anything else."""
     class_names: tuple[str, ...] | None = None
