@@ -16,6 +16,7 @@ from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
 from optkit.evaluation.results import VERDICTS, Row
+from optkit.models.families import depth
 from optkit.pipeline import load_summary
 from optkit.pipeline.loss_by_stage import loss_by_stage
 from optkit.recipe.recipe import Recipe
@@ -215,8 +216,7 @@ def _scores(folder: Path) -> dict[str, np.ndarray]:
 
 def _architecture(folder: Path) -> dict[str, Any]:
     stages = [stage["technique"] for stage in read_json(folder / "recipe.json")]
-    layers = read_json(folder / "config.json")["num_hidden_layers"]
-    return {"layers": layers, "sparsity": "2:4" if "sparsify" in stages else None}
+    return {"layers": depth(read_json(folder / "config.json")), "sparsity": "2:4" if "sparsify" in stages else None}
 
 
 def _evidence(folder: Path, precision: str) -> dict[str, Any]:
