@@ -5,17 +5,7 @@ import torch
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
-from optkit.models.families import (
-    ATTENTION,
-    attention_linears,
-    depth,
-    encoder_layers,
-    family_of,
-    heads,
-    layers_of,
-    resized,
-    width,
-)
+from optkit.models import families
 from optkit.models.loading import Loaded
 
 
@@ -33,28 +23,27 @@ def student(teacher: PreTrainedModel, layers: int | None, hidden_size: int | Non
         InputError: more layers or wider than the teacher, a width that its attention heads do not divide, layers that are
             not one module each, or no Linear modules of attention whose heads could be cut.
     """
-    layers, hidden_size = layers or depth(teacher.config), hidden_size or width(teacher.config)
+    depth, width = families.depth(teacher.config), families.width(teacher.config)
+    layers, hidden_size = layers or depth, hidden_size or width
     check(teacher.config, layers, hidden_size)
-    chosen = chosen_layers(len(encoder_layers(teacher)), layers)
-    if hidden_size < width(teacher.config):
-        _check_attention(teacher)
+    _check_modules(teacher, narrower=hidden_size < width)
     with teacher.device:
-        made = type(teacher)(resized(teacher.config, layers, hidden_size / width(teacher.config)))
-    _copy(teacher, made, chosen)
+        made = type(teacher)(families.resized(teacher.config, layers, hidden_size / width))
+    _copy(teacher, made, chosen_layers(depth, layers))
     return made
 
 
 def check(config, layers: int | None, hidden_size: int | None) -> None:
     """Raise `InputError` where no student of this size can be made from a teacher of this configuration."""
-    deepest, widest, count = depth(config), width(config), heads(config)
-    if (layers or 0) > deepest:
-        raise InputError(f"a student of {layers} layers is deeper than its teacher of {deepest}; give at most {deepest}")
-    if (hidden_size or 0) > widest:
-        raise InputError(f"a student {hidden_size} wide is wider than its teacher of {widest}; give at most {widest}")
-    if hidden_size and hidden_size % count:
-        below, above = hidden_size // count * count, -(-hidden_size // count) * count
+    depth, width, heads = families.depth(config), families.width(config), families.heads(config)
+    if (layers or 0) > depth:
+        raise InputError(f"a student of {layers} layers is deeper than its teacher of {depth}; give at most {depth}")
+    if (hidden_size or 0) > width:
+        raise InputError(f"a student {hidden_size} wide is wider than its teacher of {width}; give at most {width}")
+    if hidden_size and hidden_size % heads:
+        below, above = hidden_size // heads * heads, -(-hidden_size // heads) * heads
         raise InputError(
-            f"hidden_size={hidden_size} is not divided by the {count} attention heads of the teacher; "
+            f"hidden_size={hidden_size} is not divided by the {heads} attention heads of the teacher; "
             f"give {f'{below} or ' if below else ''}{above}"
         )
 
@@ -69,7 +58,7 @@ def check_teacher(loaded: Loaded, teacher: Loaded, name: str) -> None:
             f"{len(differing)} tokens differ ({', '.join(map(repr, differing[:3]))}); expected the same. Choose a teacher "
             "that was trained with the student's tokenizer"
         )
-    depths = depth(loaded.model.config), depth(teacher.model.config)
+    depths = families.depth(loaded.model.config), families.depth(teacher.model.config)
     if depths[0] > depths[1]:
         raise InputError(f"a student of {depths[0]} layers is deeper than its teacher {name!r} of {depths[1]}; give fewer")
 
@@ -81,30 +70,31 @@ def chosen_layers(depth: int, count: int) -> list[int]:
     return [int(index) for index in np.rint(np.linspace(0, depth - 1, count))]
 
 
-def _check_attention(teacher: PreTrainedModel) -> None:
-    """Raise `InputError` where it is not known which channels of a layer are those of its attention heads."""
-    found = attention_linears(teacher)
-    if missing := [role for role in ATTENTION if role not in found]:
+def _check_modules(teacher: PreTrainedModel, narrower: bool) -> None:
+    """Raise `InputError` where layers are not modules of their own, or where their attention heads are not known."""
+    found = families.attention_linears(teacher)
+    missing = [role for role in families.ATTENTION if role not in found]
+    if narrower and missing:
         raise InputError(
             f"{type(teacher).__name__}: no Linear in its layers is known as {', '.join(missing)}; expected all of "
-            f"{', '.join(ATTENTION)}, whose heads a narrower student cuts. Leave hidden_size out, or register an "
+            f"{', '.join(families.ATTENTION)}, whose heads a narrower student cuts. Leave hidden_size out, or register an "
             "optkit.models.families.Family that names them"
         )
 
 
 def _copy(teacher: PreTrainedModel, student: PreTrainedModel, chosen: list[int]) -> None:
     """Give the student every tensor of the teacher that it has a place for, layer by chosen layer, cut to its size."""
-    theirs, family = teacher.state_dict(), family_of(teacher.config)
-    number = layers_of(teacher).number
+    theirs, heads = teacher.state_dict(), families.heads(teacher.config)
+    family, number = families.family_of(teacher.config), families.layers_of(teacher).number
     for name, tensor in student.state_dict().items():
-        index, source, role = number(name), name, None
-        if index is not None:
-            source, role = name.replace(f".{index}.", f".{chosen[index]}.", 1), family.role(name.rpartition(".")[0])
+        index = number(name)
+        source = name if index is None else name.replace(f".{index}.", f".{chosen[index]}.", 1)
+        role = None if index is None else family.role(name.rpartition(".")[0])
         with torch.no_grad():
-            tensor.copy_(_cut(theirs[source], tensor.shape, role, heads(teacher.config)))
+            tensor.copy_(_cut(theirs[source], tensor.shape, role, heads))
 
 
-def _cut(source: torch.Tensor, shape: torch.Size, role: str | None, count: int) -> torch.Tensor:
+def _cut(source: torch.Tensor, shape: torch.Size, role: str | None, heads: int) -> torch.Tensor:
     """The leading part of a tensor along every axis; along an axis of attention heads, of every head.
 
     Those run along what queries, keys and values give, and along what attention's output takes.
@@ -114,7 +104,7 @@ def _cut(source: torch.Tensor, shape: torch.Size, role: str | None, count: int) 
         if size == source.shape[axis]:
             continue
         if axis == axis_of_heads:
-            parts = source.unflatten(axis, (count, -1)).narrow(axis + 1, 0, size // count)
+            parts = source.unflatten(axis, (heads, -1)).narrow(axis + 1, 0, size // heads)
             source = parts.flatten(axis, axis + 1)
         else:
             source = source.narrow(axis, 0, size)

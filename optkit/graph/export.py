@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
 from optkit.graph import passes, reference
-from optkit.graph.products import LAYERS
+from optkit.graph.products import LAYERS_KEY
 from optkit.models.families import family_of, first_position, longest_input, token_types
 
 OPSET = 17
@@ -130,7 +130,7 @@ def _example(model: PreTrainedModel, names: list[str], batch: int, sequence: int
     mask = torch.ones_like(ids)
     for row in range(1, batch):
         mask[row, max(1, sequence - row) :] = 0
-    padding = model.config.pad_token_id or 0
+    padding = getattr(model.config, "pad_token_id", None) or 0
     ids = torch.where((mask == 0) | (ids == padding), torch.where(mask == 0, padding, (padding + 1) % 3), ids)
     types = (torch.arange(sequence) >= sequence // 2).long().expand(batch, sequence) * mask
     return {name: {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}[name] for name in names}
@@ -174,7 +174,7 @@ def _clean_file(path: Path, layers: str) -> None:
     model = onnx.load(str(path))
     passes.clean(model.graph)
     if layers:  # those who read the file have no record
-        model.graph.metadata_props.add(key=LAYERS, value=layers)
+        model.graph.metadata_props.add(key=LAYERS_KEY, value=layers)
     model.producer_name = "optkit"
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))

@@ -7,8 +7,8 @@ from onnx import GraphProto, NodeProto, TensorProto
 from optkit.graph.passes import constants, producers
 from optkit.models.families import Layers, plain
 
-LAYERS = "optkit.layers"
-"""Under which a graph's metadata says where its layers are, where a family's record does."""
+LAYERS_KEY = "optkit.layers"
+"""Of a graph's metadata: where the layers are, if a family's record says it."""
 _PLUMBING = ("Transpose", "Reshape", "Cast", "QuantizeLinear", "DequantizeLinear")
 
 
@@ -36,7 +36,7 @@ def products(graph: GraphProto) -> list[Product]:
 
 def layers_of(graph: GraphProto) -> Layers:
     """Where the encoder's layers are in a graph of `optkit.graph.export`, by the names of the modules of its nodes."""
-    told = next((entry.value for entry in graph.metadata_props if entry.key == LAYERS), "")
+    told = next((entry.value for entry in graph.metadata_props if entry.key == LAYERS_KEY), "")
     return Layers.among((module_of(node.name) for node in _nodes(graph)), told)
 
 

@@ -203,8 +203,8 @@ def encoder_layers(model: "PreTrainedModel") -> "list[nn.Module]":
     if len(found) != layers:
         raise InputError(
             f"{type(model).__name__}: its configuration has {layers} layers, its modules are {len(found)}; expected one for "
-            "each. Layers that share their weights, or that are in parts, can neither become a student nor be followed by "
-            "one: leave Distill and representation_epochs out for this model"
+            "each. Layers that share their weights, are in parts, or have no Linear modules can neither become a student "
+            "nor be followed by one: leave Distill and representation_epochs out for this model"
         )
     return found
 
