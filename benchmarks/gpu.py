@@ -27,6 +27,7 @@ from optkit.engines.tensorrt import library
 from optkit.engines.tensorrt.profiles import Profile, Settings
 from optkit.graph.export import export
 from optkit.graph.tensorrt import ranges
+from optkit.models.families import encoder_linears
 from optkit.models.gelu import ClippedGELU
 
 MODELS = {"minilm": (6, 384, 12, 1536), "base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
@@ -116,10 +117,9 @@ def graph_of(model: str, arguments: argparse.Namespace, quantised: bool, sparse:
 
 def prune(made: BertForSequenceClassification) -> None:
     """Zero the two smallest of every four consecutive inputs of the encoder's Linear modules."""
-    for name, module in made.named_modules():
-        if isinstance(module, torch.nn.Linear) and ".layer." in name:
-            groups = module.weight.data.view(module.out_features, -1, 4)
-            groups.scatter_(2, groups.abs().argsort(dim=2)[..., :2], 0.0)
+    for linear in encoder_linears(made).values():
+        groups = linear.weight.data.view(linear.out_features, -1, 4)
+        groups.scatter_(2, groups.abs().argsort(dim=2)[..., :2], 0.0)
 
 
 def quantise(made: BertForSequenceClassification) -> None:

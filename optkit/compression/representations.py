@@ -1,7 +1,7 @@
 """A student beside its teacher, reading what both hold inside: the first phase of distillation."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,10 +10,10 @@ from transformers import PreTrainedModel
 
 from optkit.compression.relations import relation_loss
 from optkit.core.errors import InputError
-from optkit.models.families import encoder_linears, layer_index
+from optkit.models.families import attention_linears, encoder_layers, linears, width
 from optkit.training.losses import Batch, hidden_state_loss
 
-_VECTORS = {"query": ("query", "q_lin", "q_proj"), "key": ("key", "k_lin", "k_proj"), "value": ("value", "v_lin", "v_proj")}
+_VECTORS = ("query", "key", "value")
 
 
 class Representations(nn.Module):
@@ -49,7 +49,7 @@ class Representations(nn.Module):
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
         self.layers, self.heads = tuple(layers), relation_heads
         self.weights = (hidden_weight, relation_weight)
-        widths = student.config.hidden_size, teacher.config.hidden_size
+        widths = width(student.config), width(teacher.config)
         self.projection = nn.Identity() if widths[0] == widths[1] else nn.Linear(*widths, bias=False)
         self._seen: dict[tuple[str, Any], torch.Tensor] = {}
         self._hooks = [*self._watch("student", student), *self._watch("teacher", teacher)]
@@ -100,46 +100,33 @@ def representation_loss(model: Representations, batch: Batch) -> torch.Tensor:
     return model(**batch.inputs)
 
 
-def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The layers of the encoder, the first one first."""
-    found = [(index, part) for name, part in model.named_modules() if (index := layer_index(f"{name}.")) is not None]
-    first: dict[int, nn.Module] = {}
-    for index, part in found:  # a layer comes before its own parts
-        first.setdefault(index, part)
-    return [first[index] for index in sorted(first)]
-
-
 def last_vectors(model: PreTrainedModel) -> dict[str, nn.Module]:
     """The last layer's projections to queries, keys and values.
 
     Raises:
         InputError: one is not found.
     """
-    last = {
-        name.rpartition(".")[2]: linear
-        for name, linear in encoder_linears(model).items()
-        if layer_index(name) == model.config.num_hidden_layers - 1
-    }
-    found = {kind: linear for kind, names in _VECTORS.items() for name, linear in last.items() if name in names}
-    if len(found) != len(_VECTORS):
+    found = attention_linears(model)
+    if not found.keys() >= {*_VECTORS}:
+        last = dict.fromkeys(name.rpartition(".")[2] for name in linears(encoder_layers(model)[-1]))
         raise InputError(
             f"{type(model).__name__}: its last layer has the Linear modules {', '.join(last)}; expected those of queries, "
             "keys and values. Set representation_epochs=0 to distil its logits alone"
         )
-    return cast(dict[str, nn.Module], found)
+    return {kind: found[kind] for kind in _VECTORS}
 
 
 def _check_heads(student: PreTrainedModel, teacher: PreTrainedModel, heads: int) -> None:
     for who, model in (("student", student), ("teacher", teacher)):
-        if model.config.hidden_size % heads:
+        if width(model.config) % heads:
             raise InputError(
-                f"relation_heads={heads} does not divide the {who}'s width of {model.config.hidden_size}; "
-                f"give one of {', '.join(map(str, _divisors(student.config.hidden_size, teacher.config.hidden_size)))}"
+                f"relation_heads={heads} does not divide the {who}'s width of {width(model.config)}; "
+                f"give one of {', '.join(map(str, _divisors(width(student.config), width(teacher.config))))}"
             )
 
 
 def _divisors(*widths: int) -> Iterator[int]:
-    return (count for count in range(1, min(widths) + 1) if not any(width % count for width in widths))
+    return (count for count in range(1, min(widths) + 1) if not any(one % count for one in widths))
 
 
 def _mean(values: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -16,7 +16,7 @@ from optkit.compression.context import Context
 from optkit.compression.representations import Representations, representation_loss
 from optkit.compression.student import check_teacher, chosen_layers
 from optkit.models import two_to_four
-from optkit.models.families import encoder_linears
+from optkit.models.families import depth, encoder_linears, heads
 from optkit.models.loading import Loaded
 from optkit.recipe.stage import History, Taught
 from optkit.recipe.training import Training
@@ -62,10 +62,9 @@ def settings_of(stage: Taught, training: Training) -> Training:
 
 
 def _follow_representations(loaded: Loaded, teacher: Loaded, stage: Taught, context: Context, title: str) -> History:
-    depths = (teacher.model.config.num_hidden_layers, loaded.model.config.num_hidden_layers)
-    heads = stage.relation_heads or teacher.model.config.num_attention_heads
-    layers = chosen_layers(*depths)
-    pair = Representations(loaded.model, teacher.model, layers, stage.hidden_weight, stage.relation_weight, heads)
+    layers = chosen_layers(depth(teacher.model.config), depth(loaded.model.config))
+    count = stage.relation_heads or heads(teacher.model.config)
+    pair = Representations(loaded.model, teacher.model, layers, stage.hidden_weight, stage.relation_weight, count)
     own = {"epochs": stage.representation_epochs, "learning_rate": stage.representation_learning_rate}
     phase = stage.model_copy(update=own)
     try:

@@ -1,16 +1,12 @@
 """Students: smaller models of their teacher's kind that begin with a part of its weights."""
 
-import copy
-
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
-from optkit.models.families import layer_index
+from optkit.models import families
 from optkit.models.loading import Loaded
-
-_SIZES = ("hidden_size", "intermediate_size", "embedding_size", "dim", "hidden_dim")
 
 
 def student(teacher: PreTrainedModel, layers: int | None, hidden_size: int | None) -> PreTrainedModel:
@@ -24,20 +20,22 @@ def student(teacher: PreTrainedModel, layers: int | None, hidden_size: int | Non
         layers, hidden_size: None keeps the teacher's.
 
     Raises:
-        InputError: more layers or wider than the teacher, or a width that its attention heads do not divide.
+        InputError: more layers or wider than the teacher, a width that its attention heads do not divide, layers that are
+            not one module each, or no Linear modules of attention whose heads could be cut.
     """
-    depth, width = teacher.config.num_hidden_layers, teacher.config.hidden_size
+    depth, width = families.depth(teacher.config), families.width(teacher.config)
     layers, hidden_size = layers or depth, hidden_size or width
     check(teacher.config, layers, hidden_size)
+    _check_modules(teacher, narrower=hidden_size < width)
     with teacher.device:
-        made = type(teacher)(_config(teacher.config, layers, hidden_size / width))
+        made = type(teacher)(families.resized(teacher.config, layers, hidden_size / width))
     _copy(teacher, made, chosen_layers(depth, layers))
     return made
 
 
 def check(config, layers: int | None, hidden_size: int | None) -> None:
     """Raise `InputError` where no student of this size can be made from a teacher of this configuration."""
-    depth, width, heads = config.num_hidden_layers, config.hidden_size, config.num_attention_heads
+    depth, width, heads = families.depth(config), families.width(config), families.heads(config)
     if (layers or 0) > depth:
         raise InputError(f"a student of {layers} layers is deeper than its teacher of {depth}; give at most {depth}")
     if (hidden_size or 0) > width:
@@ -60,7 +58,7 @@ def check_teacher(loaded: Loaded, teacher: Loaded, name: str) -> None:
             f"{len(differing)} tokens differ ({', '.join(map(repr, differing[:3]))}); expected the same. Choose a teacher "
             "that was trained with the student's tokenizer"
         )
-    depths = loaded.model.config.num_hidden_layers, teacher.model.config.num_hidden_layers
+    depths = families.depth(loaded.model.config), families.depth(teacher.model.config)
     if depths[0] > depths[1]:
         raise InputError(f"a student of {depths[0]} layers is deeper than its teacher {name!r} of {depths[1]}; give fewer")
 
@@ -72,48 +70,42 @@ def chosen_layers(depth: int, count: int) -> list[int]:
     return [int(index) for index in np.rint(np.linspace(0, depth - 1, count))]
 
 
-def _config(teacher, layers: int, ratio: float):
-    """The teacher's configuration, shallower, and narrower by a ratio."""
-    config = copy.deepcopy(teacher)
-    config.num_hidden_layers = layers
-    for name in _SIZES:
-        if name in config.to_dict():  # under its own name only: some configurations have aliases
-            setattr(config, name, round(getattr(config, name) * ratio))
-    return config
+def _check_modules(teacher: PreTrainedModel, narrower: bool) -> None:
+    """Raise `InputError` where layers are not modules of their own, or where their attention heads are not known."""
+    found = families.attention_linears(teacher)
+    missing = [role for role in families.ATTENTION if role not in found]
+    if narrower and missing:
+        raise InputError(
+            f"{type(teacher).__name__}: no Linear in its layers is known as {', '.join(missing)}; expected all of "
+            f"{', '.join(families.ATTENTION)}, whose heads a narrower student cuts. Leave hidden_size out, or register an "
+            "optkit.models.families.Family that names them"
+        )
 
 
 def _copy(teacher: PreTrainedModel, student: PreTrainedModel, chosen: list[int]) -> None:
     """Give the student every tensor of the teacher that it has a place for, layer by chosen layer, cut to its size."""
-    theirs = teacher.state_dict()
-    heads = teacher.config.num_attention_heads
-    ours = student.state_dict()
-    for name, tensor in ours.items():
-        source = theirs[_renumbered(name, chosen)]
+    theirs, heads = teacher.state_dict(), families.heads(teacher.config)
+    family, number = families.family_of(teacher.config), families.layers_of(teacher).number
+    for name, tensor in student.state_dict().items():
+        index = number(name)
+        source = name if index is None else name.replace(f".{index}.", f".{chosen[index]}.", 1)
+        role = None if index is None else family.role(name.rpartition(".")[0])
         with torch.no_grad():
-            tensor.copy_(_cut(source, tensor.shape, name, heads))
+            tensor.copy_(_cut(theirs[source], tensor.shape, role, heads))
 
 
-def _renumbered(name: str, chosen: list[int]) -> str:
-    """The teacher's name of a student's tensor."""
-    index = layer_index(name)
-    return name if index is None else name.replace(f".{index}.", f".{chosen[index]}.", 1)
+def _cut(source: torch.Tensor, shape: torch.Size, role: str | None, heads: int) -> torch.Tensor:
+    """The leading part of a tensor along every axis; along an axis of attention heads, of every head.
 
-
-def _cut(source: torch.Tensor, shape: torch.Size, name: str, heads: int) -> torch.Tensor:
-    """The leading part of a tensor along every axis; along an axis of attention heads, of every head."""
+    Those run along what queries, keys and values give, and along what attention's output takes.
+    """
+    axis_of_heads = None if role is None else int(role == "attention_output")
     for axis, size in enumerate(shape):
         if size == source.shape[axis]:
             continue
-        if _axis_of_heads(name, axis):
+        if axis == axis_of_heads:
             parts = source.unflatten(axis, (heads, -1)).narrow(axis + 1, 0, size // heads)
             source = parts.flatten(axis, axis + 1)
         else:
             source = source.narrow(axis, 0, size)
     return source
-
-
-def _axis_of_heads(name: str, axis: int) -> bool:
-    """Whether an axis runs over the heads: what queries, keys and values give, and what attention's output takes."""
-    if any(part in name for part in (".query.", ".key.", ".value.", ".q_lin.", ".k_lin.", ".v_lin.")):
-        return axis == 0
-    return axis == 1 and (".attention.output.dense." in name or ".attention.out_lin." in name)

@@ -1,7 +1,6 @@
 """What a graph really quantises: counted in the file, not taken from the configuration that was meant to make it so."""
 
 import dataclasses
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from onnx import GraphProto, NodeProto, numpy_helper
 
 from optkit.core.errors import GateError, InputError
 from optkit.graph.passes import constants, producers
+from optkit.graph.products import layers_of, module_of
+from optkit.models.families import plain
 from optkit.models.two_to_four import groups_kept
-
-ENCODER = re.compile(r"/layer\.\d+/")
-"""What the names of nodes of the encoder's layers have in common, in BERT, RoBERTa, ELECTRA and DistilBERT alike."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +36,8 @@ class Audit:
     quantized_attention_products: int
     sparse_groups_kept: dict[str, float]
     """By module: the share of groups of 4 input channels with at least 2 zeros; 1.0 is 2:4 sparse."""
+    sparse: bool
+    """Every weight of the encoder is 2:4 sparse; the pooler and the head stay dense."""
 
     @property
     def quantized(self) -> bool:
@@ -63,7 +63,7 @@ class Audit:
 
     def check_sparse(self, expected: Iterable[str]) -> None:
         """Raise `GateError` naming every module of `expected` whose weight in the graph is not 2:4."""
-        kept = {name: self.sparse_groups_kept.get(name, 0.0) for name in expected}
+        kept = {name: self.sparse_groups_kept.get(plain(name), 0.0) for name in expected}
         lines = [f"  {name}: {share:.4%} of its groups of four have two zeros" for name, share in kept.items() if share < 1]
         if lines:
             found_broken = f"2:4 sparsity is broken in the graph in {len(lines)} of {len(kept)} weights:"
@@ -99,11 +99,6 @@ class _View:
         return array.T if transposed else array
 
 
-def _module(node: str) -> str:
-    """The PyTorch module a product comes from: `bert.encoder.layer.0.attention.self.query`."""
-    return node.removeprefix("/model/").rpartition("/")[0].replace("/", ".")
-
-
 def _attribute(node: NodeProto, name: str) -> bool:
     return any(attribute.name == name and attribute.i for attribute in node.attribute)
 
@@ -118,7 +113,8 @@ def audit(path: Path) -> Audit:
     view = _View(graph, producers(graph), constants(graph))
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.name: view.weight(node) for node in products}
-    gemms = [node for node in products if weights[node.name] is not None and ENCODER.search(node.name)]
+    number = layers_of(graph).number
+    gemms = [node for node in products if weights[node.name] is not None and number(module_of(node.name)) is not None]
     if not gemms:
         raise InputError(
             f"{path} holds {len(products)} matrix products, none of them a GEMM with a weight under a name such as "
@@ -126,6 +122,7 @@ def audit(path: Path) -> Audit:
         )
     covered = [node for node in gemms if all(view.dequantizer(name) for name in node.input[:2])]
     attention = [node for node in products if weights[node.name] is None]
+    kept = {module_of(name): _groups_kept(array) for name, array in weights.items() if array is not None}
     return Audit(
         qdq_pairs=sum(node.op_type == "DequantizeLinear" for node in graph.node),
         encoder_gemms=len(gemms),
@@ -135,7 +132,8 @@ def audit(path: Path) -> Audit:
         bad_scales=tuple(_bad_scales(view)),
         attention_products=len(attention),
         quantized_attention_products=sum(all(view.dequantizer(n) for n in node.input[:2]) for node in attention),
-        sparse_groups_kept={_module(name): _groups_kept(array) for name, array in weights.items() if array is not None},
+        sparse_groups_kept=kept,
+        sparse=all(kept[module_of(node.name)] == 1 for node in gemms),
     )
 
 

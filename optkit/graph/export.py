@@ -22,7 +22,8 @@ from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
 from optkit.graph import passes, reference
-from optkit.models.families import first_position, longest_input
+from optkit.graph.products import LAYERS_KEY
+from optkit.models.families import family_of, first_position, longest_input, token_types
 
 OPSET = 17
 """The first with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""
@@ -67,7 +68,7 @@ def input_names(model: PreTrainedModel) -> list[str]:
     """The graph's inputs: `token_type_ids` only where the model tells more than one kind of token apart."""
     names = ["input_ids", "attention_mask"]
     takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
-    return [*names, "token_type_ids"] if takes_types and getattr(model.config, "type_vocab_size", 0) > 1 else names
+    return [*names, "token_type_ids"] if takes_types and token_types(model.config) > 1 else names
 
 
 def export(model: PreTrainedModel, folder: Path, max_length: int) -> Path:
@@ -92,7 +93,7 @@ def export(model: PreTrainedModel, folder: Path, max_length: int) -> Path:
     with _ready_for_export(model):
         wrapper = Logits(model, max_length).eval()
         _trace(wrapper, partial, max_length)
-        _clean_file(partial)
+        _clean_file(partial, family_of(model.config).layers)
         for batch, sequence in ((8, min(9, max_length)), (3, max_length)):
             _check_against_model(wrapper, partial, _example(model, wrapper.names, batch, sequence))
     os.replace(partial, path)
@@ -129,7 +130,7 @@ def _example(model: PreTrainedModel, names: list[str], batch: int, sequence: int
     mask = torch.ones_like(ids)
     for row in range(1, batch):
         mask[row, max(1, sequence - row) :] = 0
-    padding = model.config.pad_token_id or 0
+    padding = getattr(model.config, "pad_token_id", None) or 0
     ids = torch.where((mask == 0) | (ids == padding), torch.where(mask == 0, padding, (padding + 1) % 3), ids)
     types = (torch.arange(sequence) >= sequence // 2).long().expand(batch, sequence) * mask
     return {name: {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}[name] for name in names}
@@ -169,9 +170,11 @@ def _quiet() -> Iterator[None]:
             log.setLevel(level)
 
 
-def _clean_file(path: Path) -> None:
+def _clean_file(path: Path, layers: str) -> None:
     model = onnx.load(str(path))
     passes.clean(model.graph)
+    if layers:  # those who read the file have no record
+        model.graph.metadata_props.add(key=LAYERS_KEY, value=layers)
     model.producer_name = "optkit"
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))

@@ -1,13 +1,14 @@
 """The matrix products of a graph by what they are: GEMMs with a stored weight, and attention's products of activations."""
 
-import re
 from dataclasses import dataclass
 
 from onnx import GraphProto, NodeProto, TensorProto
 
 from optkit.graph.passes import constants, producers
+from optkit.models.families import Layers, plain
 
-_LAYER = re.compile(r"/layer\.(\d+)/")
+LAYERS_KEY = "optkit.layers"
+"""Of a graph's metadata: where the layers are, if a family's record says it."""
 _PLUMBING = ("Transpose", "Reshape", "Cast", "QuantizeLinear", "DequantizeLinear")
 
 
@@ -29,15 +30,23 @@ class Product:
 
 def products(graph: GraphProto) -> list[Product]:
     """Every `MatMul` and `Gemm`, in the graph's order."""
-    made_by, known = producers(graph), constants(graph)
-    nodes = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
-    return [Product(node.name, layer_of(node.name), _weight(node, made_by, known)) for node in nodes]
+    made_by, known, number = producers(graph), constants(graph), layers_of(graph).number
+    return [Product(node.name, number(module_of(node.name)), _weight(node, made_by, known)) for node in _nodes(graph)]
 
 
-def layer_of(name: str) -> int | None:
-    """Number of the encoder's layer that a node's name tells."""
-    found = _LAYER.search(name)
-    return int(found[1]) if found else None
+def layers_of(graph: GraphProto) -> Layers:
+    """Where the encoder's layers are in a graph of `optkit.graph.export`, by the names of the modules of its nodes."""
+    told = next((entry.value for entry in graph.metadata_props if entry.key == LAYERS_KEY), "")
+    return Layers.among((module_of(node.name) for node in _nodes(graph)), told)
+
+
+def module_of(node: str) -> str:
+    """The PyTorch module that a node comes from: `bert.encoder.layer.0.attention.self.query`."""
+    return plain(node.removeprefix("/model/").rpartition("/")[0].replace("/", "."))
+
+
+def _nodes(graph: GraphProto) -> list[NodeProto]:
+    return [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
 
 
 def _weight(node: NodeProto, made_by: dict[str, NodeProto], known: dict[str, TensorProto]) -> tuple[int, int] | None:

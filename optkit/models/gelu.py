@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
 from optkit.core.errors import InputError
-from optkit.models.families import _activation, _in_a_layer
+from optkit.models.families import activation, depth, layers_of
 
 
 class ClippedGELU(nn.Module):
@@ -26,11 +26,12 @@ def clip_gelu(model: PreTrainedModel, clip: float) -> int:
     Raises:
         InputError: where the model has no GELU in its feed-forward blocks.
     """
-    names = [name for name, module in model.named_modules() if type(module) is GELUActivation and _in_a_layer(name)]
-    blocks = model.config.num_hidden_layers
+    number, blocks = layers_of(model).number, depth(model.config)
+    gelus = [name for name, module in model.named_modules() if type(module) is GELUActivation]
+    names = [name for name in gelus if number(name) is not None]
     if not blocks or len(names) != blocks:
         raise InputError(
-            f"gelu_clip={clip:g}: {type(model).__name__} has hidden_act {_activation(model)!r} in {blocks} "
+            f"gelu_clip={clip:g}: {type(model).__name__} has hidden_act {activation(model.config)!r} in {blocks} "
             "feed-forward blocks; expected a GELU ('gelu') in each. Leave gelu_clip out for this model"
         )
     for name in names:

@@ -16,6 +16,7 @@ from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
 from optkit.evaluation.results import VERDICTS, Row
+from optkit.models.families import depth
 from optkit.pipeline import load_summary
 from optkit.pipeline.loss_by_stage import loss_by_stage
 from optkit.recipe.recipe import Recipe
@@ -67,7 +68,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
             stages=loss_by_stage([folder], precision),
-            layers=read_json(folder / "config.json")["num_hidden_layers"],
+            layers=depth(read_json(folder / "config.json")),
             sparsity=recipe.sparsity,
             **_speed(evidence["performance"], precision),
         )

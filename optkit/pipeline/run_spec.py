@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from optkit.core import atomic
 from optkit.engines.tensorrt.profiles import Settings as TensorRT
-from optkit.models import loading
+from optkit.models import families, loading
 from optkit.models.loading import Loaded
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
@@ -53,10 +53,11 @@ class RunSpec:
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """What every result depends on: the model to start from, the data and the seed."""
+        """What every result depends on: the model to start from, what is said of its family, the data and the seed."""
         folder = Path(self.model or "").expanduser()
         model = atomic.hashes(folder) if self.model and folder.is_dir() else self.model
-        return {"model": model, "data": self.task.fingerprint(), "seed": self.seed}
+        found = {"model": model, "data": self.task.fingerprint(), "seed": self.seed}
+        return {**found, "families": records} if (records := families.records()) else found
 
     def start(self) -> Loaded:
         """The model to start from, as it comes."""

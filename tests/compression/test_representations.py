@@ -9,9 +9,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from optkit.compression.relations import relation_loss
-from optkit.compression.representations import Representations, encoder_layers, last_vectors, representation_loss
+from optkit.compression.representations import Representations, last_vectors, representation_loss
 from optkit.compression.student import student
 from optkit.core.errors import InputError
+from optkit.models.families import encoder_layers
 from optkit.models.loading import Loaded
 from optkit.training.losses import Batch, hidden_state_loss
 

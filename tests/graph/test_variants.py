@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 from optkit.core.errors import InputError
 from optkit.graph import passes, reference
 from optkit.graph.audit import audit
-from optkit.graph.products import layer_of, longest_sequence, products
+from optkit.graph.products import layers_of, longest_sequence, module_of, products
 from optkit.graph.tensorrt import embeddings, placement, ranges, variants
 from optkit.graph.tensorrt.half_precision import to_16bit
 from optkit.graph.tensorrt.placement import Placement
@@ -159,7 +159,9 @@ def test_products_by_hand(exported):
     first = next(product for product in found if product.name.endswith("layer.0/intermediate/dense/MatMul"))
     assert sorted(first.weight) == [64, 128]
     assert {product.layer for product in found} == {0, 1, None}
-    assert (layer_of("/model/bert/encoder/layer.11/x"), layer_of("/model/pooler/Gemm")) == (11, None)
+    number = layers_of(graph).number
+    names = ("/model/bert/encoder/layer.11/x", "/model/pooler/Gemm")
+    assert [number(module_of(name)) for name in names] == [11, None]
     assert longest_sequence(graph) == LENGTH
 
 

@@ -26,7 +26,7 @@ from optkit import Quantize
 from optkit.compression import quantizers
 from optkit.core.errors import InputError
 from optkit.models import families, loading
-from optkit.models.families import encoder_linears, layer_index, prunable
+from optkit.models.families import Layers, encoder_linears, prunable
 from optkit.models.gelu import ClippedGELU, clip_gelu
 from optkit.models.loading import Loaded, inference
 from optkit.tasks.base import Task
@@ -365,4 +365,4 @@ def test_the_linears_that_can_be_sparse(tiny_model: Loaded) -> None:
     ],
 )
 def test_the_layer_of_a_name(name: str, index: int | None) -> None:
-    assert layer_index(name) == index
+    assert Layers.among([name]).number(name) == index

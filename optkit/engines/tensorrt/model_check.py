@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.core.errors import InputError
+from optkit.models import families
 
 INT8_HEADS = (16, 32, 64)
 """Sizes of an attention head that INT8 attention is fused for, and `INT8_TOKENS` up to which length (NVIDIA, 2022)."""
@@ -36,18 +37,10 @@ def of_config(config: Mapping[str, Any]) -> list[Finding]:
     Raises:
         InputError: it has no sizes of an encoder, or ones that cannot be.
     """
-    # DistilBERT has words of its own
-    hidden, heads = (_number(config, *names) for names in (("hidden_size", "dim"), ("num_attention_heads", "n_heads")))
+    hidden, heads, positions = families.width(config), families.heads(config), families.positions(config)
     if hidden % heads:
         raise InputError(f"config.json: hidden_size {hidden} is no multiple of num_attention_heads {heads}")
-    return [_head(hidden // heads), _length(_number(config, "max_position_embeddings"))]
-
-
-def _number(config: Mapping[str, Any], *names: str) -> int:
-    value = next((config[name] for name in names if name in config), None)
-    if not isinstance(value, int) or value < 1:
-        raise InputError(f"config.json: {names[0]} is {value!r}, expected a whole number from 1 on")
-    return value
+    return [_head(hidden // heads), *([_length(positions)] if positions else [])]
 
 
 def _head(size: int) -> Finding:

@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from optkit.core.errors import InputError
 from optkit.graph.passes import constants, producers, remove_unused
-from optkit.graph.products import layer_of, products
+from optkit.graph.products import layers_of, module_of, products
 
 SOFTMAX_AMAX = 1.0
 """Probabilities: the scale is 1/127."""
@@ -83,12 +83,12 @@ def measured(graph: GraphProto) -> list[str]:
 
 def residuals(graph: GraphProto) -> list[NodeProto]:
     """The additions of a branch around a block in the encoder: two activations, read by a LayerNormalization."""
-    readers, known = _readers(graph), constants(graph)
+    readers, known, number = _readers(graph), constants(graph), layers_of(graph).number
     return [
         node
         for node in graph.node
         if node.op_type == "Add"
-        and layer_of(node.name) is not None
+        and number(module_of(node.name)) is not None
         and not any(name in known for name in node.input)
         and any(reader.op_type in ("LayerNormalization", "Cast") for reader in readers.get(node.output[0], ()))
     ]

@@ -83,13 +83,7 @@ def write(graph: Path, variant: Variant, path: Path) -> Written:
 
 def is_sparse(graph: Path) -> bool:
     """Whether every weight of the encoder is 2:4 sparse."""
-    return _all_sparse(audit(graph).sparse_groups_kept)
-
-
-def _all_sparse(kept: dict[str, float]) -> bool:
-    """`kept` also has the pooler and the head, which stay dense."""
-    shares = [share for module, share in kept.items() if ".layer." in module]
-    return bool(shares) and min(shares) >= SPARSE
+    return audit(graph).sparse
 
 
 def _audited(path: Path, graph: onnx.GraphProto, placement: Placement | None) -> tuple[dict[str, Any], bool]:
@@ -106,7 +100,7 @@ def _audited(path: Path, graph: onnx.GraphProto, placement: Placement | None) ->
         "sparse_weights": sum(share >= SPARSE for share in found.sparse_groups_kept.values()),
     }
     if placement is None:
-        return counts, _all_sparse(found.sparse_groups_kept)
+        return counts, found.sparse
     lines = [f"{name}: an encoder GEMM with a float input" for name in found.uncovered]
     lines += [f"{name}: reads a quantised tensor" for name in found.wrongly_quantized if name not in quantised]
     lines += list(found.bad_scales)
@@ -116,7 +110,7 @@ def _audited(path: Path, graph: onnx.GraphProto, placement: Placement | None) ->
         lines.append(f"{found.quantized_attention_products} of {found.attention_products} attention products are quantised")
     if lines:
         raise InputError(f"{path.name} is not as TensorRT wants it:\n" + "\n".join(f"  {line}" for line in lines))
-    return counts, _all_sparse(found.sparse_groups_kept)
+    return counts, found.sparse
 
 
 def _dequantized(made_by: dict[str, onnx.NodeProto], name: str) -> bool:

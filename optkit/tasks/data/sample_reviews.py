@@ -6,7 +6,6 @@ review stands in both splits. In both splits a few labels are wrong on purpose (
 labelled, so that no model scores 100.
 """
 
-import re
 from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,10 +76,11 @@ def initialise(model: "PreTrainedModel") -> None:
     A deep post-LayerNorm model of random weights hides its input from its last layers, and learns from where it is for
     thousands of steps. Branches that start at zero do not (Bachlechner et al. 2020, arXiv 2003.04887).
     """
-    for name, parameter in model.named_parameters():
-        branch = re.search(r"layer\.(\d+)\.(?:attention\.)?output\.dense\.weight$", name)
-        if branch and int(branch[1]) % 3:
-            parameter.data.zero_()
+    bert: Any = model.base_model
+    for index, layer in enumerate(bert.encoder.layer):
+        if index % 3:
+            layer.attention.output.dense.weight.data.zero_()
+            layer.output.dense.weight.data.zero_()
 
 
 def training() -> dict[str, Any]:
