@@ -101,11 +101,9 @@ class Layers:
         for place in filter(None, map(_place, [f"{told}.0"] if told else products)):
             numbers.setdefault(place[1], []).append(place[2])
         beside = {name: (name.rpartition(".")[0], frozenset(own)) for name, own in numbers.items()}
-        counts: Counter[Any] = Counter()
-        for name, own in numbers.items():
-            counts[beside[name]] += len(own)
-        most = max(counts, key=lambda group: counts[group], default=None)
-        return cls(frozenset(name for name, group in beside.items() if group == most))
+        counts = Counter(beside[name] for name, own in numbers.items() for _ in own)
+        most = [group for group, _ in counts.most_common(1)]
+        return cls(frozenset(name for name, group in beside.items() if group in most))
 
     def number(self, name: str) -> int | None:
         """The layer that a module, parameter or buffer of this name belongs to, from 0; None outside of the layers."""

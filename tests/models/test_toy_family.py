@@ -25,6 +25,12 @@ from optkit.graph.tensorrt import variants
 from optkit.models import families
 from optkit.models.families import FAMILIES, Family
 from optkit.models.gelu import ClippedGELU
+<<<<<<< ours
+=======
+from optkit.pipeline.run_spec import RunSpec
+from optkit.recipe.stages import Quantize
+from optkit.tasks.base import Task
+>>>>>>> theirs
 
 LENGTH = 12
 
@@ -201,9 +207,18 @@ def test_its_weights_become_sparse(toy: PreTrainedModel, tmp_path: Path) -> None
     assert found.sparse and found.sparse_groups_kept["classifier.0"] < 0.5
 
 
+def test_its_record_is_in_the_key_of_every_result(toy: PreTrainedModel, tiny_task: Task, tmp_path: Path) -> None:
+    spec = RunSpec(tiny_task, None, 0, tmp_path, {})
+    assert spec.source["families"]["toy"]["layers"] == "toy.blocks"
+    FAMILIES.forget("toy")
+    assert "families" not in RunSpec(tiny_task, None, 0, tmp_path, {}).source
+
+
 def test_without_its_record_it_is_refused_in_words(toy: PreTrainedModel) -> None:
     FAMILIES.forget("toy")
-    with pytest.raises(InputError, match=r"ToyConfig: hidden_size is None.* register an optkit\.models\.families\.Family"):
+    with pytest.raises(
+        InputError, match=r"ToyConfig: num_hidden_layers is None.* register an optkit\.models\.families\.Family"
+    ):
         student(toy, 1, None)
 
 
