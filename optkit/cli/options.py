@@ -61,6 +61,8 @@ def engine_options(kinds: list[str] | None, texts: list[str] | None) -> dict[str
 
     if not texts:
         return {}
+    if wrong := [text for text in texts if "=" not in text]:
+        raise InputError(f"--option {', '.join(wrong)}: expected KEY=VALUE")
     known = {kind: engines.runtime(kind).options.names() for kind in kinds or engines.installed()}
     pairs = [text.partition("=")[::2] for text in texts]
     if lost := [key for key, _ in pairs if not any(key in names for names in known.values())]:

@@ -47,8 +47,8 @@ class Runtime(ABC):
     """The Python package that runs it, as pip and `import` know it."""
     on_gpu: ClassVar[bool] = False
     """Whether its engines run on an NVIDIA GPU."""
-    needs: ClassVar[str] = ""
-    """What a machine has to have where its engines do not run everywhere, for messages."""
+    needs: ClassVar[str] = "an NVIDIA GPU with its driver"
+    """What they need to run, for messages; what runs on a CPU runs everywhere."""
     builds_without_running: ClassVar[bool] = False
     """Whether its engines can be built, for what that tells of a graph, where they do not run."""
     needs_ranges: ClassVar[bool] = False

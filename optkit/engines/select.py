@@ -96,11 +96,10 @@ def convert(
             "exported graph and at least one batch of real inputs to compare engines on."
         )
     candidates = plan(kinds, quantised)
-    built_kinds = {candidate.kind for candidate in candidates}
-    settings = {kind: engines.runtime(kind).build_options((options or {}).get(kind, {})) for kind in built_kinds}
+    told = {one.kind: engines.runtime(one.kind).build_options((options or {}).get(one.kind, {})) for one in candidates}
     clipped = tuple(dict.fromkeys((batch, min(sequence, max_length)) for batch, sequence in shapes))
     try:
-        loaded = _build_all(candidates, graph, folder, threads, settings)
+        loaded = _build_all(candidates, graph, folder, threads, told)
         _compare_all(loaded, candidates, graph, feeds, tolerance)
         _time_all(loaded, candidates, clipped, rounds)
         loaded.clear()

@@ -56,7 +56,7 @@ def check(
         engines.require_running(kind)
     if flavour == "native" and len(kinds) == 1:
         version = engines.machine(kinds)["runtimes"][kinds[0]]
-        settings = engines.runtime(kinds[0]).build_options((options or {}).get(kinds[0], {})).as_dict()
+        settings = engines.options(kinds, options or {})[kinds[0]]
         containers.container({"kind": kinds[0], "runtime_version": version, "settings": settings}, container)
 
 

@@ -45,7 +45,7 @@ def _engines() -> list[Finding]:
         try:
             runtime = engines.runtime(kind)
         except MachineError as error:
-            findings.append(Finding(kind, "cannot be imported", False, str(error)))
+            findings.append(Finding(kind, "cannot be used", False, str(error)))
             continue
         if not runtime.on_gpu:
             version = runtime.version()

@@ -4,7 +4,6 @@ What a backend has to know, the engine's runtime says (`optkit.engines.base.Runt
 engine's own file.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,7 +88,7 @@ def text(tensors: Tensors, largest_batch: int, fields: Mapping[str, Any]) -> str
 def write_configs(folder: Path) -> None:
     """Write `config.pbtxt` into each `<precision>/` whose artefacts lie as in a model of a repository: it is one then."""
     for path in sorted(folder.glob(f"*/{RECORD}")):
-        runtime = engines.runtime(json.loads(path.read_text(encoding="utf-8"))["kind"])
+        runtime = engines.runtime(read_record(path.parent)["kind"])
         if any(artefact.startswith("1/") for artefact in runtime.artefacts):
             (path.parent / FILE).write_text(config(path.parent), encoding="utf-8")
 
