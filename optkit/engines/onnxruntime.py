@@ -47,36 +47,6 @@ class Handle:
     inputs: tuple[str, ...]
 
 
-def _prepared(graph: Path) -> bytes:
-    """The graph with a quantiser for every product: ONNX Runtime leaves products that share one in float32."""
-    import onnx  # reads and writes graphs; not needed to run an engine
-
-    from optkit.graph import passes
-
-    model = onnx.load(str(graph))
-    passes.split_quantizers(model.graph)
-    return model.SerializeToString()
-
-
-def _settings(threads: int) -> "onnxruntime.SessionOptions":
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return options
-
-
-def _weight(tensor: Any, product: Any) -> np.ndarray:
-    """A stored weight as [out, in], around zero."""
-    from onnx import numpy_helper
-
-    transposed = any(attribute.name == "transB" and attribute.i for attribute in product.attribute)
-    array = numpy_helper.to_array(tensor)
-    if array.dtype == np.uint8:
-        array = array.astype(np.int16) - _UNSIGNED_ZERO
-    return array if transposed else array.T
-
-
 class ONNXRuntime(Runtime):
     """ONNX Runtime's engines for a CPU."""
 
@@ -199,6 +169,36 @@ class ONNXRuntime(Runtime):
     def native_config(self, record: Record) -> dict[str, Any]:
         """The backend runs the stored graph as it is: it is optimised already."""
         return super().native_config(record) | {"optimization": {"graph": {"level": _NO_OPTIMISATION}}}
+
+
+def _prepared(graph: Path) -> bytes:
+    """The graph with a quantiser for every product: ONNX Runtime leaves products that share one in float32."""
+    import onnx  # reads and writes graphs; not needed to run an engine
+
+    from optkit.graph import passes
+
+    model = onnx.load(str(graph))
+    passes.split_quantizers(model.graph)
+    return model.SerializeToString()
+
+
+def _settings(threads: int) -> "onnxruntime.SessionOptions":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return options
+
+
+def _weight(tensor: Any, product: Any) -> np.ndarray:
+    """A stored weight as [out, in], around zero."""
+    from onnx import numpy_helper
+
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in product.attribute)
+    array = numpy_helper.to_array(tensor)
+    if array.dtype == np.uint8:
+        array = array.astype(np.int16) - _UNSIGNED_ZERO
+    return array if transposed else array.T
 
 
 RUNTIME = ONNXRuntime()

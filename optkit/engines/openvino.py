@@ -47,23 +47,6 @@ class Handle:
     inputs: tuple[str, ...]
 
 
-def _has_bf16() -> bool:
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _weights(model: "openvino.Model") -> Iterator[np.ndarray]:
-    """What the artefact stores for its products, [out, in]."""
-    for product in (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"):
-        node, transposed = product.input_value(1).get_node(), product.get_attributes()["transpose_b"]
-        while node.get_type_name() in _PLUMBING:
-            transposed ^= node.get_type_name() == "Transpose"
-            node = node.input_value(0).get_node()
-        if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) == 2:
-            yield node.get_data() if transposed else node.get_data().T
-
-
 class OpenVINO(Runtime):
     """OpenVINO's engines for a CPU."""
 
@@ -219,6 +202,23 @@ class OpenVINO(Runtime):
         if record["variant"] == "bf16":
             parameters["HINT_BF16"] = {"string_value": "YES"}
         return super().native_config(record) | {"parameters": parameters}
+
+
+def _has_bf16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _weights(model: "openvino.Model") -> Iterator[np.ndarray]:
+    """What the artefact stores for its products, [out, in]."""
+    for product in (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"):
+        node, transposed = product.input_value(1).get_node(), product.get_attributes()["transpose_b"]
+        while node.get_type_name() in _PLUMBING:
+            transposed ^= node.get_type_name() == "Transpose"
+            node = node.input_value(0).get_node()
+        if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) == 2:
+            yield node.get_data() if transposed else node.get_data().T
 
 
 RUNTIME = OpenVINO()

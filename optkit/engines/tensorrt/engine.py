@@ -25,43 +25,6 @@ from optkit.engines.tensorrt.profiles import Options, Settings
 from optkit.engines.tensorrt.runner import Runner
 
 
-def _check_driver() -> None:
-    for gpu in gpus()[:1] if not library.is_offline() else ():
-        check_driver(gpu, _cuda())
-
-
-def _cuda() -> int:
-    """Major version of CUDA that the installed TensorRT is for."""
-    return 12 if library.is_for_cuda_12() else 13
-
-
-def _record(plan: builder.Plan, settings: Settings, sparse: bool) -> dict[str, Any]:
-    """What `engine.json` says beside what every engine's does."""
-    offline = library.is_offline()
-    gpu = None if offline else gpus()[0]
-    return {
-        "version": library.load().__version__,
-        "inputs": [tensor.name for tensor in plan.inputs],
-        "offline": offline,
-        "gpu": gpu.name if gpu else None,
-        "capability": list(gpu.capability) if gpu else None,
-        "cuda": _cuda(),
-        "tensors": {"inputs": [asdict(t) for t in plan.inputs], "outputs": [asdict(t) for t in plan.outputs]},
-        "profiles": list(plan.shapes),
-        "settings": settings.as_dict() | {"sparse": sparse},
-        "build_seconds": round(plan.seconds, 2),
-    }
-
-
-def _layers(folder: Path, record: dict[str, Any], lines: list[str]) -> tuple[str, list[layers_of.Layer]]:
-    """The plan's layers, by the engine inspector where it can be loaded, else by the builder's log."""
-    if record["offline"]:
-        return "build log, without a GPU: kernels are chosen on the card", layers_of.from_log(lines)
-    # as it will be in engine.json
-    runner = Runner(folder, {**record, "runtime_version": record["version"]})
-    return "engine inspector", layers_of.from_inspector(runner.inspect())
-
-
 class TensorRT(Runtime):
     """TensorRT's plans."""
 
@@ -216,6 +179,43 @@ class TensorRT(Runtime):
     def server_options(self, record: Record) -> tuple[str, ...]:
         """A server refuses plans of an older TensorRT unless it is told that they were built for it."""
         return ("--backend-config=tensorrt,version-compatible=true",) if self.runs_on_newer(record) else ()
+
+
+def _check_driver() -> None:
+    for gpu in gpus()[:1] if not library.is_offline() else ():
+        check_driver(gpu, _cuda())
+
+
+def _cuda() -> int:
+    """Major version of CUDA that the installed TensorRT is for."""
+    return 12 if library.is_for_cuda_12() else 13
+
+
+def _record(plan: builder.Plan, settings: Settings, sparse: bool) -> dict[str, Any]:
+    """What `engine.json` says beside what every engine's does."""
+    offline = library.is_offline()
+    gpu = None if offline else gpus()[0]
+    return {
+        "version": library.load().__version__,
+        "inputs": [tensor.name for tensor in plan.inputs],
+        "offline": offline,
+        "gpu": gpu.name if gpu else None,
+        "capability": list(gpu.capability) if gpu else None,
+        "cuda": _cuda(),
+        "tensors": {"inputs": [asdict(t) for t in plan.inputs], "outputs": [asdict(t) for t in plan.outputs]},
+        "profiles": list(plan.shapes),
+        "settings": settings.as_dict() | {"sparse": sparse},
+        "build_seconds": round(plan.seconds, 2),
+    }
+
+
+def _layers(folder: Path, record: dict[str, Any], lines: list[str]) -> tuple[str, list[layers_of.Layer]]:
+    """The plan's layers, by the engine inspector where it can be loaded, else by the builder's log."""
+    if record["offline"]:
+        return "build log, without a GPU: kernels are chosen on the card", layers_of.from_log(lines)
+    # as it will be in engine.json
+    runner = Runner(folder, {**record, "runtime_version": record["version"]})
+    return "engine inspector", layers_of.from_inspector(runner.inspect())
 
 
 RUNTIME = TensorRT()
