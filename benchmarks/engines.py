@@ -25,11 +25,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import BertConfig, BertForSequenceClassification
 
-from optkit.compression import quantize
+from optkit.compression import quantizers
+from optkit.compression.quantize import Quantize
 from optkit.core.cpu import available_threads, cpu_features, int8_saturates
 from optkit.engines import registry as engines
 from optkit.graph.export import export
-from optkit.recipe.stages import Quantize
 
 Run = Callable[[], object]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -114,8 +114,8 @@ def model(arguments: argparse.Namespace, layers: int, quantised: bool) -> BertFo
 def quantise(made: BertForSequenceClassification, batch: dict[str, np.ndarray]) -> None:
     """Put INT8 quantisers on the encoder's Linear modules and calibrate them on a part of a batch."""
     tensors = {name: torch.from_numpy(array[:4]) for name, array in batch.items()}
-    quantize.insert(made, Quantize(gelu_clip=10.0))
-    quantize.calibrate(made, lambda calibrated: calibrated(**tensors))
+    quantizers.insert(made, Quantize(gelu_clip=10.0))
+    quantizers.calibrate(made, lambda calibrated: calibrated(**tensors))
 
 
 def feed(arguments: argparse.Namespace) -> dict[str, np.ndarray]:

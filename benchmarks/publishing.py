@@ -23,8 +23,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from optkit.engines import registry as engines
 from optkit.graph.export import export
 from optkit.registry import smoke_test
+from optkit.registry.disk import locked
 from optkit.registry.live_server import Running
-from optkit.registry.locks import locked
 from optkit.registry.release import Release, place
 from optkit.registry.rollback import prune, rollback
 from optkit.registry.smoke_test import Probe

@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import BertConfig, BertForSequenceClassification
 
-from optkit.compression import fake_quantization, quantize, sparsify
+from optkit.compression import fake_quantization, pruning, quantizers
+from optkit.compression.quantize import Quantize
 from optkit.models import two_to_four
 from optkit.models.families import prunable
-from optkit.recipe.stages import Quantize, Training
+from optkit.recipe.training import Training
 from optkit.training import cpu_kernels
 from optkit.training.loop import autocast_type
 from optkit.training.losses import Batch, Loss, stored, task_loss, with_teacher
@@ -73,12 +74,12 @@ def main(
     feed["attention_mask"] = torch.ones_like(feed["input_ids"])
     data = Batch(feed, {"labels": torch.randint(0, 2, (batch,), device=device)}, range(batch))
     quantised = copy.deepcopy(float_model)
-    quantize.insert(quantised, Quantize(gelu_clip=10.0))
-    quantize.calibrate(quantised, lambda model: model(**feed))
+    quantizers.insert(quantised, Quantize(gelu_clip=10.0))
+    quantizers.calibrate(quantised, lambda model: model(**feed))
     teacher = with_teacher(stored(np.random.default_rng(0).normal(size=(batch, 2)).astype(np.float32)), 2.0, 0.1)
     sparse = copy.deepcopy(float_model)
     linears = prunable(sparse)
-    sparsify.prune(sparse, linears, "magnitude", lambda model: None)
+    pruning.prune(sparse, "magnitude", lambda model: None)
     steps = {
         "plain, torch's kernels": Step(copy.deepcopy(float_model), task_loss, data, precision),
         "plain": Step(float_model, task_loss, data, precision),
@@ -91,7 +92,7 @@ def main(
         stack.enter_context(two_to_four.held(linears))
         for step in list(steps.values())[1:] if device == "cpu" else ():
             stack.enter_context(cpu_kernels.fast(step.model))
-            stack.enter_context(fake_quantization.fast(quantize.quantisers(step.model).values()))
+            stack.enter_context(fake_quantization.fast(quantizers.quantisers(step.model).values()))
         times = measure(steps, rounds)
     report(times, f"{device}, {precision}, batch {batch} × {sequence}, {layers} layers of {hidden}")
 

@@ -4,11 +4,15 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optkit.compression.distill import Distill
+    from optkit.compression.quantize import Quantize
+    from optkit.compression.sparsify import Sparsify
     from optkit.recipe.recipe import Recipe
-    from optkit.recipe.stages import Distill, Quantize, Sparsify, Training
+    from optkit.recipe.stage import Stage
+    from optkit.recipe.training import Training
 
 __version__ = "0.1.0"
-__all__ = ["Distill", "Quantize", "Recipe", "Sparsify", "Training", "main"]
+__all__ = ["Distill", "Quantize", "Recipe", "Sparsify", "Stage", "Training", "main"]
 
 # libgomp reads this when torch is loaded. By default its threads spin 300,000 times while they wait for one another, and
 # where other work needs a core too, keep the awaited one from running: a training step took 50 times as long.
@@ -26,9 +30,14 @@ def main(recipe: "Recipe") -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import recipes' words when they are asked for, so that the server's backend and `--help` start quickly."""
-    if name in __all__:
-        from optkit.recipe import recipe, stages
+    """Import recipes' words when they are asked for, so that the server's backend and `--help` start quickly.
 
-        return getattr(recipe if name == "Recipe" else stages, name)
+    They come together: a recipe finds the technique of a stage in a dictionary among those that are imported.
+    """
+    if name in __all__:
+        from optkit.compression import distill, quantize, sparsify
+        from optkit.recipe import recipe, stage, training
+
+        modules = (distill, quantize, recipe, sparsify, stage, training)
+        return next(getattr(module, name) for module in modules if hasattr(module, name))
     raise AttributeError(f"module 'optkit' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -17,7 +17,7 @@ from optkit.cli.app import main
 from optkit.compression.context import Context
 from optkit.models import loading
 from optkit.models.loading import Loaded
-from optkit.recipe.stages import Training
+from optkit.recipe.training import Training
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
 

@@ -92,7 +92,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
     def visit(module: str, way: tuple[str, ...]) -> None:
         if module in way:
-            found.append(" → ".join(way[way.index(module) :] + (module,)))
+            found.append(" → ".join((*way[way.index(module) :], module)))
         elif module not in done:
             for other in sorted(imports(module)):
                 visit(other, (*way, module))

@@ -1,17 +1,16 @@
 """Clients that ask a model at the same time, each on a thread and a connection of its own that stay open between runs."""
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-import gevent
 import numpy as np
 
 from optkit.serving.client import Client
+from optkit.serving.client_threads import ClientThreads
 from optkit.tasks.base import Feed
 
 WINDOWS = 4
@@ -36,7 +35,7 @@ class Steady:
 
 
 class ClientPool:
-    """`clients` threads that take work from a queue. An error of the server ends the work and is kept.
+    """`clients` threads that ask. An error of the server ends the work and is kept.
 
     Args:
         client: of the model.
@@ -46,35 +45,26 @@ class ClientPool:
     def __init__(self, client: Client, clients: int) -> None:
         self.client = client
         self.clients = clients
-        self.failure: Exception | None = None
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(clients)]
+        self.failure: BaseException | None = None
+        self._threads = ClientThreads(client, clients)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.failure = self.failure or (error if isinstance(error, Exception) else None)
-        for _ in self._threads:
-            self._work.put(None)
-        for thread in self._threads:
-            thread.join(self.client.timeout_s)
+        self.failure = self.failure or error
+        self._threads.__exit__(kind, error, trace)
 
     def ask(self, feed: Feed, done: Callable[[], None]) -> None:
         """Send a request as soon as a client is free, and call `done` when it is answered, or will never be."""
+        self._threads.submit(self._ask, feed).add_done_callback(lambda request: done())
 
-        def work() -> None:
-            try:
-                if self.failure is None:
-                    self.client.infer(feed)
-            except Exception as error:  # kept for `check`, which raises it in the caller's thread
-                self.failure = self.failure or error
-            finally:
-                done()
-
-        self._work.put(work)
+    def _ask(self, feed: Feed) -> None:
+        try:
+            if self.failure is None:
+                self.client.infer(feed)
+        except Exception as error:  # kept for `check`, which raises it in the caller's thread
+            self.failure = self.failure or error
 
     def check(self) -> None:
         """Raise the first error of a request.
@@ -111,36 +101,17 @@ class ClientPool:
         return steady
 
     def _loop(self, feeds: Sequence[Feed], deadline: float, ends: list[tuple[float, float]]) -> None:
-        finished = threading.Semaphore(0)
+        wait([self._threads.submit(self._one_client, feeds, first, deadline, ends) for first in range(self.clients)])
 
-        def one_client(first: int) -> None:
-            number = first
-            try:
-                while self.failure is None:
-                    start = time.perf_counter()
-                    self.client.infer(feeds[number % len(feeds)])
-                    now = time.perf_counter()
-                    ends.append((now, (now - start) * 1e3))
-                    number += self.clients
-                    if now >= deadline:
-                        break
-            except Exception as error:  # as above
-                self.failure = self.failure or error
-            finally:
-                finished.release()
-
-        for first in range(self.clients):
-            self._work.put(lambda first=first: one_client(first))  # type: ignore[misc]
-        for _ in range(self.clients):
-            finished.acquire()
-
-    def _run(self) -> None:
-        try:
-            while (work := self._work.get()) is not None:
-                work()
-        finally:
-            self.client.close()
-            gevent.get_hub().destroy()  # the thread's own event loop, which would keep file descriptors open
+    def _one_client(self, feeds: Sequence[Feed], number: int, deadline: float, ends: list[tuple[float, float]]) -> None:
+        now = 0.0
+        while self.failure is None and now < deadline:
+            start = time.perf_counter()
+            self._ask(feeds[number % len(feeds)])
+            now = time.perf_counter()
+            if self.failure is None:
+                ends.append((now, (now - start) * 1e3))
+            number += self.clients
 
 
 def _steady(ends: Sequence[tuple[float, float]], extension: int, clients: int) -> Steady:

@@ -23,7 +23,7 @@ from optkit.tasks.base import Feed
 from optkit.tasks.collate import Collator
 
 LEAST_QUERIES = 500
-"""Least queries of Server. MLPerf grants a 99th percentile with 459 if none is over the bound; if some are, it wants more."""
+"""Least queries of Server. MLPerf grants a 99th percentile with 459 if none is over the bound, else for more."""
 OFFLINE_BATCH = 32
 STREAMS = 8
 """Examples of one query of MultiStream."""

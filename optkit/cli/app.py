@@ -58,7 +58,7 @@ def run(
     from optkit.engines import registry as engines
     from optkit.pipeline import rows
     from optkit.pipeline.run import run_all
-    from optkit.recipe.stages import BASELINE
+    from optkit.recipe.stage import BASELINE
     from optkit.report import table
     from optkit.serving import install
 

@@ -1,9 +1,9 @@
 """Checkpoints: a trained model on disk with everything needed to load it again and to say where it came from.
 
 A folder holds `model.safetensors` (weights, and the quantisers' amax), `config.json`, the tokenizer, `recipe.json` (the
-stages the model has gone through), `history.json` and `versions.json`. Nothing in it is code or pickle: the quantisers
-are inserted again from the recipe, and their scales read from the tensors. 2:4 weights take half the space: their values
-and 2-bit indices are stored (see `optkit.models.two_to_four`).
+stages the model has gone through), `history.json` and `versions.json`. Nothing in it is code or pickle: what a stage has
+added to the model, such as quantisers, it adds again by its settings, and then the tensors are read. 2:4 weights take half
+the space: their values and 2-bit indices are stored (see `optkit.models.two_to_four`).
 """
 
 import importlib.metadata
@@ -13,21 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
+from optkit.compression.registry import stage_of
 from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import InputError
-from optkit.core.settings import RecipeError
-from optkit.models import families, loading, two_to_four
+from optkit.models import loading, two_to_four
 from optkit.models.loading import Loaded
-from optkit.recipe.stages import Quantize, Sparsify, Stage
+from optkit.recipe.stage import Stage
 from optkit.tasks.base import Task
 
 _FOREIGN = {"amax": "amax.safetensors", "masks": "masks.safetensors"}
 """What came with the model the baseline was made from, for the stages that follow."""
-_STAGES: TypeAdapter[list[Stage]] = TypeAdapter(list[Stage])
 _VERSIONS = ("optkit", "torch", "transformers", "accelerate", "nvidia-modelopt", "datasets", "numpy")
 
 
@@ -50,7 +48,8 @@ def load(folder: Path, task: Task) -> Loaded:
     """The model of a checkpoint, in eval mode, with its quantisers calibrated as they were saved.
 
     Raises:
-        InputError: tensors are missing, left over, or of another shape.
+        InputError: tensors are missing, left over, or of another shape, or what a stage reached does not hold.
+        GateError: a group of a sparse weight has lost its zeros.
     """
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -58,16 +57,15 @@ def load(folder: Path, task: Task) -> Loaded:
     tensors = two_to_four.restore(loading.tensors(folder))
     stages = stages_of(folder)
     for stage in stages:
-        if isinstance(stage, Quantize):
-            _insert_quantisers(loaded.model, stage, tensors)
+        stage.restore(loaded.model, tensors)
     _check_shapes(loaded.model, tensors, folder)
     missing, unexpected = loaded.model.load_state_dict(tensors, strict=False)
     missing = [name for name in missing if name not in _tied(loaded.model)]
     if missing or unexpected:
         raise InputError(f"{folder}/model.safetensors: missing tensors {missing[:5]}, unexpected {unexpected[:5]}")
     loaded.model.eval()
-    if any(isinstance(stage, Sparsify) for stage in stages):
-        two_to_four.check(families.prunable(loaded.model), f"in {folder}/model.safetensors")
+    for stage in stages:
+        stage.check(loaded.model, f"in {folder}/model.safetensors")
     for name, file in _FOREIGN.items():
         if (folder / file).is_file():
             setattr(loaded, name, load_file(folder / file))
@@ -78,28 +76,24 @@ def stages_of(folder: Path) -> list[Stage]:
     """The stages a checkpoint has gone through.
 
     Raises:
-        InputError: `recipe.json` has settings that no stage has, or values that none takes.
+        InputError: `recipe.json` has a technique that is not known here, settings that it does not have, or values that
+            none takes.
     """
     path = folder / "recipe.json"
+    found = read_json(path)
+    if not isinstance(found, list) or not all(isinstance(settings, dict) for settings in found):
+        raise InputError(f"{path}: not a list of stages; delete {folder} to have it made again")
     try:
-        return [stage.checked() for stage in _STAGES.validate_python(read_json(path))]
-    except (RecipeError, ValidationError) as error:
-        raise InputError(f"{path}: not a list of stages ({error}); delete {folder} to have it made again") from error
+        return [stage_of(settings) for settings in found]
+    except InputError as error:
+        fix = f"Install what wrote these stages, or delete {folder} to have it made again"
+        raise InputError(f"{path}: {error}\n{fix}") from error
 
 
 def versions() -> dict[str, str]:
     """What a result was made with."""
     found = {name: importlib.metadata.version(name) for name in _VERSIONS}
     return {"python": platform.python_version(), **found}
-
-
-def _insert_quantisers(model: PreTrainedModel, stage: Quantize, tensors: dict[str, torch.Tensor]) -> None:
-    """Give the model the quantisers whose scales the stage has left in the checkpoint."""
-    from optkit.compression import quantize
-
-    quantize.insert(model, stage)
-    amax = {name.removesuffix("._amax"): tensor for name, tensor in tensors.items() if name.endswith("._amax")}
-    quantize.load_amax(model, amax)
 
 
 def _check_shapes(model: PreTrainedModel, tensors: dict[str, torch.Tensor], folder: Path) -> None:

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from optkit.models.loading import Loaded, inference
-from optkit.recipe.stages import Training
+from optkit.recipe.training import Training
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 from optkit.training.resume import Snapshots
 

@@ -18,11 +18,10 @@ from optkit.compression.student import check_teacher, chosen_layers
 from optkit.models import two_to_four
 from optkit.models.families import encoder_linears
 from optkit.models.loading import Loaded
-from optkit.recipe.stages import Taught, Training
+from optkit.recipe.stage import History, Taught
+from optkit.recipe.training import Training
 from optkit.training.loop import Batches, train
 from optkit.training.losses import Loss, live, stored, task_loss, with_teacher
-
-History = list[dict[str, float]]
 
 
 def retrain(loaded: Loaded, stage: Taught, context: Context, title: str) -> History:

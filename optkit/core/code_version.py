@@ -1,4 +1,4 @@
-"""The version of the code that computed something: a digest of a module and of everything of its package that it imports.
+"""The version of the code that computed something: a digest of a module and of what it imports of its package and of optkit.
 
 A step's key holds it, so that a change of code makes anew what that code computed, and nothing else. Comments, docstrings
 and layout do not count. Imports are read from the source, those within functions too; those for the type checker alone are
@@ -9,6 +9,7 @@ import ast
 import copy
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ def code_version(*modules: str) -> str:
 
 @cache
 def closure(module: str) -> frozenset[str]:
-    """The module and all that it imports from its own top-level package, directly or not.
+    """The module and all that it imports from its own top-level package or from optkit, directly or not.
 
     Args:
         module: full name, such as `optkit.graph.export`.
@@ -41,12 +42,12 @@ def closure(module: str) -> frozenset[str]:
 
 @cache
 def imported(module: str) -> tuple[str, ...]:
-    """What a module imports from its own top-level package, by full names, wherever the statement stands.
+    """What a module imports from its own top-level package or from optkit, by full names, wherever the statement stands.
 
     The packages that a module lies in are imported with it; the top-level one only hands out the others' names.
     """
-    package = module.partition(".")[0]
-    named = {name for name in _targets(_tree(module), module) if name.startswith(f"{package}.")}
+    packages = tuple(f"{name.partition('.')[0]}." for name in (module, __name__))
+    named = {name for name in _targets(_tree(module), module) if name.startswith(packages)}
     return tuple(sorted(named | {parent for name in named | {module} for parent in _packages(name)}))
 
 
@@ -81,10 +82,12 @@ def _absolute(node: ast.ImportFrom, module: str) -> str:
 def _path(module: str) -> Path | None:
     """The module's source file, found without importing anything; None where there is no such module, or no source."""
     top, *parts = module.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or not spec.origin:
+    origin = getattr(sys.modules.get(top), "__file__", None)  # a script's and a recipe's are found in no other way
+    if origin is None and (spec := importlib.util.find_spec(top)):
+        origin = spec.origin
+    if not origin:
         return None
-    place = Path(spec.origin)
+    place = Path(origin)
     if parts:
         place = place.parent.joinpath(*parts)
         place = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
@@ -99,10 +102,15 @@ def _tree(module: str) -> ast.Module:
 
 @cache
 def _behaviour(module: str) -> str:
-    """Digest of the module's syntax tree without docstrings."""
+    """Digest of the module's syntax tree without docstrings, also those of attributes."""
     tree = copy.deepcopy(_tree(module))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-            node.body = body[1:] or [ast.Pass()]  # type: ignore[attr-defined]
+        if isinstance(body, list):
+            node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]  # type: ignore[attr-defined]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Whether a statement is a text that does nothing."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

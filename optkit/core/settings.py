@@ -1,6 +1,6 @@
 """The base of everything a recipe is made of: frozen settings that keep their mistakes until all are reported together."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
@@ -37,7 +37,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         return self
 
 
-def mistake(owner: type, detail: Any) -> str:
+def mistake(owner: type[BaseModel], detail: Any) -> str:
     """One line from one of pydantic's error details."""
     field = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
@@ -56,5 +56,10 @@ def report(owner: str, mistakes: list[str]) -> str:
     return f"{owner} {count}:\n" + "\n".join(f"  - {mistake}" for mistake in mistakes)
 
 
-def _settable(owner: type) -> list[str]:
-    return [name for name in owner.model_fields if name != "technique"]  # type: ignore[attr-defined]
+def _settable(owner: type[BaseModel]) -> list[str]:
+    return [name for name, field in owner.model_fields.items() if not _is_fixed(field.annotation)]
+
+
+def _is_fixed(annotation: Any) -> bool:
+    """Whether there is one value only, as for the name of a technique: nothing to set."""
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1

@@ -5,7 +5,6 @@ that was killed finds the finished steps by their keys and never sees a half-wri
 temporary folder beside its place and renamed.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from optkit.core import locks
 from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, read_json, refusal_behind, write_json
 from optkit.core.errors import InputError
 
 RECORD = "record.json"
+_WAIT_S = 3600.0  # for a rename by another process: what took hours to make is not given up in a hurry
 
 
 def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], None], keep: bool = False) -> str:
@@ -123,8 +124,7 @@ def _make_room(unfinished: Path, folder: Path) -> None:
 
 def _put_in_place(unfinished: Path, folder: Path, keep: bool) -> None:
     """Rename, unless another process has put the same step there meanwhile; one process at a time."""
-    with (folder.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locks.exclusive(folder.parent / ".lock", str(folder.parent), f"putting {folder.name} in place", _WAIT_S):
         if (unfinished / RECORD).is_file() and is_finished(folder, key_at(unfinished)):
             return
         _set_aside(folder, keep)

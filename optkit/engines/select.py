@@ -53,6 +53,13 @@ class Conversion:
         """As JSON takes it."""
         return {"candidates": [dataclasses.asdict(candidate) for candidate in self.candidates]}
 
+    def check_masks(self, expected: int) -> None:
+        """Raise `GateError` naming each chosen engine that stores fewer than `expected` 2:4 weights."""
+        found = {c.name: c.evidence.get("sparse_weights", 0) for c in self.candidates if c.chosen}
+        lines = [f"  {name}: {count} 2:4 weights" for name, count in found.items() if count < expected]
+        if lines:
+            raise GateError(f"2:4 sparsity is broken in the engine, expected {expected} such weights:\n" + "\n".join(lines))
+
 
 def convert(
     graph: Path,
@@ -111,14 +118,6 @@ def convert(
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise
     return conversion
-
-
-def check_masks(conversion: Conversion, expected: int) -> None:
-    """Raise `GateError` naming each chosen engine that stores fewer than `expected` 2:4 weights."""
-    found = {c.name: c.evidence.get("sparse_weights", 0) for c in conversion.candidates if c.chosen}
-    lines = [f"  {name}: {count} 2:4 weights" for name, count in found.items() if count < expected]
-    if lines:
-        raise GateError(f"2:4 sparsity is broken in the engine, expected {expected} such weights:\n" + "\n".join(lines))
 
 
 def plan(kinds: Sequence[str], quantised: bool) -> list[Candidate]:

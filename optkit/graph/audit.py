@@ -48,6 +48,27 @@ class Audit:
         """As JSON takes it."""
         return dataclasses.asdict(self)
 
+    def check_quantised(self) -> None:
+        """Raise `InputError` naming every node of a quantised graph that is not as it should be."""
+        lines = [f"  {name}: an encoder GEMM with a float input, expected both quantised" for name in self.uncovered]
+        lines += [f"  {name}: reads a quantised tensor, expected float" for name in self.wrongly_quantized]
+        lines += [f"  {line}" for line in self.bad_scales]
+        if not lines:
+            return
+        raise InputError(
+            f"The graph covers {self.covered_gemms} of {self.encoder_gemms} encoder GEMMs and has {len(lines)} faults:\n"
+            + "\n".join(lines)
+            + "\nQuantise the inputs and weights of the encoder's Linear layers alone, calibrate them, and export again."
+        )
+
+    def check_sparse(self, expected: Iterable[str]) -> None:
+        """Raise `GateError` naming every module of `expected` whose weight in the graph is not 2:4."""
+        kept = {name: self.sparse_groups_kept.get(name, 0.0) for name in expected}
+        lines = [f"  {name}: {share:.4%} of its groups of four have two zeros" for name, share in kept.items() if share < 1]
+        if lines:
+            found_broken = f"2:4 sparsity is broken in the graph in {len(lines)} of {len(kept)} weights:"
+            raise GateError("\n".join([found_broken, *lines]))
+
 
 @dataclasses.dataclass(frozen=True)
 class _View:
@@ -148,26 +169,3 @@ def _bad_scales(view: _View) -> list[str]:
 def _groups_kept(weight: np.ndarray) -> float:
     """Of a weight [in, out] as a product reads it."""
     return groups_kept(torch.from_numpy(np.array(weight.T, np.float32)))
-
-
-def check_sparse(found: Audit, expected: Iterable[str]) -> None:
-    """Raise `GateError` naming every module of `expected` whose weight in the graph is not 2:4."""
-    kept = {name: found.sparse_groups_kept.get(name, 0.0) for name in expected}
-    lines = [f"  {name}: {share:.4%} of its groups of four have two zeros" for name, share in kept.items() if share < 1]
-    if lines:
-        found_broken = f"2:4 sparsity is broken in the graph in {len(lines)} of {len(kept)} weights:"
-        raise GateError("\n".join([found_broken, *lines]))
-
-
-def check(found: Audit) -> None:
-    """Raise `InputError` naming every node of a quantised graph that is not as it should be."""
-    lines = [f"  {name}: an encoder GEMM with a float input, expected both quantised" for name in found.uncovered]
-    lines += [f"  {name}: reads a quantised tensor, expected float" for name in found.wrongly_quantized]
-    lines += [f"  {line}" for line in found.bad_scales]
-    if not lines:
-        return
-    raise InputError(
-        f"The graph covers {found.covered_gemms} of {found.encoder_gemms} encoder GEMMs and has {len(lines)} faults:\n"
-        + "\n".join(lines)
-        + "\nQuantise the inputs and weights of the encoder's Linear layers alone, calibrate them, and export again."
-    )

@@ -12,8 +12,8 @@ from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, rea
 from optkit.evaluation.results import Row
 from optkit.pipeline import rows
 from optkit.registry import provenance, smoke_test, trial
+from optkit.registry.disk import WAIT_S, locked
 from optkit.registry.live_server import Running
-from optkit.registry.locks import WAIT_S, locked
 from optkit.registry.release import Release, already_live, go_live, place
 from optkit.registry.shadow import MAX_DISAGREEMENT, Shadow, read_requests
 from optkit.registry.smoke_test import Probe

@@ -26,7 +26,7 @@ from optkit.evaluation.results import Row
 from optkit.graph import reference
 from optkit.models import loading
 from optkit.pipeline import rows
-from optkit.recipe.stages import BASELINE
+from optkit.recipe.stage import BASELINE
 from optkit.serving.client import Client
 from optkit.serving.config import OUTPUT
 from optkit.serving.connection import TIMEOUT_S, address

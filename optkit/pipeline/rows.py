@@ -19,7 +19,7 @@ from optkit.evaluation.results import VERDICTS, Row
 from optkit.pipeline import load_summary
 from optkit.pipeline.loss_by_stage import loss_by_stage
 from optkit.recipe.recipe import Recipe
-from optkit.recipe.stages import BASELINE
+from optkit.recipe.stage import BASELINE
 
 if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
     from optkit.tasks.base import Task
@@ -67,7 +67,8 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
             stages=loss_by_stage([folder], precision),
-            **_architecture(folder),
+            layers=read_json(folder / "config.json")["num_hidden_layers"],
+            sparsity=recipe.sparsity,
             **_speed(evidence["performance"], precision),
         )
         found.append(_judged(row))
@@ -211,12 +212,6 @@ def _is_current(folder: Path) -> bool:
 
 def _scores(folder: Path) -> dict[str, np.ndarray]:
     return read_scores(folder / "served" / SCORES)
-
-
-def _architecture(folder: Path) -> dict[str, Any]:
-    stages = [stage["technique"] for stage in read_json(folder / "recipe.json")]
-    layers = read_json(folder / "config.json")["num_hidden_layers"]
-    return {"layers": layers, "sparsity": "2:4" if "sparsify" in stages else None}
 
 
 def _evidence(folder: Path, precision: str) -> dict[str, Any]:

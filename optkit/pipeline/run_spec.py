@@ -15,7 +15,8 @@ from optkit.core import atomic
 from optkit.models import loading
 from optkit.models.loading import Loaded
 from optkit.recipe.recipe import Recipe
-from optkit.recipe.stages import BASELINE, Training
+from optkit.recipe.stage import BASELINE
+from optkit.recipe.training import Training
 from optkit.tasks.base import Split, Task
 from optkit.tasks.collate import Collator
 

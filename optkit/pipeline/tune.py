@@ -1,15 +1,10 @@
 """`optkit tune`: the configuration of a recipe's engine found by measuring, within a time that the user gives."""
 
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from optkit.benchmark.choice import Goal
 from optkit.benchmark.measurement import ALONE
@@ -19,6 +14,7 @@ from optkit.benchmark.serving_settings import Settings
 from optkit.core import atomic, cpu, step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
+from optkit.core.plain_text import plain, table
 from optkit.evaluation.artifacts import TUNING
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.system_under_test import SystemUnderTest, run_number, system_under_test
@@ -99,18 +95,13 @@ def render(found: dict[str, Any]) -> str:
         tried.setdefault(Settings.of(trial["settings"]), []).append(trial)
     chosen, by = Settings.of(found["choice"]["settings"]), "p50_ms" if found["goal"]["kind"] == "latency" else "rate"
     order = sorted(tried, key=lambda settings: _median(tried[settings], by), reverse=by == "rate")
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("configuration", no_wrap=True)
-    for column in ("measured", *_SHOWN.values(), "chosen"):
-        table.add_column(column, justify="right", no_wrap=True)
+    made = table(["configuration", "measured", *_SHOWN.values(), "chosen"], left=("configuration",))
     for settings in order:
         values = [f"{_median(tried[settings], name):.1f}" for name in _SHOWN]
-        table.add_row(str(settings), f"{len(tried[settings])}", *values, "yes" if settings == chosen else "")
+        made.add_row(str(settings), f"{len(tried[settings])}", *values, "yes" if settings == chosen else "")
     for settings in map(Settings.of, found["not_tried"]):
-        table.add_row(str(settings), "no time")
-    text = io.StringIO()
-    Console(file=text, width=150, force_terminal=False, markup=False, emoji=False).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+        made.add_row(str(settings), "no time")
+    return plain(made, width=150)
 
 
 def _median(trials: Sequence[dict[str, Any]], name: str) -> float:

@@ -2,13 +2,14 @@
 
 import difflib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from optkit.core.errors import InputError
 from optkit.recipe.recipe import Recipe, is_folder
-from optkit.recipe.stages import BASELINE
+from optkit.recipe.stage import BASELINE
 
 FOLDER = Path("recipes")
 
@@ -73,6 +74,7 @@ def _import(path: Path) -> Recipe:
     if spec is None or spec.loader is None or not path.is_file():
         raise InputError(f"{path}: not a Python module")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where the source of a technique that it defines is looked up
     try:
         spec.loader.exec_module(module)
     except InputError as error:

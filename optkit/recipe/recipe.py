@@ -1,6 +1,6 @@
 """Recipes: what is done to a model, as frozen settings that are checked when they are made.
 
-A recipe is data. It knows neither the code of its techniques nor the task it will be run on, so that it can be printed,
+A recipe is data. It knows neither which techniques there are nor the task it will be run on, so that it can be printed,
 hashed, compared and written beside what it produced.
 """
 
@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from optkit.core.settings import RecipeError, mistake, report
-from optkit.recipe.stages import BASELINE, ORDER, Stage, Training
+from optkit.recipe.stage import BASELINE, Stage, from_dictionary
+from optkit.recipe.training import Training
 
 _OF_PARTS = "mistakes_of_parts"
 _GATE = ("max_drop", "min_speedup", "max_p99_ms")
@@ -31,7 +32,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
     """Also the name of its folder: small letters, digits and underscores."""
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Annotated[SerializeAsAny[Stage], BeforeValidator(from_dictionary)], ...] = ()
     training: Training = Training()
     """Of the baseline; the stages take from it what they do not set themselves."""
     max_drop: float = Field(1.0, ge=0)
@@ -68,11 +69,16 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @property
     def is_quantised(self) -> bool:
-        return self.has("quantize")
+        return any(stage.quantises for stage in self.stages)
 
     @property
     def is_sparse(self) -> bool:
-        return self.has("sparsify")
+        return self.sparsity is not None
+
+    @property
+    def sparsity(self) -> str | None:
+        """The pattern of its weights, as "2:4"; None where they are dense."""
+        return next((stage.sparsity for stage in self.stages if stage.sparsity), None)
 
     def has(self, technique: str) -> bool:
         """Whether one of the stages is of this technique."""
@@ -81,8 +87,12 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     @property
     def teachers(self) -> tuple[str, ...]:
         """Whoever teaches this one: names of recipes, and folders of models (see `is_folder`)."""
-        names = [stage.teacher for stage in self.stages if stage.teacher and (stage.epochs or stage.representation_epochs)]
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(name for stage in self.stages for name in stage.teachers))
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules of its techniques, which a step that asks stages for something adds to its `code_version`."""
+        return tuple(sorted({type(stage).__module__ for stage in self.stages}))
 
     def resolved(self) -> dict[str, Any]:
         """Everything that shapes the result, in JSON's types: what is hashed and kept with a checkpoint."""
@@ -112,7 +122,7 @@ def _mistakes_of_order(name: Any, stages: tuple[Stage, ...]) -> Iterator[str]:
     for technique, count in Counter(techniques).items():
         if count > 1:
             yield f"Recipe.stages has {count} stages {technique!r}: expected each technique once"
-    expected = sorted(techniques, key=ORDER.index)
+    expected = [stage.technique for stage in sorted(stages, key=lambda stage: stage.order)]
     if techniques != expected:
         yield (
             f"Recipe.stages go {' → '.join(techniques)}: expected {' → '.join(expected)}, since each technique would undo "

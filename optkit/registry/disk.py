@@ -1,15 +1,18 @@
-"""What publishing does to a disk: everything is flushed, and takes its place by one rename."""
+"""What publishing does to a disk: one at a time, everything is flushed, and takes its place by one rename."""
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from optkit.core import locks
 from optkit.core.atomic import flush
 from optkit.core.errors import MachineError
 
+LOCK = ".lock"
+WAIT_S = 60.0
 UNFINISHED = ".publishing-"
 """Begins the names of what a publisher is at work on; servers and readers pass over them."""
 
@@ -30,6 +33,35 @@ def changing(repository: Path, what: str) -> Iterator[None]:
             f"model repository {repository}: cannot {what}: {reason}. What is published stays as it was. Free some "
             "space, or choose a folder that can be written"
         ) from error
+
+
+@contextmanager
+def locked(repository: Path, doing: str, wait_s: float = WAIT_S) -> Iterator[None]:
+    """Be the only one to change a repository; what dead publishers have left behind is removed first.
+
+    Args:
+        repository: its folder; made if it does not exist.
+        doing: said to those who wait, such as "publishing sst2_qat".
+        wait_s: seconds to wait for another publisher.
+
+    Raises:
+        MachineError: another one holds the lock all the time, or the repository cannot be written.
+    """
+    with ExitStack() as held:
+        with changing(repository, "lock it"):
+            repository.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.exclusive(repository / LOCK, f"model repository {repository}", doing, wait_s))
+            remove_unfinished(repository)
+        yield
+
+
+def reading(repository: Path, wait_s: float = WAIT_S) -> AbstractContextManager[None]:
+    """Have nobody change a repository meanwhile; others may read too. One that was never locked is just read.
+
+    Raises:
+        MachineError: somebody is changing it all the time.
+    """
+    return locks.shared(repository / LOCK, f"model repository {repository}", wait_s)
 
 
 @contextmanager

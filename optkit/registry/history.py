@@ -13,9 +13,9 @@ from typing import Any
 
 from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError
+from optkit.core.signature import now, who
 from optkit.registry import disk, layout, text_pipeline
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROVENANCE
-from optkit.registry.locks import now, who
 from optkit.serving import repository
 
 log = logging.getLogger(__name__)

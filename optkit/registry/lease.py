@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from optkit.core.errors import MachineError
-from optkit.registry.locks import now, who
+from optkit.core.signature import now, who
 from optkit.registry.object_store import Changed, Store, Tag
 
 NAME = ".lock"

@@ -1,13 +1,13 @@
 """What is in a repository, for people as a table and for scripts as JSON."""
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from optkit.core.errors import InputError
+from optkit.core.plain_text import plain, table
 from optkit.registry import layout
-from optkit.registry.locks import reading
+from optkit.registry.disk import reading
 
 FORMATS = ("table", "json")
 
@@ -84,19 +84,11 @@ def _version(folder: Path, live: bool) -> Version:
 
 
 def _table(found: list[Version]) -> str:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("model", "version", "live", "published", "engine", "metric", "delta [95 %]", "MB", "gate"):
-        right = column in ("version", "delta [95 %]", "MB", "metric")
-        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    columns = ("model", "version", "live", "published", "engine", "metric", "delta [95 %]", "MB", "gate")
+    made = table(columns, left=("model", "live", "published", "engine", "gate"))
     for each in found:
-        table.add_row(*_cells(each))
-    text = io.StringIO()
-    Console(file=text, width=200, force_terminal=False, markup=False, emoji=False).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+        made.add_row(*_cells(each))
+    return plain(made)
 
 
 def _cells(each: Version) -> list[str]:

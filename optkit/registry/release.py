@@ -10,10 +10,10 @@ from typing import Any
 
 from optkit.core.atomic import file_hash, flush, flush_tree, hashes
 from optkit.core.errors import MachineError, OptkitError
+from optkit.core.signature import now, who
 from optkit.registry import disk, history, layout, model_card, smoke_test, text_pipeline, verify
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROBE, PROVENANCE
 from optkit.registry.live_server import Running
-from optkit.registry.locks import now, who
 from optkit.registry.smoke_test import Probes
 from optkit.registry.text_pipeline import Words
 from optkit.serving import config as configuration

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 
 from optkit.core.errors import InputError, MachineError, OptkitError
 from optkit.registry import disk, layout, lease, text_pipeline
+from optkit.registry.disk import WAIT_S
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROVENANCE
 from optkit.registry.lease import Lease
-from optkit.registry.locks import WAIT_S
 from optkit.registry.object_store import Changed, Store, Tag, is_url
 
 TRIES = 5

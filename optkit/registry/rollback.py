@@ -5,8 +5,8 @@ from pathlib import Path
 
 from optkit.core.errors import InputError
 from optkit.registry import disk, history, layout, verify
+from optkit.registry.disk import WAIT_S, locked
 from optkit.registry.live_server import Running
-from optkit.registry.locks import WAIT_S, locked
 from optkit.registry.release import go_live
 from optkit.serving import config as configuration
 from optkit.serving import repository

@@ -5,8 +5,8 @@ from pathlib import Path
 from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError
 from optkit.registry import disk, history, layout, text_pipeline
+from optkit.registry.disk import LOCK, reading
 from optkit.registry.layout import CARD, CONFIG, PROVENANCE
-from optkit.registry.locks import LOCK, reading
 from optkit.serving import config as configuration
 from optkit.serving import repository
 

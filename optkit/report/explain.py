@@ -1,22 +1,23 @@
 """One recipe looked at closely: how far each rung moves its answers, and the examples that change most, with their text."""
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from optkit.core.atomic import read_json
 from optkit.core.errors import InputError
+from optkit.core.plain_text import plain, table
 from optkit.evaluation import gate
 from optkit.evaluation.artifacts import EXAMPLES
 from optkit.evaluation.results import Row
 from optkit.pipeline import rows
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 _WIDTH = 120
+_MOVED = ("mean", "largest", "over the signal", "allowed", "flips", "")
+"""Columns of a comparison of logits; the last says what went too far."""
 _LONGEST = 400  # characters of a text that are shown
 
 
@@ -44,71 +45,46 @@ def explain(recipe: str, task: str, root: Path, seed: int = 0, precision: str | 
 
 def judged(row: Row) -> str:
     """A row's verdict with its reasons, and how far each rung and each way to ask move its answers."""
-    text = io.StringIO()
-    _judged(row, _console(text))
-    return _stripped(text)
+    return plain(*_judged(row), width=_WIDTH)
 
 
 def _of_engine(row: Row, examples: Sequence[Mapping[str, Any]], most: int) -> str:
-    text = io.StringIO()
-    console = _console(text)
-    _judged(row, console)
     flips = sum(bool(one["flips"]) for one in examples)
     kept = f"{flips} of the {len(examples)} kept examples flip on the way" if flips else "no prediction flips on the way"
-    console.print(f"The examples that change most ({kept}):")
-    for one in examples[:most]:
-        for line in _example(one):
-            console.print(line, soft_wrap=True)
-    return _stripped(text)
+    lines = [line for one in examples[:most] for line in _example(one)]
+    return plain(*_judged(row), f"The examples that change most ({kept}):", *lines, width=_WIDTH)
 
 
-def _console(text: io.StringIO) -> Console:
-    return Console(file=text, width=_WIDTH, force_terminal=False, markup=False, emoji=False, highlight=False)
-
-
-def _stripped(text: io.StringIO) -> str:
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
-
-
-def _judged(row: Row, console: Console) -> None:
+def _judged(row: Row) -> "Iterator[str | Table]":
     low, high = row.delta_ci95
-    console.print(f"{row.recipe} {row.precision} ({row.engine}), {row.task}, seed {row.seed}: {row.verdict}")
-    console.print(
+    yield f"{row.recipe} {row.precision} ({row.engine}), {row.task}, seed {row.seed}: {row.verdict}"
+    yield (
         f"{row.metric} {row.value:.2f}, {row.delta:+.2f} [{low:+.2f}, {high:+.2f}] against the served FP32 baseline, on "
         f"{row.examples:,} examples, by {row.served_by}"
     )
-    for reason in row.reasons:
-        console.print(f"- {reason}", soft_wrap=True)
-    console.print(_ladder(row))
-    console.print(_invariance(row))
+    yield from (f"- {reason}" for reason in row.reasons)
+    yield _ladder(row)
+    yield _invariance(row)
 
 
-def _ladder(row: Row) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="From PyTorch to the server", title_justify="left")
-    table.add_column("rung")
-    for column in (row.metric, "mean", "largest", "over the signal", "allowed", "flips"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+def _ladder(row: Row) -> "Table":
+    made = table(["rung", row.metric, *_MOVED], left=("rung", ""), title="From PyTorch to the server")
     for rung, values in row.ladder.items():
         moved = _moved(values, gate.tolerance(rung, row)) if "mean" in values else [""] * 6
-        table.add_row(rung, f"{values['value']:.2f}", *moved)
-    return table
+        made.add_row(rung, f"{values['value']:.2f}", *moved)
+    return made
 
 
-def _invariance(row: Row) -> Table:
+def _invariance(row: Row) -> "Table":
     title = "The served answer, compared with that to the example alone"
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
-    table.add_column("changed")
-    for column in ("mean", "largest", "over the signal", "allowed", "flips"):
-        table.add_column(column, justify="right")
-    table.add_column("")
+    made = table(["changed", *_MOVED], left=("changed", ""), title=title)
     for way, values in row.invariance.items():
-        table.add_row(way, *_moved(values, gate.invariance_tolerance(row)))
-    return table
+        made.add_row(way, *_moved(values, gate.invariance_tolerance(row)))
+    return made
 
 
 def _moved(values: Mapping[str, float], allowed: gate.Tolerance) -> list[str]:
-    """The cells of one comparison of logits."""
+    """The cells of one comparison of logits, as `_MOVED` names them."""
     return [
         f"{values['mean']:.2g}",
         f"{values['largest']:.2g}",

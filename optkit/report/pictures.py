@@ -1,14 +1,15 @@
 """The page's pictures: each takes result rows and gives SVG."""
 
 from collections.abc import Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from optkit.evaluation.results import Row
 from optkit.report import figures
 from optkit.report.svg import Plot, around
 
 
-def accuracy_against_latency(rows: Sequence[Row], size: str) -> str:
+def accuracy_against_latency(rows: Sequence[Row], size: str) -> Markup:
     """The metric of every row against its latency at a batch size, with the Pareto front."""
     found = figures.points(rows, size)
     plot = Plot(
@@ -23,11 +24,11 @@ def accuracy_against_latency(rows: Sequence[Row], size: str) -> str:
         plot.whisker(point.ms, point.low, point.high)
     for point in found:
         hint = f"{_name(point.row)}: {point.value:.2f} at {point.ms:.1f} ms"
-        plot.disc(point.ms, point.value, str(point.number), escape(point.row.precision), hint)
+        plot.disc(point.ms, point.value, str(point.number), point.row.precision, hint)
     return plot.text()
 
 
-def throughput_against_latency(rows: Sequence[Row], sizes: Sequence[str]) -> str:
+def throughput_against_latency(rows: Sequence[Row], sizes: Sequence[str]) -> Markup:
     """A curve for every row through its batch sizes."""
     curves = [[(row.latency_ms[size]["p50"], row.throughput[size]) for size in sizes] for row in rows]
     plot = Plot(
@@ -38,15 +39,15 @@ def throughput_against_latency(rows: Sequence[Row], sizes: Sequence[str]) -> str
         y_range=around((y for curve in curves for _, y in curve), zero=True),
     )
     for row, curve in zip(rows, curves, strict=True):
-        plot.line(curve, f"curve {escape(row.precision)}")
+        plot.line(curve, f"curve {row.precision}")
     for number, (row, curve) in enumerate(zip(rows, curves, strict=True), 1):
         for size, (x, y) in zip(sizes, curve, strict=True):
             hint = f"{_name(row)}, batch {size}: {y:.0f}/s at {x:.1f} ms"
-            plot.disc(x, y, str(number), escape(row.precision), hint)
+            plot.disc(x, y, str(number), row.precision, hint)
     return plot.text()
 
 
-def waterfall(row: Row) -> str:
+def waterfall(row: Row) -> Markup:
     """What each stage costs, from the baseline to the recipe."""
     bars = figures.waterfall(row)
     ends = [value for bar in bars for value in ((bar.end,) if bar.total else (bar.start, bar.end))]
@@ -70,7 +71,7 @@ def waterfall(row: Row) -> str:
     return plot.text()
 
 
-def ladder(rows: Sequence[Row]) -> str:
+def ladder(rows: Sequence[Row]) -> Markup:
     """The metric of every row at each rung."""
     names = figures.rungs(rows)
     every = [values["value"] for row in rows for values in row.ladder.values()]
@@ -84,16 +85,16 @@ def ladder(rows: Sequence[Row]) -> str:
     )
     for row in rows:
         climbed = [(names.index(rung), values["value"]) for rung, values in row.ladder.items()]
-        plot.line(climbed, f"curve {escape(row.precision)}")
+        plot.line(climbed, f"curve {row.precision}")
     for number, row in enumerate(rows, 1):
         if row.ladder:
             rung, last = list(row.ladder.items())[-1]
             hint = f"{_name(row)}: {last['value']:.2f}"
-            plot.disc(names.index(rung), last["value"], str(number), escape(row.precision), hint)
+            plot.disc(names.index(rung), last["value"], str(number), row.precision, hint)
     return plot.text()
 
 
-def under_load(row: Row) -> str:
+def under_load(row: Row) -> Markup:
     """Latency against throughput with more and more clients, with and without batching by the server."""
     curves, bound = figures.curves(row), row.load["p99_ms"]
     points = [point for curve in curves.values() for point in curve]

@@ -1,9 +1,13 @@
-"""Small pictures as SVG text: axes, and marks in a plot's own units. Colours are the page's CSS classes."""
+"""Small pictures as SVG text: axes, and marks in a plot's own units. Colours are the page's CSS classes.
+
+Whatever is put into a `Markup` by its `format` is escaped.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
+
+from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 250
 """Of a picture in its own pixels, small enough to be readable when it is as wide as a phone."""
@@ -25,7 +29,7 @@ class Plot:
     height: int = HEIGHT
     log_y: bool = False
     """The y axis is logarithmic: equal steps are equal ratios."""
-    marks: list[str] = field(default_factory=list)
+    marks: list[Markup] = field(default_factory=list)
 
     def x(self, value: float) -> float:
         """Pixels from the left."""
@@ -40,53 +44,60 @@ class Plot:
     def line(self, values: Iterable[tuple[float, float]], css: str) -> None:
         """A line through points."""
         path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in values)
-        self.marks.append(f'<polyline class="{css}" points="{path}"/>')
+        self.marks.append(Markup('<polyline class="{}" points="{}"/>').format(css, path))
 
     def whisker(self, x: float, low: float, high: float, css: str = "whisker") -> None:
         """A vertical interval."""
-        at = f"{self.x(x):.1f}"
-        self.marks.append(f'<line class="{css}" x1="{at}" x2="{at}" y1="{self.y(low):.1f}" y2="{self.y(high):.1f}"/>')
+        line = Markup('<line class="{}" x1="{x:.1f}" x2="{x:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
+        self.marks.append(line.format(css, self.y(low), self.y(high), x=self.x(x)))
 
     def disc(self, x: float, y: float, label: str, css: str, hint: str) -> None:
         """A numbered disc that explains itself when it is pointed at."""
-        at = f"{self.x(x):.1f},{self.y(y):.1f}"
-        self.marks.append(
-            f'<g class="disc {css}" transform="translate({at})"><title>{escape(hint)}</title><circle r="8"/>'
-            f'<text dy="3.2">{escape(label)}</text></g>'
+        disc = Markup(
+            '<g class="disc {}" transform="translate({:.1f},{:.1f})"><title>{}</title><circle r="8"/>'
+            '<text dy="3.2">{}</text></g>'
         )
+        self.marks.append(disc.format(css, self.x(x), self.y(y), hint, label))
 
     def column(self, x: float, start: float, end: float, css: str, hint: str) -> None:
         """A bar from one value to another, at most 70 % of a unit wide."""
         wide = 0.7 * (self.x(1) - self.x(0))
         top, bottom = sorted((self.y(start), self.y(end)))
-        self.marks.append(
-            f'<rect class="{css}" x="{self.x(x) - wide / 2:.1f}" y="{top:.1f}" width="{wide:.1f}" '
-            f'height="{max(1.0, bottom - top):.1f}"><title>{escape(hint)}</title></rect>'
-        )
+        bar = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>')
+        self.marks.append(bar.format(css, self.x(x) - wide / 2, top, wide, max(1.0, bottom - top), hint))
 
     def note(self, x: float, y: float, text: str, above: bool = True) -> None:
         """A short text at a point."""
-        offset = -5 if above else 13
-        self.marks.append(f'<text class="note" x="{self.x(x):.1f}" y="{self.y(y) + offset:.1f}">{escape(text)}</text>')
+        note = Markup('<text class="note" x="{:.1f}" y="{:.1f}">{}</text>')
+        self.marks.append(note.format(self.x(x), self.y(y) + (-5 if above else 13), text))
 
-    def text(self) -> str:
+    def text(self) -> Markup:
         """The picture."""
-        bottom, right = self.height - _BOTTOM, WIDTH - _RIGHT
-        rows = "".join(
-            f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{self.y(v):.1f}" y2="{self.y(v):.1f}"/>'
-            f'<text class="tick end" x="{_LEFT - 5}" y="{self.y(v) + 3.5:.1f}">{shown}</text>'
-            for v, shown in (log_ticks if self.log_y else ticks)(*self.y_range)
+        picture = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}{}</svg>')
+        marks = Markup().join(self.marks)
+        return picture.format(WIDTH, self.height, self.title, self._ticks(), self._labels(), marks)
+
+    def _ticks(self) -> Markup:
+        """Round values at both axes, and lines across the picture."""
+        row = Markup(
+            '<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            '<text class="tick end" x="{}" y="{:.1f}">{}</text>'
         )
+        column = Markup('<text class="tick" x="{:.1f}" y="{}">{}</text>')
+        values = (log_ticks if self.log_y else ticks)(*self.y_range)
         places = list(enumerate(self.x_names)) if self.x_names else ticks(*self.x_range)
-        columns = "".join(
-            f'<text class="tick" x="{self.x(v):.1f}" y="{bottom + 14}">{escape(shown)}</text>' for v, shown in places
+        ends = {"left": _LEFT, "right": WIDTH - _RIGHT}
+        rows = [row.format(_LEFT - 5, self.y(v) + 3.5, shown, y=self.y(v), **ends) for v, shown in values]
+        columns = [column.format(self.x(v), self.height - _BOTTOM + 14, shown) for v, shown in places]
+        return Markup().join([*rows, *columns])
+
+    def _labels(self) -> Markup:
+        labels = Markup(
+            '<text class="axis" x="{:.0f}" y="{}">{}</text>'
+            '<text class="axis" transform="translate(10,{:.0f}) rotate(-90)">{}</text>'
         )
-        return (
-            f'<svg viewBox="0 0 {WIDTH} {self.height}" role="img" aria-label="{escape(self.title)}">{rows}{columns}'
-            f'<text class="axis" x="{(_LEFT + right) / 2:.0f}" y="{self.height - 6}">{escape(self.x_label)}</text>'
-            f'<text class="axis" transform="translate(10,{(_TOP + bottom) / 2:.0f}) rotate(-90)">'
-            f"{escape(self.y_label)}</text>{''.join(self.marks)}</svg>"
-        )
+        x, y = (_LEFT + WIDTH - _RIGHT) / 2, (_TOP + self.height - _BOTTOM) / 2
+        return labels.format(x, self.height - 6, self.x_label, y, self.y_label)
 
 
 def around(values: Iterable[float], margin: float = 0.08, least: float = 1e-9, zero: bool = False) -> tuple[float, float]:

@@ -1,28 +1,33 @@
-"""The comparison as a table for people, as JSON and CSV for scripts, and as a page (see `page`)."""
+"""The comparison as a table for people, as JSON and CSV for scripts, and as a page (see `html`)."""
 
 import csv
 import io
 import json
 from collections.abc import Sequence
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from optkit.benchmark.measurement import sentences
+from optkit.compression.registry import ordered
+from optkit.core.plain_text import plain, table
 from optkit.evaluation.results import Row
 from optkit.pipeline.loss_by_stage import SERVED
-from optkit.recipe.stages import ORDER
-from optkit.report import html
 from optkit.report.figures import shown
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 FORMATS = ("table", "json", "csv", "html")
-_WIDTH = 200
 
 
 def render(rows: Sequence[Row], form: str) -> str:
     """All rows as JSON or CSV; as a table or a page, one row per recipe and precision, over all its seeds."""
-    return {"json": _json, "csv": _csv, "table": _table, "html": html.render}[form](rows)
+    return {"json": _json, "csv": _csv, "table": _table, "html": _page}[form](rows)
+
+
+def _page(rows: Sequence[Row]) -> str:
+    from optkit.report import html
+
+    return html.render(rows)
 
 
 def _json(rows: Sequence[Row]) -> str:
@@ -54,38 +59,31 @@ def _cell(value: object) -> object:
 
 def _table(rows: Sequence[Row]) -> str:
     own = shown(rows)
-    text = io.StringIO()
-    console = Console(file=text, width=_WIDTH, force_terminal=False, markup=False, emoji=False)
-    console.print(_rich_table(own))
+    tables = [_main_table(own)]
     if any(len(row.stages) > 1 for row in own):
-        console.print(_stages_table(own))
-    for row in own:
-        for reason in row.reasons:
-            console.print(f"{row.recipe} {row.precision}: {row.verdict}: {reason}", soft_wrap=True)
-    for row in own:
-        for sentence in sentences(f"{row.recipe} {row.precision}", row.load) if row.load else ():
-            console.print(sentence, soft_wrap=True)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+        tables.append(_stages_table(own))
+    reasons = [f"{_name(row)}: {row.verdict}: {reason}" for row in own for reason in row.reasons]
+    loads = [sentence for row in own if row.load for sentence in sentences(_name(row), row.load)]
+    return plain(*tables, *reasons, *loads)
 
 
-def _rich_table(rows: Sequence[Row]) -> Table:
+def _name(row: Row) -> str:
+    return f"{row.recipe} {row.precision}"
+
+
+def _main_table(rows: Sequence[Row]) -> "Table":
     first = rows[0]
     sizes = list(first.latency_ms)
     at = "@" + "/".join(sizes)
     of_all = {_seeds(row) for row in rows}
     seeds = f" (seeds: {of_all.pop()})" if len(of_all) == 1 else ""
     title = f"{first.task}: {first.metric} and speed, served by {first.served_by}{seeds}"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
-    for column in ("recipe", "precision", "engine"):
-        table.add_column(column, no_wrap=True)
-    for column in (first.metric, "delta [95 %]", "MB", f"p50 ms {at}", f"speed-up {at}", "vs 16-bit", "INT8"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("gate", no_wrap=True)
-    if not seeds:
-        table.add_column("seeds", no_wrap=True)
+    columns = ["recipe", "precision", "engine", first.metric, "delta [95 %]", "MB", f"p50 ms {at}", f"speed-up {at}"]
+    columns += ["vs 16-bit", "INT8", "gate"] + ([] if seeds else ["seeds"])
+    made = table(columns, left=("recipe", "precision", "engine", "gate", "seeds"), title=title)
     for row in rows:
-        table.add_row(*_cells(row, sizes), *([] if seeds else [_seeds(row)]))
-    return table
+        made.add_row(*_cells(row, sizes), *([] if seeds else [_seeds(row)]))
+    return made
 
 
 def _seeds(row: Row) -> str:
@@ -109,21 +107,17 @@ def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
     ]
 
 
-def _stages_table(rows: Sequence[Row]) -> Table:
+def _stages_table(rows: Sequence[Row]) -> "Table":
     """What each stage of each recipe cost, in the order of the stages."""
     found = {step["stage"] for row in rows for step in row.stages}
-    order = [name for name in (*ORDER, SERVED) if name in found]
+    order = [*ordered(found - {SERVED}), SERVED]
     title = "Loss by stage: points against the stage before [95 %]; all but the last in PyTorch"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("precision", no_wrap=True)
-    for name in (*order, "in all, served"):
-        table.add_column(name, justify="right", no_wrap=True)
+    made = table(["recipe", "precision", *order, "in all, served"], left=("recipe", "precision"), title=title)
     for row in rows:
         steps = {step["stage"]: _interval(step["delta"], step["ci95"]) for step in row.stages}
         total = _interval(row.delta, row.delta_ci95)
-        table.add_row(row.recipe, row.precision, *(steps.get(name, "") for name in order), total)
-    return table
+        made.add_row(row.recipe, row.precision, *(steps.get(name, "") for name in order), total)
+    return made
 
 
 def _interval(delta: float, ci95: Sequence[float]) -> str:

@@ -1,15 +1,15 @@
 """Asks a tensor model on a Triton server: HTTP with binary tensors, with a deadline for each request."""
 
 import itertools
-import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
 from typing import Any
 
-import gevent
 import numpy as np
 
 from optkit.core.errors import InputError
+from optkit.serving.client_threads import ClientThreads
 from optkit.serving.config import OUTPUT
 from optkit.serving.connection import TIMEOUT_S, Connection, tensors
 
@@ -62,18 +62,19 @@ class Client(Connection):
         """Answer and milliseconds for each feed."""
         if concurrency < 1:
             raise InputError(f"client of {self.model!r}: found concurrency {concurrency}, expected 1 or more")
-        work = _Work(self, feeds)
-        threads = [threading.Thread(target=work.run, daemon=True) for _ in range(min(concurrency, len(feeds)))]
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        finally:
-            work.stopped = True  # Ctrl-C
-        if work.failures:
-            raise work.failures[min(work.failures)]
-        return work.done
+        with ClientThreads(self, min(concurrency, len(feeds) or 1)) as threads:
+            asked = [threads.submit(self._timed, feed, number) for number, feed in enumerate(feeds)]
+            try:
+                wait(asked, return_when=FIRST_EXCEPTION)
+            finally:
+                for request in asked:
+                    request.cancel()  # after a failure or Ctrl-C those that have not begun
+        return [request.result() for request in asked if not request.cancelled()]
+
+    def _timed(self, feed: Feed, number: int) -> tuple[np.ndarray, float]:
+        started = time.perf_counter()
+        answer = self._infer(feed, number)
+        return answer, (time.perf_counter() - started) * 1e3
 
     def _infer(self, feed: Feed, number: int) -> np.ndarray:
         inputs = tensors(feed)
@@ -102,38 +103,3 @@ class Client(Connection):
         found = (response.get("model_name"), answered, response.get("id"), outputs)
         if found != expected:
             raise self._foreign(f"request {number}", f"{found}", f"{expected}")
-
-
-class _Work:
-    """Requests that several threads take one by one."""
-
-    def __init__(self, client: Client, feeds: Sequence[Feed]) -> None:
-        self.client = client
-        self.todo = iter(enumerate(feeds))
-        self.lock = threading.Lock()
-        self.done: list[Any] = [None] * len(feeds)
-        self.failures: dict[int, Exception] = {}
-        self.stopped = False
-
-    def run(self) -> None:
-        """Work until nothing is left or a request has failed."""
-        try:
-            while not self.stopped:
-                with self.lock:
-                    number, feed = next(self.todo, (-1, {}))
-                if number < 0:
-                    return
-                self._ask(number, feed)
-        finally:
-            self.client.close()
-            gevent.get_hub().destroy()  # the thread's own event loop, which would keep four file descriptors open
-
-    def _ask(self, number: int, feed: Feed) -> None:
-        started = time.perf_counter()
-        try:
-            answer = self.client._infer(feed, number)
-        except Exception as error:  # raised again in the thread that waits for all
-            self.failures[number] = error
-            self.stopped = True
-        else:
-            self.done[number] = answer, (time.perf_counter() - started) * 1e3

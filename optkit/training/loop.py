@@ -21,7 +21,7 @@ from transformers import get_linear_schedule_with_warmup
 from optkit.core.cpu import cpu_features
 from optkit.core.errors import OptkitError
 from optkit.core.progress import bar
-from optkit.recipe.stages import Training
+from optkit.recipe.training import Training
 from optkit.tasks.base import Feed
 from optkit.tasks.collate import TARGETS, Collator, bucketed
 from optkit.training import cpu_kernels

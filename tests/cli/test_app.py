@@ -10,7 +10,18 @@ import pytest
 
 from optkit.cli.app import app, main
 
-HEAVY = ("torch", "transformers", "datasets", "openvino", "onnxruntime", "modelopt", "accelerate", "sklearn", "numpy")
+HEAVY = (
+    "torch",
+    "transformers",
+    "datasets",
+    "openvino",
+    "onnxruntime",
+    "modelopt",
+    "accelerate",
+    "sklearn",
+    "jinja2",
+    "numpy",
+)
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 Run = Callable[..., tuple[int, str, str]]
 

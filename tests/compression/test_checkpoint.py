@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from optkit import Distill, Quantize, Sparsify
-from optkit.compression import checkpoint, quantize, sparsify
+from optkit.compression import checkpoint, quantizers
 from optkit.compression.context import Context
 from optkit.compression.student import student
 from optkit.core.atomic import read_json
@@ -54,13 +54,13 @@ def test_a_quantised_model(
 ) -> None:
     plain = logits(tiny_model, feed)
     stage = Quantize(gelu_clip=clip, calibrator=calibrator, calibration_examples=32)
-    quantize.apply(tiny_model, stage, tiny_context)
+    stage.apply(tiny_model, tiny_context)
     expected = logits(tiny_model, feed)
     assert not np.array_equal(expected, plain)
     checkpoint.save(tiny_model, [stage], [], folder)
     loaded = checkpoint.load(folder, tiny_task)
     assert np.array_equal(logits(loaded, feed), expected)
-    saved, found = quantize.quantisers(tiny_model.model), quantize.quantisers(loaded.model)
+    saved, found = quantizers.quantisers(tiny_model.model), quantizers.quantisers(loaded.model)
     assert saved.keys() == found.keys()
     assert all(torch.equal(saved[name].amax, found[name].amax) for name in saved)
 
@@ -100,7 +100,7 @@ def test_a_sparse_model_takes_half_the_space_and_answers_the_same(
     sizes = []
     for name, stages in {"dense": [], "sparse": [Sparsify(epochs=0)]}.items():
         for stage in stages:
-            sparsify.apply(tiny_model, stage, tiny_context)
+            stage.apply(tiny_model, tiny_context)
         (tmp_path / name).mkdir()
         checkpoint.save(tiny_model, stages, [], tmp_path / name)
         sizes.append(sum(tensor.nbytes for tensor in load_file(tmp_path / name / "model.safetensors").values()))
@@ -139,7 +139,7 @@ def test_a_tensor_of_another_shape_is_named(tiny_model: Loaded, tiny_task: Task,
 
 
 def test_a_missing_scale_is_named(tiny_model: Loaded, tiny_task: Task, tiny_context: Context, folder: Path) -> None:
-    quantize.apply(tiny_model, Quantize(calibration_examples=8), tiny_context)
+    Quantize(calibration_examples=8).apply(tiny_model, tiny_context)
     checkpoint.save(tiny_model, [Quantize()], [], folder)
     name = "bert.encoder.layer.0.output.dense.input_quantizer"
     edit(folder, **{f"{name}._amax": None})

@@ -10,7 +10,6 @@ import torch
 import transformers
 
 from optkit import Distill
-from optkit.compression import distill
 from optkit.compression.context import Context
 from optkit.compression.student import student
 from optkit.core.errors import InputError
@@ -63,7 +62,7 @@ def test_a_student_learns_what_its_teacher_answers(loaded: Loaded, teacher: Teac
     loaded.amax, loaded.masks = {"of other layers": torch.ones(1)}, {"of other layers": torch.ones(1)}
     theirs = {name: tensor.clone() for name, tensor in teacher.loaded.model.state_dict().items()}
     untaught = distance(replace(loaded, model=student(loaded.model, 1, None)), teacher.loaded, context)
-    history = distill.apply(loaded, Distill(layers=1, representation_epochs=1, epochs=2, label_weight=0.0), context)
+    history = Distill(layers=1, representation_epochs=1, epochs=2, label_weight=0.0).apply(loaded, context)
     assert loaded.model.config.num_hidden_layers == 1 and len(loaded.model.bert.encoder.layer) == 1
     assert distance(loaded, teacher.loaded, context) < 0.2 * untaught
     assert loaded.amax == loaded.masks == {}
@@ -76,7 +75,7 @@ def test_a_student_learns_what_its_teacher_answers(loaded: Loaded, teacher: Teac
 
 
 def test_without_the_first_phase_the_teachers_logits_are_enough(loaded: Loaded, teacher: Teacher, context: Context) -> None:
-    history = distill.apply(loaded, Distill(layers=1, epochs=1, representation_epochs=0), context)
+    history = Distill(layers=1, epochs=1, representation_epochs=0).apply(loaded, context)
     assert teacher.asked == [("logits", "baseline_fp32")]
     assert [entry["step"] for entry in history] == [9, 15]
 
@@ -86,7 +85,7 @@ def test_augmented_batches_are_answered_by_the_teacher_itself(loaded: Loaded, te
     handle = teacher.loaded.model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
     )
-    distill.apply(loaded, Distill(layers=1, epochs=2, representation_epochs=0, augment=0.3), context)
+    Distill(layers=1, epochs=2, representation_epochs=0, augment=0.3).apply(loaded, context)
     handle.remove()
     assert teacher.asked == [("model", "baseline_fp32")]
     assert len(seen) == 2 * 16
@@ -98,7 +97,7 @@ def test_augmented_batches_are_answered_by_the_teacher_itself(loaded: Loaded, te
 def test_learning_rates_of_the_phases(loaded: Loaded, context: Context) -> None:
     rates = {"learning_rate": 1e-4, "representation_learning_rate": 5e-4, "warmup_ratio": 0.0}
     stage = Distill(layers=1, epochs=1, representation_epochs=1, **rates)
-    first, second = entries(distill.apply(loaded, stage, context))
+    first, second = entries(stage.apply(loaded, context))
     assert first == pytest.approx([5e-4 * 7 / 16, 5e-4 * 1 / 16])  # at the steps 9 and 15 of 16
     assert second == pytest.approx([1e-4 * 7 / 16, 1e-4 * 1 / 16])
 
@@ -122,7 +121,7 @@ def test_dropout_is_the_stages_while_it_trains(loaded: Loaded, context: Context)
         lambda module, inputs: note(module) if isinstance(module, torch.nn.Dropout) else None
     )
     try:
-        distill.apply(loaded, Distill(layers=1, epochs=0.25, representation_epochs=0, dropout=0.5), context)
+        Distill(layers=1, epochs=0.25, representation_epochs=0, dropout=0.5).apply(loaded, context)
     finally:
         handle.remove()
     assert seen == {0.5}
@@ -131,7 +130,7 @@ def test_dropout_is_the_stages_while_it_trains(loaded: Loaded, context: Context)
 
 def test_a_narrower_student_is_trained(loaded: Loaded, teacher: Teacher, context: Context) -> None:
     untaught = distance(replace(loaded, model=student(loaded.model, 2, 16)), teacher.loaded, context)
-    distill.apply(loaded, Distill(hidden_size=16, epochs=3, label_weight=0.0), context)
+    Distill(hidden_size=16, epochs=3, label_weight=0.0).apply(loaded, context)
     assert loaded.model.config.hidden_size == 16
     assert distance(loaded, teacher.loaded, context) < 0.5 * untaught
 
@@ -145,9 +144,9 @@ def test_a_teacher_with_other_words_is_refused(loaded: Loaded, teacher: Teacher,
         r"teacher 'other' has a vocabulary of 20 tokens, the student one of 19, and \d+ tokens differ \('.*; expected the"
     )
     with pytest.raises(InputError, match=message):
-        distill.apply(loaded, Distill(layers=1, teacher="other"), context)
+        Distill(layers=1, teacher="other").apply(loaded, context)
 
 
 def test_a_student_deeper_than_its_start_is_refused(loaded: Loaded, context: Context) -> None:
     with pytest.raises(InputError, match="a student of 3 layers is deeper than its teacher of 2; give at most 2"):
-        distill.apply(loaded, Distill(layers=3), context)
+        Distill(layers=3).apply(loaded, context)

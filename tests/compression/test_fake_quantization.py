@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from optkit import Quantize
-from optkit.compression import fake_quantization, quantize
+from optkit.compression import fake_quantization, quantizers
 from optkit.compression.context import Context
 from optkit.models.loading import Loaded
 
@@ -14,8 +14,8 @@ def test_values_and_gradients_are_model_optimizers(
     precision: torch.dtype, tiny_model: Loaded, tiny_context: Context
 ) -> None:
     torch.manual_seed(0)
-    quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
-    found = quantize.quantisers(tiny_model.model)
+    Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
+    found = quantizers.quantisers(tiny_model.model)
     for name, quantiser in found.items():
         linear = tiny_model.model.get_submodule(name.rpartition(".")[0])
         shape = linear.weight.shape if name.endswith("weight_quantizer") else (3, 5, linear.in_features)
@@ -39,8 +39,8 @@ def test_halves_are_rounded_to_even_and_zeros_stay(precision: torch.dtype) -> No
 
 
 def test_the_model_is_given_back(tiny_model: Loaded, tiny_context: Context) -> None:
-    quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
-    found = list(quantize.quantisers(tiny_model.model).values())
+    Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
+    found = list(quantizers.quantisers(tiny_model.model).values())
     with pytest.raises(RuntimeError, match="stop"), fake_quantization.fast(found):
         assert all("forward" in vars(quantiser) for quantiser in found)
         raise RuntimeError("stop")
@@ -53,5 +53,5 @@ def test_training_uses_it(tiny_model: Loaded, tiny_context: Context, monkeypatch
     monkeypatch.setattr(
         fake_quantization.FakeQuantize, "backward", staticmethod(lambda *given: steps.append(1) or backward(*given))
     )
-    quantize.apply(tiny_model, Quantize(calibration_examples=16, epochs=0.05, teacher=None), tiny_context)
-    assert len(steps) >= len(quantize.quantisers(tiny_model.model))
+    Quantize(calibration_examples=16, epochs=0.05, teacher=None).apply(tiny_model, tiny_context)
+    assert len(steps) >= len(quantizers.quantisers(tiny_model.model))

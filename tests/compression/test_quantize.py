@@ -8,14 +8,14 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from optkit import Quantize
-from optkit.compression import quantize
+from optkit.compression import quantizers
 from optkit.compression.calibration import HistogramCalibrator
 from optkit.compression.context import Context
+from optkit.compression.quantize import Calibrator
 from optkit.core.errors import InputError
 from optkit.models.families import encoder_linears
 from optkit.models.gelu import ClippedGELU
 from optkit.models.loading import Loaded, inference
-from optkit.recipe.stages import Calibrator
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
 from optkit.training.loop import Batches, train
@@ -34,7 +34,7 @@ def signal_to_noise_db(signal: np.ndarray, other: np.ndarray) -> float:
 
 
 def amax_of(loaded: Loaded) -> dict[str, torch.Tensor]:
-    return {name: quantiser.amax.clone() for name, quantiser in quantize.quantisers(loaded.model).items()}
+    return {name: quantiser.amax.clone() for name, quantiser in quantizers.quantisers(loaded.model).items()}
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def trained(tiny_model: Loaded, tiny_context: Context) -> Loaded:
 
 def test_only_the_linears_of_the_encoder_are_quantised(tiny_model: Loaded, tiny_context: Context) -> None:
     linears = list(encoder_linears(tiny_model.model))
-    quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
+    Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     expected = {f"{name}.{kind}_quantizer" for name in linears for kind in ("input", "weight")}
-    assert set(quantize.quantisers(tiny_model.model)) == expected
+    assert set(quantizers.quantisers(tiny_model.model)) == expected
     assert len(expected) == 2 * 2 * 6
 
 
 def test_weights_have_a_scale_per_output_channel_and_activations_one(tiny_model: Loaded, tiny_context: Context) -> None:
-    quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
+    Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     for name, linear in encoder_linears(tiny_model.model).items():
         amax = amax_of(tiny_model)
         assert torch.equal(amax[f"{name}.weight_quantizer"], linear.weight.abs().amax(dim=1, keepdim=True))
@@ -62,7 +62,7 @@ def test_weights_have_a_scale_per_output_channel_and_activations_one(tiny_model:
 
 
 def test_weights_are_rounded_as_symmetric_int8(tiny_model: Loaded, tiny_context: Context) -> None:
-    quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
+    Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     linear = tiny_model.model.get_submodule(QUERY)
     scale = linear.weight.abs().amax(dim=1, keepdim=True) / 127
     assert torch.allclose(linear.weight_quantizer(linear.weight), torch.round(linear.weight / scale) * scale, atol=1e-6)
@@ -70,7 +70,7 @@ def test_weights_are_rounded_as_symmetric_int8(tiny_model: Loaded, tiny_context:
 
 
 def test_activations_are_rounded_and_clamped(tiny_model: Loaded, tiny_context: Context) -> None:
-    quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
+    Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     quantiser = tiny_model.model.get_submodule(QUERY).input_quantizer
     quantiser.amax = torch.tensor(1.27)  # the scale is 0.01
     given = torch.tensor([0.0, 0.004, 0.006, -0.006, 0.5, 1.27, 5.0])
@@ -81,7 +81,7 @@ def test_the_max_calibrator_sees_every_example(tiny_model: Loaded, tiny_context:
     largest: list[float] = []
     module = tiny_model.model.get_submodule(QUERY)
     module.register_forward_pre_hook(lambda _, inputs: largest.append(float(inputs[0].abs().max())))
-    quantize.apply(tiny_model, Quantize(calibration_examples=256), tiny_context)
+    Quantize(calibration_examples=256).apply(tiny_model, tiny_context)
     assert len(largest) == 256 / 32
     assert float(amax_of(tiny_model)[f"{QUERY}.input_quantizer"]) == max(largest)
 
@@ -91,14 +91,14 @@ def test_post_training_quantization_keeps_the_answers(
     calibrator: Calibrator, trained: Loaded, tiny_context: Context, tiny_task: Task
 ) -> None:
     before = logits(trained, tiny_context)
-    assert quantize.apply(trained, Quantize(calibrator=calibrator), tiny_context) == []
+    assert Quantize(calibrator=calibrator).apply(trained, tiny_context) == []
     noise = signal_to_noise_db(before, logits(trained, tiny_context))
     assert 20 < noise < 80  # 6 dB per bit at the most; without any rounding there would be no noise at all
 
 
 def test_the_histogram_calibrators_are_for_activations(tiny_model: Loaded) -> None:
-    quantize.insert(tiny_model.model, Quantize(calibrator="percentile", percentile=99.0))
-    for name, quantiser in quantize.quantisers(tiny_model.model).items():
+    quantizers.insert(tiny_model.model, Quantize(calibrator="percentile", percentile=99.0))
+    for name, quantiser in quantizers.quantisers(tiny_model.model).items():
         calibrator = quantiser._calibrator
         assert isinstance(calibrator, HistogramCalibrator) is name.endswith("input_quantizer")
         if isinstance(calibrator, HistogramCalibrator):
@@ -109,7 +109,7 @@ def test_calibrators_choose_differently(tiny_model: Loaded, tiny_context: Contex
     found = {}
     start = {name: tensor.clone() for name, tensor in tiny_model.model.state_dict().items()}
     for calibrator in ("max", "percentile"):
-        quantize.apply(tiny_model, Quantize(calibrator=calibrator, percentile=90.0), tiny_context)
+        Quantize(calibrator=calibrator, percentile=90.0).apply(tiny_model, tiny_context)
         found[calibrator] = amax_of(tiny_model)
         tiny_model.model.load_state_dict(start, strict=False)
     for name in found["max"]:
@@ -120,7 +120,7 @@ def test_calibrators_choose_differently(tiny_model: Loaded, tiny_context: Contex
 
 
 def test_gelu_is_clipped_before_calibration(tiny_model: Loaded, tiny_context: Context) -> None:
-    quantize.apply(tiny_model, Quantize(gelu_clip=0.25), tiny_context)
+    Quantize(gelu_clip=0.25).apply(tiny_model, tiny_context)
     layers = tiny_model.model.bert.encoder.layer
     assert all(isinstance(layer.intermediate.intermediate_act_fn, ClippedGELU) for layer in layers)
     for layer in range(2):
@@ -131,43 +131,43 @@ def test_gelu_clip_wants_a_gelu(tiny_model: Loaded, tiny_context: Context) -> No
     config = BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": "relu"})
     relu = replace(tiny_model, model=BertForSequenceClassification(config))
     with pytest.raises(InputError, match=r"gelu_clip=10: .* has hidden_act 'relu' in 2 feed-forward blocks; expect"):
-        quantize.apply(relu, Quantize(gelu_clip=10), tiny_context)
-    quantize.apply(relu, Quantize(calibration_examples=16), tiny_context)
+        Quantize(gelu_clip=10).apply(relu, tiny_context)
+    Quantize(calibration_examples=16).apply(relu, tiny_context)
 
 
 def test_a_model_with_nothing_to_quantise(tiny_model: Loaded) -> None:
     config = BertConfig(**{**tiny_model.model.config.to_dict(), "num_hidden_layers": 0})
     message = r"BertForSequenceClassification has no Linear in its encoder's layers: there is nothing to quantize"
     with pytest.raises(InputError, match=message):
-        quantize.insert(BertForSequenceClassification(config), Quantize())
+        quantizers.insert(BertForSequenceClassification(config), Quantize())
 
 
 def test_quantisers_without_a_scale_are_named(tiny_model: Loaded) -> None:
-    quantize.insert(tiny_model.model, Quantize())
+    quantizers.insert(tiny_model.model, Quantize())
     with pytest.raises(InputError, match=rf"24 quantisers have no finite, positive amax: {QUERY}\.input_quantizer, "):
-        quantize.check(tiny_model.model)
+        quantizers.check(tiny_model.model)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0])
 def test_scales_that_cannot_be_are_named(value: float, tiny_model: Loaded, tiny_context: Context) -> None:
-    quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
-    quantize.check(tiny_model.model)
+    Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
+    quantizers.check(tiny_model.model)
     tiny_model.model.get_submodule(QUERY).input_quantizer._amax.fill_(value)
     with pytest.raises(InputError, match=rf"1 quantisers have no finite, positive amax: {QUERY}\.input_quantizer; "):
-        quantize.check(tiny_model.model)
+        quantizers.check(tiny_model.model)
 
 
 def test_a_layer_of_zeros_is_named(tiny_model: Loaded, tiny_context: Context) -> None:
     torch.nn.init.zeros_(tiny_model.model.get_submodule(QUERY).weight)
     with pytest.raises(InputError, match=rf"1 quantisers have .* amax: {QUERY}\.weight_quantizer; .* are all zero"):
-        quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
+        Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
 
 
 def test_a_channel_of_zeros_is_no_mistake(tiny_model: Loaded, tiny_context: Context) -> None:
     with torch.no_grad():
         tiny_model.model.get_submodule(QUERY).weight[3] = 0
     before = logits(tiny_model, tiny_context)
-    quantize.apply(tiny_model, Quantize(), tiny_context)
+    Quantize().apply(tiny_model, tiny_context)
     assert signal_to_noise_db(before, logits(tiny_model, tiny_context)) > 20
 
 
@@ -178,7 +178,7 @@ def test_an_activation_that_is_not_finite_is_the_users_to_know(
     with torch.no_grad():
         tiny_model.model.bert.embeddings.word_embeddings.weight[5] = float("nan")
     with pytest.raises(InputError, match="not finite"):
-        quantize.apply(tiny_model, Quantize(calibrator=calibrator), tiny_context)
+        Quantize(calibrator=calibrator).apply(tiny_model, tiny_context)
 
 
 def test_scales_from_elsewhere_take_the_place_of_calibration(tiny_model: Loaded, tiny_context: Context) -> None:
@@ -186,7 +186,7 @@ def test_scales_from_elsewhere_take_the_place_of_calibration(tiny_model: Loaded,
     tiny_model.amax = {f"{name}.input_quantizer": torch.tensor(3.0) for name in linears}
     flat = {f"{name}.weight_quantizer": torch.rand(linear.out_features) + 0.1 for name, linear in linears.items()}
     tiny_model.amax |= flat
-    quantize.apply(tiny_model, Quantize(), replace(tiny_context, features=None))  # type: ignore[arg-type]
+    Quantize().apply(tiny_model, replace(tiny_context, features=None))  # type: ignore[arg-type]
     found = amax_of(tiny_model)
     assert float(found[f"{QUERY}.input_quantizer"]) == 3.0
     for name, scales in flat.items():
@@ -195,12 +195,12 @@ def test_scales_from_elsewhere_take_the_place_of_calibration(tiny_model: Loaded,
 
 
 def test_scales_that_do_not_fit_are_all_named(tiny_model: Loaded) -> None:
-    quantize.insert(tiny_model.model, Quantize())
+    quantizers.insert(tiny_model.model, Quantize())
     scales = {f"{name}.input_quantizer": torch.tensor(1.0) for name in encoder_linears(tiny_model.model)}
     scales |= {f"{name}.weight_quantizer": torch.ones(32) for name in encoder_linears(tiny_model.model)}
     del scales[f"{QUERY}.input_quantizer"]
     with pytest.raises(InputError) as error:
-        quantize.load_amax(tiny_model.model, scales)
+        quantizers.load_amax(tiny_model.model, scales)
     assert str(error.value).splitlines() == [
         "the checkpoint's scales do not fit the model:",
         f"  - {QUERY}.input_quantizer: no scale",
@@ -216,7 +216,7 @@ def test_training_moves_the_weights_and_not_the_scales(tiny_model: Loaded, tiny_
     handle = tiny_model.model.register_forward_pre_hook(
         lambda model, _: calibrated.update(amax_of(tiny_model)) if model.training and not calibrated else None
     )
-    history = quantize.apply(tiny_model, stage, tiny_context)
+    history = stage.apply(tiny_model, tiny_context)
     handle.remove()
     after = amax_of(tiny_model)
     assert after.keys() == calibrated.keys()
@@ -237,11 +237,11 @@ def test_training_brings_back_what_rounding_took(trained: Loaded, tiny_context: 
 
     context = replace(tiny_context, teacher_logits=teacher)
     start = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
-    quantize.apply(trained, stage.model_copy(update={"epochs": 0}), context)
+    stage.model_copy(update={"epochs": 0}).apply(trained, context)
     untrained = signal_to_noise_db(before, logits(trained, tiny_context))
     assert asked == []
     trained.model.load_state_dict(start, strict=False)
-    quantize.apply(trained, stage, context)
+    stage.apply(trained, context)
     assert asked == ["baseline_fp32"]
     assert signal_to_noise_db(before, logits(trained, tiny_context)) > untrained + 2
 
@@ -249,7 +249,7 @@ def test_training_brings_back_what_rounding_took(trained: Loaded, tiny_context: 
 def test_nothing_is_printed_to_standard_output(
     tiny_model: Loaded, tiny_context: Context, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    quantize.apply(tiny_model, Quantize(calibration_examples=16), tiny_context)
+    Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     assert capfd.readouterr().out == ""
 
 
@@ -258,7 +258,7 @@ def test_embeddings_move_by_half_a_step_of_their_word_at_most(tiny_model: Loaded
     with torch.no_grad():
         table[8] *= 1e-3
     before, largest = table.detach().clone(), table.detach().abs().amax(1, keepdim=True)
-    quantize.round_embeddings(tiny_model.model)
+    quantizers.round_embeddings(tiny_model.model)
     moved = (table.detach() - before).abs()
     assert bool((moved <= largest / 254 * (1 + 1e-5)).all())
     assert bool((moved[1:].amax(1) > 0).all()) and not table[0].any(), "each word's row is rounded, the padding is zero"
@@ -266,14 +266,14 @@ def test_embeddings_move_by_half_a_step_of_their_word_at_most(tiny_model: Loaded
     multiples = table.detach() / (largest / 127).clamp_min(1e-30)
     assert torch.allclose(multiples, multiples.round(), atol=1e-4) and float(multiples.abs().max()) < 127.001
     again = table.detach().clone()
-    quantize.round_embeddings(tiny_model.model)
+    quantizers.round_embeddings(tiny_model.model)
     assert torch.allclose(table.detach(), again, rtol=1e-6)
 
 
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_embeddings_are_rounded_where_the_stage_says_so(embeddings: bool, tiny_model: Loaded, tiny_context: Context) -> None:
     before = {name: tensor.clone() for name, tensor in tiny_model.model.bert.embeddings.state_dict().items()}
-    quantize.apply(tiny_model, Quantize(embeddings=embeddings, calibration_examples=16), tiny_context)
+    Quantize(embeddings=embeddings, calibration_examples=16).apply(tiny_model, tiny_context)
     changed = {
         n for n, tensor in tiny_model.model.bert.embeddings.state_dict().items() if not torch.equal(tensor, before[n])
     }

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from optkit import Quantize, Sparsify, Training
-from optkit.compression import sparsify
 from optkit.compression.context import Context
 from optkit.compression.retrain import retrain, settings_of
 from optkit.core.errors import GateError
@@ -67,7 +66,7 @@ def test_without_epochs_nothing_is_trained(tiny_model: Loaded, tiny_context: Con
 def test_every_stage_can_follow_representations_with_its_zeros_held(tiny_model: Loaded, tiny_context: Context) -> None:
     """A sparse model whose every hidden state is to become that of the dense one."""
     dense = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
-    sparsify.apply(tiny_model, Sparsify(epochs=0), tiny_context)
+    Sparsify(epochs=0).apply(tiny_model, tiny_context)
     zeros = {name: linear.weight == 0 for name, linear in encoder_linears(tiny_model.model).items()}
     context = replace(tiny_context, teacher_model=lambda name: dense)
     stage = Sparsify(epochs=0, representation_epochs=2, representation_learning_rate=1e-3)
@@ -81,7 +80,7 @@ def test_every_stage_can_follow_representations_with_its_zeros_held(tiny_model: 
 
 def test_a_group_that_breaks_while_representations_are_followed(tiny_model: Loaded, tiny_context: Context) -> None:
     dense = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
-    sparsify.apply(tiny_model, Sparsify(epochs=0), tiny_context)
+    Sparsify(epochs=0).apply(tiny_model, tiny_context)
     broken = "bert.encoder.layer.1.output.dense"
 
     def break_one(*_: object) -> None:

@@ -10,11 +10,11 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from optkit import Quantize, Sparsify
-from optkit.compression import checkpoint, quantize, sparsify
+from optkit.compression import checkpoint
 from optkit.compression.context import Context
 from optkit.compression.retrain import retrain
 from optkit.core.errors import GateError, InputError
-from optkit.graph.audit import audit, check_sparse
+from optkit.graph.audit import audit
 from optkit.graph.export import export
 from optkit.models import two_to_four
 from optkit.models.families import encoder_linears
@@ -54,7 +54,7 @@ def test_magnitude_keeps_the_two_largest_of_four(tiny_model: Loaded, tiny_contex
     with torch.no_grad():
         query.weight[0, :12] = torch.tensor([0.1, -0.9, 0.2, 0.3, 4, 3, 2, 1, -0.5, 0.0, 0.0, 0.1])
     others = {name: tensor.clone() for name, tensor in tiny_model.model.state_dict().items()}
-    assert sparsify.apply(tiny_model, PRUNE, tiny_context) == []
+    assert PRUNE.apply(tiny_model, tiny_context) == []
     expected = torch.tensor([0.0, -0.9, 0, 0.3, 4, 3, 0, 0, -0.5, 0, 0, 0.1])
     assert torch.equal(query.weight[0, :12], expected)
     for name, before in others.items():
@@ -67,7 +67,7 @@ def test_magnitude_keeps_the_two_largest_of_four(tiny_model: Loaded, tiny_contex
 
 def test_every_group_loses_its_two_smallest(tiny_model: Loaded, tiny_context: Context) -> None:
     before = weights(tiny_model)
-    sparsify.apply(tiny_model, PRUNE, tiny_context)
+    PRUNE.apply(tiny_model, tiny_context)
     for name, after in weights(tiny_model).items():
         groups, kept = before[name].reshape(-1, 4).abs(), (after != 0).reshape(-1, 4)
         assert bool((kept.sum(-1) == 2).all()), name
@@ -76,14 +76,14 @@ def test_every_group_loses_its_two_smallest(tiny_model: Loaded, tiny_context: Co
 
 
 def test_pruned_weights_have_no_negative_zero(tiny_model: Loaded, tiny_context: Context) -> None:
-    sparsify.apply(tiny_model, PRUNE, tiny_context)
+    PRUNE.apply(tiny_model, tiny_context)
     for weight in weights(tiny_model).values():
         assert not torch.signbit(weight[weight == 0]).any()
 
 
 def test_nothing_of_model_optimizer_stays_in_the_model(tiny_model: Loaded, tiny_context: Context) -> None:
     names = set(tiny_model.model.state_dict())
-    sparsify.apply(tiny_model, PRUNE, tiny_context)
+    PRUNE.apply(tiny_model, tiny_context)
     assert set(tiny_model.model.state_dict()) == names
     assert all(type(linear) is torch.nn.Linear for linear in encoder_linears(tiny_model.model).values())
 
@@ -94,7 +94,7 @@ def test_sparsegpt_chooses_by_what_is_lost(tiny_model: Loaded, tiny_context: Con
     start, errors, masks = copy.deepcopy(tiny_model.model), {}, {}
     for criterion in ("magnitude", "sparsegpt"):
         tiny_model.model = copy.deepcopy(start)
-        sparsify.apply(tiny_model, Sparsify(criterion=criterion, epochs=0, calibration_examples=256), tiny_context)
+        Sparsify(criterion=criterion, epochs=0, calibration_examples=256).apply(tiny_model, tiny_context)
         two_to_four.check(encoder_linears(tiny_model.model), "after pruning")
         found = run(inference(tiny_model.model), tiny_context.features, 64, tiny_context.collator)
         errors[criterion] = float(np.square(np.stack(found) - np.stack(expected)).mean())
@@ -104,9 +104,9 @@ def test_sparsegpt_chooses_by_what_is_lost(tiny_model: Loaded, tiny_context: Con
 
 
 def test_retraining_moves_what_stays_and_nothing_else(tiny_model: Loaded, tiny_context: Context) -> None:
-    sparsify.apply(tiny_model, PRUNE, tiny_context)
+    PRUNE.apply(tiny_model, tiny_context)
     mask, before = zeros(tiny_model), weights(tiny_model)
-    history = sparsify.apply(tiny_model, Sparsify(epochs=4, teacher=None), tiny_context)
+    history = Sparsify(epochs=4, teacher=None).apply(tiny_model, tiny_context)
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     assert same(zeros(tiny_model), mask)
     assert not any(torch.equal(weight, before[name]) for name, weight in weights(tiny_model).items())
@@ -117,7 +117,7 @@ def test_zeros_stay_through_every_stage_and_on_disk(
 ) -> None:
     context = replace(tiny_context, training=tiny_context.training.model_copy(update={"weight_decay": 0.1}))
     stages = [Sparsify(epochs=1, teacher=None), Quantize(epochs=1, teacher=None, calibration_examples=32)]
-    sparsify.apply(tiny_model, stages[0], context)
+    stages[0].apply(tiny_model, context)
     mask = zeros(tiny_model)
     assert all(float(of_weight.float().mean()) == 0.5 for of_weight in mask.values())
     (tmp_path / "sparse").mkdir()
@@ -125,7 +125,7 @@ def test_zeros_stay_through_every_stage_and_on_disk(
     loaded = checkpoint.load(tmp_path / "sparse", tiny_task)
     assert same(weights(loaded), weights(tiny_model))
     before = weights(loaded)
-    quantize.apply(loaded, stages[1], context)
+    stages[1].apply(loaded, context)
     assert same(zeros(loaded), mask), "quantization-aware training keeps them"
     assert not same(weights(loaded), before)
     quantised = loaded.model.get_submodule(QUERY)
@@ -144,18 +144,18 @@ def amax(linear: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_the_graph_is_sparse(int8: bool, tiny_model: Loaded, tiny_context: Context, tmp_path: Path) -> None:
-    sparsify.apply(tiny_model, PRUNE, tiny_context)
+    PRUNE.apply(tiny_model, tiny_context)
     if int8:
-        quantize.apply(tiny_model, Quantize(calibration_examples=32), tiny_context)
+        Quantize(calibration_examples=32).apply(tiny_model, tiny_context)
     found = audit(export(tiny_model.model, tmp_path, 16))
     linears = encoder_linears(tiny_model.model)
     assert found.quantized is int8
     assert {name: found.sparse_groups_kept[name] for name in linears} == dict.fromkeys(linears, 1.0)
-    check_sparse(found, linears)
+    found.check_sparse(linears)
 
 
 def test_a_group_that_breaks_in_training_stops_the_run(tiny_model: Loaded, tiny_context: Context) -> None:
-    sparsify.apply(tiny_model, PRUNE, tiny_context)
+    PRUNE.apply(tiny_model, tiny_context)
     query, steps = tiny_model.model.get_submodule(QUERY), []
 
     def break_one(*_: object) -> None:
@@ -174,7 +174,7 @@ def test_a_group_that_breaks_in_training_stops_the_run(tiny_model: Loaded, tiny_
 
 
 def test_a_broken_checkpoint_is_refused(tiny_model: Loaded, tiny_context: Context, tiny_task: Task, tmp_path: Path) -> None:
-    sparsify.apply(tiny_model, PRUNE, tiny_context)
+    PRUNE.apply(tiny_model, tiny_context)
     with torch.no_grad():
         tiny_model.model.get_submodule(QUERY).weight[5, 4:8] = 1.0
     checkpoint.save(tiny_model, [PRUNE], [], tmp_path)
@@ -184,7 +184,7 @@ def test_a_broken_checkpoint_is_refused(tiny_model: Loaded, tiny_context: Contex
 
 def test_masks_from_elsewhere_are_applied(tiny_model: Loaded, tiny_context: Context) -> None:
     tiny_model.masks, before = masks_of(tiny_model), weights(tiny_model)
-    sparsify.apply(tiny_model, PRUNE, tiny_context)
+    PRUNE.apply(tiny_model, tiny_context)
     for name, after in weights(tiny_model).items():
         assert torch.equal(after, torch.where(tiny_model.masks[name], before[name], 0.0)), name
 
@@ -197,7 +197,7 @@ def test_masks_that_do_not_fit_are_all_named(tiny_model: Loaded, tiny_context: C
     tiny_model.masks[f"{layer}.intermediate.dense"][0, :4] = True
     tiny_model.masks["bert.encoder.layer.2.output.dense"] = torch.zeros(32, 64, dtype=torch.bool)
     with pytest.raises(InputError) as error:
-        sparsify.apply(tiny_model, PRUNE, tiny_context)
+        PRUNE.apply(tiny_model, tiny_context)
     assert str(error.value).splitlines() == [
         "the checkpoint's masks do not fit the model:",
         f"  - {QUERY}: no mask",
@@ -213,7 +213,7 @@ def test_a_model_with_nothing_to_prune(tiny_model: Loaded, tiny_config: BertConf
     config.hidden_size, config.intermediate_size = 20, 36
     narrow = replace(tiny_model, model=BertForSequenceClassification(config))
     with pytest.raises(InputError) as error:
-        sparsify.apply(narrow, PRUNE, tiny_context)
+        PRUNE.apply(narrow, tiny_context)
     assert str(error.value) == (
         "BertForSequenceClassification: none of its 12 encoder Linear modules can be 2:4 (out × in: 20 × 20, 20 × 36, "
         "36 × 20); expected out in multiples of 8 and in of 16. Leave Sparsify out, or choose another hidden_size"
@@ -223,7 +223,7 @@ def test_a_model_with_nothing_to_prune(tiny_model: Loaded, tiny_config: BertConf
 def test_nothing_is_printed_to_standard_output(
     tiny_model: Loaded, tiny_context: Context, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sparsify.apply(tiny_model, Sparsify(criterion="sparsegpt", epochs=0, calibration_examples=16), tiny_context)
+    Sparsify(criterion="sparsegpt", epochs=0, calibration_examples=16).apply(tiny_model, tiny_context)
     assert capfd.readouterr().out == ""
 
 
@@ -231,5 +231,5 @@ def test_masks_outside_the_encoder_are_passed_over(tiny_model: Loaded, tiny_cont
     """ASP prunes every Linear of a fitting shape, the pooler too."""
     tiny_model.masks = masks_of(tiny_model)
     tiny_model.masks["bert.pooler.dense"] = torch.tensor([True, True, False, False]).repeat(32, 8)
-    sparsify.apply(tiny_model, Sparsify(epochs=0), tiny_context)
+    Sparsify(epochs=0).apply(tiny_model, tiny_context)
     two_to_four.check(encoder_linears(tiny_model.model), "after pruning")

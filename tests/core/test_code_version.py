@@ -66,6 +66,21 @@ def test_a_change_elsewhere_is_not(name: str, toy: Path) -> None:
     assert version(toy) == before
 
 
+def test_what_another_package_imports_of_optkit_counts_too(toy: Path) -> None:
+    (toy / "toy" / "step.py").write_text("def step():\n    from optkit.graph import passes\n")
+    assert {"toy.step", "optkit.graph.passes"} <= set(version(toy, "' '.join(closure('toy.step'))").split())
+
+
+def test_a_script_has_a_version_too(toy: Path) -> None:
+    found = []
+    for value in (1, 1, 2):
+        text = f"from optkit.core.code_version import code_version\nVALUE = {value}\nprint(code_version('__main__'))\n"
+        (toy / "script.py").write_text(text)
+        done = subprocess.run([sys.executable, toy / "script.py"], capture_output=True, text=True, check=True)
+        found.append(done.stdout)
+    assert found[0] == found[1] != found[2]
+
+
 def test_comments_docstrings_and_layout_do_not_count(toy: Path) -> None:
     before = version(toy)
     (toy / "toy" / "step.py").write_text(

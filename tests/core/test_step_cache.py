@@ -1,10 +1,12 @@
 """Finished steps: made once, whole or not at all, whatever interrupts them."""
 
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +137,23 @@ def test_the_work_of_a_living_process_is_left_alone(folder: Path) -> None:
     assert other.exists()
 
 
+def test_a_step_waits_while_another_process_puts_one_in_place(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="optkit")
+    folder.parent.mkdir()
+    code = """
+with locks.exclusive(Path(sys.argv[1]), "these steps", "putting another in place", 60):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    script = f"import sys\nfrom pathlib import Path\nfrom optkit.core import locks\n{code}"
+    command = [sys.executable, "-c", script, str(folder.parent / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdin is not None and other.stdout.readline() == "held\n"
+        threading.Timer(0.3, other.stdin.close).start()
+        step_cache.step(folder, {"a": 1}, writes())
+    assert f"process {other.pid}, since " in caplog.text and "(putting another in place); waiting" in caplog.text
+
+
 def test_a_flipped_bit_names_the_file(folder: Path) -> None:
     step_cache.step(folder, {"a": 1}, writes())
     data = bytearray((folder / "b.bin").read_bytes())
@@ -181,6 +200,23 @@ print(sorted(path.name for path in disk.rglob("*") if path.name != ".lock"))
     assert message.endswith("nothing was left half-written. Free some space or give another folder")
     assert after == "[]"
     assert again == "['a', 'record.json', 'step']"
+
+
+def test_a_disk_that_is_full_when_all_is_written_stops_nothing(tmp_path: Path) -> None:
+    code = """
+def fill(folder):
+    with (disk / "filler").open("wb", buffering=0) as filler:
+        try:
+            while filler.write(bytes(4096)):
+                pass
+        except OSError:
+            print("full")
+
+step_cache.flush_tree = fill
+step_cache.step(disk / "step", {"a": 1}, lambda unfinished: (unfinished / "a").write_bytes(bytes(100_000)))
+print(step_cache.key_at(disk / "step") == step_cache.key_of({"a": 1}), (disk / ".lock").read_bytes())
+"""
+    assert on_a_small_disk(code, tmp_path).splitlines() == ["full", "True b''"]
 
 
 @pytest.mark.parametrize("library", ["safetensors", "numpy"])

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from optkit.core.errors import GateError, InputError
 from optkit.engines import registry as engines
 from optkit.engines.candidate import Candidate, judge
-from optkit.engines.select import Conversion, _choose, check_masks, convert, plan, undecided
+from optkit.engines.select import Conversion, _choose, convert, plan, undecided
 from optkit.graph import reference
 from tests.engines.conftest import CPU_KINDS
 from tests.graph.models import feed
@@ -138,12 +138,12 @@ def test_a_chosen_engine_that_has_lost_its_masks_is_named(tmp_path):
         Candidate("onnxruntime", "int8", "f32", evidence={"sparse_weights": 0}),
     ]
     with pytest.raises(GateError) as error:
-        check_masks(Conversion(tmp_path, tuple(found)), 12)
+        Conversion(tmp_path, tuple(found)).check_masks(12)
     assert str(error.value).splitlines() == [
         "2:4 sparsity is broken in the engine, expected 12 such weights:",
         "  bf16-openvino-bf16: 3 2:4 weights",
     ]
-    check_masks(Conversion(tmp_path, tuple(found)), 3)
+    Conversion(tmp_path, tuple(found)).check_masks(3)
 
 
 def test_judging_by_hand():

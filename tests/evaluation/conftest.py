@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from optkit import Quantize
-from optkit.compression import quantize
 from optkit.compression.context import Context
 from optkit.graph.export import export
 from optkit.models import loading
-from optkit.recipe.stages import Training
+from optkit.recipe.training import Training
 from optkit.tasks.collate import Collator
 from optkit.training.loop import Batches, train
 from optkit.training.losses import task_loss
@@ -31,7 +30,7 @@ def answering(tiny_config, tiny_task, tiny_tokenizer, tmp_path_factory):
         loaded = loading.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)
         train(loaded.model, Batches(features, collator, 16, 0), task_loss, training, 0, context.logs)
         if precision == "int8":
-            quantize.apply(loaded, Quantize(calibrator="mse"), context)
+            Quantize(calibrator="mse").apply(loaded, context)
         graph = export(loaded.model, folder / precision, 16)
         made[precision] = SimpleNamespace(loaded=loaded, graph=graph, features=tiny_task.encode("dev", tiny_tokenizer))
     return made

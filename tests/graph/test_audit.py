@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from optkit.core.errors import GateError, InputError
-from optkit.graph.audit import audit, check, check_sparse
+from optkit.graph.audit import audit
 from optkit.graph.export import export
 from optkit.models.families import encoder_linears
 
@@ -32,7 +32,7 @@ def test_a_quantised_graph_by_hand(exported):
     assert (found.attention_products, found.quantized_attention_products) == (4, 0)
     assert found.quantized
     assert found.uncovered == found.wrongly_quantized == found.bad_scales == ()
-    check(found)
+    found.check_quantised()
     assert json.loads(json.dumps(found.to_dict()))["covered_gemms"] == 12
 
 
@@ -40,7 +40,7 @@ def test_a_float_graph_covers_nothing(exported):
     found = audit(exported()[1])
     assert (found.qdq_pairs, found.encoder_gemms, found.covered_gemms, found.quantized) == (0, 12, 0, False)
     with pytest.raises(InputError, match="covers 0 of 12"):
-        check(found)
+        found.check_quantised()
 
 
 def test_an_uncovered_gemm_is_named(exported, tmp_path):
@@ -54,7 +54,7 @@ def test_an_uncovered_gemm_is_named(exported, tmp_path):
     assert found.uncovered == (QUERY,)
     assert found.covered_gemms == 11
     with pytest.raises(InputError, match=f"{QUERY}: an encoder GEMM with a float input"):
-        check(found)
+        found.check_quantised()
 
 
 def test_a_quantised_head_is_named(tmp_path):
@@ -62,7 +62,7 @@ def test_a_quantised_head_is_named(tmp_path):
     found = audit(export(quantised(extra=extra), tmp_path, LENGTH))
     assert found.wrongly_quantized == ("/model/classifier/Gemm",)
     with pytest.raises(InputError, match="/model/classifier/Gemm: reads a quantised tensor, expected float"):
-        check(found)
+        found.check_quantised()
 
 
 def test_a_quantised_layer_norm_is_named(exported, tmp_path):
@@ -84,7 +84,7 @@ def test_an_impossible_scale_is_named_with_its_value(exported, tmp_path, value, 
         scale.CopyFrom(numpy_helper.from_array(np.float32(value), scale.name))
 
     with pytest.raises(InputError, match=f"QuantizeLinear: {text}, expected finite and above 0"):
-        check(audit(edited(exported(is_quantised=True)[1], tmp_path, spoil)))
+        audit(edited(exported(is_quantised=True)[1], tmp_path, spoil)).check_quantised()
 
 
 def test_sparsity_is_counted_along_the_input_in_float_and_int8(tmp_path):
@@ -109,7 +109,7 @@ def test_a_sparse_graph_passes(make, tmp_path):
     model = sparse(make())
     names = list(encoder_linears(model))
     found = audit(export(model, tmp_path, LENGTH))
-    check_sparse(found, names)
+    found.check_sparse(names)
     assert {name: found.sparse_groups_kept[name] for name in names} == dict.fromkeys(names, 1.0)
     assert found.sparse_groups_kept["bert.pooler.dense"] < 0.1
 
@@ -120,7 +120,7 @@ def test_a_broken_weight_in_the_graph_is_named(tmp_path):
     model.bert.encoder.layer[1].output.dense.weight.data[7, :8] = 1.0
     found = audit(export(model, tmp_path, LENGTH))
     with pytest.raises(GateError) as error:
-        check_sparse(found, [*names, "bert.encoder.layer.2.output.dense"])
+        found.check_sparse([*names, "bert.encoder.layer.2.output.dense"])
     assert str(error.value).splitlines() == [
         "2:4 sparsity is broken in the graph in 2 of 13 weights:",
         "  bert.encoder.layer.1.output.dense: 99.9023% of its groups of four have two zeros",  # 2046 of 64 * 32

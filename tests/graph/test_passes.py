@@ -6,7 +6,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from optkit.compression.quantize import round_embeddings
+from optkit.compression.quantizers import round_embeddings
 from optkit.graph import passes, reference
 from optkit.graph.export import export
 

@@ -23,7 +23,7 @@ from transformers import (
 from transformers import BertForSequenceClassification as Bert
 
 from optkit import Quantize
-from optkit.compression import quantize
+from optkit.compression import quantizers
 from optkit.core.errors import InputError
 from optkit.models import families, loading
 from optkit.models.families import encoder_linears, layer_index, prunable
@@ -225,9 +225,9 @@ def test_scales_of_pytorch_quantization_are_read_and_applied(folder: Path, tiny_
         loaded.amax["bert.encoder.layer.1.attention.self.query.input_quantizer"],
         scales["bert.encoder.layer.1.attention.self.query._input_quantizer._amax"],
     )
-    quantize.insert(loaded.model, Quantize())
-    quantize.load_amax(loaded.model, loaded.amax)
-    found = quantize.quantisers(loaded.model)
+    quantizers.insert(loaded.model, Quantize())
+    quantizers.load_amax(loaded.model, loaded.amax)
+    found = quantizers.quantisers(loaded.model)
     assert len(found) == len(scales) == 24
     for name, quantiser in found.items():
         linear, _, kind = name.rpartition(".")

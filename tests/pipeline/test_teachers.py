@@ -16,7 +16,7 @@ from optkit.core.errors import InputError
 from optkit.models.loading import Loaded, inference
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.teachers import Teachers
-from optkit.recipe.stages import BASELINE
+from optkit.recipe.stage import BASELINE
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
 

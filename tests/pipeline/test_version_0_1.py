@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from optkit.tasks.registry import load
 
 from optkit.cli.app import main
 from optkit.compression import checkpoint
@@ -23,7 +24,6 @@ from optkit.report.explain import explain
 from optkit.report.table import FORMATS, render
 from optkit.serving.client import Client
 from optkit.serving.server import Server
-from optkit.tasks.registry import load
 from tests.conftest import main_ends
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "version_0_1.tar.xz"

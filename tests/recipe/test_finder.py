@@ -11,7 +11,7 @@ import pytest
 from optkit import Recipe
 from optkit.core.errors import InputError
 from optkit.recipe import finder
-from optkit.recipe.stages import BASELINE
+from optkit.recipe.stage import BASELINE
 
 SHIPPED = Path(__file__).parents[2] / "recipes"
 NAMES = {
@@ -68,6 +68,15 @@ def test_the_baseline_comes_first_and_is_always_known(write: Callable[..., None]
     Path("recipes/baseline_fp32.py").unlink()
     asked, known = finder.find(["a"])
     assert [recipe.name for recipe in asked] == ["a"] and known[BASELINE].is_baseline
+
+
+def test_the_source_of_a_technique_that_a_recipe_defines_is_found(write: Callable[..., None]) -> None:
+    stage = "class Clip(Stage):\n    technique: Literal['clip'] = 'clip'\n    order: ClassVar[int] = 25\n"
+    imports = "from typing import ClassVar, Literal\nfrom optkit import Recipe, Stage\n"
+    apply = "    def apply(self, loaded, context):\n        return []\n"
+    write(one=f"{imports}{stage}{apply}recipe = Recipe(name='one', stages=[Clip()])\n")
+    (recipe,), _ = finder.find(["one"])
+    assert sys.modules[recipe.modules[0]].__file__ == str(Path("recipes/one.py").absolute())
 
 
 def test_one_recipe_asked_for_twice_is_found_once(write: Callable[..., None]) -> None:

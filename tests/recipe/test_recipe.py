@@ -38,6 +38,14 @@ def test_mistakes_of_parts_given_as_dictionaries_are_reported_too(given: dict) -
         Recipe(name="one", **given)
 
 
+def test_a_dictionary_of_no_technique_is_a_mistake_beside_the_others() -> None:
+    with pytest.raises(RecipeError) as error:
+        Recipe(name="one", stages=[{"technique": "quantise"}], training={"batch_sise": 8})
+    text = str(error.value)
+    assert "Recipe.stages.0 is {'technique': 'quantise'}: no such technique is imported; expected one of " in text
+    assert "has no setting 'batch_sise'" in text
+
+
 def test_a_recipe_has_a_name() -> None:
     with pytest.raises(RecipeError, match="Recipe needs name"):
         Recipe()

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from optkit.registry.locks import locked
+from optkit.registry.disk import locked
 from optkit.registry.release import place
 
 from . import small

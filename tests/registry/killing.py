@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 
+from optkit.registry.disk import locked
 from optkit.registry.live_server import Running
-from optkit.registry.locks import locked
 from optkit.registry.release import place
 from optkit.registry.rollback import prune, rollback
 

@@ -6,7 +6,7 @@ import os
 import signal
 
 from optkit.registry import remote
-from optkit.registry.locks import locked
+from optkit.registry.disk import locked
 from optkit.registry.object_store import Store
 from optkit.registry.release import place
 from optkit.registry.rollback import prune, rollback

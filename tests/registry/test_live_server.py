@@ -10,8 +10,8 @@ import pytest
 
 from optkit.core.errors import GateError, InputError, MachineError
 from optkit.registry import disk, history, layout, verify
+from optkit.registry.disk import locked
 from optkit.registry.live_server import Running
-from optkit.registry.locks import locked
 from optkit.registry.release import place
 from optkit.registry.rollback import rollback
 from optkit.registry.smoke_test import Probe

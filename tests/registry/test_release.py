@@ -14,7 +14,7 @@ import pytest
 
 from optkit.core.errors import GateError, InputError, MachineError
 from optkit.registry import disk, history, layout, listing, verify
-from optkit.registry.locks import locked
+from optkit.registry.disk import locked
 from optkit.registry.release import place
 from optkit.registry.rollback import prune, rollback
 from optkit.serving import repository as repositories

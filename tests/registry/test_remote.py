@@ -18,8 +18,8 @@ import pytest
 
 from optkit.core.errors import InputError, MachineError
 from optkit.registry import lease, listing, remote
+from optkit.registry.disk import locked
 from optkit.registry.layout import find
-from optkit.registry.locks import locked
 from optkit.registry.object_store import Changed, Store
 from optkit.registry.release import place
 from optkit.registry.verify import verify

@@ -5,7 +5,7 @@ import pytest
 from optkit.cli.app import main
 from optkit.core.errors import InputError, MachineError
 from optkit.registry import history, layout, verify
-from optkit.registry.locks import locked
+from optkit.registry.disk import locked
 from optkit.registry.rollback import prune, rollback
 from optkit.serving import config
 from optkit.serving import repository as repositories

@@ -9,7 +9,7 @@ import pytest
 from optkit.core.errors import GateError, InputError, MachineError
 from optkit.pipeline.publish import Options, publish
 from optkit.registry import layout
-from optkit.registry.locks import locked
+from optkit.registry.disk import locked
 from optkit.registry.release import place
 from optkit.registry.shadow import read_requests
 from optkit.serving import repository as repositories

@@ -10,8 +10,8 @@ import pytest
 from optkit.cli.app import main
 from optkit.core.errors import GateError, InputError, MachineError
 from optkit.registry import disk, layout, listing, text_pipeline, verify
+from optkit.registry.disk import locked
 from optkit.registry.live_server import Running
-from optkit.registry.locks import locked
 from optkit.registry.release import place
 from optkit.registry.rollback import prune, rollback
 from optkit.serving import ensemble

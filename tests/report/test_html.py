@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from markupsafe import escape
 
 from optkit.report import html
 
@@ -175,6 +176,12 @@ def test_text_of_others_stays_text(browser, tmp_path):
     tab.close()
 
 
+def test_a_recipe_named_like_a_tag_is_text_in_the_pictures_too():
+    text = html.render([ROWS[0], replace(ROWS[1], recipe="<script>alert('owned')</script>")])
+    assert text.count("<script") == 1, "the page's own"
+    assert "<title>&lt;script&gt;alert(&#39;owned&#39;)&lt;/script&gt; int8: 94.95 at" in text
+
+
 def test_the_page_names_nothing_outside_of_itself():
     text = html.render(ROWS)
-    assert not re.search(r"(?:src|href)\s*=|url\(|@import|https?://", text.replace(html.escape(NASTY), ""))
+    assert not re.search(r"(?:src|href)\s*=|url\(|@import|https?://", text.replace(escape(NASTY), ""))

@@ -1,6 +1,8 @@
 """A server that answers something else, nothing, or garbage is an error that names it, the model and the request."""
 
 import json
+import os
+import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -179,6 +181,24 @@ def test_the_first_failure_stops_the_rest(impostor):
     with pytest.raises(MachineError, match=r"request 3: found"):
         impostor(answer=staticmethod(fail_third)).infer_many([toy.feed(2, 4)] * 500, concurrency=2)
     assert len(asked) < 50
+
+
+def test_ctrl_c_drops_the_rest_and_waits_for_nobody(impostor):
+    asked = []
+
+    def stall(number):
+        asked.append(number)
+        time.sleep(1.5)
+        return {"model_name": "m", "id": number, "outputs": [GOOD]}
+
+    client = impostor(timeout_s=2.0, answer=staticmethod(stall))
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        client.infer_many([toy.feed(2, 4)] * 9, concurrency=3)
+    assert time.monotonic() - started < 1.2
+    time.sleep(1.5)
+    assert sorted(asked) == ["0", "1", "2"]
 
 
 def test_a_concurrency_of_zero_is_refused(impostor):

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from optkit.compression.context import Context
 from optkit.core.errors import OptkitError
 from optkit.models.loading import Loaded, inference
-from optkit.recipe.stages import Training
+from optkit.recipe.training import Training
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
 from optkit.training.loop import Batches, TrainingError, autocast_type, train

@@ -8,8 +8,8 @@ from optkit.core import step_cache
 from optkit.core.code_version import code_version
 from optkit.core.step_cache import key_at
 from optkit.engines import registry as engines
-from optkit.engines.select import check_masks, convert
-from optkit.models import families, loading
+from optkit.engines.select import convert
+from optkit.models import loading
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
 from optkit.pipeline.steps.measure_ranges import ranged
@@ -43,8 +43,8 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
             options=spec.options,
             max_length=length,
         )
-        if recipe.is_sparse:
-            check_masks(conversion, len(families.prunable(loaded.model)))
+        for stage in recipe.stages:
+            stage.check_engines(conversion, loaded.model)
         native.write_configs(unfinished)
 
     depends_on = {
@@ -52,7 +52,7 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
         "kinds": spec.engines,
         "machine": engines.machine(kinds),
         "options": engines.options(kinds, spec.options),
-        "code": code_version(__name__, *engines.modules(kinds)),
+        "code": code_version(__name__, *recipe.modules, *engines.modules(kinds)),
     }
     step_cache.step(folder, depends_on, make)
     return folder

@@ -8,10 +8,8 @@ from optkit.core import atomic, step_cache
 from optkit.core.code_version import code_version
 from optkit.core.step_cache import key_at
 from optkit.graph.audit import audit as audit_graph
-from optkit.graph.audit import check as check_audit
-from optkit.graph.audit import check_sparse
 from optkit.graph.export import export
-from optkit.models import families, loading
+from optkit.models import loading
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.train import trained
 from optkit.recipe.recipe import Recipe
@@ -28,11 +26,10 @@ def exported(recipe: Recipe, spec: RunSpec) -> Path:
         log.info("%s: ONNX graph", recipe.name)
         loaded = checkpoint.load(trained_at, spec.task)
         audit = audit_graph(export(loaded.model, unfinished, loading.max_length(loaded, spec.task)))
-        if recipe.is_quantised:
-            check_audit(audit)
-        if recipe.is_sparse:
-            check_sparse(audit, families.prunable(loaded.model))
+        for stage in recipe.stages:
+            stage.check_graph(audit, loaded.model)
         atomic.write_json(unfinished / "audit.json", audit.to_dict())
 
-    step_cache.step(folder, {"checkpoint": key_at(trained_at), "code": code_version(__name__)}, make)
+    depends_on = {"checkpoint": key_at(trained_at), "code": code_version(__name__, *recipe.modules)}
+    step_cache.step(folder, depends_on, make)
     return folder

@@ -1,12 +1,11 @@
 """The checkpoint: the baseline fine-tuned, or the last stage of a recipe applied to the checkpoint of the recipe before."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from optkit.compression import checkpoint, distill, quantize, sparsify
+from optkit.compression import checkpoint
 from optkit.compression.context import Context
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
@@ -16,7 +15,7 @@ from optkit.models import families, loading, two_to_four
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.teachers import Teachers
 from optkit.recipe.recipe import Recipe
-from optkit.recipe.stages import BASELINE
+from optkit.recipe.stage import BASELINE
 from optkit.tasks.collate import BATCH_SIZE
 from optkit.tasks.collate import run as run_batches
 from optkit.training.loop import Batches, train
@@ -24,8 +23,6 @@ from optkit.training.losses import task_loss
 from optkit.training.resume import Snapshots
 
 log = logging.getLogger(__name__)
-_Apply = Callable[..., list[dict[str, float]]]
-_APPLY: dict[str, _Apply] = {"distill": distill.apply, "sparsify": sparsify.apply, "quantize": quantize.apply}
 
 
 def trained(recipe: Recipe, spec: RunSpec) -> Path:
@@ -39,7 +36,7 @@ def trained(recipe: Recipe, spec: RunSpec) -> Path:
         "training": spec.training(recipe).model_dump(),
         "from": needs,
         **spec.source,
-        "code": code_version(__name__),
+        "code": code_version(__name__, *recipe.modules),
     }
     folder = spec.folder(recipe)
     snapshots = Snapshots(folder.with_name(f".{folder.name}.training"), step_cache.key_of(depends_on))
@@ -64,7 +61,9 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
     )
     if parent:
         stage = recipe.stages[-1]
-        history = _APPLY[stage.technique](loaded, stage, context)
+        history = stage.apply(loaded, context)
+        for done in recipe.stages:
+            done.check(loaded.model, f"after {stage.technique}")
         scores = read_scores(spec.folder(parent) / STAGE_SCORES) | {stage.technique: _example_scores(loaded, spec)}
     else:
         history = _fine_tune(loaded, context)

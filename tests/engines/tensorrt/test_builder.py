@@ -41,7 +41,7 @@ def wide(tmp_path_factory):
     from transformers import BertConfig, BertForSequenceClassification
 
     from optkit import Quantize
-    from optkit.compression import quantize
+    from optkit.compression import quantizers
     from optkit.graph.export import export
     from tests.graph.models import as_tensors, feed
 
@@ -58,8 +58,8 @@ def wide(tmp_path_factory):
         torch.manual_seed(0)
         model = BertForSequenceClassification(config).eval()
         if name == "int8":
-            quantize.insert(model, Quantize(gelu_clip=10.0))
-            quantize.calibrate(model, lambda made: made(**as_tensors(feed(4, 32))))
+            quantizers.insert(model, Quantize(gelu_clip=10.0))
+            quantizers.calibrate(model, lambda made: made(**as_tensors(feed(4, 32))))
         paths[name] = export(model, tmp_path_factory.mktemp(name), 32)
     return paths
 

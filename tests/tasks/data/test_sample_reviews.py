@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, BertForSequenceClassification
 
-from optkit.recipe.stages import Training
+from optkit.recipe.training import Training
 from optkit.tasks.base import Split
 from optkit.tasks.data import sample_reviews
 from optkit.tasks.data.sample_grammar import CONNECTIVES, Claim, Clause, Node, Pair

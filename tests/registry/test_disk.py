@@ -7,7 +7,8 @@ import time
 import pytest
 
 from optkit.core.errors import MachineError
-from optkit.registry.locks import locked, now, reading, who
+from optkit.core.signature import who
+from optkit.registry.disk import locked, reading
 
 
 def test_who_waits_is_told_for_whom(tmp_path, caplog):
@@ -53,7 +54,3 @@ def test_leftovers_of_the_dead_are_removed_and_nothing_else(tmp_path):
     (tmp_path / ".publishing-link").symlink_to(tmp_path / "m")
     with locked(tmp_path, "tidying up"):
         assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "config.pbtxt", "m"]
-
-
-def test_times_are_utc():
-    assert now().endswith("+00:00") and len(now()) == 25

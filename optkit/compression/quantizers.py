@@ -1,0 +1,141 @@
+"""Quantisers of an encoder with NVIDIA's Model Optimizer: insert them, calibrate them, or take their scales from elsewhere.
+
+Symmetric INT8, weights per output channel, activations per tensor, only on the Linear modules of the encoder's layers:
+embeddings, LayerNorm, pooler and head stay float (Wu et al. 2020, arXiv 2004.09602).
+"""
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+
+from optkit.compression.fake_quantization import INT8_MAX
+from optkit.core.errors import InputError
+from optkit.models.families import encoder_linears, word_embeddings
+from optkit.models.gelu import clip_gelu
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Model Optimizer warns of each transformers release it has not been tested with
+    import modelopt.torch.quantization as mtq
+    from modelopt.torch.quantization.nn import TensorQuantizer
+
+from optkit.compression.calibration import HistogramCalibrator
+
+if TYPE_CHECKING:
+    from optkit.compression.quantize import Quantize
+
+Forward = Callable[[PreTrainedModel], None]
+
+
+def insert(model: PreTrainedModel, stage: "Quantize") -> None:
+    """Give every Linear of the encoder an input and a weight quantiser, not calibrated yet; clip GELU if asked to.
+
+    Raises:
+        InputError: the stage has mistakes, or the model has no Linear that can be quantised, or no GELU to clip.
+    """
+    stage.checked()
+    if stage.gelu_clip is not None:
+        clip_gelu(model, stage.gelu_clip)
+    linears = encoder_linears(model)
+    if not linears:
+        raise InputError(f"{type(model).__name__} has no Linear in its encoder's layers: there is nothing to quantize")
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces each model, and under several processes each kind of module
+        mtq.quantize(model, {"quant_cfg": _placement(linears), "algorithm": None})
+    for name, quantiser in quantisers(model).items():
+        if stage.calibrator != "max" and name.endswith("input_quantizer"):
+            quantiser._calibrator = HistogramCalibrator(stage.calibrator, stage.percentile)
+
+
+def calibrate(model: PreTrainedModel, forward: Forward) -> None:
+    """Set every amax from the batches that `forward` runs through the model, one at a time.
+
+    Raises:
+        InputError: a quantiser has seen no value other than zero, or one that is not finite.
+    """
+    model.eval()
+    with torch.no_grad():
+        try:
+            mtq.calibrate(model, "max", forward)
+        except (FloatingPointError, AssertionError) as error:  # of our calibrators, and of Model Optimizer's
+            raise InputError(
+                f"an activation is not finite while calibrating ({error}); look for weights that "
+                "are NaN or infinite, or train with a lower learning rate"
+            ) from error
+    check(model)
+
+
+def load_amax(model: PreTrainedModel, amax: Mapping[str, torch.Tensor]) -> None:
+    """Take scales from elsewhere, `{quantiser's name: amax}`: a scalar, or [out] or [out, 1] for weights.
+
+    Raises:
+        InputError: naming every quantiser of the model without a scale, and every scale of another shape.
+    """
+    mistakes = []
+    for name, quantiser in quantisers(model).items():
+        value = amax.get(name)
+        expected = _channels(model, name)
+        if value is None:
+            mistakes.append(f"{name}: no scale")
+        elif value.numel() != expected:
+            mistakes.append(f"{name}: {value.numel()} scales, expected {expected}")
+        else:
+            quantiser.amax = value.float().reshape(-1, 1) if expected > 1 else value.float().reshape(())
+    if mistakes:
+        raise InputError("the checkpoint's scales do not fit the model:\n  - " + "\n  - ".join(mistakes))
+    check(model)
+
+
+def check(model: PreTrainedModel) -> None:
+    """The technique's invariant: every enabled quantiser has a finite, positive amax.
+
+    Raises:
+        InputError: naming every quantiser that has not.
+    """
+    bad = [name for name, quantiser in quantisers(model).items() if not _is_calibrated(quantiser)]
+    if bad:
+        raise InputError(
+            f"{len(bad)} quantisers have no finite, positive amax: {', '.join(bad[:5])}; "
+            "calibrate with more examples, or look for layers whose weights or inputs are all zero or not finite"
+        )
+
+
+def quantisers(model: PreTrainedModel) -> dict[str, TensorQuantizer]:
+    """The enabled quantisers by name."""
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, TensorQuantizer) and module.is_enabled
+    }
+
+
+def round_embeddings(model: PreTrainedModel) -> None:
+    """Move the word embeddings onto an INT8 grid with one scale per word, so that the graph can store them in a quarter.
+
+    A word's row [hidden] keeps its largest value exactly; the others move by at most 1/254 of it.
+    """
+    table = word_embeddings(model)
+    with torch.no_grad():
+        scale = (table.abs().amax(1, keepdim=True) / INT8_MAX).clamp_min(torch.finfo(table.dtype).tiny)
+        table.copy_(torch.round(table / scale) * scale)
+
+
+def _placement(linears: Mapping[str, torch.nn.Linear]) -> list[dict]:
+    """Model Optimizer's ordered list: everything off, then the encoder's Linear modules on."""
+    entries: list[dict] = [{"quantizer_name": "*", "enable": False}]
+    for name in linears:
+        entries.append({"quantizer_name": f"{name}.weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}})
+        entries.append({"quantizer_name": f"{name}.input_quantizer", "cfg": {"num_bits": 8, "axis": None}})
+    return entries
+
+
+def _channels(model: PreTrainedModel, quantiser: str) -> int:
+    linear, _, kind = quantiser.rpartition(".")
+    return model.get_submodule(linear).out_features if kind == "weight_quantizer" else 1  # type: ignore[return-value]
+
+
+def _is_calibrated(quantiser: TensorQuantizer) -> bool:
+    amax = quantiser.amax
+    return amax is not None and bool(torch.isfinite(amax).all()) and bool((amax >= 0).all()) and bool(amax.max() > 0)

@@ -1,0 +1,90 @@
+"""Locks on files, which the kernel gives back when their holder dies; those who wait are told for whom."""
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from optkit.core.errors import MachineError
+from optkit.core.signature import now, who
+
+_POLL_S = 0.1
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def exclusive(path: Path, name: str, doing: str, wait_s: float) -> Iterator[None]:
+    """Be the only one to hold a lock.
+
+    Args:
+        path: of its file, which is made if it does not exist.
+        name: of what it protects, for messages.
+        doing: said to those who wait, such as "publishing sst2_qat".
+        wait_s: seconds to wait for others.
+
+    Raises:
+        MachineError: others hold it all the time.
+        OSError: the file cannot be made or opened.
+    """
+    # opened for appending: who holds it is not wiped out by those who wait
+    with path.open("a+b", buffering=0) as file:
+        _acquire(file, fcntl.LOCK_EX, name, wait_s)
+        _sign(file, doing)
+        yield
+
+
+@contextmanager
+def shared(path: Path, name: str, wait_s: float) -> Iterator[None]:
+    """Have nobody else be the only one meanwhile; others may share too. A lock that was never held is not made.
+
+    Args and errors as of `exclusive`.
+    """
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:
+        yield
+        return
+    with file:
+        _acquire(file, fcntl.LOCK_SH, name, wait_s)
+        yield
+
+
+def _acquire(file: BinaryIO, kind: int, name: str, wait_s: float) -> None:
+    deadline, told = time.monotonic() + wait_s, False
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            pass
+        if time.monotonic() >= deadline:
+            raise MachineError(
+                f"{name}: waited {wait_s:g} s, it is held by {_holder(file)}. Try again later, or end that process: the "
+                "lock is free as soon as it is gone"
+            )
+        if not told:
+            log.info("%s is held by %s; waiting up to %g s", name, _holder(file), wait_s)
+            told = True
+        time.sleep(_POLL_S)
+
+
+def _sign(file: BinaryIO, doing: str) -> None:
+    """Say who holds it; the lock holds without that too, as on a full disk."""
+    signature = {"who": who(), "process": os.getpid(), "doing": doing, "since": now()}
+    with suppress(OSError):
+        file.truncate(0)
+        file.write(json.dumps(signature).encode() + b"\n")
+
+
+def _holder(file: BinaryIO) -> str:
+    file.seek(0)
+    try:
+        held = json.loads(file.read())
+        return f"{held['who']}, process {held['process']}, since {held['since']} ({held['doing']})"
+    except (ValueError, KeyError, TypeError):  # it has the lock and has not signed yet
+        return "another process"

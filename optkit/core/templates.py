@@ -1,0 +1,29 @@
+"""Templates in Jinja2: text with places for values, kept as files beside the modules that fill them in."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def template(package: str, name: str) -> "Template":
+    """Read a template; what is put into HTML is escaped, and a value that is missing is an error.
+
+    `{{ value | number(".2f") }}` writes a number as Python's `format` does.
+
+    Args:
+        package: full name of the package in whose folder `templates/` it lies.
+        name: of its file, such as `page.html.jinja`.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    environment = Environment(
+        loader=PackageLoader(package),
+        autoescape=select_autoescape(["html.jinja"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = format
+    return environment.get_template(name)

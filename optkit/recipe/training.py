@@ -1,0 +1,48 @@
+"""How a model is trained: settings of the baseline, from which the stages take what they do not set themselves."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from optkit.core.settings import Settings
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class Training(Settings):
+    """How weights are trained. A field left at None takes what suits the task (see `for_task`)."""
+
+    epochs: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(None, gt=0)
+    batch_size: int | None = Field(None, ge=1)
+    """Examples per optimiser step and process."""
+    warmup_ratio: float | None = Field(None, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises linearly from 0; it falls linearly to 0 after them."""
+    weight_decay: float | None = Field(None, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    gradient_accumulation: int = Field(1, ge=1)
+    """Micro-batches that one optimiser step is split into."""
+    precision: Precision | None = None
+    """Autocast type of forward and backward; `auto` is bf16 or fp16 where the device computes in it, else fp32."""
+
+    def for_task(self, defaults: dict[str, Any]) -> "Training":
+        """The same settings with every None filled from the task's defaults, then from those of BERT fine-tuning.
+
+        Raises:
+            RecipeError: naming every mistake in the settings.
+        """
+        self.checked()
+        filled = {**_BERT_FINE_TUNING, **defaults}
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return Training(**{**filled, **given}).checked()
+
+
+# Devlin et al. 2018 (arXiv 1810.04805), appendix A.3
+_BERT_FINE_TUNING = {
+    "epochs": 2,
+    "learning_rate": 5e-5,
+    "batch_size": 32,
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.01,
+    "precision": "auto",
+}
