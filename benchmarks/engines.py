@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers import BertConfig, BertForSequenceClassification
 
-from optkit import engines
 from optkit.compression import quantizers
 from optkit.compression.quantize import Quantize
 from optkit.core.cpu import available_threads, cpu_features, int8_saturates
+from optkit.engines import registry as engines
 from optkit.graph.export import export
 
 Run = Callable[[], object]
@@ -68,15 +68,15 @@ def engine_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
         graphs[quantised] = export(made, folder / f"quantised-{quantised}", arguments.sequence)
     runs: dict[str, Run] = {}
     for kind in engines.installed():
-        module = engines.module(kind)
+        runtime = engines.runtime(kind)
         for quantised, graph in graphs.items():
-            for precision in module.precisions(quantised):
-                for variant in module.variants(precision):
-                    several = len(module.variants(precision)) > 1
+            for precision in runtime.precisions(quantised):
+                for variant in runtime.variants(precision):
+                    several = len(runtime.variants(precision)) > 1
                     name = f"{kind} {precision}" + (f", rest {variant}" if several else "")
                     place = folder / name.replace(" ", "-")
                     place.mkdir()
-                    module.build(graph, precision, place, variant)
+                    runtime.build(graph, precision, place, variant)
                     engine = engines.load(place, arguments.threads)
                     runs[name] = lambda engine=engine: engines.infer(engine, feed(arguments))  # type: ignore[misc]
     return runs
@@ -89,8 +89,8 @@ def student_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
     """
     graph = export(model(arguments, arguments.student, True), folder, arguments.sequence)
     (folder / "engine").mkdir()
-    kind = next(kind for kind in engines.CPU_KINDS if engines.module(kind).precisions(True))
-    engines.module(kind).build(graph, "int8", folder / "engine")
+    kind = next(kind for kind in ("openvino", "onnxruntime") if engines.runtime(kind).precisions(True))
+    engines.runtime(kind).build(graph, "int8", folder / "engine")
     engine = engines.load(folder / "engine", arguments.threads)
     return {f"{kind} int8, {arguments.student} layers": lambda: engines.infer(engine, feed(arguments))}
 

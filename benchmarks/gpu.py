@@ -22,9 +22,10 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from optkit.core.gpu import gpus
-from optkit.engines.tensorrt import engine as tensorrt
 from optkit.engines.tensorrt import library
-from optkit.engines.tensorrt.profiles import Profile, Settings
+from optkit.engines.tensorrt.compatibility import PLAN
+from optkit.engines.tensorrt.engine import RUNTIME as TENSORRT
+from optkit.engines.tensorrt.profiles import Options
 from optkit.graph.export import export
 from optkit.graph.tensorrt import ranges
 from optkit.models.families import encoder_linears
@@ -77,20 +78,21 @@ def build_all(model: str, arguments: argparse.Namespace, folder: Path) -> list[E
     """Every precision and placement of a model, dense and 2:4."""
     longest, largest = max(arguments.sequences), max(arguments.batches)
     # TF32 as TensorRT does by itself: the harder baseline
-    settings = Settings(profiles=(Profile((1, min(8, largest), largest), (1, min(128, longest), longest)),), tf32=True)
+    batch, sequence = f"1,{min(8, largest)},{largest}", f"1,{min(128, longest)},{longest}"
+    options = Options(batch=batch, sequence=sequence, tf32=True)
     engines = []
     for sparse in (False, True):
         for quantised in (False, True):
             graph = graph_of(model, arguments, quantised, sparse, folder / f"graph-{quantised}-{sparse}")
-            for precision in tensorrt.precisions(quantised):
+            for precision in TENSORRT.precisions(quantised):
                 if sparse and precision == "fp32":
                     continue
-                for variant in tensorrt.variants(precision):
+                for variant in TENSORRT.variants(precision):
                     name = f"{precision}{' ' + variant if quantised else ''}{' 2:4' if sparse else ''}"
                     place = folder / name.replace(" ", "-").replace(":", "")
                     place.mkdir()
-                    tensorrt.build(graph, precision, place, variant, settings)
-                    engines.append(Engine(name, place, tensorrt.stored_evidence(place)))
+                    TENSORRT.build(graph, precision, place, variant, options)
+                    engines.append(Engine(name, place, TENSORRT.stored_evidence(place)))
     return engines
 
 
@@ -156,7 +158,7 @@ def table_of_plans(model: str, engines: list[Engine]) -> str:
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
     for engine in engines:
         found = engine.evidence
-        size = (engine.folder / tensorrt.PLAN).stat().st_size / 1e6
+        size = (engine.folder / PLAN).stat().st_size / 1e6
         cells = [
             f"{size:.1f}",
             "unknown" if found["int8_gemm_share"] is None else f"{found['int8_gemm_share']:.0%}",
@@ -170,7 +172,7 @@ def table_of_plans(model: str, engines: list[Engine]) -> str:
 
 def table_of_speed(engines: list[Engine], arguments: argparse.Namespace) -> str:
     """Median milliseconds of each plan at each shape, and how much faster than the faster 16-bit plan."""
-    handles = {engine.name: tensorrt.load(engine.folder) for engine in engines}
+    handles = {engine.name: TENSORRT.load(engine.folder) for engine in engines}
     shapes = [(batch, sequence) for sequence in arguments.sequences for batch in arguments.batches]
     columns = {shape: measure(handles, feed(*shape), arguments.rounds) for shape in shapes}
     lines = ["| plan | " + " | ".join(f"{batch} × {sequence}" for batch, sequence in shapes) + " |"]
@@ -191,7 +193,7 @@ def measure(handles: dict, batch: dict[str, np.ndarray], rounds: int) -> dict[st
     for turn in range(rounds + 4):
         for name, handle in handles.items():
             start = time.perf_counter()
-            tensorrt.infer(handle, batch)
+            TENSORRT.infer(handle, batch)
             if turn >= 4:
                 times[name].append((time.perf_counter() - start) * 1e3)
     return {name: statistics.median(values) for name, values in times.items()}

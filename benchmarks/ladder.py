@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from optkit import engines, tasks
+from optkit import tasks
 from optkit.compression import checkpoint
+from optkit.engines import registry as engines
 from optkit.evaluation import parity
 from optkit.evaluation.served import model_config
 from optkit.graph import reference

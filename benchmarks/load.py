@@ -20,8 +20,8 @@ from geventhttpclient import HTTPClient
 from transformers import BertConfig, BertForSequenceClassification
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
-from optkit import engines
 from optkit.benchmark.client_pool import ClientPool
+from optkit.engines import registry as engines
 from optkit.graph.export import export
 from optkit.serving import repository
 from optkit.serving.client import Client
@@ -124,7 +124,7 @@ def build(folder: Path, layers: int) -> Path:
     export(BertForSequenceClassification(BertConfig(vocab_size=VOCABULARY, **shape)).eval(), folder, 64)
     engine = folder / "engine"
     engine.mkdir()
-    engines.module("openvino").build(folder / "model.onnx", "fp32", engine)
+    engines.runtime("openvino").build(folder / "model.onnx", "fp32", engine)
     return engine
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from optkit import engines
+from optkit.engines import registry as engines
 from optkit.graph.export import export
 from optkit.registry import smoke_test
 from optkit.registry.disk import locked
@@ -161,7 +161,7 @@ def release(folder: Path, seed: int, hidden: int, layers: int) -> Release:
     export(BertForSequenceClassification(config).eval(), folder, 128)
     engine = folder / "engine"
     engine.mkdir()
-    engines.module("openvino").build(folder / "model.onnx", "fp32", engine)
+    engines.runtime("openvino").build(folder / "model.onnx", "fp32", engine)
     settings = ModelConfig(MODEL, INPUTS, (2,), 8, 64, vocab_size=VOCABULARY, threads=1)
     return Release(engine, settings, smoke_test.make(engine, settings, sample(engine)), origin(engine))
 

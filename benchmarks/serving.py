@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from optkit import engines
+from optkit.engines import registry as engines
 from optkit.serving import repository
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig

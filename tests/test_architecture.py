@@ -29,7 +29,7 @@ ROOMS = (
 """In the order in which a recipe goes through them: each imports from itself and from those before it."""
 TOP = {"optkit", "optkit.__main__"}
 """What hands out the names of all rooms, and starts the command line."""
-SHARED_NAMES = {"__init__", "registry"}
+SHARED_NAMES = {"__init__", "base", "registry"}
 """File names that several rooms have; every other is there once."""
 
 

@@ -8,8 +8,20 @@ from typing import Annotated
 import typer
 
 from optkit.cli import benchmarks, publishing, remote_validation
-from optkit.cli.options import Checkpoints, Data, Engines, LimitTrain, Model, Out, TaskName, specs_of
+from optkit.cli.options import (
+    BuildOption,
+    Checkpoints,
+    Data,
+    Engines,
+    LimitTrain,
+    Model,
+    Out,
+    TaskName,
+    engine_options,
+    specs_of,
+)
 from optkit.cli.publishing import Repository
+from optkit.cli.tensorrt_flags import with_flags
 
 INTERRUPTED = 130
 
@@ -32,6 +44,7 @@ def run(
     model: Model = None,
     seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
     engine: Engines = None,
+    option: BuildOption = None,
     limit_train: LimitTrain = None,
     seconds: Annotated[float, typer.Option(help="time to measure each served model at each batch size", min=0)] = 4.0,
     checkpoints: Checkpoints = Path("checkpoints"),
@@ -42,7 +55,7 @@ def run(
 
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
-    from optkit import engines
+    from optkit.engines import registry as engines
     from optkit.pipeline import rows
     from optkit.pipeline.run import run_all
     from optkit.recipe.stage import BASELINE
@@ -50,9 +63,10 @@ def run(
     from optkit.serving import install
 
     install.find()  # a machine without a server should say so before it trains
-    specs, asked = specs_of(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds)
     for kind in engine or ():
         engines.require_running(kind)
+    options = engine_options(engine, option)
+    specs, asked = specs_of(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds, options)
     found = run_all(asked, specs)
     if not found:  # not the main process of several
         return
@@ -113,10 +127,12 @@ def explain(
 
 
 @app.command()
+@with_flags
 def build(
     recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
     task: TaskName,
     engine: Engines = None,
+    option: BuildOption = None,
     out: Annotated[Path | None, typer.Option(help="copy the engines to this folder", metavar="DIR")] = None,
     flavour: Annotated[
         str | None, typer.Option(help="make --out a model repository, of optkit's server or NVIDIA's: python or native")
@@ -129,39 +145,26 @@ def build(
     seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
     limit_train: LimitTrain = None,
     checkpoints: Checkpoints = Path("checkpoints"),
-    batch: Annotated[str | None, typer.Option(help="TensorRT: smallest,best,largest batch", metavar="N,N,N")] = None,
-    sequence: Annotated[str | None, typer.Option(help="TensorRT: the same of tokens", metavar="N,N,N")] = None,
-    workspace_mb: Annotated[int | None, typer.Option(help="TensorRT: scratch memory in MiB", metavar="N")] = None,
-    variant: Annotated[str | None, typer.Option(help="TensorRT: placement of INT8 quantisers, where none is timed")] = None,
-    sparse: Annotated[bool | None, typer.Option(help="TensorRT: time 2:4 kernels [default: where weights are 2:4]")] = None,
-    refit: Annotated[bool | None, typer.Option("--refit", help="TensorRT: weights can be exchanged")] = None,
-    version_compatible: Annotated[
-        bool | None, typer.Option("--version-compatible", help="TensorRT: also for newer versions")
-    ] = None,
-    hardware: Annotated[str | None, typer.Option(help="TensorRT: none, ampere_plus or same_compute_capability")] = None,
-    optimization_level: Annotated[int | None, typer.Option(help="TensorRT: 0 to 5", metavar="N")] = None,
 ) -> None:
     """Train, export and convert one recipe, without serving it; print the folder of its engines.
 
     With --flavour it is a model repository, and the command that serves it is printed to standard error.
-    Several profiles of TensorRT: --batch 1,1,1/1,8,64 --sequence 1,64,128. Without a GPU its plans are built, not timed.
+    Options of TensorRT: batch, sequence, workspace_mb, variant, sparse, tf32, refit, version_compatible, hardware,
+    optimization_level, timing_cache; several profiles as --option batch=1,1,1/1,8,64 --option sequence=1,64,128. Without a
+    GPU its plans are built, not timed.
 
     Example: optkit build qat_gelu10 --task sample --engine openvino --out engines
     """
-    from dataclasses import replace
-
-    from optkit.engines.tensorrt import plans, profiles
+    from optkit.engines.build_only import only_built
     from optkit.pipeline import repository_builder
     from optkit.pipeline.steps.build_engines import converted
     from optkit.pipeline.steps.build_plans import planned
 
-    more = {"sparse": sparse, "refit": refit, "version_compatible": version_compatible, "hardware": hardware}
-    options = profiles.parse(batch, sequence, workspace_mb, optimization_level=optimization_level, **more)
-    repository_builder.check(flavour, out, engine or (), container, options.version_compatible)
-    only_built = plans.only_built(engine or (), options != profiles.Settings() or variant is not None, variant)
-    (spec,), (asked,) = specs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
-    spec = replace(spec, tensorrt=options)
-    folder = planned(asked, spec, variant) if only_built else converted(asked, spec)
+    options = engine_options(engine, option)
+    repository_builder.check(flavour, out, engine or (), container, options)
+    plans = only_built(engine or ())
+    (spec,), (asked,) = specs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints, options=options)
+    folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:
         print(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}", file=sys.stderr)
     elif out is not None:

@@ -1,9 +1,12 @@
 """Options that several commands have, and what they mean."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from optkit.core.errors import InputError
 
 if TYPE_CHECKING:
     from optkit.pipeline.run_spec import RunSpec
@@ -13,6 +16,9 @@ TaskName = Annotated[str, typer.Option("--task", help="sample, sst2, squad, clas
 Data = Annotated[Path | None, typer.Option(help="folder with train and dev files", metavar="DIR")]
 Model = Annotated[str | None, typer.Option(help="hub name or folder of the model to start from")]
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
+BuildOption = Annotated[
+    list[str] | None, typer.Option("--option", help="what an engine's build is told; may be repeated", metavar="KEY=VALUE")
+]
 LimitTrain = Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")]
 Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
 Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
@@ -28,16 +34,41 @@ def specs_of(
     limit_train: int | None,
     checkpoints: Path,
     seconds: float = 4.0,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> "tuple[list[RunSpec], list[Recipe]]":
     """What to run on, and what to run, with everything that can be wrong in it found before compute is spent."""
-    from optkit import engines
+    from optkit.engines import registry as engines
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe import finder
     from optkit.tasks import load
 
     asked, known = finder.find(recipes)
     for kind in kinds or ():
-        engines.module(kind)
+        engines.runtime(kind).require()
     loaded = load(task, data, limit_train)
     unique = dict.fromkeys(seeds)
-    return [RunSpec(loaded, model, one, checkpoints, known, tuple(kinds or ()), seconds) for one in unique], asked
+    shared = (checkpoints, known, tuple(kinds or ()), seconds, options or {})
+    return [RunSpec(loaded, model, one, *shared) for one in unique], asked
+
+
+def engine_options(kinds: list[str] | None, texts: list[str] | None) -> dict[str, dict[str, str]]:
+    """What `--option KEY=VALUE` tells the builds of each kind: every kind that was asked for and knows the key.
+
+    Raises:
+        InputError: naming every option that none of them knows, or every one that a kind finds wrong.
+    """
+    from optkit.engines import registry as engines
+
+    if not texts:
+        return {}
+    if wrong := [text for text in texts if "=" not in text]:
+        raise InputError(f"--option {', '.join(wrong)}: expected KEY=VALUE")
+    known = {kind: engines.runtime(kind).options.names() for kind in kinds or engines.installed()}
+    pairs = [text.partition("=")[::2] for text in texts]
+    if lost := [key for key, _ in pairs if not any(key in names for names in known.values())]:
+        have = "; ".join(f"{kind}: {', '.join(names) or 'no options'}" for kind, names in known.items())
+        raise InputError(f"--option {', '.join(lost)}: no engine that is built knows it; there are {have}")
+    found = {kind: {key: value for key, value in pairs if key in names} for kind, names in known.items()}
+    for kind, given in found.items():
+        engines.runtime(kind).build_options(given)
+    return found

@@ -10,15 +10,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 
 from optkit.core.cpu import available_threads, int8_saturates
 from optkit.core.errors import InputError
+from optkit.engines.base import Record, Runtime, Tensors
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.engines.sparse_share import sparse_share
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FILE = "model.onnx"
 
@@ -31,67 +34,141 @@ _UNSIGNED_ZERO = 128
 _TOKENS = 128
 """At which length the work of the encoder is weighed against that of the pooler and the classifier, done once a row."""
 
+_NO_OPTIMISATION = 2
+"""Triton's word for it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Handle:
     """A session with what it takes."""
 
-    session: onnxruntime.InferenceSession
+    session: "onnxruntime.InferenceSession"
     folder: Path
     inputs: tuple[str, ...]
 
 
-def precisions(graph_is_quantised: bool) -> tuple[str, ...]:
-    """What ONNX Runtime can build from a graph: no 16-bit on a CPU."""
-    return ("int8",) if graph_is_quantised else ("fp32",)
+class ONNXRuntime(Runtime):
+    """ONNX Runtime's engines for a CPU."""
 
+    kind = package = "onnxruntime"
+    artefacts = (FILE,)
 
-def variants(precision: str) -> tuple[str, ...]:
-    """One way to build each precision."""
-    return ("f32",)
+    def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
+        """What ONNX Runtime can build from a graph: no 16-bit on a CPU."""
+        return ("int8",) if graph_is_quantised else ("fp32",)
 
+    def build(self, graph: Path, precision: str, folder: Path, variant: str | None = None, options: Any = None) -> None:
+        """Optimise a graph for this CPU and write it with `engine.json`.
 
-def build(graph: Path, precision: str, folder: Path, variant: str | None = None) -> None:
-    """Optimise a graph for this CPU and write it with `engine.json`.
+        Args:
+            graph: `model.onnx`; a quantised one for "int8".
+            precision: "fp32" or "int8".
+            folder: an existing, empty folder.
+            variant: what stays float: "f32", the only one there is.
+            options: there are none.
 
-    Args:
-        graph: `model.onnx`; a quantised one for "int8".
-        precision: "fp32" or "int8".
-        folder: an existing, empty folder.
-        variant: what stays float: "f32", the only one there is.
+        Raises:
+            InputError: another precision or variant, or a folder that is not empty.
+        """
+        if precision not in ("fp32", "int8") or variant not in (None, "f32"):
+            raise InputError(
+                f"ONNX Runtime cannot build precision {precision!r}, variant {variant or 'f32'!r}, on a CPU; expected fp32 "
+                "or int8, variant f32. For 16-bit take the openvino engine."
+            )
+        self.require()
+        import onnxruntime
 
-    Raises:
-        InputError: another precision or variant, or a folder that is not empty.
-    """
-    if precision not in ("fp32", "int8") or variant not in (None, "f32"):
-        raise InputError(
-            f"ONNX Runtime cannot build precision {precision!r}, variant {variant or 'f32'!r}, on a CPU; expected fp32 "
-            "or int8, variant f32. For 16-bit take the openvino engine."
+        folder = empty_folder(folder)
+        settings = _settings(available_threads())
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        settings.optimized_model_filepath = str(folder / FILE)
+        if int8_saturates():
+            # stores INT8 weights as unsigned ones, whose products are added in 32 bits
+            settings.add_session_config_entry("session.x64quantprecision", "1")
+        # warns that the optimised graph is for this kind of machine only, which engine.json records
+        settings.log_severity_level = 3
+        session = onnxruntime.InferenceSession(
+            _prepared(graph),
+            settings,
+            providers=["CPUExecutionProvider"],
+            # it would make the quantisers that _prepared takes apart one again
+            disabled_optimizers=["CommonSubexpressionElimination"],
         )
-    folder = empty_folder(folder)
-    options = _options(available_threads())
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.optimized_model_filepath = str(folder / FILE)
-    if int8_saturates():
-        # stores INT8 weights as unsigned ones, whose products are added in 32 bits
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    # warns that the optimised graph is for this kind of machine only, which engine.json records
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        _prepared(graph),
-        options,
-        providers=["CPUExecutionProvider"],
-        # it would make the quantisers that _prepared takes apart one again
-        disabled_optimizers=["CommonSubexpressionElimination"],
-    )
-    write_record(
-        folder,
-        kind="onnxruntime",
-        precision=precision,
-        variant="f32",
-        version=onnxruntime.__version__,
-        inputs=[tensor.name for tensor in session.get_inputs()],
-    )
+        write_record(
+            folder,
+            kind=self.kind,
+            precision=precision,
+            variant="f32",
+            version=onnxruntime.__version__,
+            inputs=[tensor.name for tensor in session.get_inputs()],
+        )
+
+    def load(self, folder: Path, threads: int | None = None) -> Handle:
+        """Open an engine; `threads` None takes every core this process may use."""
+        self.require()
+        import onnxruntime
+
+        folder = Path(folder)
+        record = read_record(folder)
+        require_features(folder, record["cpu_features"])
+        settings = _settings(threads or available_threads())
+        # the stored graph is optimised already; what is written is what runs
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(str(folder / FILE), settings, providers=["CPUExecutionProvider"])
+        return Handle(session, folder, tuple(record["inputs"]))
+
+    def infer(self, handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored."""
+        return handle.session.run(["logits"], {name: feed[name] for name in handle.inputs})[0]
+
+    def tensors(self, folder: Path) -> Tensors:
+        """Inputs and outputs of the stored graph."""
+        import onnx  # reads the file; not needed to run an engine
+
+        def described(value: Any) -> dict[str, Any]:
+            kind = value.type.tensor_type
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+            return {"name": value.name, "dtype": dtype, "shape": [dim.dim_value or -1 for dim in kind.shape.dim]}
+
+        graph = onnx.load(str(folder / FILE), load_external_data=False).graph
+        return {"inputs": [described(one) for one in graph.input], "outputs": [described(one) for one in graph.output]}
+
+    def evidence(self, handle: Handle) -> dict[str, Any]:
+        """What the stored, optimised graph holds: the operators decide which kernels run.
+
+        Returns:
+            `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
+            `precision_by_type`: number of products by operator, such as {"MatMulIntegerToFloat i8": 36, "Gemm f32": 2}.
+            `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
+        """
+        import onnx  # reads the file; not needed to run an engine
+
+        graph = onnx.load(str(handle.folder / FILE)).graph
+        tensors = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
+        products: list[tuple[Any, str]] = []
+        dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+        counts: Counter[str] = Counter()
+        work = {"i8": 0, "f32": 0}
+        for node in graph.node:
+            if node.op_type not in (*_INT8_PRODUCTS, *_FLOAT_PRODUCTS):
+                continue
+            precision = "i8" if node.op_type in _INT8_PRODUCTS else "f32"
+            counts[f"{node.op_type} {precision}"] += 1
+            weights = [name for name in (dequantized.get(name, name) for name in node.input) if name in tensors]
+            if weights:
+                rows = 1 if "Gemm" in node.op_type else _TOKENS
+                work[precision] += rows * math.prod(tensors[weights[0]].dims)
+                products.append((node, weights[0]))
+        total = sum(work.values())
+        return {
+            "int8_gemm_share": work["i8"] / total if total else None,
+            "precision_by_type": dict(sorted(counts.items())),
+            **sparse_share(_weight(tensors[name], node) for node, name in products),
+        }
+
+    def native_config(self, record: Record) -> dict[str, Any]:
+        """The backend runs the stored graph as it is: it is optimised already."""
+        return super().native_config(record) | {"optimization": {"graph": {"level": _NO_OPTIMISATION}}}
 
 
 def _prepared(graph: Path) -> bytes:
@@ -105,74 +182,12 @@ def _prepared(graph: Path) -> bytes:
     return model.SerializeToString()
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _settings(threads: int) -> "onnxruntime.SessionOptions":
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return options
-
-
-def load(folder: Path, threads: int | None = None) -> Handle:
-    """Open an engine; `threads` None takes every core this process may use."""
-    folder = Path(folder)
-    record = read_record(folder)
-    require_features(folder, record["cpu_features"])
-    options = _options(threads or available_threads())
-    # the stored graph is optimised already; what is written is what runs
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(folder / FILE), options, providers=["CPUExecutionProvider"])
-    return Handle(session, folder, tuple(record["inputs"]))
-
-
-def infer(handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored."""
-    return handle.session.run(["logits"], {name: feed[name] for name in handle.inputs})[0]
-
-
-def tensors(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Inputs and outputs of the stored graph; see `optkit.engines`."""
-    import onnx  # reads the file; not needed to run an engine
-
-    def described(value: Any) -> dict[str, Any]:
-        kind = value.type.tensor_type
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
-        return {"name": value.name, "dtype": dtype, "shape": [dim.dim_value or -1 for dim in kind.shape.dim]}
-
-    graph = onnx.load(str(folder / FILE), load_external_data=False).graph
-    return {"inputs": [described(one) for one in graph.input], "outputs": [described(one) for one in graph.output]}
-
-
-def evidence(handle: Handle) -> dict[str, Any]:
-    """What the stored, optimised graph holds: the operators decide which kernels run.
-
-    Returns:
-        `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
-        `precision_by_type`: number of products by operator, such as {"MatMulIntegerToFloat i8": 36, "Gemm f32": 2}.
-        `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
-    """
-    import onnx  # reads the file; not needed to run an engine
-
-    graph = onnx.load(str(handle.folder / FILE)).graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
-    products: list[tuple[Any, str]] = []
-    dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    counts: Counter[str] = Counter()
-    work = {"i8": 0, "f32": 0}
-    for node in graph.node:
-        if node.op_type not in (*_INT8_PRODUCTS, *_FLOAT_PRODUCTS):
-            continue
-        precision = "i8" if node.op_type in _INT8_PRODUCTS else "f32"
-        counts[f"{node.op_type} {precision}"] += 1
-        weights = [name for name in (dequantized.get(name, name) for name in node.input) if name in tensors]
-        if weights:
-            rows = 1 if "Gemm" in node.op_type else _TOKENS
-            work[precision] += rows * math.prod(tensors[weights[0]].dims)
-            products.append((node, weights[0]))
-    total = sum(work.values())
-    return {
-        "int8_gemm_share": work["i8"] / total if total else None,
-        "precision_by_type": dict(sorted(counts.items())),
-        **sparse_share(_weight(tensors[name], node) for node, name in products),
-    }
 
 
 def _weight(tensor: Any, product: Any) -> np.ndarray:
@@ -184,3 +199,6 @@ def _weight(tensor: Any, product: Any) -> np.ndarray:
     if array.dtype == np.uint8:
         array = array.astype(np.int16) - _UNSIGNED_ZERO
     return array if transposed else array.T
+
+
+RUNTIME = ONNXRuntime()

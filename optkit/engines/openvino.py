@@ -10,15 +10,18 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino
 
 from optkit.core.cpu import available_threads, int8_saturates
 from optkit.core.errors import InputError, MachineError
+from optkit.engines.base import Record, Runtime, Tensors
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.engines.sparse_share import sparse_share
+
+if TYPE_CHECKING:
+    import openvino
 
 FILE = "model.xml"
 
@@ -36,156 +39,178 @@ _PARTS_PER_THREAD = 2
 class Handle:
     """A model compiled for all threads at once, and for one thread a batch, with what it takes."""
 
-    compiled: openvino.CompiledModel
-    request: openvino.InferRequest
-    model: openvino.Model
-    side_by_side: tuple[openvino.InferRequest, ...]
+    compiled: "openvino.CompiledModel"
+    request: "openvino.InferRequest"
+    model: "openvino.Model"
+    side_by_side: "tuple[openvino.InferRequest, ...]"
     """Two requests per thread, each run by one thread; empty where there is only one."""
     inputs: tuple[str, ...]
 
 
-def precisions(graph_is_quantised: bool) -> tuple[str, ...]:
-    """What OpenVINO can build from a graph on this CPU: 16 bits by its own account, INT8 where its sums are exact."""
-    if graph_is_quantised:
-        return () if int8_saturates() else ("int8",)
-    return ("fp32", "bf16") if _has_bf16() else ("fp32",)
+class OpenVINO(Runtime):
+    """OpenVINO's engines for a CPU."""
+
+    kind = package = "openvino"
+    artefacts = (FILE, "model.bin")
+
+    def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
+        """What OpenVINO can build from a graph on this CPU: 16 bits by its own account, INT8 where its sums are exact."""
+        if graph_is_quantised:
+            return () if int8_saturates() else ("int8",)
+        return ("fp32", "bf16") if _has_bf16() else ("fp32",)
+
+    def variants(self, precision: str) -> tuple[str, ...]:
+        """What stays float runs in one of these."""
+        if precision == "int8":
+            return ("bf16", "f32") if _has_bf16() else ("f32",)
+        return ("bf16",) if precision == "bf16" else ("f32",)
+
+    def build(self, graph: Path, precision: str, folder: Path, variant: str | None = None, options: Any = None) -> None:
+        """Convert a graph to OpenVINO's form and write it with `engine.json`.
+
+        Args:
+            graph: `model.onnx`; a quantised one for "int8".
+            precision: "fp32", "bf16" or "int8".
+            folder: an existing, empty folder.
+            variant: what stays float in an INT8 engine: "bf16" (default where the CPU has it) or "f32".
+            options: there are none.
+
+        Raises:
+            InputError: another precision or variant, INT8 where it would saturate, or a folder that is not empty.
+        """
+        self.require()
+        import openvino
+
+        possible = {name: self.variants(name) for name in (*self.precisions(False), *self.precisions(True))}
+        if precision not in possible or variant not in (None, *possible[precision]):
+            raise InputError(
+                f"OpenVINO cannot build precision {precision!r}, variant {variant or 'default'!r}, on this CPU; expected a "
+                f"precision with one of its variants, of {possible}."
+            )
+        folder = empty_folder(folder)
+        model = openvino.Core().read_model(str(graph))
+        openvino.save_model(model, str(folder / FILE), compress_to_fp16=False)
+        write_record(
+            folder,
+            kind=self.kind,
+            precision=precision,
+            variant=variant or possible[precision][0],
+            version=openvino.__version__,
+            inputs=[tensor.get_any_name() for tensor in model.inputs],
+        )
+
+    def load(self, folder: Path, threads: int | None = None) -> Handle:
+        """Compile an engine for this CPU; `threads` None takes every core this process may use.
+
+        Raises:
+            MachineError: this CPU lacks bf16, or exact INT8 sums, that the engine was built for.
+        """
+        self.require()
+        import openvino
+
+        folder = Path(folder)
+        record = read_record(folder)
+        if record["variant"] == "bf16":
+            # without them OpenVINO would compute in float32 and not say so, at half the speed
+            require_features(folder, {"avx512_bf16", "amx_bf16"}.intersection(record["cpu_features"]))
+        if record["precision"] == "int8" and int8_saturates():
+            raise MachineError(
+                f"The engine in {folder} multiplies INT8, which saturates in OpenVINO on a CPU without VNNI: its answers "
+                "would differ from those that were validated. Build it again on this machine: ONNX Runtime's INT8 is exact "
+                "here."
+            )
+        threads = threads or available_threads()
+        settings = {
+            "INFERENCE_PRECISION_HINT": record["variant"],
+            "INFERENCE_NUM_THREADS": threads,
+            # pinned, the threads of two engines would share a core while another idles
+            "ENABLE_CPU_PINNING": False,
+        }
+        core = openvino.Core()
+        model = core.read_model(str(folder / FILE))
+        compiled = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": 1})
+        requests: tuple[openvino.InferRequest, ...] = ()
+        if threads > 1:
+            streams = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": threads})
+            requests = tuple(streams.create_infer_request() for _ in range(_PARTS_PER_THREAD * threads))
+        return Handle(compiled, compiled.create_infer_request(), model, requests, tuple(record["inputs"]))
+
+    def infer(self, handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored.
+
+        A batch large enough is cut into parts of whole rows, each run by one thread: unlike threads that share every
+        operator, they never wait for each other. Below that, all threads work on the batch together.
+        """
+        tensors = {name: np.ascontiguousarray(feed[name]) for name in handle.inputs}
+        rows = len(tensors["input_ids"])
+        if not handle.side_by_side or rows < len(handle.side_by_side):
+            results = handle.request.infer(tensors, share_inputs=True)
+            # the request owns the result's memory, and the next call writes into it
+            return np.array(results[0], dtype=np.float32)
+        bounds = np.linspace(0, rows, len(handle.side_by_side) + 1).round().astype(int)
+        for request, (first, last) in zip(handle.side_by_side, itertools.pairwise(bounds), strict=True):
+            request.start_async({name: tensor[first:last] for name, tensor in tensors.items()}, share_inputs=True)
+        for request in handle.side_by_side:
+            request.wait()
+        return np.concatenate([request.get_output_tensor().data for request in handle.side_by_side]).astype(np.float32)
+
+    def tensors(self, folder: Path) -> Tensors:
+        """Inputs and outputs of the stored graph."""
+        import openvino
+
+        def described(port: Any) -> dict[str, Any]:
+            shape = [-1 if dim.is_dynamic else dim.get_length() for dim in port.get_partial_shape()]
+            return {"name": port.get_any_name(), "dtype": port.get_element_type().to_dtype().name, "shape": shape}
+
+        model = openvino.Core().read_model(str(folder / FILE))
+        return {"inputs": [described(one) for one in model.inputs], "outputs": [described(one) for one in model.outputs]}
+
+    def evidence(self, handle: Handle) -> dict[str, Any]:
+        """What the compiled model says of its nodes (`runtimePrecision`).
+
+        Returns:
+            `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
+            `precision_by_type`: number of nodes by type and precision, such as {"FullyConnected i8": 36, "MVN bf16": 13}.
+            `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
+        """
+        counts: Counter[str] = Counter()
+        work: Counter[str] = Counter()
+        for node in handle.compiled.get_runtime_model().get_ordered_ops():
+            info = {key: node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision")}
+            kind, precision = info["layerType"], info["runtimePrecision"]
+            if kind in ("Const", "Parameter", "Result", "Reshape", "Input", "Output"):
+                continue
+            counts[f"{kind} {precision}"] += 1
+            if kind == "FullyConnected":
+                rows = _TOKENS if len(node.get_output_partial_shape(0)) > 2 else 1
+                size = math.prod(node.input_value(1).get_shape())
+                work["i8" if precision in ("i8", "u8") else "float"] += rows * size
+        total = sum(work.values())
+        return {
+            "int8_gemm_share": work["i8"] / total if total else None,
+            "precision_by_type": dict(sorted(counts.items())),
+            **sparse_share(_weights(handle.model)),
+        }
+
+    def largest_batch(self, record: Record) -> int:
+        """The backend demands full batches where Triton batches for it (openvino_backend#71)."""
+        return 0
+
+    def native_config(self, record: Record) -> dict[str, Any]:
+        """As optkit runs it: all threads work on one request, and what stays float in the type of the variant."""
+        parameters = {"PERFORMANCE_HINT": {"string_value": "LATENCY"}}
+        if record["variant"] == "bf16":
+            parameters["HINT_BF16"] = {"string_value": "YES"}
+        return super().native_config(record) | {"parameters": parameters}
 
 
 def _has_bf16() -> bool:
+    import openvino
+
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def variants(precision: str) -> tuple[str, ...]:
-    """What stays float runs in one of these."""
-    if precision == "int8":
-        return ("bf16", "f32") if _has_bf16() else ("f32",)
-    return ("bf16",) if precision == "bf16" else ("f32",)
-
-
-def build(graph: Path, precision: str, folder: Path, variant: str | None = None) -> None:
-    """Convert a graph to OpenVINO's form and write it with `engine.json`.
-
-    Args:
-        graph: `model.onnx`; a quantised one for "int8".
-        precision: "fp32", "bf16" or "int8".
-        folder: an existing, empty folder.
-        variant: what stays float in an INT8 engine: "bf16" (default where the CPU has it) or "f32".
-
-    Raises:
-        InputError: another precision or variant, INT8 where it would saturate, or a folder that is not empty.
-    """
-    possible = {name: variants(name) for name in (*precisions(False), *precisions(True))}
-    if precision not in possible or variant not in (None, *possible[precision]):
-        raise InputError(
-            f"OpenVINO cannot build precision {precision!r}, variant {variant or 'default'!r}, on this CPU; expected a "
-            f"precision with one of its variants, of {possible}."
-        )
-    folder = empty_folder(folder)
-    model = openvino.Core().read_model(str(graph))
-    openvino.save_model(model, str(folder / FILE), compress_to_fp16=False)
-    write_record(
-        folder,
-        kind="openvino",
-        precision=precision,
-        variant=variant or possible[precision][0],
-        version=openvino.__version__,
-        inputs=[tensor.get_any_name() for tensor in model.inputs],
-    )
-
-
-def load(folder: Path, threads: int | None = None) -> Handle:
-    """Compile an engine for this CPU; `threads` None takes every core this process may use.
-
-    Raises:
-        MachineError: this CPU lacks bf16, or exact INT8 sums, that the engine was built for.
-    """
-    folder = Path(folder)
-    record = read_record(folder)
-    if record["variant"] == "bf16":
-        # without them OpenVINO would compute in float32 and not say so, at half the speed
-        require_features(folder, {"avx512_bf16", "amx_bf16"}.intersection(record["cpu_features"]))
-    if record["precision"] == "int8" and int8_saturates():
-        raise MachineError(
-            f"The engine in {folder} multiplies INT8, which saturates in OpenVINO on a CPU without VNNI: its answers would "
-            "differ from those that were validated. Build it again on this machine: ONNX Runtime's INT8 is exact here."
-        )
-    threads = threads or available_threads()
-    settings = {
-        "INFERENCE_PRECISION_HINT": record["variant"],
-        "INFERENCE_NUM_THREADS": threads,
-        # pinned, the threads of two engines would share a core while another idles
-        "ENABLE_CPU_PINNING": False,
-    }
-    core = openvino.Core()
-    model = core.read_model(str(folder / FILE))
-    compiled = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": 1})
-    requests: tuple[openvino.InferRequest, ...] = ()
-    if threads > 1:
-        streams = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": threads})
-        requests = tuple(streams.create_infer_request() for _ in range(_PARTS_PER_THREAD * threads))
-    return Handle(compiled, compiled.create_infer_request(), model, requests, tuple(record["inputs"]))
-
-
-def infer(handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored.
-
-    A batch large enough is cut into parts of whole rows, each run by one thread: unlike threads that share every
-    operator, they never wait for each other. Below that, all threads work on the batch together.
-    """
-    tensors = {name: np.ascontiguousarray(feed[name]) for name in handle.inputs}
-    rows = len(tensors["input_ids"])
-    if not handle.side_by_side or rows < len(handle.side_by_side):
-        results = handle.request.infer(tensors, share_inputs=True)
-        # the request owns the result's memory, and the next call writes into it
-        return np.array(results[0], dtype=np.float32)
-    bounds = np.linspace(0, rows, len(handle.side_by_side) + 1).round().astype(int)
-    for request, (first, last) in zip(handle.side_by_side, itertools.pairwise(bounds), strict=True):
-        request.start_async({name: tensor[first:last] for name, tensor in tensors.items()}, share_inputs=True)
-    for request in handle.side_by_side:
-        request.wait()
-    return np.concatenate([request.get_output_tensor().data for request in handle.side_by_side]).astype(np.float32)
-
-
-def tensors(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Inputs and outputs of the stored graph; see `optkit.engines`."""
-
-    def described(port: Any) -> dict[str, Any]:
-        shape = [-1 if dim.is_dynamic else dim.get_length() for dim in port.get_partial_shape()]
-        return {"name": port.get_any_name(), "dtype": port.get_element_type().to_dtype().name, "shape": shape}
-
-    model = openvino.Core().read_model(str(folder / FILE))
-    return {"inputs": [described(one) for one in model.inputs], "outputs": [described(one) for one in model.outputs]}
-
-
-def evidence(handle: Handle) -> dict[str, Any]:
-    """What the compiled model says of its nodes (`runtimePrecision`).
-
-    Returns:
-        `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
-        `precision_by_type`: number of nodes by type and precision, such as {"FullyConnected i8": 36, "MVN bf16": 13}.
-        `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
-    """
-    counts: Counter[str] = Counter()
-    work: Counter[str] = Counter()
-    for node in handle.compiled.get_runtime_model().get_ordered_ops():
-        info = {key: node.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision")}
-        kind, precision = info["layerType"], info["runtimePrecision"]
-        if kind in ("Const", "Parameter", "Result", "Reshape", "Input", "Output"):
-            continue
-        counts[f"{kind} {precision}"] += 1
-        if kind == "FullyConnected":
-            rows = _TOKENS if len(node.get_output_partial_shape(0)) > 2 else 1
-            size = math.prod(node.input_value(1).get_shape())
-            work["i8" if precision in ("i8", "u8") else "float"] += rows * size
-    total = sum(work.values())
-    return {
-        "int8_gemm_share": work["i8"] / total if total else None,
-        "precision_by_type": dict(sorted(counts.items())),
-        **sparse_share(_weights(handle.model)),
-    }
-
-
-def _weights(model: openvino.Model) -> Iterator[np.ndarray]:
+def _weights(model: "openvino.Model") -> Iterator[np.ndarray]:
     """What the artefact stores for its products, [out, in]."""
     for product in (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"):
         node, transposed = product.input_value(1).get_node(), product.get_attributes()["transpose_b"]
@@ -194,3 +219,6 @@ def _weights(model: openvino.Model) -> Iterator[np.ndarray]:
             node = node.input_value(0).get_node()
         if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) == 2:
             yield node.get_data() if transposed else node.get_data().T
+
+
+RUNTIME = OpenVINO()

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from optkit import engines
 from optkit.core.cpu import cpu_features
 from optkit.core.errors import GateError, InputError
+from optkit.engines import registry as engines
+from optkit.engines.build_options import BuildOptions
 from optkit.engines.candidate import Candidate, Feed, judge
 from optkit.engines.record import empty_folder
 
@@ -54,7 +55,7 @@ class Conversion:
 
     def check_masks(self, expected: int) -> None:
         """Raise `GateError` naming each chosen engine that stores fewer than `expected` 2:4 weights."""
-        found = {c.name: c.evidence["sparse_weights"] for c in self.candidates if c.chosen}
+        found = {c.name: c.evidence.get("sparse_weights", 0) for c in self.candidates if c.chosen}
         lines = [f"  {name}: {count} 2:4 weights" for name, count in found.items() if count < expected]
         if lines:
             raise GateError(f"2:4 sparsity is broken in the engine, expected {expected} such weights:\n" + "\n".join(lines))
@@ -83,7 +84,7 @@ def convert(
         kinds: engine kinds to try; empty for all that are installed.
         quantised: whether the graph is; decides between "int8" and "fp32" with "bf16".
         feeds: real inputs, `{name: int64 [batch, sequence]}`, on which logits are compared.
-        options: further arguments of the kinds' `build`, by kind.
+        options: what builds are told, by kind and key; see each kind's `options`.
         max_length: longest input in tokens; longer shapes are clipped to it.
         shapes: [batch, sequence] to time.
         rounds: timed runs of each candidate at each shape, until it has won or lost by far.
@@ -91,7 +92,7 @@ def convert(
         threads: None for every core this process may use.
 
     Raises:
-        InputError: no graph, no feeds, an unknown kind, a folder that is not empty.
+        InputError: no graph, no feeds, an unknown kind, a wrong option, a folder that is not empty.
         MachineError: a kind that was asked for is not installed, or none is.
         GateError: no candidate of "fp32" or "int8" agrees with the reference. A precision of `OPTIONAL` is left out then.
     """
@@ -102,9 +103,10 @@ def convert(
             "exported graph and at least one batch of real inputs to compare engines on."
         )
     candidates = plan(kinds, quantised)
+    told = {one.kind: engines.runtime(one.kind).build_options((options or {}).get(one.kind, {})) for one in candidates}
     clipped = tuple(dict.fromkeys((batch, min(sequence, max_length)) for batch, sequence in shapes))
     try:
-        loaded = _build_all(candidates, graph, folder, threads, options or {})
+        loaded = _build_all(candidates, graph, folder, threads, told)
         _compare_all(loaded, candidates, graph, feeds, tolerance)
         _time_all(loaded, candidates, clipped, rounds)
         loaded.clear()
@@ -127,13 +129,14 @@ def plan(kinds: Sequence[str], quantised: bool) -> list[Candidate]:
     """
     found = []
     for kind in kinds or engines.installed():
-        module = engines.module(kind)
-        for precision in module.precisions(quantised):
-            found += [Candidate(kind, precision, variant) for variant in module.variants(precision)]
+        runtime = engines.runtime(kind)
+        runtime.require()
+        for precision in runtime.precisions(quantised):
+            found += [Candidate(kind, precision, variant) for variant in runtime.variants(precision)]
     if not found:
         raise InputError(
             f"Engines {list(kinds)} build nothing from a {'quantised' if quantised else 'float'} graph on this CPU "
-            f"({', '.join(cpu_features()) or 'no known features'}). Choose among {', '.join(engines.KINDS)}; "
+            f"({', '.join(cpu_features()) or 'no known features'}). Choose among {', '.join(engines.kinds())}; "
             "optkit doctor says what this machine lacks for each."
         )
     return found
@@ -144,7 +147,7 @@ def _build_all(
     graph: Path,
     folder: Path,
     threads: int | None,
-    options: Mapping[str, Mapping[str, Any]],
+    options: Mapping[str, BuildOptions],
 ) -> dict[str, engines.Engine]:
     """Build and load each candidate; one that fails is refused with its whole error."""
     loaded = {}
@@ -152,8 +155,8 @@ def _build_all(
         target = folder / candidate.name
         target.mkdir()
         try:
-            more = options.get(candidate.kind, {})
-            engines.module(candidate.kind).build(graph, candidate.precision, target, candidate.variant, **more)
+            runtime, told = engines.runtime(candidate.kind), options[candidate.kind]
+            runtime.build(graph, candidate.precision, target, candidate.variant, told)
             engine = engines.load(target, threads)
             candidate.evidence = engines.evidence(engine)
         except Exception:  # whatever a runtime raises is the finding, kept in full

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import geometric_mean
 
+from optkit.core.errors import OptkitError
+from optkit.engines import registry as engines
 from optkit.evaluation.results import VERDICTS, Row
 
 Finding = tuple[str, str]
@@ -48,7 +49,7 @@ def judge(row: Row) -> tuple[str, list[str]]:
 
     `fail`: an interval lies wholly beyond its threshold, a rung or the server's answers move more than they may, or the
     engine is not what its recipe promises. `undecided`: an interval holds its threshold; the reason says how much more
-    measuring would decide. Else `pass`.
+    measuring would decide; or nothing here knows the engine's kind. Else `pass`.
     """
     findings = [*_promises(row), *_ladder(row), *_invariance(row), *_drop(row), *_speed(row), *_p99(row)]
     verdict = max((verdict for verdict, _ in findings), key=VERDICTS.index, default="pass")
@@ -96,19 +97,12 @@ def _promises(row: Row) -> Iterator[Finding]:
     share = row.evidence.get("int8_gemm_share")
     if row.precision == "int8" and share is not None and share < INT8_SHARE:
         yield "fail", f"only {share:.0%} of the matrix products run in INT8"
-    if row.engine == "tensorrt":
-        yield from _promises_on_a_gpu(row)
-
-
-def _promises_on_a_gpu(row: Row) -> Iterator[Finding]:
-    """What INT8 and 2:4 are for on a GPU: to be faster than 16 bits, by kernels that skip the zeros."""
-    ratios = row.speedup_vs_16bit or {}
-    if row.precision == "int8" and ratios and geometric_mean(ratios.values()) < 1:
-        said = ", ".join(f"{ratio:.2f}x at batch {size}" for size, ratio in ratios.items())
-        yield "fail", f"the INT8 engine is slower than the 16-bit one ({said})"
-    if row.sparsity == "2:4" and row.evidence.get("sparse_layers_chosen") == 0:
-        eligible = row.evidence.get("sparse_layers_eligible")
-        yield "fail", f"no layer runs a 2:4 kernel ({'unknown' if eligible is None else eligible} were eligible)"
+    try:
+        runtime = engines.runtime(row.engine)
+    except OptkitError as error:
+        yield "undecided", f"what engines of the kind {row.engine!r} promise is not known without their package: {error}"
+    else:
+        yield from runtime.promises(row)
 
 
 def _ladder(row: Row) -> Iterator[Finding]:

@@ -17,8 +17,8 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from optkit import engines
 from optkit.core.errors import GateError
+from optkit.engines import registry as engines
 from optkit.evaluation.difference import difference
 from optkit.graph import reference
 from optkit.models.loading import Loaded, inference

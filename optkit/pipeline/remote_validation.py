@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from optkit import engines
 from optkit.compression import checkpoint
 from optkit.core.errors import InputError
 from optkit.core.step_cache import verify
+from optkit.engines import registry as engines
 from optkit.engines.record import read_record
 from optkit.evaluation import parity
 from optkit.evaluation.artifacts import SAMPLE, SCORES, read_sample, read_scores
@@ -132,13 +132,12 @@ def _require_same_data(folder: Path, features: Dataset, collator: Collator) -> N
 
 
 def _longest(positions: int, row: Row, config: Mapping[str, Any], folder: Path) -> int:
-    """Tokens of the longest input: of the model, of the server's configuration, and of a plan's profiles."""
+    """Tokens of the longest input: of the model, of the server's configuration, and of the engine."""
     limits = [positions]
     if stated := config.get("parameters", {}).get("max_sequence"):
         limits.append(int(stated["string_value"]))
-    if row.engine == "tensorrt":
-        profiles = read_record(folder / "engines" / row.precision)["profiles"]
-        limits.append(max(shapes[2][1] for profile in profiles for shapes in profile.values()))
+    if own := engines.runtime(row.engine).longest_input(read_record(folder / "engines" / row.precision)):
+        limits.append(own)
     return min(limits)
 
 
@@ -151,7 +150,7 @@ def _reference(
     row: Row, config: Mapping[str, Any], folder: Path, features: Dataset, collator: Collator, size: int
 ) -> tuple[str, str, parity.Logits]:
     """The rung that the server stands on, the one it is compared with, and that one's logits."""
-    if _backend(config) == "python" and engines.runs_here(row.engine):
+    if _backend(config) == "python" and engines.runtime(row.engine).runs_here():
         engine = engines.load(folder / "engines" / row.precision)
         return "server", "engine", run(partial(engines.infer, engine), features, size, collator)
     graph = reference.load(folder / "graph" / "model.onnx")

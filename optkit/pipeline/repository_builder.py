@@ -6,11 +6,12 @@ Nothing is judged here: `optkit publish` is what puts an engine that passed its 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from optkit import engines
 from optkit.compression import checkpoint
 from optkit.core.errors import InputError
 from optkit.core.step_cache import writing
+from optkit.engines import registry as engines
 from optkit.engines.record import read_record
 from optkit.engines.select import FILE as CONVERSION
 from optkit.evaluation.artifacts import engine_folders
@@ -24,7 +25,11 @@ FLAVOURS = ("python", "native")
 
 
 def check(
-    flavour: str | None, out: Path | None, kinds: Sequence[str], container: str | None = None, compatible: bool = False
+    flavour: str | None,
+    out: Path | None,
+    kinds: Sequence[str],
+    container: str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Find what cannot work before anything is built.
 
@@ -33,7 +38,7 @@ def check(
         out: where the repository goes.
         kinds: of engine that were asked for; empty for all that run here.
         container: tag of the container.
-        compatible: whether plans are built for newer versions of TensorRT too.
+        options: of the builds, by kind and key.
 
     Raises:
         InputError: another flavour, no folder, or a container where none is used.
@@ -51,7 +56,7 @@ def check(
         engines.require_running(kind)
     if flavour == "native" and len(kinds) == 1:
         version = engines.machine(kinds)["runtimes"][kinds[0]]
-        settings = {"version_compatible": compatible}
+        settings = engines.options(kinds, options or {})[kinds[0]]
         containers.container({"kind": kinds[0], "runtime_version": version, "settings": settings}, container)
 
 

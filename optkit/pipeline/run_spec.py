@@ -12,7 +12,6 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from optkit.core import atomic
-from optkit.engines.tensorrt.profiles import Settings as TensorRT
 from optkit.models import families, loading
 from optkit.models.loading import Loaded
 from optkit.recipe.recipe import Recipe
@@ -40,8 +39,8 @@ class RunSpec:
     """Kinds of engine to build; empty for all that this machine has."""
     seconds: float = SECONDS
     """How long each served model is measured at each batch size."""
-    tensorrt: TensorRT = field(default_factory=TensorRT)
-    """How TensorRT's plans are built."""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What builds are told, by kind of engine and key, in JSON's types; see each runtime's `options`."""
 
     @property
     def baseline(self) -> Recipe:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optkit import engines
 from optkit.core.atomic import file_hash, hashes, read_json
 from optkit.core.step_cache import RECORD, read_record
+from optkit.engines import registry as engines
 from optkit.evaluation.results import Row
 
 _PACKAGES = (
@@ -18,8 +18,6 @@ _PACKAGES = (
     "transformers",
     "nvidia-modelopt",
     "onnx",
-    "openvino",
-    "onnxruntime",
     "numpy",
     "tritonclient",
 )
@@ -89,6 +87,6 @@ def _versions() -> dict[str, str]:
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # runtimes are optional
+        except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return found | engines.machine()["runtimes"]

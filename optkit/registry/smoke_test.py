@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optkit import engines
 from optkit.core.errors import GateError, InputError
+from optkit.engines import registry as engines
 from optkit.engines.candidate import Candidate, judge
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig

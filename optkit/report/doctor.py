@@ -5,15 +5,16 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 
-from optkit import engines
 from optkit.core.cpu import INT8_FLAGS, available_threads, cpu_features
 from optkit.core.errors import MachineError
 from optkit.core.gpu import Gpu, gpus
+from optkit.engines import registry as engines
 from optkit.engines.tensorrt import library
 from optkit.engines.tensorrt.compatibility import check_driver
+from optkit.engines.tensorrt.deployment import CONTAINERS
 from optkit.engines.tensorrt.model_check import Finding
 from optkit.serving import install
-from optkit.serving.containers import TENSORRT_OF
+from optkit.serving.containers import IMAGE
 
 _DOCKER_S = 5.0
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -40,9 +41,16 @@ def _cpu() -> list[Finding]:
 
 def _engines() -> list[Finding]:
     findings = []
-    for kind in engines.CPU_KINDS:
-        version = _version(kind)
-        findings.append(Finding(kind, version or "not installed", version is not None, f"pip install {kind}"))
+    for kind in engines.kinds():
+        try:
+            runtime = engines.runtime(kind)
+        except MachineError as error:
+            findings.append(Finding(kind, "cannot be used", False, str(error)))
+            continue
+        if not runtime.on_gpu:
+            version = runtime.version()
+            found = version or "not installed"
+            findings.append(Finding(kind, found, version is not None, f"pip install {runtime.package}"))
     return findings
 
 
@@ -106,9 +114,9 @@ def _triton() -> list[Finding]:
         wheel = Finding("server", "cannot be started", False, str(error))
     else:
         wheel = Finding("server", f"tritonserver of {install.WHEEL} {_version(install.WHEEL)}")
-    table = ", ".join(f"{tag} has {version}" for tag, version in TENSORRT_OF.items())
+    table = ", ".join(f"{tag} has {version}" for tag, version in CONTAINERS.items())
     docker = _docker()
-    there = f"{docker}; nvcr.io/nvidia/tritonserver with TensorRT: {table}" if docker else "no docker that answers"
+    there = f"{docker}; {IMAGE} with TensorRT: {table}" if docker else "no docker that answers"
     fix = "only needed for the models of `optkit build --flavour native`; plans also need NVIDIA's container toolkit"
     return [wheel, Finding("container", there, bool(docker), fix)]
 

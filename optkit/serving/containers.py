@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from optkit.core.errors import InputError, MachineError
+from optkit.engines import registry as engines
 
 IMAGE = "nvcr.io/nvidia/tritonserver"
-TENSORRT_OF = {"26.05": "10.16", "26.06": "11.0.0", "26.07": "11.1.0", "26.08": "11.2.1"}
-"""TensorRT's version by the tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`."""
 
 
 def container(record: Mapping[str, Any], tag: str | None = None) -> str:
     """The tag of the container that runs an engine.
 
-    A plan needs the TensorRT that built it, or a newer one where it was built for newer ones; ONNX Runtime and OpenVINO
-    read what older versions wrote.
+    It needs the runtime of the version that built it, or a newer one where that reads what older ones wrote.
 
     Args:
         record: the engine's `engine.json`.
@@ -28,12 +26,7 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
         InputError: what is in the named container is not known, or its version is none.
     """
     kind, built = record["kind"], record["runtime_version"].partition("-")[0]
-    table = TENSORRT_OF if kind == "tensorrt" else {}
-    if record.get("offline"):
-        raise MachineError(
-            "the plan was built without a GPU, by TensorRT for RTX, and no container runs it. Build it on a machine with a "
-            "GPU, by the same command"
-        )
+    table = engines.runtime(kind).containers(record)
     if tag is None:
         found = [name for name, version in table.items() if _runs(record, version)]
         if not found:
@@ -65,13 +58,13 @@ def docker_command(repository: Path, record: Mapping[str, Any], tag: str | None 
         MachineError: no container fits the engine.
         InputError: the named container is not known.
     """
-    on_gpu = record["kind"] == "tensorrt"
+    runtime = engines.runtime(record["kind"])
     image = f"{IMAGE}:{container(record, tag)}-py3"
     ports = " ".join(f"-p 127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002))
-    compatible = " --backend-config=tensorrt,version-compatible=true" if _is_compatible(record) else ""
     mount = f"-v {shlex.quote(f'{repository.resolve()}:/models:ro')}"
-    serve = f"tritonserver --model-repository=/models --disable-auto-complete-config{compatible}"
-    return f"docker run --rm {'--gpus all ' if on_gpu else ''}{ports} {mount} {image} {serve}"
+    options = ("--model-repository=/models", "--disable-auto-complete-config", *runtime.server_options(record))
+    gpus = "--gpus all " if runtime.on_gpu else ""
+    return f"docker run --rm {gpus}{ports} {mount} {image} tritonserver {' '.join(options)}"
 
 
 def _runs(record: Mapping[str, Any], version: str) -> bool:
@@ -79,8 +72,4 @@ def _runs(record: Mapping[str, Any], version: str) -> bool:
     offered = [int(part) for part in version.split(".")]
     numbers = record["runtime_version"].partition("-")[0].split(".")
     built = [int(part) for part in numbers[: len(offered)]]
-    return offered == built or (offered > built and (record["kind"] != "tensorrt" or _is_compatible(record)))
-
-
-def _is_compatible(record: Mapping[str, Any]) -> bool:
-    return record["kind"] == "tensorrt" and record["settings"]["version_compatible"]
+    return offered == built or (offered > built and engines.runtime(record["kind"]).runs_on_newer(record))

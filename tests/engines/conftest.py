@@ -2,8 +2,10 @@
 
 import pytest
 
-from optkit import engines
+from optkit.engines import registry as engines
 from tests.graph.conftest import exported  # noqa: F401
+
+CPU_KINDS = ("openvino", "onnxruntime")
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +17,7 @@ def built(exported, tmp_path_factory):  # noqa: F811
         key = (kind, precision, variant, head)
         if key not in made:
             folder = tmp_path_factory.mktemp("engine")
-            engines.module(kind).build(exported(head, precision == "int8")[1], precision, folder, variant)
+            engines.runtime(kind).build(exported(head, precision == "int8")[1], precision, folder, variant)
             made[key] = folder
         return made[key]
 

@@ -8,22 +8,23 @@ import numpy as np
 import onnx
 import pytest
 
-from optkit import engines
 from optkit.core.cpu import cpu_features, int8_saturates
 from optkit.core.errors import InputError, MachineError
+from optkit.engines import registry as engines
 from optkit.engines.select import plan
 from optkit.graph import reference
+from tests.engines.conftest import CPU_KINDS
 from tests.graph.models import feed
 
 SHAPES = [(1, 2), (3, 7), (8, 32), (1, 32)]
 ALL = [
     (kind, precision, variant)
-    for kind in engines.CPU_KINDS
+    for kind in CPU_KINDS
     for quantised in (False, True)
-    for precision in engines.module(kind).precisions(quantised)
-    for variant in engines.module(kind).variants(precision)
+    for precision in engines.runtime(kind).precisions(quantised)
+    for variant in engines.runtime(kind).variants(precision)
 ]
-INT8_KINDS = [kind for kind in engines.CPU_KINDS if engines.module(kind).precisions(True)]
+INT8_KINDS = [kind for kind in CPU_KINDS if engines.runtime(kind).precisions(True)]
 """On a CPU without VNNI ONNX Runtime alone."""
 NOISE = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.05}
 """Allowed share of noise in the logits: bf16 has 8 significant bits, and INT8 may round an activation the other way."""
@@ -45,7 +46,7 @@ def test_an_engine_answers_as_its_graph(built, exported, kind, precision, varian
     assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < NOISE[precision]
 
 
-@pytest.mark.parametrize("kind", engines.CPU_KINDS)
+@pytest.mark.parametrize("kind", CPU_KINDS)
 def test_a_result_is_not_overwritten_by_the_next(built, kind):
     engine = engines.load(built(kind, "fp32"), threads=1)
     first = engines.infer(engine, feed(2, 8, 0))
@@ -71,13 +72,13 @@ def test_int8_truly_runs(built, kind):
     assert int8 + connected == 12  # 2 layers of 6, and neither attention nor the head
 
 
-@pytest.mark.parametrize("kind", engines.CPU_KINDS)
+@pytest.mark.parametrize("kind", CPU_KINDS)
 def test_a_float_engine_claims_no_int8(built, kind):
     assert engines.evidence(engines.load(built(kind, "fp32"), threads=1))["int8_gemm_share"] == 0.0
 
 
 def test_bf16_truly_runs(built):
-    if "bf16" not in engines.module("openvino").precisions(False):
+    if "bf16" not in engines.runtime("openvino").precisions(False):
         pytest.skip(f"the CPU does not multiply bf16: {', '.join(cpu_features())}")
     counts = engines.evidence(engines.load(built("openvino", "bf16"), threads=1))["precision_by_type"]
     assert counts["FullyConnected bf16"] == 14
@@ -85,10 +86,10 @@ def test_bf16_truly_runs(built):
 
 
 def test_onnxruntime_offers_no_16_bit(tmp_path, exported):
-    module = engines.module("onnxruntime")
-    assert module.precisions(False) == ("fp32",)
+    runtime = engines.runtime("onnxruntime")
+    assert runtime.precisions(False) == ("fp32",)
     with pytest.raises(InputError, match=r"cannot build precision 'bf16'.*take the openvino engine"):
-        module.build(exported()[1], "bf16", tmp_path)
+        runtime.build(exported()[1], "bf16", tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "precision", "variant"), ALL)
@@ -110,16 +111,14 @@ def test_an_int8_engine_is_small(built, kind):
 
 def test_an_unknown_kind_is_named():
     with pytest.raises(InputError, match="'tensorflow' is unknown; expected one of openvino, onnxruntime"):
-        engines.module("tensorflow")
+        engines.runtime("tensorflow")
 
 
 def test_a_missing_runtime_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "optkit.engines.openvino", None)
-    monkeypatch.delitem(sys.modules, "optkit.engines.openvino")
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "openvino", raising=False)
     with pytest.raises(MachineError, match=r"needs the Python package openvino.*pip install openvino"):
-        engines.module("openvino")
+        engines.runtime("openvino").require()
 
 
 class Missing:
@@ -145,10 +144,10 @@ def saturating(monkeypatch):
 
 
 def test_where_int8_would_saturate_openvino_leaves_it_out(saturating, exported, tmp_path):
-    module = engines.module("openvino")
-    assert module.precisions(True) == ()
+    runtime = engines.runtime("openvino")
+    assert runtime.precisions(True) == ()
     with pytest.raises(InputError, match="OpenVINO cannot build precision 'int8'"):
-        module.build(exported(is_quantised=True)[1], "int8", tmp_path)
+        runtime.build(exported(is_quantised=True)[1], "int8", tmp_path)
     with pytest.raises(InputError, match=r"\['openvino'\] build nothing from a quantised graph on this CPU"):
         plan(["openvino"], quantised=True)
 
@@ -179,15 +178,15 @@ def test_a_folder_without_an_engine_says_so(tmp_path):
 def test_build_wants_an_empty_folder(tmp_path, exported):
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds note.txt"):
-        engines.module("onnxruntime").build(exported()[1], "fp32", tmp_path)
+        engines.runtime("onnxruntime").build(exported()[1], "fp32", tmp_path)
     with pytest.raises(InputError, match="is not a folder"):
-        engines.module("openvino").build(exported()[1], "fp32", tmp_path / "absent")
+        engines.runtime("openvino").build(exported()[1], "fp32", tmp_path / "absent")
 
 
 def test_engines_load_without_torch(built):
     """The server's processes load engines with little more than NumPy and the runtime."""
     code = (
-        "import sys; from pathlib import Path; from optkit import engines; import numpy as np\n"
+        "import sys; from pathlib import Path; from optkit.engines import registry as engines; import numpy as np\n"
         "feed = {n: np.ones((1, 4), np.int64) for n in ('input_ids', 'attention_mask', 'token_type_ids')}\n"
         "for folder in sys.argv[1:]: engines.infer(engines.load(Path(folder)), feed)\n"
         "print(sorted({'torch', 'transformers', 'modelopt', 'onnx'} & set(sys.modules)))"

@@ -1,18 +1,18 @@
 """Conversion keeps the fastest engine that agrees, refuses the others with their numbers, and leaves no half a folder."""
 
 import json
-import types
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from optkit import engines
 from optkit.core.errors import GateError, InputError
+from optkit.engines import registry as engines
 from optkit.engines.candidate import Candidate, judge
 from optkit.engines.select import Conversion, _choose, convert, plan, undecided
 from optkit.graph import reference
+from tests.engines.conftest import CPU_KINDS
 from tests.graph.models import feed
 
 QUICK = {"shapes": ((1, 8), (4, 64)), "max_length": 32, "rounds": 2, "threads": 1}
@@ -31,7 +31,7 @@ def with_scale(source, target, factor):
 
 def test_a_float_graph_gives_an_engine_per_precision(exported, tmp_path):
     conversion = convert(exported()[1], tmp_path, quantised=False, feeds=FEEDS, **QUICK)
-    precisions = {precision for kind in engines.CPU_KINDS for precision in engines.module(kind).precisions(False)}
+    precisions = {precision for kind in CPU_KINDS for precision in engines.runtime(kind).precisions(False)}
     assert set(conversion.chosen) == precisions
     assert {path.name for path in tmp_path.iterdir()} == {*precisions, "conversion.json"}
     for folder in conversion.chosen.values():
@@ -63,8 +63,8 @@ def openvino_int8(monkeypatch):
 def test_an_engine_that_disagrees_is_refused_and_the_other_taken(exported, tmp_path, monkeypatch):
     graph = exported(is_quantised=True)[1]
     wrong = with_scale(graph, tmp_path / "wrong.onnx", 1 / 8)
-    module = engines.module("openvino")
-    monkeypatch.setattr(module, "build", lambda graph, *rest, build=module.build: build(wrong, *rest))
+    runtime = engines.runtime("openvino")
+    monkeypatch.setattr(runtime, "build", lambda graph, *rest, build=runtime.build: build(wrong, *rest))
     (tmp_path / "engines").mkdir()
     conversion = convert(graph, tmp_path / "engines", quantised=True, feeds=FEEDS, **QUICK)
     assert next(candidate.kind for candidate in conversion.candidates if candidate.chosen) == "onnxruntime"
@@ -78,9 +78,9 @@ def test_an_engine_that_disagrees_is_refused_and_the_other_taken(exported, tmp_p
 def test_where_nothing_agrees_the_numbers_are_in_the_error_and_the_folder_is_empty(exported, tmp_path, monkeypatch):
     graph = exported(is_quantised=True)[1]
     wrong = with_scale(graph, tmp_path / "wrong.onnx", 1 / 8)
-    for kind in engines.CPU_KINDS:
-        module = engines.module(kind)
-        monkeypatch.setattr(module, "build", lambda graph, *rest, build=module.build: build(wrong, *rest))
+    for kind in CPU_KINDS:
+        runtime = engines.runtime(kind)
+        monkeypatch.setattr(runtime, "build", lambda graph, *rest, build=runtime.build: build(wrong, *rest))
     (tmp_path / "engines").mkdir()
     with pytest.raises(GateError, match=r"No int8 engine agrees(.|\n)*int8-onnxruntime-f32: logits differ .* flip"):
         convert(graph, tmp_path / "engines", quantised=True, feeds=FEEDS, **QUICK)
@@ -114,7 +114,7 @@ def test_a_runtime_that_fails_is_refused_with_its_whole_error(exported, tmp_path
     def fail(graph, *rest):
         raise RuntimeError("no kernel for this node")
 
-    monkeypatch.setattr(engines.module("openvino"), "build", fail)
+    monkeypatch.setattr(engines.runtime("openvino"), "build", fail)
     conversion = convert(exported(is_quantised=True)[1], tmp_path, quantised=True, feeds=FEEDS, **QUICK)
     refused = [candidate for candidate in conversion.candidates if candidate.kind == "openvino"]
     assert refused
@@ -177,8 +177,7 @@ def test_nan_never_agrees():
 def test_plan_names_every_variant(monkeypatch):
     names = [candidate.name for candidate in plan(("onnxruntime",), True)]
     assert names == ["int8-onnxruntime-f32"]
-    nothing = types.SimpleNamespace(precisions=lambda quantised: ())
-    monkeypatch.setattr(engines, "module", lambda kind: nothing)
+    monkeypatch.setattr(engines.runtime("openvino"), "precisions", lambda quantised: ())
     with pytest.raises(InputError, match="build nothing from a quantised graph"):
         plan(("openvino",), True)
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from optkit import engines
+from optkit.engines import onnxruntime
+from optkit.engines import registry as engines
 from optkit.engines.sparse_share import sparse_share
 from optkit.graph.export import export
+from tests.engines.conftest import CPU_KINDS
 from tests.graph.models import LENGTH, bert, quantised, sparse
 
 
@@ -34,21 +36,21 @@ def test_without_whole_groups_nothing_is_sparse() -> None:
 def test_an_unsigned_weight_is_read_around_its_zero():
     stored = np.tile(np.array([128, 130, 128, 1], np.uint8), (8, 2)).T  # [in, out]
     product = helper.make_node("MatMulIntegerToFloat", ["a", "b"], ["c"])
-    found = engines.module("onnxruntime")._weight(numpy_helper.from_array(stored), product)
+    found = onnxruntime._weight(numpy_helper.from_array(stored), product)
     assert found[0, :4].tolist() == [0, 2, 0, -127]
     assert sparse_share([found])["sparse_weights"] == 1
 
 
-ALL = [(kind, *how) for kind in engines.CPU_KINDS for how in (("fp32", bert), ("int8", quantised))]
+ALL = [(kind, *how) for kind in CPU_KINDS for how in (("fp32", bert), ("int8", quantised))]
 
 
 @pytest.mark.parametrize(
-    ("kind", "precision", "make"), [one for one in ALL if one[1] in engines.module(one[0]).precisions(one[1] == "int8")]
+    ("kind", "precision", "make"), [one for one in ALL if one[1] in engines.runtime(one[0]).precisions(one[1] == "int8")]
 )
 def test_the_masks_are_found_in_the_artefact(kind, precision, make, built, tmp_path):
     graph = export(sparse(make()), tmp_path / "graph", LENGTH)
     (tmp_path / "engine").mkdir()
-    engines.module(kind).build(graph, precision, tmp_path / "engine")
+    engines.runtime(kind).build(graph, precision, tmp_path / "engine")
     found = engines.evidence(engines.load(tmp_path / "engine", threads=1))
     assert (found["sparse_weights"], found["stored_weights"]) == (12, 14)  # 2 layers of 6; the pooler and the head
     assert 0.9 < found["sparse_groups_kept"] < 1

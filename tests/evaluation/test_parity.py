@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from optkit import engines
 from optkit.core.atomic import read_json
 from optkit.core.errors import GateError
+from optkit.engines import registry as engines
 from optkit.evaluation import parity
 from optkit.evaluation.artifacts import EVIDENCE, EXAMPLES, SCORES
 from optkit.evaluation.difference import difference
@@ -80,7 +80,7 @@ def validated(answering, tiny_task, tmp_path):
         own = tmp_path / "engines"
         (own / precision).mkdir(parents=True)
         (tmp_path / "served").mkdir()
-        engines.module("onnxruntime").build(source, precision, own / precision)
+        engines.runtime("onnxruntime").build(source, precision, own / precision)
         logs = tmp_path / "logs"
         validate(tiny_task, made.loaded, made.features, own, own, tmp_path / "served", logs, 0.0)
         return tmp_path / "served"
@@ -138,7 +138,7 @@ def test_a_graph_that_is_wrong_is_caught_at_the_graph_and_not_later(validated):
 def test_a_server_that_runs_another_engine_is_caught_at_the_server(validated, answering, tmp_path, monkeypatch):
     right = tmp_path / "right"
     right.mkdir()
-    engines.module("onnxruntime").build(answering["int8"].graph, "int8", right)
+    engines.runtime("onnxruntime").build(answering["int8"].graph, "int8", right)
     at_engine = parity.at_engine
     monkeypatch.setattr(parity, "at_engine", lambda folder, *rest: at_engine(right, *rest))
     found, reasons = verdict(validated("int8", "scale"), "int8")

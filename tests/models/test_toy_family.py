@@ -25,12 +25,8 @@ from optkit.graph.tensorrt import variants
 from optkit.models import families
 from optkit.models.families import FAMILIES, Family
 from optkit.models.gelu import ClippedGELU
-<<<<<<< ours
-=======
 from optkit.pipeline.run_spec import RunSpec
-from optkit.recipe.stages import Quantize
 from optkit.tasks.base import Task
->>>>>>> theirs
 
 LENGTH = 12
 

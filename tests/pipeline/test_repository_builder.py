@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import BertModel
 
-from optkit import Quantize, Recipe, Training, engines, tasks
+from optkit import Quantize, Recipe, Training, tasks
 from optkit.core.errors import InputError, MachineError
+from optkit.engines import registry as engines
 from optkit.engines.record import read_record
 from optkit.pipeline import remote_validation, repository_builder
 from optkit.pipeline.remote_validation import Target
@@ -213,7 +214,7 @@ def test_what_cannot_work_is_said_before_anything_is_built(arguments, error, mes
         repository_builder.check(*arguments)
 
 
-@pytest.mark.skipif(engines.runs_here("tensorrt"), reason="there is a GPU: plans run here")
+@pytest.mark.skipif(engines.runtime("tensorrt").runs_here(), reason="there is a GPU: plans run here")
 @pytest.mark.parametrize("flavour", repository_builder.FLAVOURS)
 def test_plans_that_only_show_something_are_not_put_into_a_repository(flavour, tmp_path):
     with pytest.raises(MachineError, match="The tensorrt engine needs an NVIDIA GPU"):

@@ -8,8 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import BertWordPieceTokenizer
 
-from optkit import engines
 from optkit.core import atomic, step_cache
+from optkit.engines import registry as engines
 from optkit.evaluation.results import Row
 from optkit.registry import smoke_test
 from optkit.registry.release import Release
@@ -54,7 +54,7 @@ def engine(folder, seed=0):
     )
     path = folder.parent / f"{folder.name}-{next(_numbers)}.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
-    engines.module("onnxruntime").build(path, "fp32", folder)
+    engines.runtime("onnxruntime").build(path, "fp32", folder)
     path.unlink()
     return folder
 

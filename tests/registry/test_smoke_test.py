@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from optkit import engines
 from optkit.core.errors import GateError, InputError
+from optkit.engines import registry as engines
 from optkit.registry import smoke_test
 
 from . import small

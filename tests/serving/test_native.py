@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from optkit import engines
 from optkit.core.errors import InputError, MachineError
-from optkit.engines.tensorrt import library
+from optkit.engines import registry as engines
+from optkit.engines.tensorrt import deployment, library
 from optkit.serving import containers, native
 from optkit.serving.config import parse
 from optkit.serving.server import Server
@@ -17,6 +17,10 @@ from tests.graph.conftest import exported  # noqa: F401
 SHAPES = [[1, 1], [8, 128], [64, 384]]
 RECORD = {
     "kind": "tensorrt",
+    "precision": "int8",
+    "variant": "fp16",
+    "inputs": ["input_ids", "attention_mask"],
+    "cpu_features": [],
     "runtime_version": "11.1.0.106",
     "settings": {"version_compatible": False},
     "profiles": [{"input_ids": SHAPES, "attention_mask": SHAPES}],
@@ -61,8 +65,14 @@ dynamic_batching {
 """
 
 
+def plan_config(record, **settings):
+    """The text for a plan of which only the record is there."""
+    tensors, largest = deployment.tensors(record), deployment.largest(record["profiles"])[0]
+    return native.text(tensors, largest, deployment.native_config(record, **settings))
+
+
 def test_the_text_in_full():
-    message = parse(native.plan_config(RECORD))
+    message = parse(plan_config(RECORD))
     assert message == parse(TEXT)
     assert not message.name  # the folder's name counts
 
@@ -70,7 +80,7 @@ def test_the_text_in_full():
 def test_several_profiles_and_a_fixed_length():
     small, large = [[1, 128], [1, 128], [1, 128]], [[1, 128], [16, 128], [32, 128]]
     record = {**RECORD, "profiles": [{"input_ids": s, "attention_mask": s} for s in (small, large)]}
-    message = parse(native.plan_config(record, instances=2, queue_delay_us=None))
+    message = parse(plan_config(record, instances=2, queue_delay_us=None))
     assert message.max_batch_size == 32
     assert [list(tensor.dims) for tensor in message.input] == [[128], [128]]
     assert (message.instance_group[0].count, list(message.instance_group[0].profile)) == (2, ["0", "1"])
@@ -80,13 +90,13 @@ def test_several_profiles_and_a_fixed_length():
 def test_a_type_that_triton_is_not_told_of():
     tensors = {**RECORD["tensors"], "inputs": [{"name": "input_ids", "dtype": "bool", "shape": [-1, -1]}]}
     with pytest.raises(InputError, match="input_ids is bool"):
-        native.plan_config({**RECORD, "tensors": tensors})
+        plan_config({**RECORD, "tensors": tensors})
     with pytest.raises(InputError, match="found 0 instances"):
-        native.plan_config(RECORD, instances=0)
+        plan_config(RECORD, instances=0)
 
 
 def test_only_plans_get_a_configuration(tmp_path):
-    for name, record in {"int8": RECORD, "fp32": {"kind": "openvino"}}.items():
+    for name, record in {"int8": RECORD, "fp32": {**RECORD, "kind": "openvino"}}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "engine.json").write_text(json.dumps(record))
     native.write_configs(tmp_path)
@@ -162,7 +172,7 @@ def built(exported, tmp_path_factory):  # noqa: F811
     def get(kind, precision):
         if (kind, precision) not in made:
             folder = made[kind, precision] = tmp_path_factory.mktemp("engine")
-            engines.module(kind).build(exported(is_quantised=precision == "int8")[1], precision, folder)
+            engines.runtime(kind).build(exported(is_quantised=precision == "int8")[1], precision, folder)
         return made[kind, precision]
 
     return get
@@ -170,7 +180,7 @@ def built(exported, tmp_path_factory):  # noqa: F811
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 HAS_BUILDER = library.installed_version() is not None
-OPENVINO = [("openvino", precision) for precision in (*engines.module("openvino").precisions(True), "fp32")]
+OPENVINO = [("openvino", precision) for precision in (*engines.runtime("openvino").precisions(True), "fp32")]
 KINDS = [("onnxruntime", "int8"), *OPENVINO, ("tensorrt", "fp16")]
 
 
@@ -228,7 +238,7 @@ def test_the_length_and_batches_of_a_plan_are_its_profiles(place, built):
 
 def test_two_heads_of_question_answering(exported, tmp_path):  # noqa: F811
     (folder := tmp_path / "engine").mkdir()
-    engines.module("onnxruntime").build(exported("question_answering")[1], "fp32", folder)
+    engines.runtime("onnxruntime").build(exported("question_answering")[1], "fp32", folder)
     (output,) = parse(native.config(folder)).output
     assert (output.name, list(output.dims)) == ("logits", [-1, 2])
 

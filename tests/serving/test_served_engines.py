@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from optkit import engines
+from optkit.engines import registry as engines
 from optkit.serving import repository
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
@@ -51,7 +51,7 @@ def test_the_server_answers_as_the_engine_does(kind, tmp_path):
     pytest.importorskip(kind)
     folder = tmp_path / "engine"
     folder.mkdir()
-    engines.module(kind).build(graph(tmp_path / "model.onnx"), "fp32", folder)
+    engines.runtime(kind).build(graph(tmp_path / "model.onnx"), "fp32", folder)
     config = ModelConfig(kind, ("input_ids", "attention_mask"), (CLASSES,), threads=1, queue_delay_us=20_000)
     repository.place(tmp_path / "repository", folder, config)
     engine = engines.load(folder, 1)

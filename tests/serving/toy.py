@@ -1,6 +1,6 @@
-"""A toy engine with the functions of `optkit.engines`: quick to load, and a padded token that counts changes it.
+"""A toy engine with the functions of `optkit.engines.registry`: quick to load, and a padded token that counts changes it.
 
-A version's `model.py` in these tests puts this module in the place of `optkit.engines` inside the server.
+A version's `model.py` in these tests puts this module in the place of `optkit.engines.registry` inside the server.
 """
 
 import json
@@ -41,8 +41,8 @@ def model_py():
     """The text of a `model.py` that serves a toy engine."""
     here = str(Path(__file__).parent)
     return (
-        f"import sys\nsys.path.insert(0, {here!r})\nimport optkit, toy\n"
-        f"sys.modules['optkit.engines'] = optkit.engines = toy\n{repository.model_py()}"
+        f"import sys\nsys.path.insert(0, {here!r})\nimport optkit.engines, toy\n"
+        f"sys.modules['optkit.engines.registry'] = optkit.engines.registry = toy\n{repository.model_py()}"
     )
 
 

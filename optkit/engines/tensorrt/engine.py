@@ -6,91 +6,179 @@ without a GPU a plan can be built, for what it tells of the graph, and not run; 
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
 
 from optkit.core.errors import InputError
 from optkit.core.gpu import gpus
+from optkit.engines.base import Measured, Record, Runtime, Tensors
 from optkit.engines.record import empty_folder, read_record, write_record
-from optkit.engines.tensorrt import builder, library
+from optkit.engines.tensorrt import builder, deployment, library
 from optkit.engines.tensorrt import inspector as layers_of
 from optkit.engines.tensorrt.compatibility import EVIDENCE, LOG, PLAN, check_driver
-from optkit.engines.tensorrt.profiles import Settings
+from optkit.engines.tensorrt.profiles import Options, Settings
 from optkit.engines.tensorrt.runner import Runner
 
 
-def runs_here() -> bool:
-    """Whether plans can be run on this machine, and not only built."""
-    return bool(gpus()) and library.installed_version() is not None and not library.is_offline()
+class TensorRT(Runtime):
+    """TensorRT's plans."""
 
+    kind = package = "tensorrt"
+    on_gpu = True
+    needs = "an NVIDIA GPU with its driver and the tensorrt package"
+    builds_without_running = True
+    needs_ranges = True
+    options = Options
+    artefacts = (PLAN,)
 
-def precisions(graph_is_quantised: bool) -> tuple[str, ...]:
-    """What can be built from a graph; bf16 needs a card from Ampere on."""
-    library.load()
-    if graph_is_quantised:
-        return ("int8",)
-    return ("fp32", "fp16", "bf16") if all(gpu.has_bf16 for gpu in gpus()[:1]) else ("fp32", "fp16")
+    def version(self) -> str | None:
+        """TensorRT comes in one of several packages."""
+        return library.installed_version()
 
+    def require(self) -> None:
+        """Raise `MachineError` unless TensorRT is here, or a builder that needs no GPU."""
+        library.load()
 
-def variants(precision: str) -> tuple[str, ...]:
-    """The ways to place quantisers in an INT8 graph, named after what stays float; otherwise one."""
-    from optkit.graph.tensorrt.variants import INT8  # writes graphs; not needed to run an engine
+    def runs_here(self) -> bool:
+        """Whether plans can be run on this machine, and not only built."""
+        return super().runs_here() and library.installed_version() is not None and not library.is_offline()
 
-    return tuple(INT8) if precision == "int8" else (precision,)
+    def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
+        """What can be built from a graph; bf16 needs a card from Ampere on."""
+        library.load()
+        if graph_is_quantised:
+            return ("int8",)
+        return ("fp32", "fp16", "bf16") if all(gpu.has_bf16 for gpu in gpus()[:1]) else ("fp32", "fp16")
 
+    def variants(self, precision: str) -> tuple[str, ...]:
+        """The ways to place quantisers in an INT8 graph, named after what stays float; otherwise one."""
+        from optkit.graph.tensorrt.variants import INT8  # writes graphs; not needed to run an engine
 
-def preferred(graph: Path, precision: str) -> str:
-    """The variant to take where none can be timed: INT8 out of every GEMM for 2:4 weights, whose kernels demand it."""
-    from optkit.graph.tensorrt.variants import is_sparse
+        return tuple(INT8) if precision == "int8" else (precision,)
 
-    return "fp16-outputs" if precision == "int8" and is_sparse(graph) else variants(precision)[0]
+    def build_options(self, given: Mapping[str, Any]) -> Options:
+        """The options, among them a variant only where plans are not timed."""
+        found = Options.parse(self.kind, given)
+        if found.variant and self.runs_here():
+            raise InputError(f"--variant {found.variant}: on this machine every variant is built and timed; leave it out")
+        return found
 
+    def preferred(self, graph: Path, precision: str, options: Options) -> str:
+        """The variant that was asked for; else INT8 out of every GEMM for 2:4 weights, whose kernels demand it."""
+        from optkit.graph.tensorrt.variants import is_sparse
 
-def build(graph: Path, precision: str, folder: Path, variant: str | None = None, settings: Settings | None = None) -> None:
-    """Build a plan and write it with its evidence, TensorRT's log and `engine.json`.
+        asked = options.variant
+        if asked and precision != "int8":
+            raise InputError(f"--variant {asked}: only INT8 plans have variants, and this recipe does not quantise")
+        return asked or ("fp16-outputs" if precision == "int8" and is_sparse(graph) else self.variants(precision)[0])
 
-    Args:
-        graph: `model.onnx`; a quantised one for "int8", with `ranges.json` beside it for the variants that need it.
-        precision: "fp32", "fp16", "bf16" or "int8".
-        folder: an existing, empty folder.
-        variant: one of `variants(precision)`.
-        settings: profiles and options; None for the defaults.
+    def build(
+        self, graph: Path, precision: str, folder: Path, variant: str | None = None, options: Options | None = None
+    ) -> None:
+        """Build a plan and write it with its evidence, TensorRT's log and `engine.json`.
 
-    Raises:
-        InputError: another precision or variant, a folder that is not empty, a graph that TensorRT does not take, or a
-            profile that does not fit it.
-        MachineError: no TensorRT, a driver too old, too little memory, or a build that failed.
-    """
-    from optkit.graph.tensorrt.variants import FLOAT, INT8, write
+        Args:
+            graph: `model.onnx`; a quantised one for "int8", with `ranges.json` beside it for the variants that need it.
+            precision: "fp32", "fp16", "bf16" or "int8".
+            folder: an existing, empty folder.
+            variant: one of `variants(precision)`.
+            options: profiles and settings; None for the defaults.
 
-    choices = INT8 if precision == "int8" else {precision: FLOAT[precision]} if precision in FLOAT else {}
-    if variant not in (None, *choices) or not choices:
-        raise InputError(
-            f"TensorRT cannot build precision {precision!r}, variant {variant or 'default'!r}; expected int8 with "
-            f"{', '.join(INT8)}, or one of {', '.join(FLOAT)}."
-        )
-    chosen, settings, folder = variant or next(iter(choices)), settings or Settings(), empty_folder(folder)
-    _check_driver()
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        written = write(graph, choices[chosen], Path(scratch) / "model.onnx")
-        sparse = written.sparse if settings.sparse is None else settings.sparse
-        plan = builder.build(written.path, settings, written.longest, sparse)
-    (folder / PLAN).parent.mkdir()
-    (folder / PLAN).write_bytes(memoryview(plan.data))
-    (folder / LOG).write_text(plan.build_log.text(), encoding="utf-8")
-    record = _record(plan, settings, sparse)
-    lines = [text for _, text in plan.build_log.lines]
-    source, found = _layers(folder, record, lines)
-    summary = layers_of.summary(found, written.products, lines)
-    masks = written.audit.pop("sparse_weights")
-    content = {"source": source, **summary, "sparse_weights": masks, "graph": written.audit}
-    content["layers"] = [asdict(layer) for layer in found]
-    (folder / EVIDENCE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    write_record(folder, kind="tensorrt", precision=precision, variant=chosen, **record)
+        Raises:
+            InputError: another precision or variant, a folder that is not empty, a graph that TensorRT does not take, or a
+                profile that does not fit it.
+            MachineError: no TensorRT, a driver too old, too little memory, or a build that failed.
+        """
+        from optkit.graph.tensorrt.variants import FLOAT, INT8, write
+
+        choices = INT8 if precision == "int8" else {precision: FLOAT[precision]} if precision in FLOAT else {}
+        if variant not in (None, *choices) or not choices:
+            raise InputError(
+                f"TensorRT cannot build precision {precision!r}, variant {variant or 'default'!r}; expected int8 with "
+                f"{', '.join(INT8)}, or one of {', '.join(FLOAT)}."
+            )
+        chosen, settings, folder = variant or next(iter(choices)), (options or Options()).settings(), empty_folder(folder)
+        _check_driver()
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            written = write(graph, choices[chosen], Path(scratch) / "model.onnx")
+            sparse = written.sparse if settings.sparse is None else settings.sparse
+            plan = builder.build(written.path, settings, written.longest, sparse)
+        (folder / PLAN).parent.mkdir()
+        (folder / PLAN).write_bytes(memoryview(plan.data))
+        (folder / LOG).write_text(plan.build_log.text(), encoding="utf-8")
+        record = _record(plan, settings, sparse)
+        lines = [text for _, text in plan.build_log.lines]
+        source, found = _layers(folder, record, lines)
+        summary = layers_of.summary(found, written.products, lines)
+        masks = written.audit.pop("sparse_weights")
+        content = {"source": source, **summary, "sparse_weights": masks, "graph": written.audit}
+        content["layers"] = [asdict(layer) for layer in found]
+        (folder / EVIDENCE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_record(folder, kind=self.kind, precision=precision, variant=chosen, **record)
+
+    def load(self, folder: Path, threads: int | None = None) -> tuple[Runner, Path]:
+        """Load a plan onto the GPU; `threads` means nothing there.
+
+        Raises:
+            MachineError: this machine cannot run it; the message says why and what to do.
+        """
+        return Runner(Path(folder), read_record(Path(folder))), Path(folder)
+
+    def infer(self, handle: tuple[Runner, Path], feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Logits, float32, of int64 tensors [batch, sequence]; tensors that the plan does not take are ignored."""
+        return handle[0].infer(feed)
+
+    def evidence(self, handle: tuple[Runner, Path]) -> dict[str, Any]:
+        """What was found when the plan was built; see `optkit.engines.tensorrt.inspector.summary`."""
+        return self.stored_evidence(handle[1])
+
+    def stored_evidence(self, folder: Path) -> dict[str, Any]:
+        """The evidence in an engine's folder, without its list of layers."""
+        content = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
+        return {name: value for name, value in content.items() if name != "layers"}
+
+    def promises(self, row: Measured) -> Iterator[tuple[str, str]]:
+        """What INT8 and 2:4 are for on a GPU: to be faster than 16 bits, by kernels that skip the zeros."""
+        ratios = row.speedup_vs_16bit or {}
+        if row.precision == "int8" and ratios and geometric_mean(ratios.values()) < 1:
+            said = ", ".join(f"{ratio:.2f}x at batch {size}" for size, ratio in ratios.items())
+            yield "fail", f"the INT8 engine is slower than the 16-bit one ({said})"
+        if row.sparsity == "2:4" and row.evidence.get("sparse_layers_chosen") == 0:
+            eligible = row.evidence.get("sparse_layers_eligible")
+            yield "fail", f"no layer runs a 2:4 kernel ({'unknown' if eligible is None else eligible} were eligible)"
+
+    def longest_input(self, record: Record) -> int:
+        """By the plan's profiles."""
+        return deployment.largest(record["profiles"])[1]
+
+    def tensors(self, folder: Path) -> Tensors:
+        """Inputs and outputs of the plan."""
+        return deployment.tensors(read_record(folder))
+
+    def largest_batch(self, record: Record) -> int:
+        """By the plan's profiles."""
+        return deployment.largest(record["profiles"])[0]
+
+    def native_config(self, record: Record) -> dict[str, Any]:
+        """What Triton's TensorRT backend is told."""
+        return deployment.native_config(record)
+
+    def containers(self, record: Record) -> Mapping[str, str]:
+        """TensorRT's version by container."""
+        return deployment.containers(record)
+
+    def runs_on_newer(self, record: Record) -> bool:
+        """Only where the plan was built for newer versions too."""
+        return record["settings"]["version_compatible"]
+
+    def server_options(self, record: Record) -> tuple[str, ...]:
+        """A server refuses plans of an older TensorRT unless it is told that they were built for it."""
+        return ("--backend-config=tensorrt,version-compatible=true",) if self.runs_on_newer(record) else ()
 
 
 def _check_driver() -> None:
@@ -130,31 +218,4 @@ def _layers(folder: Path, record: dict[str, Any], lines: list[str]) -> tuple[str
     return "engine inspector", layers_of.from_inspector(runner.inspect())
 
 
-def load(folder: Path, threads: int | None = None) -> tuple[Runner, Path]:
-    """Load a plan onto the GPU; `threads` means nothing there.
-
-    Raises:
-        MachineError: this machine cannot run it; the message says why and what to do.
-    """
-    return Runner(Path(folder), read_record(Path(folder))), Path(folder)
-
-
-def infer(handle: tuple[Runner, Path], feed: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Logits, float32, of int64 tensors [batch, sequence]; tensors that the plan does not take are ignored."""
-    return handle[0].infer(feed)
-
-
-def tensors(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Inputs and outputs of the plan, as TensorRT named them when it was built; see `optkit.engines`."""
-    return read_record(folder)["tensors"]
-
-
-def evidence(handle: tuple[Runner, Path]) -> dict[str, Any]:
-    """What was found when the plan was built; see `optkit.engines.tensorrt.inspector.summary`."""
-    return stored_evidence(handle[1])
-
-
-def stored_evidence(folder: Path) -> dict[str, Any]:
-    """The evidence in an engine's folder, without its list of layers."""
-    content = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
-    return {name: value for name, value in content.items() if name != "layers"}
+RUNTIME = TensorRT()

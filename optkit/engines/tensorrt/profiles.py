@@ -6,6 +6,7 @@ from typing import Any
 
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import Gpu
+from optkit.engines.build_options import BuildOptions
 
 SHAPES = "three numbers, such as 1,8,64"
 HARDWARE = ("none", "ampere_plus", "same_compute_capability")
@@ -116,27 +117,50 @@ class Settings:
             )
 
 
-def parse(batch: str | None, sequence: str | None, workspace_mb: int | None, **others: Any) -> Settings:
-    """Settings from the command line's options; those that are None take their defaults.
-
-    Args:
-        batch: "smallest,best,largest"; several profiles apart by "/".
-        sequence: the same of tokens; as many profiles, or one for all.
-        workspace_mb: scratch memory in MiB.
-        others: fields of `Settings`.
+@dataclasses.dataclass(frozen=True)
+class Options(BuildOptions):
+    """`Settings` in the words of a command line; those that are None take the default there.
 
     Raises:
         InputError: naming the option that is wrong.
     """
-    batches, sequences = _triples("--batch", batch), _triples("--sequence", sequence)
-    count = max(len(batches), len(sequences))
-    if not {len(batches), len(sequences)} <= {1, count}:
-        raise InputError(f"--batch has {len(batches)} profiles, --sequence {len(sequences)}: expected as many, or one")
-    pairs = zip(batches * (count // len(batches)), sequences * (count // len(sequences)), strict=True)
-    given = {name: value for name, value in others.items() if value is not None}
-    if workspace_mb is not None:
-        given["workspace_bytes"] = workspace_mb << 20
-    return Settings(profiles=tuple(Profile(one or Profile.batch, other) for one, other in pairs), **given)
+
+    batch: str | None = None
+    """"smallest,best,largest"; several profiles apart by "/"."""
+    sequence: str | None = None
+    """The same of tokens; as many profiles, or one for all."""
+    workspace_mb: int | None = None
+    """Scratch memory in MiB."""
+    variant: str | None = None
+    """Placement of the INT8 quantisers, where none can be timed."""
+    sparse: bool | None = None
+    """This and the others as in `Settings`."""
+    tf32: bool | None = None
+    refit: bool | None = None
+    version_compatible: bool | None = None
+    hardware: str | None = None
+    optimization_level: int | None = None
+    timing_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.settings()
+
+    def settings(self) -> Settings:
+        """What the builder takes."""
+        batches, sequences = _triples("--batch", self.batch), _triples("--sequence", self.sequence)
+        count = max(len(batches), len(sequences))
+        if not {len(batches), len(sequences)} <= {1, count}:
+            raise InputError(f"--batch has {len(batches)} profiles, --sequence {len(sequences)}: expected as many, or one")
+        pairs = zip(batches * (count // len(batches)), sequences * (count // len(sequences)), strict=True)
+        same = {field.name for field in dataclasses.fields(Settings)} & set(self.names())
+        given = {name: value for name in same if (value := getattr(self, name)) is not None}
+        if self.workspace_mb is not None:
+            given["workspace_bytes"] = self.workspace_mb << 20
+        return Settings(profiles=tuple(Profile(one or Profile.batch, other) for one, other in pairs), **given)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings, and the variant that was asked for."""
+        return self.settings().as_dict() | {"variant": self.variant}
 
 
 def _triples(option: str, text: str | None) -> list[tuple[int, int, int] | None]:

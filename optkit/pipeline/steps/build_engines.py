@@ -3,13 +3,12 @@
 import logging
 from pathlib import Path
 
-from optkit import engines
 from optkit.compression import checkpoint
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
 from optkit.core.step_cache import key_at
+from optkit.engines import registry as engines
 from optkit.engines.select import convert
-from optkit.engines.tensorrt import plans
 from optkit.models import loading
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
@@ -25,8 +24,9 @@ _COMPARED_TOKENS = 4096
 
 def converted(recipe: Recipe, spec: RunSpec) -> Path:
     """The folder with one engine per precision, `<precision>/`, and `conversion.json`, which says why that one."""
-    with_plans = plans.KIND in (spec.engines or engines.installed())
-    graph = (ranged if with_plans and recipe.is_quantised else exported)(recipe, spec)
+    kinds = spec.engines or engines.installed()
+    wants_ranges = recipe.is_quantised and any(engines.runtime(kind).needs_ranges for kind in kinds)
+    graph = (ranged if wants_ranges else exported)(recipe, spec)
     folder = spec.folder(recipe) / "engines"
 
     def make(unfinished: Path) -> None:
@@ -40,7 +40,7 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
             spec.engines,
             quantised=recipe.is_quantised,
             feeds=random_batches(spec.features("dev", loaded.tokenizer), spec.collator(loaded.tokenizer), size),
-            options={plans.KIND: {"settings": spec.tensorrt}},
+            options=spec.options,
             max_length=length,
         )
         for stage in recipe.stages:
@@ -50,9 +50,9 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
     depends_on = {
         "graph": key_at(graph),
         "kinds": spec.engines,
-        "machine": engines.machine(spec.engines),
-        "code": code_version(__name__, *recipe.modules),
-        **({"tensorrt": spec.tensorrt.as_dict()} if with_plans else {}),
+        "machine": engines.machine(kinds),
+        "options": engines.options(kinds, spec.options),
+        "code": code_version(__name__, *recipe.modules, *engines.modules(kinds)),
     }
     step_cache.step(folder, depends_on, make)
     return folder

@@ -1,13 +1,13 @@
-"""TensorRT's plans on a machine that cannot run them."""
+"""Engines of a kind that this machine can build and not run."""
 
 import logging
 from pathlib import Path
 
-from optkit import engines
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
 from optkit.core.step_cache import key_at
-from optkit.engines.tensorrt import plans
+from optkit.engines import build_only
+from optkit.engines import registry as engines
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
 from optkit.pipeline.steps.measure_ranges import ranged
@@ -17,22 +17,23 @@ from optkit.serving import native
 log = logging.getLogger(__name__)
 
 
-def planned(recipe: Recipe, spec: RunSpec, variant: str | None = None) -> Path:
-    """The folder with TensorRT's plans of a machine that cannot run them, beside its engines and apart from them."""
-    graph = (ranged if recipe.is_quantised else exported)(recipe, spec)
+def planned(recipe: Recipe, spec: RunSpec, kind: str) -> Path:
+    """The folder with engines of a kind that cannot run here, beside the recipe's engines and apart from them."""
+    wants_ranges = recipe.is_quantised and engines.runtime(kind).needs_ranges
+    graph = (ranged if wants_ranges else exported)(recipe, spec)
     folder = spec.folder(recipe) / "plans"
 
     def make(unfinished: Path) -> None:
-        log.info("%s: TensorRT plans", recipe.name)
-        plans.build(graph / "model.onnx", unfinished, recipe.is_quantised, spec.tensorrt, variant)
+        log.info("%s: %s plans", recipe.name, kind)
+        build_only.build(graph / "model.onnx", unfinished, kind, recipe.is_quantised, spec.options.get(kind, {}))
         native.write_configs(unfinished)
 
     depends_on = {
         "graph": key_at(graph),
-        "tensorrt": spec.tensorrt.as_dict(),
-        "variant": variant,
-        "machine": engines.machine([plans.KIND]),
-        "code": code_version(__name__),
+        "kind": kind,
+        "options": engines.options([kind], spec.options),
+        "machine": engines.machine([kind]),
+        "code": code_version(__name__, *engines.modules([kind])),
     }
     step_cache.step(folder, depends_on, make)
     return folder

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from optkit import engines
+from optkit.engines import registry as engines
 from optkit.serving.backend import process
 from optkit.serving.backend.batching import Feed, Limits, Refusal, answer, plain
 from optkit.serving.config import OUTPUT, WARMUP, values

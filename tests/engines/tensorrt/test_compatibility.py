@@ -4,13 +4,14 @@ import shutil
 
 import pytest
 
-from optkit import engines
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import Gpu
+from optkit.engines import registry as engines
 from optkit.engines.record import read_record
-from optkit.engines.tensorrt import engine
+from optkit.engines.tensorrt import library
 from optkit.engines.tensorrt.compatibility import check_driver, check_gpu, check_machine, check_version
-from optkit.engines.tensorrt.profiles import Profile, Settings
+from optkit.engines.tensorrt.engine import RUNTIME as TENSORRT
+from optkit.engines.tensorrt.profiles import Options
 from optkit.engines.tensorrt.runner import profile_for
 
 A100 = Gpu("A100", (8, 0), 80 << 30, 79 << 30, "580.65.06", (13, 0))
@@ -29,7 +30,7 @@ RECORD = {
 @pytest.fixture(scope="module")
 def built(exported, cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("engine")
-    engine.build(exported()[1], "fp16", folder, settings=Settings(timing_cache=cache))
+    TENSORRT.build(exported()[1], "fp16", folder, options=Options(timing_cache=cache))
     return folder
 
 
@@ -38,7 +39,7 @@ def test_the_folder_says_what_it_holds(built):
     assert (record["kind"], record["precision"], record["variant"]) == ("tensorrt", "fp16", "fp16")
     assert record["settings"]["sparse"] is False
     assert record["profiles"] == [{name: [[1, 1], [8, 32], [64, 32]] for name in record["inputs"]}]
-    assert engine.stored_evidence(built)["gemm_precisions"] == {"fp16": 14}
+    assert TENSORRT.stored_evidence(built)["gemm_precisions"] == {"fp16": 14}
     assert "Engine generation completed" in (built / "build.log").read_text()
 
 
@@ -50,7 +51,7 @@ def test_what_was_built_without_a_gpu_is_not_loaded(built):
 
 
 def test_a_plan_needs_the_tensorrt_package(built):
-    if not engine.library.is_offline():
+    if not library.is_offline():
         pytest.skip("the tensorrt package is installed")
     with pytest.raises(MachineError, match=r"needs TensorRT 11\.1\.0\.106\. Run: pip install"):
         check_machine(built, RECORD)
@@ -99,26 +100,26 @@ def test_a_shape_finds_its_profile():
 @pytest.mark.parametrize(("precision", "variant"), [("fp8", None), ("int8", "fp8"), ("fp16", "fp16-attention")])
 def test_what_cannot_be_built_is_refused_before_anything_is_written(exported, tmp_path, precision, variant):
     with pytest.raises(InputError, match="TensorRT cannot build precision"):
-        engine.build(exported()[1], precision, tmp_path, variant)
+        TENSORRT.build(exported()[1], precision, tmp_path, variant)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_build_that_fails_leaves_nothing(exported, tmp_path):
     with pytest.raises(InputError, match="positions for 32"):
-        engine.build(exported()[1], "fp16", tmp_path, settings=Settings(profiles=(Profile(sequence=(1, 8, 99)),)))
+        TENSORRT.build(exported()[1], "fp16", tmp_path, options=Options(sequence="1,8,99"))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_sparse_graph_takes_the_placement_that_sparse_kernels_need(exported, tmp_path, monkeypatch):
     from optkit.graph.tensorrt import variants
 
-    assert engine.preferred(exported(is_quantised=True)[1], "int8") == "fp16"
+    assert TENSORRT.preferred(exported(is_quantised=True)[1], "int8", Options()) == "fp16"
     monkeypatch.setattr(variants, "is_sparse", lambda graph: True)
-    assert engine.preferred(exported(is_quantised=True)[1], "int8") == "fp16-outputs"
-    assert engine.preferred(exported()[1], "fp32") == "fp32"
+    assert TENSORRT.preferred(exported(is_quantised=True)[1], "int8", Options()) == "fp16-outputs"
+    assert TENSORRT.preferred(exported()[1], "fp32", Options()) == "fp32"
 
 
 def test_a_plan_beside_it_is_not_overwritten(built, exported, tmp_path):
     shutil.copytree(built, tmp_path / "copy")
     with pytest.raises(InputError, match="engines are built into an empty folder"):
-        engine.build(exported()[1], "fp16", tmp_path / "copy")
+        TENSORRT.build(exported()[1], "fp16", tmp_path / "copy")

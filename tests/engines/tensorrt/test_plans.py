@@ -1,22 +1,24 @@
 """`optkit build --engine tensorrt` where there is no GPU: trained, exported, rewritten, built, with evidence and config."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from transformers import BertConfig, BertModel
 
-from optkit import engines, tasks
+from optkit import tasks
 from optkit.cli.app import main
 from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, MachineError
-from optkit.engines.tensorrt import plans
-from optkit.engines.tensorrt.profiles import Profile, Settings
+from optkit.engines import build_only
+from optkit.engines import registry as engines
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.build_plans import planned
 from optkit.recipe import finder
 from optkit.serving.config import parse
+from tests.conftest import main_ends
 
-pytestmark = pytest.mark.skipif(engines.runs_here("tensorrt"), reason="there is a GPU: plans are built and timed")
+pytestmark = pytest.mark.skipif(engines.runtime("tensorrt").runs_here(), reason="there is a GPU: plans are built and timed")
 TRAINING = "Training(epochs=1, learning_rate=3e-3, batch_size=16, precision='fp32')"
 
 
@@ -46,14 +48,14 @@ def workshop(tmp_path_factory, tiny_tokenizer):
 def spec(workshop, tiny_data):
     _, known = finder.find([str(path) for path in sorted((workshop / "recipes").iterdir())])
     task = tasks.load("classification", tiny_data)
-    options = Settings(timing_cache=workshop / "kernels.timing")
-    return RunSpec(task, str(workshop / "m"), 0, workshop / "checkpoints", known, ("tensorrt",), tensorrt=options)
+    options = {"tensorrt": {"timing_cache": str(workshop / "kernels.timing")}}
+    return RunSpec(task, str(workshop / "m"), 0, workshop / "checkpoints", known, ("tensorrt",), options=options)
 
 
 @pytest.fixture(scope="module")
 def int8(spec):
     """Folder of the quantised recipe's plans."""
-    return planned(spec.recipes["ptq_int8"], spec)
+    return planned(spec.recipes["ptq_int8"], spec, "tensorrt")
 
 
 def test_a_quantised_recipe_leaves_a_plan_its_config_and_its_evidence(int8):
@@ -72,7 +74,7 @@ def test_a_quantised_recipe_leaves_a_plan_its_config_and_its_evidence(int8):
 
 
 def test_a_sparse_student_is_int8_in_and_out_of_every_gemm(spec):
-    folder = planned(spec.recipes["distill_1l_sparse"], spec) / "int8"
+    folder = planned(spec.recipes["distill_1l_sparse"], spec, "tensorrt") / "int8"
     record, evidence = (json.loads((folder / name).read_text()) for name in ("engine.json", "evidence.json"))
     assert (record["variant"], record["settings"]["sparse"]) == ("fp16-outputs", True)
     assert evidence["sparse_weights"] == evidence["graph"]["encoder_gemms"] == 6  # one layer
@@ -84,11 +86,11 @@ def test_a_sparse_student_is_int8_in_and_out_of_every_gemm(spec):
 def test_nothing_is_said_to_have_been_timed_or_compared(int8):
     (candidate,) = read_json(int8 / "conversion.json")["candidates"]
     assert candidate["chosen"] and not candidate["agreed"] and candidate["ms"] == {}
-    assert candidate["refusal"] == plans.NOT_RUN
+    assert candidate["refusal"] == build_only.not_run(engines.runtime("tensorrt"))
 
 
 def test_the_baseline_has_a_plan_in_each_precision(spec):
-    folder = planned(spec.recipes["baseline_fp32"], spec)
+    folder = planned(spec.recipes["baseline_fp32"], spec, "tensorrt")
     found = {path.name: json.loads((path / "evidence.json").read_text()) for path in folder.iterdir() if path.is_dir()}
     assert set(found) == {"fp32", "fp16", "bf16"}
     for precision, evidence in found.items():
@@ -101,7 +103,7 @@ def test_plans_leave_the_engines_of_the_cpu_alone_and_are_not_built_twice(spec, 
     folder = spec.folder(quantised)
     assert int8 == folder / "plans" and not (folder / "engines").exists()
     before = (int8 / "record.json").stat().st_mtime_ns
-    assert planned(quantised, spec) == int8
+    assert planned(quantised, spec, "tensorrt") == int8
     assert (int8 / "record.json").stat().st_mtime_ns == before
 
 
@@ -121,22 +123,20 @@ def test_the_command_copies_the_plans(workshop, tiny_data, tmp_path, monkeypatch
 
 
 def test_a_profile_beyond_the_positions_is_refused_and_what_was_built_stays(spec, int8):
-    from dataclasses import replace
-
-    longer = replace(spec, tensorrt=Settings(profiles=(Profile(sequence=(1, 16, 512)),)))
+    longer = replace(spec, options={"tensorrt": {"sequence": "1,16,512"}})
     before = (int8 / "record.json").read_text()
     with pytest.raises(InputError, match=r"sequences of up to 512 tokens, but the graph has positions for 16\. Give"):
-        planned(spec.recipes["ptq_int8"], longer)
+        planned(spec.recipes["ptq_int8"], longer, "tensorrt")
     assert (int8 / "record.json").read_text() == before
 
 
-def test_what_cannot_be_compared_here_is_refused():
+def test_what_cannot_be_compared_here_is_refused(capsys):
     with pytest.raises(InputError, match="tensorrt and openvino: plans cannot be run on this machine"):
-        plans.only_built(["tensorrt", "openvino"], False, None)
-    with pytest.raises(InputError, match="options of TensorRT were given without it: add --engine tensorrt"):
-        plans.only_built(["openvino"], True, None)
-    assert plans.only_built(["tensorrt"], False, None)
-    assert not plans.only_built([], False, None)
+        build_only.only_built(["tensorrt", "openvino"])
+    main_ends(["build", "ptq_int8", "--task", "sample", "--engine", "openvino", "--refit"], 2)
+    assert "options of TensorRT were given without it: add --engine tensorrt" in capsys.readouterr().err
+    assert build_only.only_built(["tensorrt"]) == "tensorrt"
+    assert not build_only.only_built([])
 
 
 def test_running_needs_a_gpu():
@@ -146,5 +146,6 @@ def test_running_needs_a_gpu():
 
 
 def test_a_float_recipe_has_no_variants(spec):
+    asked = replace(spec, options={"tensorrt": {"variant": "fp16-attention"}})
     with pytest.raises(InputError, match="only INT8 plans have variants"):
-        planned(spec.recipes["baseline_fp32"], spec, "fp16-attention")
+        planned(spec.recipes["baseline_fp32"], asked, "tensorrt")

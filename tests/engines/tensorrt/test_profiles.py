@@ -4,7 +4,7 @@ import pytest
 
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import Gpu
-from optkit.engines.tensorrt.profiles import GIB, Profile, Settings, parse
+from optkit.engines.tensorrt.profiles import GIB, Options, Profile, Settings
 
 CARD = Gpu("A100", (8, 0), 80 * GIB, 2 * GIB, "580.65.06", (13, 0))
 
@@ -39,21 +39,22 @@ def test_a_workspace_beyond_the_cards_memory():
 
 
 def test_options_of_the_command_line():
-    found = parse("1,1,1/1,8,64", "1,64,128", 512, sparse=True, hardware=None)
+    given = {"batch": "1,1,1/1,8,64", "sequence": "1,64,128", "workspace_mb": "512", "sparse": "true"}
+    found = Options.parse("tensorrt", given).settings()
     assert found.profiles == (Profile((1, 1, 1), (1, 64, 128)), Profile((1, 8, 64), (1, 64, 128)))
     assert (found.workspace_bytes, found.sparse, found.hardware) == (512 << 20, True, "none")
-    assert parse(None, None, None) == Settings()
+    assert Options.parse("tensorrt", {}).settings() == Settings()
 
 
 @pytest.mark.parametrize("text", ["1,2", "a,b,c", "", "1,2,3/4"])
 def test_shapes_that_are_no_three_numbers(text):
     with pytest.raises(InputError, match=r"--batch .*: expected three numbers, such as 1,8,64"):
-        parse(text, None, None)
+        Options(batch=text)
 
 
 def test_profiles_that_do_not_pair_up():
     with pytest.raises(InputError, match="--batch has 2 profiles, --sequence 3"):
-        parse("1,1,1/1,8,8", "1,1,1/1,2,2/1,3,3", None)
+        Options(batch="1,1,1/1,8,8", sequence="1,1,1/1,2,2/1,3,3")
 
 
 def test_the_timing_cache_decides_nothing_about_the_result(tmp_path):
