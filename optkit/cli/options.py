@@ -22,6 +22,10 @@ BuildOption = Annotated[
 LimitTrain = Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")]
 Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
 Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
+Repository = Annotated[str, typer.Option(help="model repository: a folder, s3://… or gs://…", metavar="DIR")]
+ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
+DEFAULT_REPOSITORY = "model_repository"
+DEFAULT_URL = "127.0.0.1:8000"
 
 
 def specs_of(

@@ -1,4 +1,4 @@
-"""The commands around a model repository: publish, list, verify, rollback, prune, ask."""
+"""The commands around a model repository: publish, list, verify, rollback, prune."""
 
 import sys
 from pathlib import Path
@@ -6,23 +6,19 @@ from typing import Annotated
 
 import typer
 
-from optkit.cli.options import Checkpoints, TaskName
+from optkit.cli.options import DEFAULT_REPOSITORY, Checkpoints, ModelName, Repository, TaskName
 
-Repository = Annotated[str, typer.Option(help="model repository: a folder, s3://… or gs://…", metavar="DIR")]
-ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
 Why = Annotated[str, typer.Option(help="the reason, which is recorded", metavar="TEXT")]
 Url = Annotated[
     str | None, typer.Option(help="running server that serves the repository and is to follow", metavar="HOST:PORT")
 ]
 Wait = Annotated[float, typer.Option(help="seconds to wait for another publisher", min=0)]
-DEFAULT = "model_repository"
-DEFAULT_URL = "127.0.0.1:8000"
 WAIT_S = 60.0
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (publish, list_models, verify, rollback, prune, ask):
+    for command in (publish, list_models, verify, rollback, prune):
         app.command("list" if command is list_models else None)(command)
 
 
@@ -31,7 +27,7 @@ def publish(
         str, typer.Argument(help="name of the recipe, or best: the fastest that passed its gate", metavar="RECIPE")
     ],
     task: TaskName,
-    repository: Repository = DEFAULT,
+    repository: Repository = DEFAULT_REPOSITORY,
     seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
     force: Annotated[bool, typer.Option("--force", help="although the gate says no; needs --why")] = False,
@@ -75,7 +71,7 @@ def publish(
 
 
 def list_models(
-    repository: Repository = DEFAULT,
+    repository: Repository = DEFAULT_REPOSITORY,
     form: Annotated[str, typer.Option("--format", help="table or json", metavar="FORMAT")] = "table",
 ) -> None:
     """Print the models of a repository with their versions, and which are live.
@@ -88,7 +84,7 @@ def list_models(
         sys.stdout.write(listing.render(listing.versions(folder), form))
 
 
-def verify(repository: Repository = DEFAULT) -> None:
+def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
     """Compute all SHA-256 of a repository anew; print each file that differs, is missing or does not belong there.
 
     Exit status 1: there are such files.
@@ -108,7 +104,7 @@ def verify(repository: Repository = DEFAULT) -> None:
 
 def rollback(
     model: ModelName,
-    repository: Repository = DEFAULT,
+    repository: Repository = DEFAULT_REPOSITORY,
     to: Annotated[int | None, typer.Option(help="version to go to [default: the next lower one]", min=1)] = None,
     why: Why = "",
     url: Url = None,
@@ -129,7 +125,7 @@ def rollback(
 def prune(
     model: ModelName,
     keep: Annotated[int, typer.Option(help="how many of the newest versions stay", min=1)],
-    repository: Repository = DEFAULT,
+    repository: Repository = DEFAULT_REPOSITORY,
     wait: Wait = WAIT_S,
 ) -> None:
     """Remove a model's old versions that are not live; print their numbers.
@@ -143,30 +139,3 @@ def prune(
         removed = remove_old(folder, model, keep, wait)
     for version in removed:
         print(version)
-
-
-def ask(
-    model: ModelName,
-    text: Annotated[str, typer.Argument(help="text to classify, or question", metavar="TEXT")],
-    context: Annotated[
-        str | None, typer.Option(help="passage with the answer, or the second text of a pair", metavar="TEXT")
-    ] = None,
-    url: Annotated[str | None, typer.Option(help=f"running server [default: {DEFAULT_URL}]", metavar="HOST:PORT")] = None,
-    serve: Annotated[bool, typer.Option("--serve", help="start a server of the repository for this question")] = False,
-    repository: Repository = DEFAULT,
-) -> None:
-    """Ask a served model in words; print its answer.
-
-    A label with its probability and then the others, or the answer's words with their score.
-
-    Example: optkit ask sample_qat_gelu10 "The plot is dull." --url 127.0.0.1:8000
-    """
-    from optkit.pipeline.ask import answer
-    from optkit.registry import remote
-
-    texts = [text] if context is None else [text, context]
-    if not serve:
-        print(answer(model, texts, url or DEFAULT_URL))
-        return
-    with remote.reading(repository, to_serve=True) as folder:
-        print(answer(model, texts, url or DEFAULT_URL, folder))

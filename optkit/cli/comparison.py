@@ -1,0 +1,65 @@
+"""The commands that show what recipes cost and bring."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optkit.cli.options import Checkpoints, Out, TaskName
+
+Format = Annotated[str, typer.Option("--format", help="table, json, csv or html", metavar="FORMAT")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (compare, explain):
+        app.command()(command)
+
+
+def compare(
+    task: TaskName,
+    form: Format = "table",
+    out: Out = None,
+    plots: Annotated[Path | None, typer.Option(help="also draw the pictures as PNG into this folder", metavar="DIR")] = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Print what every recipe costs and brings, as a table, JSON rows, CSV or a page with pictures.
+
+    Example: optkit compare --task sst2 --format html --out report.html --plots plots
+    """
+    from optkit.core.atomic import write_text
+    from optkit.core.errors import InputError
+    from optkit.pipeline import rows
+    from optkit.report import table
+
+    if form not in table.FORMATS:
+        raise InputError(f"--format {form}: expected one of {', '.join(table.FORMATS)}")
+    found = rows.read(checkpoints, task)
+    text = table.render(found, form)
+    if plots is not None:
+        from optkit.report import png as drawings
+
+        for path in drawings.draw(found, plots):
+            print(path, file=sys.stderr)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_text(out, text)
+
+
+def explain(
+    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
+    task: TaskName,
+    seed: Annotated[int, typer.Option(help="training seed of the run", min=0)] = 0,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; all that the recipe has by default")] = None,
+    most: Annotated[int, typer.Option(help="examples to show for each engine, 50 at most", min=0)] = 10,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Print how far each step moves a recipe's answers, and the examples that change most, with their text.
+
+    Example: optkit explain qat_gelu10 --task sst2
+    """
+    from optkit.report import explain as report
+
+    sys.stdout.write(report.explain(recipe, task, checkpoints, seed, precision, most))

@@ -1,0 +1,109 @@
+"""The commands that run recipes, and build their engines."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optkit.cli.options import (
+    BuildOption,
+    Checkpoints,
+    Data,
+    Engines,
+    LimitTrain,
+    Model,
+    TaskName,
+    engine_options,
+    specs_of,
+)
+from optkit.cli.tensorrt_flags import with_flags
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (run, with_flags(build)):
+        app.command()(command)
+
+
+def run(
+    recipes: Annotated[list[str], typer.Argument(help="recipe files, or names of modules in recipes/", metavar="RECIPE…")],
+    task: TaskName,
+    data: Data = None,
+    model: Model = None,
+    seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
+    engine: Engines = None,
+    option: BuildOption = None,
+    limit_train: LimitTrain = None,
+    seconds: Annotated[float, typer.Option(help="time to measure each served model at each batch size", min=0)] = 4.0,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Train, export, convert, serve and score recipes; print the comparison.
+
+    What is finished already is not done again. Exit status 1: a recipe failed its gate.
+
+    Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
+    """
+    from optkit.engines import registry as engines
+    from optkit.pipeline import rows
+    from optkit.pipeline.run import run_all
+    from optkit.recipe.stage import BASELINE
+    from optkit.report import table
+    from optkit.serving import install
+
+    install.find()  # a machine without a server should say so before it trains
+    for kind in engine or ():
+        engines.require_running(kind)
+    options = engine_options(engine, option)
+    specs, asked = specs_of(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds, options)
+    found = run_all(asked, specs)
+    if not found:  # not the main process of several
+        return
+    names = {BASELINE, *(recipe.name for recipe in asked)}
+    sys.stdout.write(table.render([row for row in rows.read(checkpoints, task) if row.recipe in names], "table"))
+    if any(row.verdict == "fail" for row in found):
+        raise typer.Exit(1)
+
+
+def build(
+    recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
+    task: TaskName,
+    engine: Engines = None,
+    option: BuildOption = None,
+    out: Annotated[Path | None, typer.Option(help="copy the engines to this folder", metavar="DIR")] = None,
+    flavour: Annotated[
+        str | None, typer.Option(help="make --out a model repository, of optkit's server or NVIDIA's: python or native")
+    ] = None,
+    container: Annotated[
+        str | None, typer.Option(help="native: tag of the container, such as 26.07 or 26.09=11.3", metavar="TAG[=VERSION]")
+    ] = None,
+    data: Data = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
+    limit_train: LimitTrain = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Train, export and convert one recipe, without serving it; print the folder of its engines.
+
+    With --flavour it is a model repository, and the command that serves it is printed to standard error.
+    Options of TensorRT: batch, sequence, workspace_mb, variant, sparse, tf32, refit, version_compatible, hardware,
+    optimization_level, timing_cache; several profiles as --option batch=1,1,1/1,8,64 --option sequence=1,64,128. Without a
+    GPU its plans are built, not timed.
+
+    Example: optkit build qat_gelu10 --task sample --engine openvino --out engines
+    """
+    from optkit.engines.build_only import only_built
+    from optkit.pipeline import repository_builder
+    from optkit.pipeline.steps.build_engines import converted
+    from optkit.pipeline.steps.build_plans import planned
+
+    options = engine_options(engine, option)
+    repository_builder.check(flavour, out, engine or (), container, options)
+    plans = only_built(engine or ())
+    (spec,), (asked,) = specs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints, options=options)
+    folder = planned(asked, spec, plans) if plans else converted(asked, spec)
+    if out is not None and flavour is not None:
+        print(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}", file=sys.stderr)
+    elif out is not None:
+        repository_builder.copy(folder, out)
+    print(out or folder)

@@ -1,0 +1,98 @@
+"""The commands that serve a repository, and ask and validate servers."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from optkit.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Checkpoints, ModelName, Repository, TaskName
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (serve, ask, validate):
+        app.command()(command)
+
+
+def serve(
+    repository: Repository = DEFAULT_REPOSITORY,
+    port: Annotated[int, typer.Option(help="port of the HTTP protocol on 127.0.0.1", min=1, max=65535)] = 8000,
+    unpublished: Annotated[
+        bool, typer.Option("--unpublished", help="the repository is one of `optkit build --flavour python`")
+    ] = False,
+    cache_mb: Annotated[
+        int, typer.Option(help="memory for answers of models published with --cache; 0: they go without", min=0, metavar="N")
+    ] = 0,
+) -> None:
+    """Serve a model repository with Triton on this machine until Ctrl-C; refused where a file is not as it was published.
+
+    Example: optkit serve --repository model_repository --port 8000
+    """
+    from optkit.registry import remote
+    from optkit.registry.verify import require
+    from optkit.serving import server
+
+    with remote.reading(repository, to_serve=True) as folder:
+        if not unpublished:
+            require(folder)
+        server.serve(folder, port, cache_mb=cache_mb)
+
+
+def ask(
+    model: ModelName,
+    text: Annotated[str, typer.Argument(help="text to classify, or question", metavar="TEXT")],
+    context: Annotated[
+        str | None, typer.Option(help="passage with the answer, or the second text of a pair", metavar="TEXT")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help=f"running server [default: {DEFAULT_URL}]", metavar="HOST:PORT")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="start a server of the repository for this question")] = False,
+    repository: Repository = DEFAULT_REPOSITORY,
+) -> None:
+    """Ask a served model in words; print its answer.
+
+    A label with its probability and then the others, or the answer's words with their score.
+
+    Example: optkit ask sample_qat_gelu10 "The plot is dull." --url 127.0.0.1:8000
+    """
+    from optkit.pipeline.ask import answer
+    from optkit.registry import remote
+
+    texts = [text] if context is None else [text, context]
+    if not serve:
+        print(answer(model, texts, url or DEFAULT_URL))
+        return
+    with remote.reading(repository, to_serve=True) as folder:
+        print(answer(model, texts, url or DEFAULT_URL, folder))
+
+
+def validate(
+    recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
+    task: TaskName,
+    url: Annotated[str, typer.Option(help="HTTP address of the running server", metavar="HOST:PORT")],
+    model_name: Annotated[
+        str | None, typer.Option(help="model on the server [default: TASK_RECIPE]", metavar="NAME")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="folder with train and dev files", metavar="DIR")] = None,
+    precision: Annotated[str | None, typer.Option(help="of the engine, where the recipe has several")] = None,
+    seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
+    timeout: Annotated[float, typer.Option(help="seconds for each request", min=0.1)] = 60.0,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Score the dev split through a server that runs already, and compare it with the recipe's engine and its baseline.
+
+    The model may be of any backend of Triton that takes the recipe's inputs. Exit status 1: its answers are not the
+    engine's, depend on how they are asked for, or are worse than the gate allows.
+
+    Example: optkit validate qat_gelu10 --task sample --url 127.0.0.1:8000
+    """
+    from optkit.pipeline.remote_validation import Target
+    from optkit.pipeline.remote_validation import validate as score
+    from optkit.report import explain
+    from optkit.tasks import load
+
+    target = Target(url, model_name, timeout)
+    row = score(recipe, load(task, data), checkpoints, target, seed, precision)
+    sys.stdout.write(explain.judged(row))
+    if row.verdict == "fail":
+        raise typer.Exit(1)
