@@ -9,6 +9,7 @@ import ast
 import copy
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -80,6 +81,9 @@ def _absolute(node: ast.ImportFrom, module: str) -> str:
 @cache
 def _path(module: str) -> Path | None:
     """The module's source file, found without importing anything; None where there is no such module, or no source."""
+    if module == "__main__":  # a script's; a notebook's has no file
+        script = getattr(sys.modules[module], "__file__", None)
+        return Path(script) if script else None
     top, *parts = module.split(".")
     spec = importlib.util.find_spec(top)
     if spec is None or not spec.origin:
