@@ -30,6 +30,7 @@ from optkit.compression import quantize
 from optkit.core.cpu import available_threads, cpu_features, int8_saturates
 from optkit.graph.export import export
 from optkit.recipe.stages import Quantize
+from optkit.tasks.classification import Classification
 
 Run = Callable[[], object]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -65,7 +66,7 @@ def engine_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
     graphs = {}
     for quantised in (False, True):
         made = model(arguments, arguments.layers, quantised)
-        graphs[quantised] = export(made, folder / f"quantised-{quantised}", arguments.sequence)
+        graphs[quantised] = export(made, folder / f"quantised-{quantised}", arguments.sequence, Classification)
     runs: dict[str, Run] = {}
     for kind in engines.installed():
         module = engines.module(kind)
@@ -87,7 +88,7 @@ def student_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
 
     OpenVINO's, but where its INT8 would saturate.
     """
-    graph = export(model(arguments, arguments.student, True), folder, arguments.sequence)
+    graph = export(model(arguments, arguments.student, True), folder, arguments.sequence, Classification)
     (folder / "engine").mkdir()
     kind = next(kind for kind in engines.CPU_KINDS if engines.module(kind).precisions(True))
     engines.module(kind).build(graph, "int8", folder / "engine")

@@ -24,6 +24,7 @@ from optkit.compression import fake_quantization, quantize, sparsify
 from optkit.models import two_to_four
 from optkit.models.families import prunable
 from optkit.recipe.stages import Quantize, Training
+from optkit.tasks.classification import Classification
 from optkit.training import cpu_kernels
 from optkit.training.loop import autocast_type
 from optkit.training.losses import Batch, Loss, stored, task_loss, with_teacher
@@ -75,15 +76,16 @@ def main(
     quantised = copy.deepcopy(float_model)
     quantize.insert(quantised, Quantize(gelu_clip=10.0))
     quantize.calibrate(quantised, lambda model: model(**feed))
-    teacher = with_teacher(stored(np.random.default_rng(0).normal(size=(batch, 2)).astype(np.float32)), 2.0, 0.1)
+    logits = np.random.default_rng(0).normal(size=(batch, 2)).astype(np.float32)
+    plain, teacher = task_loss(Classification), with_teacher(Classification, stored(logits, Classification), 2.0, 0.1)
     sparse = copy.deepcopy(float_model)
     linears = prunable(sparse)
     sparsify.prune(sparse, linears, "magnitude", lambda model: None)
     steps = {
-        "plain, torch's kernels": Step(copy.deepcopy(float_model), task_loss, data, precision),
-        "plain": Step(float_model, task_loss, data, precision),
-        "sparse": Step(sparse, task_loss, data, precision),
-        "QAT": Step(quantised, task_loss, data, precision),
+        "plain, torch's kernels": Step(copy.deepcopy(float_model), plain, data, precision),
+        "plain": Step(float_model, plain, data, precision),
+        "sparse": Step(sparse, plain, data, precision),
+        "QAT": Step(quantised, plain, data, precision),
         "distillation": Step(copy.deepcopy(float_model), teacher, data, precision),
         "QAT + distillation": Step(copy.deepcopy(quantised), teacher, data, precision),
     }

@@ -124,7 +124,7 @@ def load(folder: Path, threads: int | None = None) -> Engine:
 
 
 def infer(engine: Engine, feed: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Logits, float32, [batch, classes] or [batch, sequence, 2], of `{name: int64 [batch, sequence]}`."""
+    """Logits, float32, [batch, …], of `{name: int64 [batch, sequence]}`."""
     return engine.module.infer(engine.handle, feed)
 
 

@@ -22,6 +22,7 @@ from optkit.core.cpu import cpu_features
 from optkit.core.errors import GateError, InputError
 from optkit.engines.candidate import Candidate, Feed, judge
 from optkit.engines.record import empty_folder
+from optkit.tasks.base import Task
 
 FILE = "conversion.json"
 SHAPES = ((1, 32), (1, 128), (8, 128), (32, 128))
@@ -60,6 +61,7 @@ def convert(
     *,
     quantised: bool,
     feeds: Sequence[Feed],
+    task: Task,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     max_length: int = 128,
     shapes: Sequence[tuple[int, int]] = SHAPES,
@@ -76,6 +78,7 @@ def convert(
         kinds: engine kinds to try; empty for all that are installed.
         quantised: whether the graph is; decides between "int8" and "fp32" with "bf16".
         feeds: real inputs, `{name: int64 [batch, sequence]}`, on which logits are compared.
+        task: whose logits they are.
         options: further arguments of the kinds' `build`, by kind.
         max_length: longest input in tokens; longer shapes are clipped to it.
         shapes: [batch, sequence] to time.
@@ -98,7 +101,7 @@ def convert(
     clipped = tuple(dict.fromkeys((batch, min(sequence, max_length)) for batch, sequence in shapes))
     try:
         loaded = _build_all(candidates, graph, folder, threads, options or {})
-        _compare_all(loaded, candidates, graph, feeds, tolerance)
+        _compare_all(loaded, candidates, graph, feeds, tolerance, task)
         _time_all(loaded, candidates, clipped, rounds)
         loaded.clear()
         _choose(candidates)
@@ -171,6 +174,7 @@ def _compare_all(
     graph: Path,
     feeds: Sequence[Feed],
     tolerance: float,
+    task: Task,
 ) -> None:
     """Judge each candidate by the logits of the graph as written; the refused leave `loaded`."""
     from optkit.graph import reference
@@ -184,7 +188,7 @@ def _compare_all(
         except Exception:  # as above
             candidate.refusal = f"failed to run:\n{traceback.format_exc()}"
         else:
-            judge(candidate, found, expected, masks, tolerance)
+            judge(candidate, found, expected, masks, tolerance, task.per_token(), task.decisions)
         if candidate.refusal:
             log.warning("%s: %s", candidate.name, candidate.refusal)
             del loaded[candidate.name]

@@ -7,6 +7,7 @@ from onnx import helper, numpy_helper
 from optkit import engines
 from optkit.engines.sparse_share import sparse_share
 from optkit.graph.export import export
+from optkit.tasks.classification import Classification
 from tests.graph.models import LENGTH, bert, quantised, sparse
 
 
@@ -46,7 +47,7 @@ ALL = [(kind, *how) for kind in engines.CPU_KINDS for how in (("fp32", bert), ("
     ("kind", "precision", "make"), [one for one in ALL if one[1] in engines.module(one[0]).precisions(one[1] == "int8")]
 )
 def test_the_masks_are_found_in_the_artefact(kind, precision, make, built, tmp_path):
-    graph = export(sparse(make()), tmp_path / "graph", LENGTH)
+    graph = export(sparse(make()), tmp_path / "graph", LENGTH, Classification)
     (tmp_path / "engine").mkdir()
     engines.module(kind).build(graph, precision, tmp_path / "engine")
     found = engines.evidence(engines.load(tmp_path / "engine", threads=1))

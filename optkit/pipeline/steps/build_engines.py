@@ -40,6 +40,7 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
             spec.engines,
             quantised=recipe.is_quantised,
             feeds=random_batches(spec.features("dev", loaded.tokenizer), spec.collator(loaded.tokenizer), size),
+            task=spec.task,
             options={plans.KIND: {"settings": spec.tensorrt}},
             max_length=length,
         )
@@ -51,7 +52,7 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
         "graph": key_at(graph),
         "kinds": spec.engines,
         "machine": engines.machine(spec.engines),
-        "code": code_version(__name__),
+        "code": code_version(__name__, type(spec.task).__module__),
         **({"tensorrt": spec.tensorrt.as_dict()} if with_plans else {}),
     }
     step_cache.step(folder, depends_on, make)

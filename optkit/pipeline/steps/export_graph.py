@@ -27,12 +27,13 @@ def exported(recipe: Recipe, spec: RunSpec) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: ONNX graph", recipe.name)
         loaded = checkpoint.load(trained_at, spec.task)
-        audit = audit_graph(export(loaded.model, unfinished, loading.max_length(loaded, spec.task)))
+        audit = audit_graph(export(loaded.model, unfinished, loading.max_length(loaded, spec.task), spec.task))
         if recipe.is_quantised:
             check_audit(audit)
         if recipe.is_sparse:
             check_sparse(audit, families.prunable(loaded.model))
         atomic.write_json(unfinished / "audit.json", audit.to_dict())
 
-    step_cache.step(folder, {"checkpoint": key_at(trained_at), "code": code_version(__name__)}, make)
+    depends_on = {"checkpoint": key_at(trained_at), "code": code_version(__name__, type(spec.task).__module__)}
+    step_cache.step(folder, depends_on, make)
     return folder

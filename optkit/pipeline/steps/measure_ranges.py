@@ -26,5 +26,5 @@ def ranged(recipe: Recipe, spec: RunSpec) -> Path:
         feeds = random_batches(spec.features("train", loaded.tokenizer), spec.collator(loaded.tokenizer), BATCH_SIZE)
         ranges.prepare(graph / "model.onnx", feeds, unfinished)
 
-    step_cache.step(folder, {"graph": key_at(graph), "code": code_version(__name__)}, make)
+    step_cache.step(folder, {"graph": key_at(graph), "code": code_version(__name__, type(spec.task).__module__)}, make)
     return folder

@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import BertConfig, BertModel
 
-from optkit import engines, tasks
+from optkit import engines
 from optkit.cli.app import main
 from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, MachineError
@@ -15,6 +15,7 @@ from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.build_plans import planned
 from optkit.recipe import finder
 from optkit.serving.config import parse
+from optkit.tasks.registry import load
 
 pytestmark = pytest.mark.skipif(engines.runs_here("tensorrt"), reason="there is a GPU: plans are built and timed")
 TRAINING = "Training(epochs=1, learning_rate=3e-3, batch_size=16, precision='fp32')"
@@ -45,7 +46,7 @@ def workshop(tmp_path_factory, tiny_tokenizer):
 @pytest.fixture(scope="module")
 def spec(workshop, tiny_data):
     _, known = finder.find([str(path) for path in sorted((workshop / "recipes").iterdir())])
-    task = tasks.load("classification", tiny_data)
+    task = load("classification", tiny_data)
     options = Settings(timing_cache=workshop / "kernels.timing")
     return RunSpec(task, str(workshop / "m"), 0, workshop / "checkpoints", known, ("tensorrt",), tensorrt=options)
 
