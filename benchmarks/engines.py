@@ -30,6 +30,7 @@ from optkit.compression.quantize import Quantize
 from optkit.core.cpu import available_threads, cpu_features, int8_saturates
 from optkit.engines import registry as engines
 from optkit.graph.export import export
+from optkit.tasks.classification import Classification
 
 Run = Callable[[], object]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -65,7 +66,7 @@ def engine_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
     graphs = {}
     for quantised in (False, True):
         made = model(arguments, arguments.layers, quantised)
-        graphs[quantised] = export(made, folder / f"quantised-{quantised}", arguments.sequence)
+        graphs[quantised] = export(made, folder / f"quantised-{quantised}", arguments.sequence, Classification)
     runs: dict[str, Run] = {}
     for kind in engines.installed():
         runtime = engines.runtime(kind)
@@ -87,7 +88,7 @@ def student_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
 
     OpenVINO's, but where its INT8 would saturate.
     """
-    graph = export(model(arguments, arguments.student, True), folder, arguments.sequence)
+    graph = export(model(arguments, arguments.student, True), folder, arguments.sequence, Classification)
     (folder / "engine").mkdir()
     kind = next(kind for kind in ("openvino", "onnxruntime") if engines.runtime(kind).precisions(True))
     engines.runtime(kind).build(graph, "int8", folder / "engine")

@@ -30,6 +30,7 @@ from optkit.graph.export import export
 from optkit.graph.tensorrt import ranges
 from optkit.models.families import encoder_linears
 from optkit.models.gelu import ClippedGELU
+from optkit.tasks.classification import Classification
 
 MODELS = {"minilm": (6, 384, 12, 1536), "base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
 """Layers, width, heads, width of the feed-forward block."""
@@ -111,9 +112,9 @@ def graph_of(model: str, arguments: argparse.Namespace, quantised: bool, sparse:
     if sparse:
         prune(made)
     if not quantised:
-        return export(made, folder, max(arguments.sequences))
+        return export(made, folder, max(arguments.sequences), Classification)
     quantise(made)
-    graph = export(made, folder / "exported", max(arguments.sequences))
+    graph = export(made, folder / "exported", max(arguments.sequences), Classification)
     return ranges.prepare(graph, [feed(2, 32)], folder)
 
 

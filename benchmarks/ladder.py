@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from optkit import tasks
 from optkit.compression import checkpoint
 from optkit.engines import registry as engines
 from optkit.evaluation import parity
@@ -30,6 +29,7 @@ from optkit.serving.client import Client
 from optkit.serving.server import Server
 from optkit.tasks.base import Feed, Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, bucketed, run
+from optkit.tasks.registry import load
 
 Clocks = tuple[float, float]
 """Wall clock and processor time in seconds."""
@@ -50,7 +50,7 @@ def main() -> None:
 
 def measure(given: argparse.Namespace) -> None:
     """The ladder and its rungs' bare inference in turn."""
-    task = tasks.load(given.task, given.data)
+    task = load(given.task, given.data)
     rows = task.examples("dev")
     task._examples["dev"] = rows.select(range(min(given.examples, len(rows))))  # type: ignore[attr-defined]
     loaded = checkpoint.load(given.folder, task)
@@ -60,8 +60,8 @@ def measure(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         repository.place(Path(scratch, "models"), engine, config, link=True)
         with Server(Path(scratch, "models"), Path(scratch, "logs"), [MODEL]) as server, Client(server.url, MODEL) as client:
-            rungs = bare_rungs(loaded, given.folder / "graph" / "model.onnx", engine, client.infer)
-            feeds = batches(features, Collator(loaded.tokenizer, task.max_length))
+            rungs = bare_rungs(task, loaded, given.folder / "graph" / "model.onnx", engine, client.infer)
+            feeds = batches(features, Collator.of(task, loaded.tokenizer))
             times = []
             for _ in range(given.rounds):
                 whole = clocks_of(partial(climb, task, loaded, given.folder, engine, client.infer, features))
@@ -71,8 +71,8 @@ def measure(given: argparse.Namespace) -> None:
 
 def climb(task: Task, loaded: Loaded, folder: Path, engine: Path, ask: Infer, features: Dataset) -> None:
     """All that validation does for the ladder of one engine."""
-    collator = Collator(loaded.tokenizer, task.max_length)
-    logits = parity.before_engines(loaded, folder / "graph" / "model.onnx", features, collator)
+    collator = Collator.of(task, loaded.tokenizer)
+    logits = parity.before_engines(task, loaded, folder / "graph" / "model.onnx", features, collator)
     logits["engine"] = parity.at_engine(engine, features, collator)
     logits["server"] = run(ask, features, BATCH_SIZE, collator)
     rungs = parity.rungs(task, features, logits)
@@ -80,10 +80,10 @@ def climb(task: Task, loaded: Loaded, folder: Path, engine: Path, ask: Infer, fe
     parity.worst(task, features, rungs)
 
 
-def bare_rungs(loaded: Loaded, graph: Path, engine: Path, ask: Infer) -> dict[str, Infer]:
+def bare_rungs(task: Task, loaded: Loaded, graph: Path, engine: Path, ask: Infer) -> dict[str, Infer]:
     """What answers at each rung, loaded."""
-    found: dict[str, Infer] = {"float": inference(loaded.model)} if parity._quantisers(loaded.model) else {}
-    found["pytorch"] = inference(loaded.model)
+    found: dict[str, Infer] = {"float": inference(loaded.model, task)} if parity._quantisers(loaded.model) else {}
+    found["pytorch"] = inference(loaded.model, task)
     found["graph"] = partial(reference.infer, reference.load(graph))
     found["engine"] = partial(engines.infer, engines.load(engine))
     return found | {"server": ask}
@@ -109,7 +109,7 @@ def run_all(infer: Infer, feeds: Sequence[Feed]) -> None:
 
 
 def batches(features: Dataset, collator: Collator) -> list[Feed]:
-    """What `tasks.batches.run` sends, padded."""
+    """What `tasks.collate.run` sends, padded."""
     inputs = features.select_columns(list(collator.names))
     return [collator.feed(inputs[batch]) for batch in bucketed(features["length"][:], BATCH_SIZE)]
 

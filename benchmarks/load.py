@@ -28,6 +28,7 @@ from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
 from optkit.tasks.base import Feed
+from optkit.tasks.classification import Classification
 
 INPUTS, VOCABULARY, LENGTH = ("input_ids", "attention_mask", "token_type_ids"), 1000, 32
 MODEL = "bench"
@@ -121,7 +122,7 @@ def build(folder: Path, layers: int) -> Path:
     """An OpenVINO engine of MiniLM-L6's shape with random weights."""
     torch.manual_seed(0)
     shape = {"hidden_size": 384, "num_hidden_layers": layers, "num_attention_heads": 12, "intermediate_size": 1536}
-    export(BertForSequenceClassification(BertConfig(vocab_size=VOCABULARY, **shape)).eval(), folder, 64)
+    export(BertForSequenceClassification(BertConfig(vocab_size=VOCABULARY, **shape)).eval(), folder, 64, Classification)
     engine = folder / "engine"
     engine.mkdir()
     engines.runtime("openvino").build(folder / "model.onnx", "fp32", engine)

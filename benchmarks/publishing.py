@@ -31,6 +31,7 @@ from optkit.registry.smoke_test import Probe
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
+from optkit.tasks.classification import Classification
 
 MODEL, INPUTS, VOCABULARY, LENGTH = "load", ("input_ids", "attention_mask", "token_type_ids"), 1000, 32
 
@@ -158,7 +159,7 @@ def release(folder: Path, seed: int, hidden: int, layers: int) -> Release:
     shape = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": hidden // 32}
     config = BertConfig(vocab_size=VOCABULARY, intermediate_size=4 * hidden, initializer_range=0.2, **shape)
     folder.mkdir()
-    export(BertForSequenceClassification(config).eval(), folder, 128)
+    export(BertForSequenceClassification(config).eval(), folder, 128, Classification)
     engine = folder / "engine"
     engine.mkdir()
     engines.runtime("openvino").build(folder / "model.onnx", "fp32", engine)

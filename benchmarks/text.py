@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from optkit import tasks
 from optkit.serving import ensemble
 from optkit.serving.backend.encoding import Encoder, encoded
 from optkit.serving.client import Client
 from optkit.serving.server import Server
 from optkit.serving.text_client import TextClient
 from optkit.tasks.classification import Classification
+from optkit.tasks.registry import load
 
 TARGET = 0.8
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=60)
     given = parser.parse_args()
-    task = tasks.load(given.task, given.data)
+    task = load(given.task, given.data)
     assert isinstance(task, Classification)
     columns = [task.examples("dev")[name][: given.batch * given.rounds] for name in task.text_columns]
     texts = list(zip(*columns, strict=True))

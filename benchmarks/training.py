@@ -25,6 +25,7 @@ from optkit.compression.quantize import Quantize
 from optkit.models import two_to_four
 from optkit.models.families import prunable
 from optkit.recipe.training import Training
+from optkit.tasks.classification import Classification
 from optkit.training import cpu_kernels
 from optkit.training.loop import autocast_type
 from optkit.training.losses import Batch, Loss, stored, task_loss, with_teacher
@@ -76,15 +77,16 @@ def main(
     quantised = copy.deepcopy(float_model)
     quantizers.insert(quantised, Quantize(gelu_clip=10.0))
     quantizers.calibrate(quantised, lambda model: model(**feed))
-    teacher = with_teacher(stored(np.random.default_rng(0).normal(size=(batch, 2)).astype(np.float32)), 2.0, 0.1)
+    logits = np.random.default_rng(0).normal(size=(batch, 2)).astype(np.float32)
+    plain, teacher = task_loss(Classification), with_teacher(Classification, stored(logits, Classification), 2.0, 0.1)
     sparse = copy.deepcopy(float_model)
     linears = prunable(sparse)
     pruning.prune(sparse, "magnitude", lambda model: None)
     steps = {
-        "plain, torch's kernels": Step(copy.deepcopy(float_model), task_loss, data, precision),
-        "plain": Step(float_model, task_loss, data, precision),
-        "sparse": Step(sparse, task_loss, data, precision),
-        "QAT": Step(quantised, task_loss, data, precision),
+        "plain, torch's kernels": Step(copy.deepcopy(float_model), plain, data, precision),
+        "plain": Step(float_model, plain, data, precision),
+        "sparse": Step(sparse, plain, data, precision),
+        "QAT": Step(quantised, plain, data, precision),
         "distillation": Step(copy.deepcopy(float_model), teacher, data, precision),
         "QAT + distillation": Step(copy.deepcopy(quantised), teacher, data, precision),
     }

@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import BertConfig, BertTokenizerFast
 
-from optkit import tasks
 from optkit.cli.app import main
 from optkit.compression.context import Context
 from optkit.models import loading
 from optkit.models.loading import Loaded
 from optkit.recipe.training import Training
+from optkit.tasks import registry
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
 
@@ -44,7 +44,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_task(tiny_data: Path) -> Task:
     """Classification of `tiny_data` into `bad` and `good`."""
-    return tasks.load("classification", tiny_data)
+    return registry.load("classification", tiny_data)
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +88,7 @@ def nobody(name: str) -> Any:
 def tiny_context(tiny_task: Task, tiny_tokenizer: BertTokenizerFast, tmp_path: Path) -> Context:
     """The surroundings of a stage on the tiny task; whoever asks for a teacher fails."""
     return Context(
+        task=tiny_task,
         features=tiny_task.encode("train", tiny_tokenizer),
         collator=Collator(tiny_tokenizer, tiny_task.max_length),
         training=Training(precision="fp32").for_task({"learning_rate": 3e-3, "batch_size": 16}),

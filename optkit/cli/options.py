@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from optkit.core.errors import InputError
+from optkit.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe.recipe import Recipe
 
-TaskName = Annotated[str, typer.Option("--task", help="sample, sst2, squad, classification or qa", metavar="TASK")]
+*_TASKS, _LAST_TASK = TASKS.own
+TaskName = Annotated[str, typer.Option("--task", help=f"{', '.join(_TASKS)} or {_LAST_TASK}", metavar="TASK")]
 Data = Annotated[Path | None, typer.Option(help="folder with train and dev files", metavar="DIR")]
 Model = Annotated[str | None, typer.Option(help="hub name or folder of the model to start from")]
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
@@ -44,7 +46,7 @@ def specs_of(
     from optkit.engines import registry as engines
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe import finder
-    from optkit.tasks import load
+    from optkit.tasks.registry import load
 
     asked, known = finder.find(recipes)
     for kind in kinds or ():

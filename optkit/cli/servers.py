@@ -89,7 +89,7 @@ def validate(
     from optkit.pipeline.remote_validation import Target
     from optkit.pipeline.remote_validation import validate as score
     from optkit.report import explain
-    from optkit.tasks import load
+    from optkit.tasks.registry import load
 
     target = Target(url, model_name, timeout)
     row = score(recipe, load(task, data), checkpoints, target, seed, precision)

@@ -20,7 +20,7 @@ from optkit.models.families import depth, encoder_linears, heads
 from optkit.models.loading import Loaded
 from optkit.recipe.stage import History, Taught
 from optkit.recipe.training import Training
-from optkit.training.loop import Batches, train
+from optkit.training.loop import train
 from optkit.training.losses import Loss, live, stored, task_loss, with_teacher
 
 
@@ -75,18 +75,18 @@ def _follow_representations(loaded: Loaded, teacher: Loaded, stage: Taught, cont
 
 def _answers(teacher: Loaded | None, stage: Taught, context: Context) -> Loss:
     """Beside the teacher's stored logits, or its own look at every batch where none comes twice."""
+    task = context.task
     if not stage.teacher:
-        return task_loss
-    if teacher and stage.augment:
-        return with_teacher(live(teacher.model), stage.temperature, stage.label_weight)
-    return with_teacher(stored(context.teacher_logits(stage.teacher)), stage.temperature, stage.label_weight)
+        return task_loss(task)
+    answers = live(teacher.model, task) if teacher and stage.augment else stored(context.teacher_logits(stage.teacher), task)
+    return with_teacher(task, answers, stage.temperature, stage.label_weight)
 
 
 def _run(loaded: Loaded, module: nn.Module, loss: Loss, stage: Taught, context: Context, title: str) -> History:
     """One phase: the model itself, or the module that holds it."""
     settings = settings_of(stage, context.training)
     augment = Neighbours(loaded, stage.augment) if stage.augment else None
-    batches = Batches(context.features, context.collator, settings.batch_size, context.seed, augment)
+    batches = context.batches(settings.batch_size, augment)
     sparse = two_to_four.sparse_linears(encoder_linears(loaded.model))
     after_epoch = partial(two_to_four.check, sparse, f"after an epoch of {title}")
     with two_to_four.held(sparse), _dropout(loaded.model, stage.dropout):

@@ -81,6 +81,9 @@ def _absolute(node: ast.ImportFrom, module: str) -> str:
 @cache
 def _path(module: str) -> Path | None:
     """The module's source file, found without importing anything; None where there is no such module, or no source."""
+    if module == "__main__":  # a script's; a notebook's has no file
+        script = getattr(sys.modules[module], "__file__", None)
+        return Path(script) if script else None
     top, *parts = module.split(".")
     origin = getattr(sys.modules.get(top), "__file__", None)  # a script's and a recipe's are found in no other way
     if origin is None and (spec := importlib.util.find_spec(top)):

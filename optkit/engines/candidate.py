@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from optkit.tasks.base import Decisions
+
 Feed = Mapping[str, np.ndarray]
 
 INT8_SHARE = 0.9
@@ -28,7 +30,7 @@ class Candidate:
     relative_difference: float | None = None
     """Mean difference over the mean absolute deviation of the reference's logits: noise over signal."""
     prediction_flips: int | None = None
-    """Predictions that are others than the reference's: the class, or the likeliest start and the likeliest end."""
+    """Decisions of the task that are others than the reference's; None where the task was not asked."""
     predictions: int | None = None
     evidence: dict[str, Any] = dataclasses.field(default_factory=dict)
     agreed: bool = False
@@ -52,27 +54,33 @@ def judge(
     expected: Sequence[np.ndarray],
     masks: Sequence[np.ndarray],
     tolerance: float,
+    per_token: bool,
+    decisions: Decisions | None = None,
 ) -> None:
     """Write down how far a candidate is from the reference, and refuse it where that is too far.
 
     Args:
         candidate: gets the differences, and `agreed` or `refusal`.
-        found: its logits, [batch, classes] or [batch, sequence, 2], one array per feed.
+        found: its logits, [batch, …], one array per feed.
         expected: the reference's.
         masks: `attention_mask` [batch, sequence] of each feed.
         tolerance: largest allowed `relative_difference`.
+        per_token: whether the logits have an entry for each token; those of padding decide nothing and may be anything.
+        decisions: of the task, to count those that flip; see `Task.decisions`.
     """
     if [array.shape for array in found] != [array.shape for array in expected]:
         candidate.refusal = f"logits {[a.shape for a in found]} where the reference has {[a.shape for a in expected]}"
         return
-    ours, theirs = _flat(found, masks), _flat(expected, masks)
+    ours, theirs = (_flat(arrays, masks if per_token else None) for arrays in (found, expected))
     difference = np.abs(ours - theirs)
     signal = float(np.abs(theirs - theirs.mean()).mean())
     candidate.largest_difference = float(difference.max())
     candidate.mean_difference = float(difference.mean())
     candidate.relative_difference = candidate.mean_difference / max(signal, 1e-12)
-    changed = _predictions(found, masks) != _predictions(expected, masks)
-    candidate.prediction_flips, candidate.predictions = int(changed.sum()), changed.size
+    if decisions:
+        pairs = zip(found, expected, masks, strict=True)
+        changed = np.concatenate([decisions(one, mask) != decisions(other, mask) for one, other, mask in pairs])
+        candidate.prediction_flips, candidate.predictions = int(changed.sum()), changed.size
     candidate.refusal = _refusal(candidate, tolerance)
     candidate.agreed = candidate.refusal is None
 
@@ -81,27 +89,18 @@ def _refusal(candidate: Candidate, tolerance: float) -> str | None:
     share = candidate.evidence.get("int8_gemm_share")
     # a NaN is not at most anything
     if not candidate.relative_difference <= tolerance:  # type: ignore[operator]
+        counted = f"; {candidate.prediction_flips} of {candidate.predictions} predictions flip"
         return (
             f"logits differ from the reference by {candidate.mean_difference:.4g} in the mean (largest "
             f"{candidate.largest_difference:.4g}), which is {candidate.relative_difference:.3g} of their mean absolute "
-            f"deviation, where at most {tolerance:.3g} was expected; {candidate.prediction_flips} of "
-            f"{candidate.predictions} predictions flip"
+            f"deviation, where at most {tolerance:.3g} was expected" + (counted if candidate.predictions else "")
         )
     if candidate.precision == "int8" and share is not None and share < INT8_SHARE:
         return f"only {share:.0%} of the weights' multiply-adds run in INT8, expected at least {INT8_SHARE:.0%}"
     return None
 
 
-def _flat(logits: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
-    """All logits that matter, float64: those of padding decide nothing and may be anything."""
-    kept = [array[mask > 0] if array.ndim == 3 else array for array, mask in zip(logits, masks, strict=True)]
+def _flat(logits: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) -> np.ndarray:
+    """All logits, float64; with masks those of tokens that are not padding."""
+    kept = logits if masks is None else [array[mask > 0] for array, mask in zip(logits, masks, strict=True)]
     return np.concatenate([array.ravel() for array in kept]).astype(np.float64)
-
-
-def _predictions(logits: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
-    """The largest logit of every row, for question answering among the tokens that are not padding."""
-    shown = [
-        np.where(mask[..., None] > 0, array, -np.inf) if array.ndim == 3 else array
-        for array, mask in zip(logits, masks, strict=True)
-    ]
-    return np.concatenate([array.argmax(axis=1).ravel() for array in shown])

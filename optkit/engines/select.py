@@ -23,6 +23,7 @@ from optkit.engines import registry as engines
 from optkit.engines.build_options import BuildOptions
 from optkit.engines.candidate import Candidate, Feed, judge
 from optkit.engines.record import empty_folder
+from optkit.tasks.base import Task
 
 FILE = "conversion.json"
 SHAPES = ((1, 32), (1, 128), (8, 128), (32, 128))
@@ -68,6 +69,7 @@ def convert(
     *,
     quantised: bool,
     feeds: Sequence[Feed],
+    task: Task,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     max_length: int = 128,
     shapes: Sequence[tuple[int, int]] = SHAPES,
@@ -84,6 +86,7 @@ def convert(
         kinds: engine kinds to try; empty for all that are installed.
         quantised: whether the graph is; decides between "int8" and "fp32" with "bf16".
         feeds: real inputs, `{name: int64 [batch, sequence]}`, on which logits are compared.
+        task: whose logits they are.
         options: what builds are told, by kind and key; see each kind's `options`.
         max_length: longest input in tokens; longer shapes are clipped to it.
         shapes: [batch, sequence] to time.
@@ -107,7 +110,7 @@ def convert(
     clipped = tuple(dict.fromkeys((batch, min(sequence, max_length)) for batch, sequence in shapes))
     try:
         loaded = _build_all(candidates, graph, folder, threads, told)
-        _compare_all(loaded, candidates, graph, feeds, tolerance)
+        _compare_all(loaded, candidates, graph, feeds, tolerance, task)
         _time_all(loaded, candidates, clipped, rounds)
         loaded.clear()
         _choose(candidates)
@@ -173,6 +176,7 @@ def _compare_all(
     graph: Path,
     feeds: Sequence[Feed],
     tolerance: float,
+    task: Task,
 ) -> None:
     """Judge each candidate by the logits of the graph as written; the refused leave `loaded`."""
     from optkit.graph import reference
@@ -186,7 +190,7 @@ def _compare_all(
         except Exception:  # as above
             candidate.refusal = f"failed to run:\n{traceback.format_exc()}"
         else:
-            judge(candidate, found, expected, masks, tolerance)
+            judge(candidate, found, expected, masks, tolerance, task.per_token(), task.decisions)
         if candidate.refusal:
             log.warning("%s: %s", candidate.name, candidate.refusal)
             del loaded[candidate.name]

@@ -34,7 +34,7 @@ def difference(found: Sequence[np.ndarray], reference: Sequence[np.ndarray], sca
     """Compare logits feature by feature.
 
     Args:
-        found: one array per feature, [classes] or [length, 2].
+        found: one array per feature, without padding.
         reference: of the same shapes.
         scale: what the relative figures are over; the reference's `signal` if None.
 

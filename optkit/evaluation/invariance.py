@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from optkit.evaluation.difference import difference
 from optkit.serving.client import Client
-from optkit.tasks.base import Feed
+from optkit.tasks.base import Feed, Task
 from optkit.tasks.collate import Collator
 
 PROBES = 12
@@ -70,30 +70,34 @@ class Probes:
 
     def _in_batch(self, client: Client, batch: Sequence[Any]) -> list[np.ndarray]:
         answer = client.infer(self.collator.feed(_columns(batch)))
-        return [_trimmed(row, _length(one)) for row, one in zip(answer, batch, strict=True)]
+        return [self.collator.trimmed(row, _length(one)) for row, one in zip(answer, batch, strict=True)]
 
     def _rows(self, answers: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [_trimmed(answer[0], _length(probe)) for answer, probe in zip(answers, self._probes, strict=True)]
+        return [
+            self.collator.trimmed(answer[0], _length(probe)) for answer, probe in zip(answers, self._probes, strict=True)
+        ]
 
 
-def judged(answers: dict[str, list[np.ndarray]], scale: float) -> dict[str, dict[str, float]]:
+def judged(task: Task, answers: dict[str, list[np.ndarray]], scale: float) -> dict[str, dict[str, float]]:
     """How far the answers of each way to ask are from those of `alone`, with the predictions that flip.
 
     Args:
+        task: whose logits they are.
         answers: the probes' logits by the way they were asked.
         scale: the signal that relative differences are over.
     """
     alone = answers["alone"]
     return {
-        way: {**difference(rows, alone, scale).as_dict(), "flips": _flips(rows, alone)}
+        way: {**difference(rows, alone, scale).as_dict(), "flips": _flips(task, rows, alone)}
         for way, rows in answers.items()
         if way != "alone"
     }
 
 
-def _flips(rows: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> int:
-    """Features whose likeliest class, or likeliest start or end, differs."""
-    return sum(bool(np.any(row.argmax(axis=0) != other.argmax(axis=0))) for row, other in zip(rows, others, strict=True))
+def _flips(task: Task, rows: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> int:
+    """Features of which a decision differs."""
+    pairs = zip(rows, others, strict=True)
+    return sum(bool(np.any(task.decisions(row[None]) != task.decisions(other[None]))) for row, other in pairs)
 
 
 def _columns(batch: Sequence[Any]) -> dict[str, list[list[int]]]:
@@ -102,7 +106,3 @@ def _columns(batch: Sequence[Any]) -> dict[str, list[list[int]]]:
 
 def _length(probe: Any) -> int:
     return len(probe["input_ids"])
-
-
-def _trimmed(row: np.ndarray, length: int) -> np.ndarray:
-    return np.array(row[:length] if row.ndim == 2 else row)

@@ -34,16 +34,16 @@ class Rung:
 
     name: str
     logits: Logits
-    """One array per feature, [classes] or [length, 2]."""
+    """One array per feature, without padding."""
     predictions: list[Prediction]
     """One per example."""
     scores: dict[str, float]
     """Every metric of the task."""
 
 
-def before_engines(loaded: Loaded, graph: Path, features: Dataset, collator: Collator) -> dict[str, Logits]:
+def before_engines(task: Task, loaded: Loaded, graph: Path, features: Dataset, collator: Collator) -> dict[str, Logits]:
     """Logits of every feature at the rungs that all engines of a model share: `float`, `pytorch` and `graph`."""
-    infer = inference(loaded.model)
+    infer = inference(loaded.model, task)
     logits = {}
     if _quantisers(loaded.model):
         with quantisers_off(loaded.model):
@@ -99,7 +99,7 @@ def worst(task: Task, features: Dataset, ladder: Sequence[Rung], most: int = 50)
     Returns:
         For each: `example` (its row), `row` (text and answer), `flips` (rungs that answer otherwise than the one
         before), `moved` ({rung: largest difference of a logit from the rung before}), `predictions` by rung, and
-        `logits` by rung where the task has classes.
+        `logits` by rung where a feature has one row of them.
     """
     rows = task.examples("dev")
     moved = {rung.name: _moved(rung, before, features, len(rows)) for before, rung in pairwise(ladder)}
@@ -110,19 +110,14 @@ def worst(task: Task, features: Dataset, ladder: Sequence[Rung], most: int = 50)
     return [
         {
             "example": (example := int(number)),
-            "row": _readable(task, rows[example]),
+            "row": task.readable(rows[example]),
             "flips": [name for name, examples in flips.items() if example in examples],
             "moved": {name: float(f"{values[example]:.4g}") for name, values in moved.items()},
-            "predictions": {rung.name: shown(task, rung.predictions[example]) for rung in ladder},
-            **_class_logits(task, ladder, of_example[example]),
+            "predictions": {rung.name: task.shown(rung.predictions[example]) for rung in ladder},
+            **({} if task.per_token() else {"logits": _rounded(ladder, of_example[example])}),
         }
         for number in order
     ]
-
-
-def shown(task: Task, prediction: Prediction) -> str:
-    """A prediction as people read it: the class's name, or the answer."""
-    return str(prediction) if task.head == "question_answering" else task.labels[prediction]
 
 
 @contextmanager
@@ -153,12 +148,6 @@ def _moved(rung: Rung, before: Rung, features: Dataset, examples: int) -> np.nda
     return moved
 
 
-def _readable(task: Task, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with the class's name in place of its index."""
-    return {name: shown(task, value) if name == "label" else value for name, value in row.items()}
-
-
-def _class_logits(task: Task, ladder: Sequence[Rung], feature: int) -> dict[str, Any]:
-    if task.head == "question_answering":
-        return {}
-    return {"logits": {rung.name: [round(float(value), 4) for value in rung.logits[feature]] for rung in ladder}}
+def _rounded(ladder: Sequence[Rung], feature: int) -> dict[str, list[float]]:
+    """The logits of a feature by rung."""
+    return {rung.name: [round(float(value), 4) for value in rung.logits[feature]] for rung in ladder}

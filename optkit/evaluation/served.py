@@ -67,7 +67,7 @@ def through_server(
     Raises:
         MachineError: the server cannot be started, dies, stalls, or answers with something else.
     """
-    collator = Collator(tokenizer, task.max_length)
+    collator = Collator.of(task, tokenizer)
     with tempfile.TemporaryDirectory(dir=logs.parent, prefix=".scratch-repository-") as scratch, ExitStack() as stack:
         configs = {name: model_config(name, engine, tokenizer, task, max_sequence) for name, engine in engines.items()}
         for name, engine in engines.items():
@@ -105,7 +105,7 @@ def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, ta
     return ModelConfig(
         name=name,
         inputs=tuple(read_json(engine / "engine.json")["inputs"]),
-        logits=(len(task.labels),) if task.head == "classification" else (-1, 2),
+        logits=task.logits_shape,
         max_batch_size=64,
         max_sequence=max_sequence,
         pad_id=tokenizer.pad_token_id,

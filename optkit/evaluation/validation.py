@@ -47,14 +47,14 @@ def validate(
         GateError: a rung answers with a number that is not finite.
         MachineError: the server cannot be started, dies, stalls, or answers with something else.
     """
-    collator = Collator(loaded.tokenizer, task.max_length)
+    collator = Collator.of(task, loaded.tokenizer)
     candidates = engine_folders(own)
     beside = {} if own == baseline else {f"{BESIDE}{name}": at for name, at in engine_folders(baseline).items()}
     length = max_length(loaded, task)
     probes = invariance.Probes(features, collator, length)
     engines = candidates | beside
     served = through_server(engines, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds)
-    shared = parity.before_engines(loaded, own.parent / "graph" / "model.onnx", features, collator)
+    shared = parity.before_engines(task, loaded, own.parent / "graph" / "model.onnx", features, collator)
     evidence, examples, example_scores, predictions = {}, {}, {}, {}
     for precision, engine in candidates.items():
         at_engine = parity.at_engine(engine, features, collator)
@@ -80,20 +80,22 @@ def validate(
 def _save_sample(folder: Path, features: Dataset, collator: Collator, logits: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Keep a few features as one request, and what each engine answered: whoever publishes one asks that again.
 
-    `feed/<input>` int64 [rows, sequence], `logits/<precision>` float32 [rows, classes] or [rows, sequence, 2], with
-    zeros for padding.
+    `feed/<input>` int64 [rows, sequence], `logits/<precision>` float32 [rows, …], with zeros for padding.
     """
     rows = min(SAMPLE_ROWS, len(features))
     feed = collator.feed(features.select_columns(list(collator.names))[:rows])
     width = next(iter(feed.values())).shape[1]
-    answers = {name: np.stack([_wide(row, width) for row in found[:rows]]) for name, found in logits.items()}
+    answers = {
+        name: np.stack([_wide(row, width) if collator.per_token else row for row in found[:rows]])
+        for name, found in logits.items()
+    }
     arrays = {f"feed/{name}": array for name, array in feed.items()}
     np.savez(folder / SAMPLE, **arrays, **{f"logits/{name}": array for name, array in answers.items()})
 
 
 def _wide(row: np.ndarray, width: int) -> np.ndarray:
-    """Logits of one feature, [classes], or [length, 2] widened to [width, 2]."""
-    return row if row.ndim == 1 else np.pad(row, ((0, width - len(row)), (0, 0)))
+    """Logits of one feature, [length, …] widened to [width, …]."""
+    return np.pad(row, ((0, width - len(row)), *[(0, 0)] * (row.ndim - 1)))
 
 
 def _evidence(task: Task, rungs: list[parity.Rung], served: Served, precision: str) -> dict[str, Any]:
@@ -102,6 +104,6 @@ def _evidence(task: Task, rungs: list[parity.Rung], served: Served, precision: s
     return {
         "scores": rungs[-1].scores,
         "ladder": parity.climb(task, rungs),
-        "invariance": invariance.judged(served.probes[precision], scale),
+        "invariance": invariance.judged(task, served.probes[precision], scale),
         "sharing": served.batches[precision],
     }

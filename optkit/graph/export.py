@@ -2,7 +2,7 @@
 
 The exporter is PyTorch's TorchScript one (`dynamo=False`), the one that ModelOpt's quantisers know how to write
 themselves with. The graph takes `input_ids`, `attention_mask` and, where the model has them, `token_type_ids`, int64
-[batch, sequence], and gives `logits`: [batch, classes], or [batch, sequence, 2] (start, end) for question answering.
+[batch, sequence], and gives `logits` of the task's axes, such as [batch, classes].
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from optkit.core.errors import InputError
 from optkit.graph import passes, reference
 from optkit.graph.products import LAYERS_KEY
 from optkit.models.families import family_of, first_position, longest_input, token_types
+from optkit.tasks.base import TOKEN, Task
 
 OPSET = 17
 """The first with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""
@@ -36,6 +37,10 @@ TOLERANCE = 1e-3
 """Largest difference from PyTorch that a float graph may show, relative to the largest logit."""
 
 
+_FREE = {"batch": "batch", TOKEN: "sequence"}
+"""Axes of the logits whose size varies, and what the graph calls them."""
+
+
 class Logits(nn.Module):
     """A model as a plain function from token tensors to one logits tensor.
 
@@ -43,25 +48,22 @@ class Logits(nn.Module):
     code, much of it shape arithmetic, out of the graph.
     """
 
-    def __init__(self, model: PreTrainedModel, max_length: int) -> None:
+    def __init__(self, model: PreTrainedModel, max_length: int, task: Task) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.task = model, task
         self.names = input_names(model)
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         first = first_position(model)
         self.register_buffer("positions", torch.arange(first, first + max_length)[None], persistent=False)
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, classes] or [batch, sequence, 2] of int64 [batch, sequence], in the order of `names`."""
+        """Logits of int64 [batch, sequence], in the order of `names`."""
         feed = dict(zip(self.names, tensors, strict=True))
         mask = feed["attention_mask"][:, None, None, :].to(torch.float32)
         feed["attention_mask"] = (1.0 - mask) * MASKED
         if self.takes_positions:
             feed["position_ids"] = cast(torch.Tensor, self.positions)[:, : feed["input_ids"].shape[1]]
-        output = self.model(**feed)
-        if hasattr(output, "start_logits"):
-            return torch.stack([output.start_logits, output.end_logits], dim=-1)
-        return output.logits
+        return self.task.logits(self.model(**feed))
 
 
 def input_names(model: PreTrainedModel) -> list[str]:
@@ -71,13 +73,14 @@ def input_names(model: PreTrainedModel) -> list[str]:
     return [*names, "token_type_ids"] if takes_types and token_types(model.config) > 1 else names
 
 
-def export(model: PreTrainedModel, folder: Path, max_length: int) -> Path:
+def export(model: PreTrainedModel, folder: Path, max_length: int, task: Task) -> Path:
     """Write `model.onnx` and check it against the model.
 
     Args:
-        model: a classification or question answering model of the BERT family, with or without ModelOpt quantisers.
+        model: of the BERT family, with or without ModelOpt quantisers.
         folder: where `model.onnx` goes; made if missing.
         max_length: longest input in tokens the graph will see.
+        task: whose head the model has.
 
     Returns:
         The path of the graph.
@@ -91,7 +94,7 @@ def export(model: PreTrainedModel, folder: Path, max_length: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".onnx.partial")
     with _ready_for_export(model):
-        wrapper = Logits(model, max_length).eval()
+        wrapper = Logits(model, max_length, task).eval()
         _trace(wrapper, partial, max_length)
         _clean_file(partial, family_of(model.config).layers)
         for batch, sequence in ((8, min(9, max_length)), (3, max_length)):
@@ -140,9 +143,8 @@ def _trace(wrapper: Logits, path: Path, max_length: int) -> None:
     """Run PyTorch's exporter. It is traced at a length that no dimension of the model has by accident."""
     example = _example(wrapper.model, wrapper.names, 2, min(7, max_length))
     axes = {name: {0: "batch", 1: "sequence"} for name in wrapper.names}
+    axes["logits"] = {number: _FREE[axis] for number, axis in enumerate(wrapper.task.axes) if axis in _FREE}
     with torch.no_grad(), _quiet():
-        logits = wrapper(*example.values())
-        axes["logits"] = {0: "batch", 1: "sequence"} if logits.ndim == 3 else {0: "batch"}
         torch.onnx.export(
             wrapper,
             tuple(example.values()),

@@ -10,24 +10,14 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from optkit.core.errors import InputError, MachineError
 from optkit.models.families import longest_input
 from optkit.tasks.base import Feed, Task
-from optkit.training.losses import logits_of
 
 DEFAULT_MODEL = "google-bert/bert-base-uncased"
-_AUTO = {"classification": AutoModelForSequenceClassification, "question_answering": AutoModelForQuestionAnswering}
-_HEADS = ("classifier.", "pre_classifier.", "qa_outputs.")
 _ASP_MASK = ".__weight_mma_mask"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -72,7 +62,7 @@ def load(source: str, task: Task) -> Loaded:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         classes = dict(config.id2label)
         config.update(_label_maps(task))
-        model, report = _AUTO[task.head].from_pretrained(
+        model, report = task.auto_class().from_pretrained(
             source,
             config=config,
             trust_remote_code=False,
@@ -84,9 +74,9 @@ def load(source: str, task: Task) -> Loaded:
         raise _unloadable(source, folder.is_dir(), error) from error
     if not tokenizer.is_fast:
         raise InputError(f"--model {source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
-    fine_tuned = not any(name.startswith(_HEADS) for name in report["missing_keys"])
+    fine_tuned = not any(name.startswith(task.head_modules) for name in report["missing_keys"])
     _check_tensors(source, report, fine_tuned, task)
-    if fine_tuned and task.head == "classification":
+    if fine_tuned:
         _check_order(source, [str(classes.get(index)) for index in range(len(task.labels))], task)
     amax, masks = _foreign(folder) if folder.is_dir() else ({}, {})
     return Loaded(model.float(), tokenizer, fine_tuned, amax, masks)
@@ -114,18 +104,18 @@ def architecture(source: str, task: Task) -> Loaded:
 
 def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> Loaded:
     """A model with random weights (torch's global seed) for a task that brings its own architecture."""
-    return Loaded(_AUTO[task.head].from_config(config, trust_remote_code=False), tokenizer)
+    return Loaded(task.auto_class().from_config(config, trust_remote_code=False), tokenizer)
 
 
-def inference(model: PreTrainedModel) -> Callable[[Feed], np.ndarray]:
-    """The model as a function from a feed to float32 logits, on the GPU where there is one."""
+def inference(model: PreTrainedModel, task: Task) -> Callable[[Feed], np.ndarray]:
+    """The model as a function from a feed to the task's logits in float32, on the GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(model, device).eval()
 
     @torch.inference_mode()
     def infer(feed: Feed) -> np.ndarray:
         output = model(**{name: torch.from_numpy(array).to(device) for name, array in feed.items()})
-        return logits_of(output).float().cpu().numpy()
+        return task.logits(output).float().cpu().numpy()
 
     return infer
 
@@ -162,13 +152,13 @@ def _check_folder(folder: Path) -> None:
 def _check_tensors(source: str, report: Mapping[str, Any], fine_tuned: bool, task: Task) -> None:
     """Nothing but a new head, and the pooler that only heads use, may start at random."""
     for name, found, expected in report["mismatched_keys"]:
-        if name.startswith(_HEADS) and task.head == "classification" and found[0] != expected[0]:
+        if name.startswith(task.head_modules) and task.labels and found[0] != expected[0]:
             raise InputError(
                 f"--model {source}: its head has {found[0]} classes, the task has {expected[0]} "
                 f"({', '.join(task.labels)}); give the model that was fine-tuned for this task, or one without a head"
             )
         raise InputError(f"--model {source}: {name} has shape {list(found)}, config.json makes it {list(expected)}")
-    new = () if fine_tuned else (*_HEADS, "pooler.")
+    new = () if fine_tuned else (*task.head_modules, "pooler.")
     missing = sorted(name for name in report["missing_keys"] if not any(f".{part}" in f".{name}" for part in new))
     if missing:
         raise InputError(
@@ -188,7 +178,7 @@ def _check_order(source: str, found: Sequence[str], task: Task) -> None:
 
 
 def _label_maps(task: Task) -> dict[str, Any]:
-    names = dict(enumerate(task.labels if task.head == "classification" else ("start", "end")))
+    names = dict(enumerate(task.class_names))
     return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
 
 

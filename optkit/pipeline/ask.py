@@ -10,7 +10,7 @@ from optkit.registry.live_server import Running
 from optkit.registry.verify import require
 from optkit.serving import ensemble
 from optkit.serving.server import Server
-from optkit.serving.text_client import Answer, Label, TextClient
+from optkit.serving.text_client import TextClient
 
 
 def answer(model: str, texts: Sequence[str], url: str, repository: Path | None = None) -> str:
@@ -30,18 +30,7 @@ def answer(model: str, texts: Sequence[str], url: str, repository: Path | None =
         if repository is not None:
             url = _serve(repository, model, stack)
         client = stack.enter_context(TextClient(Running(url).url, model))
-        return shown(client.ask([texts])[0])
-
-
-def shown(found: Answer) -> str:
-    """An answer in lines, the most probable first."""
-    if not isinstance(found, Label):
-        return "\n".join(
-            f"{one.answer} (score {one.score:.2f}, characters {one.start} to {one.end})" for one in (found, *found.others)
-        )
-    others = sorted(found.probabilities.items(), key=lambda pair: -pair[1])
-    width = max(map(len, found.probabilities))
-    return "\n".join(f"{label:<{width}}  {share:.3f}" for label, share in others)
+        return client.ask([texts])[0].shown()
 
 
 def _serve(repository: Path, model: str, stack: ExitStack) -> str:

@@ -78,7 +78,7 @@ def validate(recipe: str, task: Task, root: Path, target: Target, seed: int = 0,
             verify(step)
         loaded = checkpoint.load(folder, task)
         features = task.encode("dev", loaded.tokenizer)
-        collator = Collator(loaded.tokenizer, task.max_length)
+        collator = Collator.of(task, loaded.tokenizer)
         _require_same_data(folder, features, collator)
         log.info("%s: scoring %d features through %s on %s", recipe, len(features), client.model, client.url)
         size = min(BATCH_SIZE, config["max_batch_size"] or BATCH_SIZE)
@@ -89,7 +89,7 @@ def validate(recipe: str, task: Task, root: Path, target: Target, seed: int = 0,
     rung, reference_rung, logits = _reference(row, config, folder, features, collator, size)
     compared = parity.rungs(task, features, {reference_rung: logits, rung: served})
     found = _row(row, task, compared, root / task.name / BASELINE / f"seed-{seed}")
-    found.invariance = judged(answers, signal(served))
+    found.invariance = judged(task, answers, signal(served))
     found.served_by = f"{version} on {client.url}, model {client.model}, {_backend(config)}"
     found.verdict, found.reasons = judge(found)
     return found
@@ -107,7 +107,7 @@ def _require(client: Client, engine: Path, task: Task) -> dict[str, Any]:
     inputs = {one["name"]: (one["datatype"], len(one["shape"])) for one in found["inputs"]}
     expected = dict.fromkeys(read_record(engine)["inputs"], ("INT64", 2))
     outputs = {one["name"]: (one["datatype"], [int(size) for size in one["shape"][1:]]) for one in found["outputs"]}
-    logits = ("FP32", [len(task.labels)] if task.head == "classification" else [-1, 2])
+    logits = ("FP32", list(task.logits_shape))
     if inputs != expected or outputs.get(OUTPUT) != logits:
         raise InputError(
             f"model {client.model!r} on {client.url}: takes {inputs} and answers {outputs}, expected {expected} and "

@@ -17,7 +17,7 @@ from optkit.models.loading import Loaded
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.recipe.training import Training
-from optkit.tasks.base import Split, Task
+from optkit.tasks.base import OwnModel, Split, Task
 from optkit.tasks.collate import Collator
 
 SECONDS = 4.0
@@ -61,30 +61,23 @@ class RunSpec:
     def start(self) -> Loaded:
         """The model to start from, as it comes."""
         set_seed(self.seed)  # of a head's, or a whole model's, random weights
-        if self._is_sample_model:
-            from optkit.tasks.data import sample_reviews
-
-            loaded = loading.new(sample_reviews.model_config(), sample_reviews.tokenizer(), self.task)
-            sample_reviews.initialise(loaded.model)
-            return loaded
-        return loading.load(self.model or loading.DEFAULT_MODEL, self.task)
+        if (own := self._own_model()) is None:
+            return loading.load(self.model or loading.DEFAULT_MODEL, self.task)
+        loaded = loading.new(own.config, own.tokenizer, self.task)
+        own.initialise(loaded.model)
+        return loaded
 
     def architecture(self) -> Loaded:
         """The model to start from without its weights: on the meta device, in no time and no memory."""
-        if not self._is_sample_model:
+        if (own := self._own_model()) is None:
             return loading.architecture(self.model or loading.DEFAULT_MODEL, self.task)
-        from optkit.tasks.data import sample_reviews
-
         with torch.device("meta"):
-            return loading.new(sample_reviews.model_config(), sample_reviews.tokenizer(), self.task)
+            return loading.new(own.config, own.tokenizer, self.task)
 
     def training(self, recipe: Recipe) -> Training:
         """The recipe's training settings with the task's defaults filled in."""
-        if not self._is_sample_model:
-            return recipe.training.for_task(dict(self.task.training))
-        from optkit.tasks.data import sample_reviews
-
-        return recipe.training.for_task(sample_reviews.training())
+        own = self._own_model()
+        return recipe.training.for_task(dict(own.training if own else self.task.training))
 
     def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """A split's features; encoded once per spec, since every recipe of a spec has the same tokenizer."""
@@ -92,13 +85,17 @@ class RunSpec:
             self._encoded[split] = self.task.encode(split, tokenizer)
         return self._encoded[split]
 
+    def modules(self, recipe: Recipe) -> tuple[str, ...]:
+        """Where the code of the task and of a recipe's techniques lies: it is found by name, which no import shows."""
+        return (type(self.task).__module__, *recipe.modules)
+
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:
-        return Collator(tokenizer, self.task.max_length)
+        return Collator.of(self.task, tokenizer)
 
     @cached_property
     def _encoded(self) -> dict[Split, Dataset]:
         return {}
 
-    @property
-    def _is_sample_model(self) -> bool:
-        return self.task.name == "sample" and self.model is None
+    def _own_model(self) -> OwnModel | None:
+        """The model that the task brings along, unless another one is asked for."""
+        return self.task.own_model() if self.model is None else None

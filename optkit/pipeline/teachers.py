@@ -1,13 +1,12 @@
 """Teachers: the models that recipes learn from, and their logits on the training features, computed once for all."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 
 from optkit.compression import checkpoint
 from optkit.core import atomic, step_cache
@@ -49,7 +48,7 @@ class Teachers:
         return loaded
 
     def logits(self, name: str) -> list[np.ndarray]:
-        """Its logits on the training features, [classes] or [length, 2] each."""
+        """Its logits on the training features, one array each."""
         folder, depends_on = self._place(name), {"teacher": self.key(name), "data": self.spec.task.fingerprint()}
         step_cache.step(folder, depends_on, lambda unfinished: self._answer(name, unfinished))
         with np.load(folder / "logits.npz") as saved:
@@ -66,22 +65,8 @@ class Teachers:
         log.info("%s: teacher's logits on the training features", name)
         loaded, task = self.load(name), self.spec.task
         features = self.spec.features("train", loaded.tokenizer)
-        logits = run(loading.inference(loaded.model), features, BATCH_SIZE, self.spec.collator(loaded.tokenizer))
-        if task.head == "classification":
-            _warn_if_weak(name, features, logits)
+        logits = run(loading.inference(loaded.model, task), features, BATCH_SIZE, self.spec.collator(loaded.tokenizer))
+        if weakness := task.weakness(features, logits):
+            advice = "Its students will learn its mistakes: train it for longer, or take another teacher"
+            log.warning("teacher %s %s. %s", name, weakness, advice)
         np.savez(unfinished / "logits.npz", values=np.concatenate(logits), lengths=[len(row) for row in logits])
-
-
-def _warn_if_weak(name: str, features: Dataset, logits: Sequence[np.ndarray]) -> None:
-    """Say so where a teacher knows less than how frequent the classes are."""
-    labels = np.array(features["labels"][:])
-    right = float((np.stack(logits).argmax(1) == labels).mean())
-    majority = float(np.bincount(labels).max() / len(labels))
-    if right < majority:
-        log.warning(
-            "teacher %s is right on %.1f %% of the training examples; always answering with the most frequent class "
-            "would be on %.1f %%. Its students will learn its mistakes: train it for longer, or take another teacher",
-            name,
-            100 * right,
-            100 * majority,
-        )

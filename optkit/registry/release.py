@@ -19,6 +19,8 @@ from optkit.registry.text_pipeline import Words
 from optkit.serving import config as configuration
 from optkit.serving import repository
 from optkit.serving.config import ModelConfig
+from optkit.tasks.base import Decisions
+from optkit.tasks.registry import TASKS
 
 Check = Callable[[Path], dict[str, Any]]
 """Tries out a staged model's folder; returns what it found, or raises."""
@@ -40,6 +42,11 @@ class Release:
     """Why it is published although its gate says no."""
     words: Words | None = None
     """What it takes to be asked in text; None where it takes tokens alone."""
+
+    @property
+    def decisions(self) -> Decisions:
+        """What its predictions depend on, as its task says."""
+        return TASKS.get(self.provenance["task"]).decisions
 
 
 def place(root: Path, release: Release, check: Check, server: Running | None = None) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 from optkit.core.errors import GateError, InputError
 from optkit.engines.candidate import Candidate, judge
 from optkit.serving.client import Client, Feed
+from optkit.tasks.base import Decisions
 
 MAX_DISAGREEMENT = 0.05
 log = logging.getLogger(__name__)
@@ -29,8 +30,13 @@ class Shadow:
     """Largest share of predictions that may differ."""
 
 
-def compare(candidate: Client, shadow: Shadow) -> dict[str, Any]:
+def compare(candidate: Client, shadow: Shadow, decisions: Decisions) -> dict[str, Any]:
     """Send every request to both and count the predictions that differ.
+
+    Args:
+        candidate: client of the new version.
+        shadow: the live model, and what both are asked.
+        decisions: of the task; see `Task.decisions`.
 
     Returns:
         `url`, `requests`, `predictions`, `differ`, `share`, and `mean_difference` of the logits.
@@ -48,7 +54,7 @@ def compare(candidate: Client, shadow: Shadow) -> dict[str, Any]:
         raise GateError(f"shadow: the new version refuses a request that {shadow.model!r} answers: {error}") from error
     masks = [feed.get("attention_mask", np.ones_like(feed["input_ids"])) for feed in shadow.requests]
     seen = Candidate("shadow", "", "")
-    judge(seen, ours, theirs, masks, tolerance=np.inf)
+    judge(seen, ours, theirs, masks, np.inf, candidate.per_token, decisions)
     if seen.refusal or not seen.predictions:
         raise GateError(f"shadow: against {shadow.model!r} on {shadow.url}: {seen.refusal or 'no predictions'}")
     share = (seen.prediction_flips or 0) / seen.predictions

@@ -15,6 +15,7 @@ from optkit.engines import registry as engines
 from optkit.engines.candidate import Candidate, judge
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
+from optkit.tasks.base import Decisions
 
 SAMPLE = "sample"
 TIMEOUT_S = 300.0
@@ -30,7 +31,7 @@ class Probe(NamedTuple):
     feed: Mapping[str, np.ndarray]
     """int64 [batch, sequence] each."""
     logits: np.ndarray
-    """Float32 [batch, classes] or [batch, sequence, 2]."""
+    """Float32 [batch, …]."""
 
 
 Probes = Mapping[str, Probe]
@@ -65,13 +66,14 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
     return {"min": (1, 1), "opt": usual, "max": largest}
 
 
-def check(client: Client, probes: Probes, what: str) -> dict[str, float]:
+def check(client: Client, probes: Probes, what: str, decisions: Decisions | None = None) -> dict[str, float]:
     """Ask a served model all probes; returns the relative difference of each.
 
     Args:
         client: of the model.
         probes: to ask.
         what: the model in an error's words.
+        decisions: of the task, for an error to say how many flip; see `Task.decisions`.
 
     Raises:
         GateError: an answer is wrong or a request is refused.
@@ -84,7 +86,10 @@ def check(client: Client, probes: Probes, what: str) -> dict[str, float]:
             answer = client.infer(probe.feed)
         except InputError as error:
             raise GateError(f"{what}: refused the probe {name!r} {shape}: {error}") from error
-        found[name] = _compare(f"{what}: probe {name!r} {shape}", answer, probe)
+        seen = _compared(answer, probe, client.per_token, decisions)
+        if seen.refusal:
+            raise GateError(f"{what}: probe {name!r} {shape}: {seen.refusal}")
+        found[name] = float(seen.relative_difference or 0.0)
     return found
 
 
@@ -124,10 +129,8 @@ def _feed(config: ModelConfig, batch: int, sequence: int) -> dict[str, np.ndarra
     return {name: values.get(name, np.zeros_like(mask)) for name in config.inputs}
 
 
-def _compare(what: str, answer: np.ndarray, probe: Probe) -> float:
+def _compared(answer: np.ndarray, probe: Probe, per_token: bool, decisions: Decisions | None) -> Candidate:
     mask = probe.feed.get("attention_mask", np.ones_like(probe.feed["input_ids"]))
     seen = Candidate("triton", "", "")
-    judge(seen, [answer], [probe.logits], [mask], _TOLERANCE)
-    if seen.refusal:
-        raise GateError(f"{what}: {seen.refusal}")
-    return float(seen.relative_difference or 0.0)
+    judge(seen, [answer], [probe.logits], [mask], _TOLERANCE, per_token, decisions)
+    return seen

@@ -40,11 +40,11 @@ def check(staged: Path, release: Release, beside: Shadow | None = None) -> dict[
         Client(server.url, staged.name, timeout_s=smoke_test.TIMEOUT_S) as client,
     ):
         found: dict[str, Any] = {"served_by": f"tritonserver {server.version()}"}
-        found["relative_difference"] = smoke_test.check(client, release.probes, _WHAT)
+        found["relative_difference"] = smoke_test.check(client, release.probes, _WHAT, release.decisions)
         if release.words is not None:
             found["text"] = _check_text(server, staged, release, release.words)
         if beside is not None:
-            found["shadow"] = shadow.compare(client, beside)
+            found["shadow"] = shadow.compare(client, beside, release.decisions)
     shutil.rmtree(logs)
     return found
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from optkit.core.errors import InputError
 from optkit.serving.client_threads import ClientThreads
-from optkit.serving.config import OUTPUT
+from optkit.serving.config import OUTPUT, per_token
 from optkit.serving.connection import TIMEOUT_S, Connection, tensors
 
 Feed = Mapping[str, np.ndarray]
@@ -38,7 +38,7 @@ class Client(Connection):
             feed: int64 [batch, sequence] for each input of the model.
 
         Returns:
-            Float32 logits [batch, classes] or [batch, sequence, 2].
+            Float32 logits [batch, …], of the shape that the model declares.
 
         Raises:
             InputError: the server refuses the request (status 400): a shape, a dtype, a value, a missing input.
@@ -57,6 +57,16 @@ class Client(Connection):
     def time_many(self, feeds: Sequence[Feed], concurrency: int = 1) -> np.ndarray:
         """As `infer_many`, but gives the milliseconds [requests] that each took, from sending it to its answer."""
         return np.array([latency_ms for _, latency_ms in self._many(feeds, concurrency)])
+
+    @property
+    def per_token(self) -> bool:
+        """Whether the logits have an entry for each token, as the server declares it.
+
+        Raises:
+            MachineError: the server is gone, does not answer in time, or has another kind of model.
+        """
+        with self._deadline("metadata"):
+            return per_token(self._expected()[1:])
 
     def _many(self, feeds: Sequence[Feed], concurrency: int) -> list[tuple[np.ndarray, float]]:
         """Answer and milliseconds for each feed."""
@@ -79,24 +89,27 @@ class Client(Connection):
     def _infer(self, feed: Feed, number: int) -> np.ndarray:
         inputs = tensors(feed)
         with self._deadline(f"request {number}"):
-            if self._logits is None:
-                self._logits = self._expected()
+            shape = self._expected()
             answer = self._connection().infer(self.model, inputs, model_version=self.version, request_id=str(number))
-            self._check(answer.get_response(), feed, number)
+            self._check(answer.get_response(), shape, feed, number)
             return answer.as_numpy(OUTPUT)
 
     def _expected(self) -> list[int]:
-        """Shape of the logits as the server declares it, [-1, classes] or [-1, -1, 2]."""
+        """Shape of the logits as the server declares it, asked once: -1 for the batch and, if it is second, for tokens."""
+        if self._logits is None:
+            self._logits = self._declared()
+        return self._logits
+
+    def _declared(self) -> list[int]:
         metadata = self._connection().get_model_metadata(self.model, self.version)
         shapes = {output["name"]: output["shape"] for output in metadata["outputs"]}
         if metadata["name"] != self.model or OUTPUT not in shapes:
             raise self._foreign("the metadata", f"model {metadata['name']!r} with outputs {list(shapes)}", OUTPUT)
         return shapes[OUTPUT]
 
-    def _check(self, response: dict[str, Any], feed: Feed, number: int) -> None:
-        assert self._logits is not None
+    def _check(self, response: dict[str, Any], declared: Sequence[int], feed: Feed, number: int) -> None:
         batch, sequence = next(iter(feed.values())).shape
-        shape = [batch, sequence, 2] if len(self._logits) == 3 else [batch, *self._logits[1:]]
+        shape = [batch, *(sequence if size == -1 else size for size in declared[1:])]
         answered = response.get("model_version") if self.version else ""  # not asked for: the server's choice
         expected = (self.model, self.version, str(number), [(OUTPUT, "FP32", shape)])
         outputs = [(output["name"], output["datatype"], output["shape"]) for output in response.get("outputs", [])]

@@ -5,7 +5,7 @@ The schema is Triton's own (`model_config.proto`), so that a file that could not
 
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,7 +39,7 @@ class ModelConfig:
     inputs: tuple[str, ...]
     """Token inputs, int64 [batch, sequence]."""
     logits: tuple[int, ...]
-    """Shape of the logits without the batch: (classes,), or (-1, 2) for a start and an end in each position."""
+    """Shape of the logits without the batch: (size,), or (-1, size) with an entry for each token."""
     max_batch_size: int = 64
     max_sequence: int = 512
     """Longest request in tokens."""
@@ -80,6 +80,11 @@ def check_name(name: str) -> None:
             f"model name {name!r}: expected letters, digits, '_', '-' and '.', starting with a letter, a digit or '_' "
             "and without '..'. Choose another name"
         )
+
+
+def per_token(logits: Sequence[int]) -> bool:
+    """Whether logits of such a shape, without the batch, have an entry for each token."""
+    return list(logits[:1]) == [-1]
 
 
 def write(config: ModelConfig, name: str | None = None) -> str:
@@ -221,9 +226,9 @@ def _wrong_tensors(config: ModelConfig) -> list[str]:
     mistakes = []
     if "input_ids" not in config.inputs or len(set(config.inputs)) != len(config.inputs):
         mistakes.append(f"inputs: found {list(config.inputs)}, expected 'input_ids' and others, each once")
-    classes = config.logits[-1] if config.logits else 0
-    if not (len(config.logits) == 1 and classes > 0) and config.logits != (-1, 2):
-        mistakes.append(f"logits: found shape {config.logits}, expected (classes,) or (-1, 2)")
+    row = config.logits[1:] if per_token(config.logits) else config.logits
+    if len(row) != 1 or row[0] < 1:
+        mistakes.append(f"logits: found shape {config.logits}, expected (size,), or (-1, size) with an entry for each token")
     return mistakes
 
 

@@ -3,15 +3,14 @@
 `<model>_text` is a Triton ensemble of `<model>_text_tokenizer`, the tensor model and `<model>_text_answer`. Its tensor
 step names no version: whichever version of the tensor model is live answers.
 
-For question answering the ensemble takes one question at a time, and the windows of its passage are the batch of the
-tensor model: a request of its own for each question, however many windows it has.
+Where one example may become several features (`ServedForm.has_windows`), as in question answering, the ensemble takes one
+example at a time, and its windows are the batch of the tensor model: a request of its own for each, however many it has.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,70 +18,15 @@ from optkit.core.errors import InputError
 from optkit.serving import config as configuration
 from optkit.serving import repository
 from optkit.serving.config import OUTPUT, ModelConfig
+from optkit.tasks.served import OFFSETS, SETTINGS, Tensors, TextSettings
 
 SUFFIX = "_text"
 STEPS = ("_tokenizer", "_answer")
 DIGEST = "digest"
 """Parameter of a pipeline: what makes its tokens and its answers."""
-TOKENIZER, SETTINGS = "tokenizer.json", "text.json"
-OFFSETS = ("context_starts", "context_ends")
-"""Where each token stands in the passage, int32 [windows, sequence]; -1 outside of it."""
-ANSWER: dict[str, dict[str, tuple[str, tuple[int, ...]]]] = {
-    "classification": {"label": ("STRING", (1,)), "probability": ("FP32", (1,)), "probabilities": ("FP32", (-1,))},
-    "question_answering": {"answer": ("STRING", (-1,)), "score": ("FP32", (-1,)), "span": ("INT32", (-1, 2))},
-}
-"""What comes back, {head: {output: (type, shape)}}: the label's probability and all in the order of the labels; answers, the
-best first, each with the sum of its start and end logit, its first character in the passage and the one after its last."""
-
-
-@dataclass(frozen=True)
-class TextSettings:
-    """How a task makes tokens of text and an answer of logits."""
-
-    head: str
-    """`classification` or `question_answering`."""
-    fields: tuple[str, ...]
-    """Texts of a request: `text`, `text` and `text_pair`, or `question` and `context`."""
-    padding: Mapping[str, int]
-    """The model's inputs in their order, each with what fills it up."""
-    max_length: int
-    """Longest feature in tokens: longer texts are cut, longer passages become several windows."""
-    truncation_side: str = "right"
-    labels: tuple[str, ...] = ()
-    """Class names in the order of the logits."""
-    stride: int = 0
-    """Tokens that two neighbouring windows share."""
-    longest_answer: int = 0
-    """Tokens an answer may have."""
-    n_best: int = 1
-    """Answers to a question."""
-    max_windows: int = 0
-    """Windows of one passage that the engine takes at once."""
-
-    @property
-    def has_windows(self) -> bool:
-        """Whether one request may become several features."""
-        return self.head == "question_answering"
-
-    def write(self, folder: Path) -> None:
-        """Keep the settings in a folder."""
-        (folder / SETTINGS).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read(folder: Path) -> TextSettings:
-    """What `TextSettings.write` kept.
-
-    Raises:
-        InputError: it is something else.
-    """
-    path = folder / SETTINGS
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
-        return TextSettings(**fields)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        fix = "score the recipe again: optkit run"
-        raise InputError(f"{path}: not text settings written by optkit ({error}); {fix}") from error
+TOKENIZER = "tokenizer.json"
+HEAD, LABELS = "head", "labels"
+"""Likewise: whose answers they are, and the class names as JSON."""
 
 
 def pipeline(model: str) -> str:
@@ -113,12 +57,13 @@ def stage(root: Path, source: Path, model: str, config: ModelConfig) -> None:
     Raises:
         InputError: tokenizer and tensor model do not fit.
     """
-    settings = replace(read(source), max_windows=config.max_batch_size)
+    settings = replace(TextSettings.read(source), max_windows=config.max_batch_size)
     _check(settings, config)
     tokenizer, answer = steps(model)
+    requests, answers = _requests(settings, config), settings.form.outputs(settings)
     texts = {
-        tokenizer: _step(tokenizer, _requests(settings, config), _texts(settings), _features(settings, config)),
-        answer: _step(answer, _requests(settings, config), _logits(settings, config), _answers(settings)),
+        tokenizer: _step(tokenizer, requests, _texts(settings), _features(settings, config)),
+        answer: _step(answer, requests, _logits(settings, config), answers),
         pipeline(model): _ensemble(model, settings, config, digest(source)),
     }
     for name, message in texts.items():
@@ -137,21 +82,22 @@ def digest(source: Path) -> str:
 
 def _check(settings: TextSettings, config: ModelConfig) -> None:
     """The settings come from the training, the configuration from the engine."""
-    labels = (len(settings.labels),) if settings.labels else (-1, 2)
-    if not set(config.inputs) <= set(settings.padding) or config.logits != labels:
+    logits = settings.form.logits_shape(settings)
+    if not set(config.inputs) <= set(settings.padding) or config.logits != logits:
         raise InputError(
-            f"text pipeline of {config.name!r}: found a tokenizer for {', '.join(settings.padding)} and logits {labels}, "
+            f"text pipeline of {config.name!r}: found a tokenizer for {', '.join(settings.padding)} and logits {logits}, "
             f"expected {', '.join(config.inputs)} and {config.logits} as the engine has them. Run the recipe again"
         )
 
 
-Tensors = dict[str, tuple[str, tuple[int, ...]]]
-"""{name: (type, shape without the batch)}"""
-
-
 def _requests(settings: TextSettings, config: ModelConfig) -> int:
     """Requests in a batch of the pipeline; 0 where windows are the tensor model's batch."""
-    return 0 if settings.has_windows else config.max_batch_size
+    return 0 if settings.form.has_windows else config.max_batch_size
+
+
+def _windows(settings: TextSettings) -> tuple[int, ...]:
+    """A batch of windows is no batch in Triton's sense, so that its dimension is written down."""
+    return (-1,) if settings.form.has_windows else ()
 
 
 def _texts(settings: TextSettings) -> Tensors:
@@ -159,24 +105,18 @@ def _texts(settings: TextSettings) -> Tensors:
 
 
 def _features(settings: TextSettings, config: ModelConfig) -> Tensors:
-    """Tokens; a batch of windows is no batch in Triton's sense, so that its dimension is written down."""
-    windows = (-1,) if settings.has_windows else ()
-    offsets: Tensors = dict.fromkeys(OFFSETS, ("INT32", (-1, -1))) if settings.has_windows else {}
-    return dict.fromkeys(config.inputs, ("INT64", (*windows, -1))) | offsets
+    offsets = {name: kind for name, kind in _beside(settings).items() if name in OFFSETS}
+    return dict.fromkeys(config.inputs, ("INT64", (*_windows(settings), -1))) | offsets
 
 
 def _logits(settings: TextSettings, config: ModelConfig) -> Tensors:
-    if not settings.has_windows:
-        return {OUTPUT: ("FP32", config.logits)}
-    offsets: Tensors = dict.fromkeys(OFFSETS, ("INT32", (-1, -1)))
-    return {OUTPUT: ("FP32", (-1, *config.logits)), **offsets, "context": ("STRING", (1,))}
+    return {OUTPUT: ("FP32", (*_windows(settings), *config.logits))} | _beside(settings)
 
 
-def _answers(settings: TextSettings) -> Tensors:
-    return {
-        name: (kind, (len(settings.labels),) if settings.labels and shape == (-1,) else shape)
-        for name, (kind, shape) in ANSWER[settings.head].items()
-    }
+def _beside(settings: TextSettings) -> Tensors:
+    """What the answer needs beside the logits."""
+    offsets, text = ("INT32", (*_windows(settings), -1)), ("STRING", (1,))
+    return {name: offsets if name in OFFSETS else text for name in settings.form.beside}
 
 
 def _step(name: str, batch: int, inputs: Tensors, outputs: Tensors) -> Any:
@@ -188,19 +128,21 @@ def _step(name: str, batch: int, inputs: Tensors, outputs: Tensors) -> Any:
 
 def _ensemble(model: str, settings: TextSettings, config: ModelConfig, digest: str) -> Any:
     message = configuration.message(name=pipeline(model), platform="ensemble", max_batch_size=_requests(settings, config))
-    _declare(message, _texts(settings), _answers(settings))
+    answers = settings.form.outputs(settings)
+    _declare(message, _texts(settings), answers)
     before, after = steps(model)
     for name, inputs, outputs in (
         (before, _texts(settings), _features(settings, config)),
         (model, config.inputs, [OUTPUT]),
-        (after, _logits(settings, config), _answers(settings)),
+        (after, _logits(settings, config), answers),
     ):
         step = message.ensemble_scheduling.step.add(model_name=name, model_version=-1)
         step.input_map.update({tensor: tensor for tensor in inputs})
         step.output_map.update({tensor: tensor for tensor in outputs})
     message.parameters[DIGEST].string_value = digest
+    message.parameters[HEAD].string_value = settings.head
     if settings.labels:
-        message.parameters["labels"].string_value = json.dumps(settings.labels)
+        message.parameters[LABELS].string_value = json.dumps(settings.labels)
     return message
 
 

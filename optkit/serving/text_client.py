@@ -1,44 +1,19 @@
 """Asks a text pipeline on a Triton server: words in, the task's answer out."""
 
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from optkit.core.errors import InputError
 from optkit.serving import ensemble
 from optkit.serving.connection import TIMEOUT_S, Connection, tensors
+from optkit.tasks import registry
+from optkit.tasks.served import Answer, ServedForm
 
-
-class Label(NamedTuple):
-    """The answer of a classifier."""
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-
-    def __str__(self) -> str:
-        return self.label
-
-
-class Span(NamedTuple):
-    """An answer to a question."""
-
-    answer: str
-    score: float
-    """The sum of the answer's start and end logit."""
-    start: int
-    end: int
-    """Its first character in the passage, and the one after its last."""
-    others: tuple["Span", ...] = ()
-    """The next best answers, where this is the best one."""
-
-    def __str__(self) -> str:
-        return self.answer
-
-
-Answer = Label | Span
+_BEFORE = {"label": "classification", "answer": "question_answering"}
+"""Heads of published pipelines that do not state theirs, by their first output."""
 
 
 class TextClient(Connection):
@@ -55,10 +30,10 @@ class TextClient(Connection):
         self._served: dict[str, Any] | None = None
 
     def ask(self, texts: Sequence[Sequence[str]]) -> list[Answer]:
-        """Ask once, or once for each question where the texts are questions.
+        """Ask once, or once for each example where one may become several features.
 
         Args:
-            texts: of each example its text, its two texts, or question and passage.
+            texts: of each example its texts, such as its two, or question and passage.
 
         Raises:
             InputError: the server has no such pipeline or refuses the request; or it takes another number of texts.
@@ -71,9 +46,9 @@ class TextClient(Connection):
                 expected = f"{len(fields)}: {', '.join(fields)}"
                 raise InputError(f"model {self.model!r}: found {len(one)} texts, expected {expected}")
         with self._deadline("request"):
-            if "answer" not in (tensor["name"] for tensor in served["output"]):
-                return self._labels(fields, texts, json.loads(served["parameters"]["labels"]["string_value"]))
-            return [self._span(fields, one) for one in texts]
+            form = self._form(served)
+            batches = [[one] for one in texts] if form.has_windows else [texts]
+            return [answer for batch in batches for answer in self._answers(batch, form, served)]
 
     def _configuration(self) -> dict[str, Any]:
         """What the server says of the pipeline, asked once."""
@@ -92,24 +67,17 @@ class TextClient(Connection):
                 "Publish one there, or ask another one"
             )
 
-    def _labels(self, fields: Sequence[str], texts: Sequence[Sequence[str]], labels: Sequence[str]) -> list[Answer]:
-        columns = zip(fields, zip(*texts, strict=True), strict=True)
-        answer = self._infer({name: np.array([[one.encode()] for one in column], object) for name, column in columns})
-        rows = zip(*(answer.as_numpy(name) for name in ensemble.ANSWER["classification"]), strict=True)
-        return [
-            Label(label[0].decode(), float(share[0]), dict(zip(labels, map(float, shares), strict=True)))
-            for label, share, shares in rows
-        ]
+    def _form(self, served: Mapping[str, Any]) -> ServedForm:
+        """Of the task whose answers these are."""
+        stated = served["parameters"].get(ensemble.HEAD, {}).get("string_value")
+        return registry.form(stated or _BEFORE[served["output"][0]["name"]])
 
-    def _span(self, fields: Sequence[str], texts: Sequence[str]) -> Answer:
-        feed = {name: np.array([one.encode()], object) for name, one in zip(fields, texts, strict=True)}
-        answer = self._infer(feed)
-        columns = (answer.as_numpy(name) for name in ensemble.ANSWER["question_answering"])
-        found = [
-            Span(words.decode(), float(score), int(first), int(last))
-            for words, score, (first, last) in zip(*columns, strict=True)
-        ]
-        return found[0]._replace(others=tuple(found[1:]))
-
-    def _infer(self, feed: dict[str, np.ndarray]) -> Any:
-        return self._connection().infer(self.model, tensors(feed))
+    def _answers(self, texts: Sequence[Sequence[str]], form: ServedForm, served: Mapping[str, Any]) -> Sequence[Answer]:
+        """One request: a batch of examples, or a single one that may become several features."""
+        columns = [[one.encode() for one in column] for column in zip(*texts, strict=True)]
+        shape = (1,) if form.has_windows else (-1, 1)
+        fields = (tensor["name"] for tensor in served["input"])
+        feed = {name: np.array(column, object).reshape(shape) for name, column in zip(fields, columns, strict=True)}
+        answer = self._connection().infer(self.model, tensors(feed))
+        labels = json.loads(served["parameters"].get(ensemble.LABELS, {}).get("string_value", "[]"))
+        return form.decode({tensor["name"]: answer.as_numpy(tensor["name"]) for tensor in served["output"]}, labels)

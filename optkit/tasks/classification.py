@@ -1,20 +1,23 @@
 """Classification of a text or a pair of texts: accuracy, F1, Matthews correlation."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow
-from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
-from transformers import PreTrainedTokenizerBase
 
-from optkit.tasks.base import Prediction, Split
+from optkit.tasks.base import Prediction, Split, Task
 from optkit.tasks.collate import check_logits
-from optkit.tasks.data import hub
 from optkit.tasks.data.classes import class_indices, classes_of, label_names
-from optkit.tasks.data.reading import find, read
-from optkit.tasks.data.tables import Table, check_text, fingerprint, limited, listed, problem, table_of
+from optkit.tasks.data.tables import Table, check_text, limited, listed, problem, required, table_of
+from optkit.tasks.served import ServedForm, Tensors, TextSettings
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 TEXT_COLUMNS = (
     ("sentence1", "sentence2"),
@@ -26,14 +29,70 @@ TEXT_COLUMNS = (
     ("text",),
 )
 """What the columns with the text may be called, pairs before their parts."""
+FIELDS = ("text", "text_pair")
+"""What a client calls them."""
+HUB = {"sst2": ("nyu-mll/glue", "sst2")}
+"""Names of the tasks whose data is on the Hugging Face hub."""
 
 
-class Classification:
-    """A data set of labelled texts; follows `optkit.tasks.base.Task`."""
+class Label(NamedTuple):
+    """The served answer to a text."""
 
-    head: Literal["classification", "question_answering"] = "classification"
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+    def __str__(self) -> str:
+        return self.label
+
+    def shown(self) -> str:
+        """All classes in lines, the most probable first."""
+        width = max(map(len, self.probabilities))
+        ordered = sorted(self.probabilities.items(), key=lambda pair: -pair[1])
+        return "\n".join(f"{label:<{width}}  {share:.3f}" for label, share in ordered)
+
+
+class ServedLabels(ServedForm):
+    """A batch of texts, or of pairs, and the label of each with its probability, and all probabilities."""
+
+    def logits_shape(self, settings: TextSettings) -> tuple[int, ...]:
+        return (len(settings.labels),)
+
+    def outputs(self, settings: TextSettings) -> Tensors:
+        shares = ("FP32", (len(settings.labels),))
+        return {"label": ("STRING", (1,)), "probability": ("FP32", (1,)), "probabilities": shares}
+
+    def answer(self, logits: np.ndarray, beside: Mapping[str, np.ndarray], settings: TextSettings) -> dict[str, np.ndarray]:
+        """The class of the highest logit, as the task predicts it, and the softmax."""
+        logits = logits.astype(np.float64)
+        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        shares /= shares.sum(axis=-1, keepdims=True)
+        chosen = logits.argmax(axis=-1)[:, None]
+        names = np.array([label.encode() for label in settings.labels], dtype=object)
+        return {
+            "label": names[chosen],
+            "probability": np.take_along_axis(shares, chosen, axis=-1).astype(np.float32),
+            "probabilities": shares.astype(np.float32),
+        }
+
+    def decode(self, outputs: Mapping[str, np.ndarray], labels: Sequence[str]) -> list[Label]:
+        rows = zip(*(outputs[name] for name in ("label", "probability", "probabilities")), strict=True)
+        return [
+            Label(label[0].decode(), float(share[0]), dict(zip(labels, map(float, shares), strict=True)))
+            for label, share, shares in rows
+        ]
+
+
+class Classification(Task):
+    """A data set of labelled texts."""
+
+    head = "classification"
+    axes = ("batch", "class")
+    choice = "class"
+    targets = ("labels",)
+    head_modules = ("classifier.", "pre_classifier.")
+    served = ServedLabels()
     metric = "accuracy"
-    training: Mapping[str, Any] = {}
 
     def __init__(
         self, name: str, tables: Mapping[Split, Table], limit_train: int | None = None, max_length: int = 128
@@ -49,23 +108,25 @@ class Classification:
         Raises:
             InputError: a column, text or label is missing or wrong; the message names the row.
         """
-        self.name, self.max_length = name, max_length
         names: dict[Split, list[str]] = {split: label_names(table) for split, table in tables.items()}
         self.labels = classes_of(tables["train"], names["train"])
         self.text_columns = text_columns(tables["train"])
         limits: dict[Split, int | None] = {"train": limit_train, "dev": None}
-        self._examples: dict[Split, Dataset] = {
+        examples: dict[Split, Dataset] = {
             split: self._checked(table, class_indices(table, names[split], self.labels), limits[split])
             for split, table in tables.items()
         }
+        super().__init__(name, examples, max_length)
 
-    def examples(self, split: Split) -> Dataset:
-        """The text columns and `label` (a `ClassLabel`)."""
-        return self._examples[split]
+    @classmethod
+    def load(cls, name: str, data: Path | None, limit_train: int | None) -> Task:
+        return cls(name, read_tables(name, data), limit_train)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per example: the tokenizer's `model_input_names`, `labels`, `example`, `length`."""
-        rows = self._examples[split]
+        from datasets import Dataset
+
+        rows = self.examples(split)
         texts = [rows[column][:] for column in self.text_columns]
         encoded = tokenizer(*texts, truncation=True, max_length=min(self.max_length, tokenizer.model_max_length))
         columns = {name: encoded[name] for name in tokenizer.model_input_names}
@@ -73,6 +134,23 @@ class Classification:
         return Dataset.from_dict(
             {**columns, "labels": rows["label"][:], "example": list(range(len(rows))), "length": lengths}
         )
+
+    @staticmethod
+    def auto_class() -> Any:
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification
+
+    @staticmethod
+    def logits(output: Any) -> torch.Tensor:
+        return output["logits"]
+
+    @staticmethod
+    def loss(output: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Cross-entropy of the labels."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(output["logits"].float(), targets["labels"])
 
     def predict(self, features: Dataset, logits: Sequence[np.ndarray]) -> list[Prediction]:
         """The class index of the highest logit, example by example.
@@ -105,19 +183,40 @@ class Classification:
         """100 where the class is right and 0 where it is wrong, [examples]."""
         return 100.0 * (np.asarray(predictions) == self._gold(predictions))
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the texts, labels and class names of both splits."""
-        return fingerprint(self._examples["train"], self._examples["dev"])
+    def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
+        """Where a teacher knows less than how frequent the classes are."""
+        labels = np.array(features["labels"][:])
+        right = float((np.stack(list(logits)).argmax(1) == labels).mean())
+        majority = float(np.bincount(labels).max() / len(labels))
+        if right >= majority:
+            return None
+        return (
+            f"is right on {100 * right:.1f} % of the training examples; always answering with the most frequent class "
+            f"would be on {100 * majority:.1f} %"
+        )
+
+    def shown(self, prediction: Prediction) -> str:
+        """The class's name."""
+        return self.labels[prediction]
+
+    def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row with the class's name in place of its index."""
+        return {**row, "label": self.shown(row["label"])}
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        return FIELDS[: len(self.text_columns)]
 
     def _gold(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """The dev split's class indices, [examples]."""
-        gold = np.array(self._examples["dev"]["label"][:])
-        if len(predictions) != len(gold):
-            raise ValueError(f"{len(predictions)} predictions for {len(gold)} dev examples; expected one for each")
-        return gold
+        self.check_count(predictions)
+        return np.array(self.examples("dev")["label"][:])
 
     def _checked(self, table: Table, labels: Sequence[int], limit: int | None) -> Dataset:
         """The rows that are used, after every text was checked."""
+        import pyarrow
+        from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
+
         for column in self.text_columns:
             _check_column(table, column)
         keep = limited(len(table), limit)
@@ -146,25 +245,19 @@ def text_columns(table: Table) -> tuple[str, ...]:
     raise problem(table.source, found, expected, "rename the column that holds the text")
 
 
-def read_tables(data: Path | None) -> dict[Split, Table]:
-    """Both splits of a folder, or of SST-2 on the hub."""
-    if data is not None:
-        return {split: read(path) for split, path in find(data).items()}
-    splits = hub.fetch("nyu-mll/glue", "sst2")
-    return {split: table_of(rows, f"nyu-mll/glue sst2, {split}") for split, rows in splits.items()}
+def read_tables(name: str, data: Path | None) -> dict[Split, Table]:
+    """Both splits of a folder, or of the hub.
 
+    Raises:
+        InputError: a file is wrong, or there is no folder and nothing of that name on the hub.
+        MachineError: the hub cannot be reached.
+    """
+    from optkit.tasks.data import hub, reading
 
-def sample(limit_train: int | None = None) -> Classification:
-    """The data set that ships with the package."""
-    from optkit.tasks.data.sample_reviews import LABELS, MAX_LENGTH, rows
-
-    splits: tuple[Split, ...] = ("train", "dev")
-    tables: dict[Split, Table] = {}
-    for split in splits:
-        made = rows(split)
-        columns = {name: [row[name] for row in made] for name in ("text", "label")}
-        tables[split] = Table(f"sample {split}", columns, range(1, len(made) + 1), "row", class_names=LABELS)
-    return Classification("sample", tables, limit_train, max_length=MAX_LENGTH)
+    if data is None and name in HUB:
+        splits = hub.fetch(*HUB[name])
+        return {split: table_of(rows, f"{' '.join(HUB[name])}, {split}") for split, rows in splits.items()}
+    return {split: reading.read(path) for split, path in reading.find(required(name, data)).items()}
 
 
 def _check_column(table: Table, column: str) -> None:

@@ -1,14 +1,19 @@
 """Batches of features of near-equal length, so that little is padded."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
 from optkit.core.errors import GateError, InputError
-from optkit.tasks.base import Feed
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from optkit.tasks.base import Feed, Task
 
 BATCH_SIZE = 32
 """Features in a batch where they are only run through a model, and nothing but speed depends on it."""
@@ -19,8 +24,8 @@ FEEDS = 8
 POOL_BATCHES = 50
 """Batches sorted by length together in training: enough to pad little, few enough to keep the order random."""
 
-TARGETS = ("labels", "start_positions", "end_positions")
-"""What a feature may carry to be trained on."""
+IGNORED = -100
+"""Fills up targets that are lists; what PyTorch's cross-entropy leaves out."""
 
 
 def bucketed(lengths: Iterable[int], batch_size: int, seed: int | Sequence[int] | None = None) -> list[list[int]]:
@@ -45,7 +50,10 @@ def bucketed(lengths: Iterable[int], batch_size: int, seed: int | Sequence[int] 
 
 
 class Collator:
-    """Pads features to a batch: `DataLoader(features, batch_sampler=bucketed(…), collate_fn=Collator(tokenizer))`."""
+    """Pads features to a batch: `DataLoader(features, batch_sampler=bucketed(…), collate_fn=Collator(tokenizer))`.
+
+    It also takes the padding off the logits again.
+    """
 
     def __init__(
         self,
@@ -53,6 +61,7 @@ class Collator:
         max_length: int | None = None,
         multiple_of: int = 8,
         return_tensors: Literal["np", "pt"] = "np",
+        per_token: bool = False,
     ) -> None:
         """How to pad.
 
@@ -61,6 +70,7 @@ class Collator:
             max_length: never pad beyond this many tokens, for a longest feature that is no multiple.
             multiple_of: pad the batch's longest feature up to this multiple, which matrix hardware is fastest at.
             return_tensors: `np` for numpy arrays, `pt` for torch tensors.
+            per_token: whether the logits have an entry for each token.
 
         Raises:
             InputError: the tokenizer has no padding token.
@@ -72,8 +82,13 @@ class Collator:
             )
         self.names: tuple[str, ...] = tuple(tokenizer.model_input_names)
         self.max_length = min(max_length or tokenizer.model_max_length, tokenizer.model_max_length)
-        self.multiple_of, self.return_tensors = multiple_of, return_tensors
+        self.multiple_of, self.return_tensors, self.per_token = multiple_of, return_tensors, per_token
         self._padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+
+    @classmethod
+    def of(cls, task: Task, tokenizer: PreTrainedTokenizerBase) -> Collator:
+        """For the features of a task."""
+        return cls(tokenizer, task.max_length, per_token=task.per_token())
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Inputs int64 [batch, sequence]; targets, `example` and every other single number int64 [batch].
@@ -102,18 +117,22 @@ class Collator:
             width = max(longest, min(rounded, self.max_length))
         return {name: _padded(columns[name], width, self._padding.get(name, 0)) for name in self.names}
 
+    def trimmed(self, logits: np.ndarray, length: int) -> np.ndarray:
+        """A copy of one feature's logits without those of padding, the feature having so many tokens."""
+        return np.array(logits[:length] if self.per_token else logits)
+
 
 def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int, collator: Collator) -> list[np.ndarray]:
     """Runs all features through a model or an engine.
 
     Args:
-        infer: from a feed to logits, [batch, classes] or [batch, sequence, 2].
+        infer: from a feed to logits [batch, …].
         features: as `Task.encode` gives them.
         batch_size: features in a batch; the last may be smaller.
         collator: pads each batch; its `return_tensors` does not matter.
 
     Returns:
-        Logits in the features' order: [classes] each, or [length, 2] without the padding.
+        Logits in the features' order, without the padding: such as [classes], or [length, 2].
 
     Raises:
         ValueError: `infer` does not answer with one row per feature.
@@ -126,7 +145,7 @@ def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int,
         if len(answer) != len(batch):
             raise ValueError(f"logits of shape {list(answer.shape)} for a batch of {len(batch)}; expected one row each")
         for index, row in zip(batch, answer, strict=True):
-            logits[index] = np.array(row[: lengths[index]] if row.ndim == 2 else row)
+            logits[index] = collator.trimmed(row, lengths[index])
     return [logits[index] for index in range(len(features))]
 
 
@@ -136,6 +155,14 @@ def random_batches(features: Dataset, collator: Collator, batch_size: int, seed:
     drawn = np.random.default_rng(seed).choice(len(features), (FEEDS, batch_size), replace=few)
     inputs = features.select_columns(list(collator.names))
     return [collator.feed(inputs[indices.tolist()]) for indices in drawn]
+
+
+def padded_targets(values: Sequence[Any]) -> Any:
+    """A target of a batch: numbers as they are, and lists filled up with `IGNORED` to the longest of them."""
+    if not isinstance(values[0], Sequence):
+        return values
+    longest = max(map(len, values))
+    return [[*row, *[IGNORED] * (longest - len(row))] for row in values]
 
 
 def check_logits(features: Dataset, logits: Sequence[np.ndarray]) -> None:

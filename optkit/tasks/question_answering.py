@@ -3,20 +3,26 @@
 A passage that is longer than the model reads is cut into overlapping windows, each a feature of its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
-from transformers import PreTrainedTokenizerBase
 
 from optkit.core.errors import InputError
 from optkit.tasks import spans, squad_metric
-from optkit.tasks.base import Prediction, Split
+from optkit.tasks.base import Prediction, Split, Task
 from optkit.tasks.collate import check_logits
-from optkit.tasks.data import hub, squad
-from optkit.tasks.data.tables import fingerprint, limited, problem, shown
+from optkit.tasks.data.tables import limited, problem, required, shown
+from optkit.tasks.served import OFFSETS, ServedForm, Tensors, TextSettings
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 LONGEST_ANSWER = 30
 """Tokens a predicted answer may have."""
@@ -24,27 +30,82 @@ LONGEST_ANSWER = 30
 N_BEST = 5
 """Answers that a served question gets."""
 
+HUB = {"squad": "rajpurkar/squad"}
+"""Names of the tasks whose data is on the Hugging Face hub."""
+
 _CHUNK = 1000  # questions that are tokenized at once, to bound the memory
 
 
-class Answer(NamedTuple):
+class Span(NamedTuple):
     """One of the answers found to a question."""
 
-    text: str
+    answer: str
     score: float
-    """The sum of its start and end logit."""
+    """The sum of the answer's start and end logit."""
     start: int
     end: int
     """Its first character in the passage, and the one after its last."""
+    others: tuple[Span, ...] = ()
+    """The next best answers, where this is the served one."""
+
+    def __str__(self) -> str:
+        return self.answer
+
+    def shown(self) -> str:
+        """All answers in lines, the best first."""
+        return "\n".join(
+            f"{one.answer} (score {one.score:.2f}, characters {one.start} to {one.end})" for one in (self, *self.others)
+        )
 
 
-class QuestionAnswering:
-    """A data set of questions on passages; follows `optkit.tasks.base.Task`."""
+class ServedSpans(ServedForm):
+    """A question on a passage, and its best answers, the best first."""
 
-    head: Literal["classification", "question_answering"] = "question_answering"
+    has_windows = True
+    beside = (*OFFSETS, "context")
+
+    def logits_shape(self, settings: TextSettings) -> tuple[int, ...]:
+        return (-1, 2)
+
+    def outputs(self, settings: TextSettings) -> Tensors:
+        return {"answer": ("STRING", (-1,)), "score": ("FP32", (-1,)), "span": ("INT32", (-1, 2))}
+
+    def answer(self, logits: np.ndarray, beside: Mapping[str, np.ndarray], settings: TextSettings) -> dict[str, np.ndarray]:
+        """The best spans of all windows, the first as the task predicts it.
+
+        Returns:
+            `answer` [answers] in UTF-8, `score` [answers]: the sum of its start and end logit; `span` [answers, 2]: its
+            first character and the one after its last.
+        """
+        context = beside["context"][0].decode("utf-8")
+        windows = zip(logits, *(beside[name] for name in OFFSETS), strict=True)
+        found = spans.of_passage(windows, settings.longest_answer, settings.n_best)
+        return {
+            "answer": np.array([context[first:last].encode() for _, first, last in found], dtype=object),
+            "score": np.array([value for value, _, _ in found], np.float32),
+            "span": np.array([span for _, *span in found], np.int32).reshape(-1, 2),
+        }
+
+    def decode(self, outputs: Mapping[str, np.ndarray], labels: Sequence[str]) -> list[Span]:
+        rows = zip(*(outputs[name] for name in ("answer", "score", "span")), strict=True)
+        found = [Span(words.decode(), float(score), int(first), int(last)) for words, score, (first, last) in rows]
+        return [found[0]._replace(others=tuple(found[1:]))]
+
+
+class QuestionAnswering(Task):
+    """A data set of questions on passages."""
+
+    head = "question_answering"
+    axes = ("batch", "token", "end")
+    choice = "token"
+    targets = ("start_positions", "end_positions")
+    head_modules = ("qa_outputs.",)
+    served = ServedSpans()
     metric = "f1"
-    training: Mapping[str, Any] = {"epochs": 3, "batch_size": 16}  # Devlin et al. 2018 (arXiv 1810.04805), 4.2 and A.3
-    labels: tuple[str, ...] = ()
+    training: ClassVar[Mapping[str, Any]] = {"epochs": 3, "batch_size": 16}
+    """Devlin et al. 2018 (arXiv 1810.04805), 4.2 and A.3."""
+    class_names = ("start", "end")
+    text_columns = ("question", "context")
 
     def __init__(
         self,
@@ -63,17 +124,15 @@ class QuestionAnswering:
             max_length: longest feature in tokens, question included.
             stride: tokens that two neighbouring windows share.
         """
-        self.name, self.max_length, self.stride = name, max_length, stride
+        self.stride = stride
         train = splits["train"]
         keep = limited(len(train), limit_train)
-        self._examples: dict[Split, Dataset] = {
-            "train": train if len(keep) == len(train) else train.select(keep).flatten_indices(),
-            "dev": splits["dev"],
-        }
+        kept = train if len(keep) == len(train) else train.select(keep).flatten_indices()
+        super().__init__(name, {"train": kept, "dev": splits["dev"]}, max_length)
 
-    def examples(self, split: Split) -> Dataset:
-        """Columns `id`, `question`, `context` and `answers` (`text`, `answer_start`)."""
-        return self._examples[split]
+    @classmethod
+    def load(cls, name: str, data: Path | None, limit_train: int | None) -> Task:
+        return cls(name, read_splits(name, data), limit_train)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per window of a passage.
@@ -85,15 +144,39 @@ class QuestionAnswering:
         Raises:
             InputError: the tokenizer is not a fast one, or a question leaves no room for its passage.
         """
+        from datasets import Dataset, concatenate_datasets
+
         if not tokenizer.is_fast:
             found = f"a slow tokenizer ({type(tokenizer).__name__})"
             raise problem(tokenizer.name_or_path, found, "a fast one, which knows offsets", "add its tokenizer.json")
-        rows = self._examples[split]
+        rows = self.examples(split)
         chunks = [
             Dataset.from_dict(self._encode(rows[first : first + _CHUNK], first, tokenizer, offsets=split == "dev"))
             for first in range(0, len(rows), _CHUNK)
         ]
         return concatenate_datasets(chunks)
+
+    @staticmethod
+    def auto_class() -> Any:
+        from transformers import AutoModelForQuestionAnswering
+
+        return AutoModelForQuestionAnswering
+
+    @staticmethod
+    def logits(output: Any) -> torch.Tensor:
+        """Start and end, [batch, sequence, 2]."""
+        import torch
+
+        return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
+
+    @staticmethod
+    def loss(output: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The mean of the cross-entropies of start and end positions."""
+        from torch.nn.functional import cross_entropy
+
+        start = cross_entropy(output["start_logits"].float(), targets["start_positions"])
+        end = cross_entropy(output["end_logits"].float(), targets["end_positions"])
+        return (start + end) / 2
 
     def predict(self, features: Dataset, logits: Sequence[np.ndarray]) -> list[Prediction]:
         """The best answer of all windows of a passage, question by question; "" where there is none.
@@ -105,9 +188,9 @@ class QuestionAnswering:
         Raises:
             GateError: a logit is not finite.
         """
-        return [answers[0].text if answers else "" for answers in self.n_best(features, logits, 1)]
+        return [answers[0].answer if answers else "" for answers in self.n_best(features, logits, 1)]
 
-    def n_best(self, features: Dataset, logits: Sequence[np.ndarray], count: int = N_BEST) -> list[list[Answer]]:
+    def n_best(self, features: Dataset, logits: Sequence[np.ndarray], count: int = N_BEST) -> list[list[Span]]:
         """The best answers of all windows of a passage, the best one first, question by question.
 
         Args:
@@ -119,14 +202,14 @@ class QuestionAnswering:
             GateError: a logit is not finite.
         """
         check_logits(features, logits)
-        contexts = self._examples["dev"]["context"][:]
+        contexts = self.examples("dev")["context"][:]
         windows: list[list[spans.Window]] = [[] for _ in contexts]
         columns = (features[name][:] for name in ("example", "context_starts", "context_ends"))
         for example, starts, ends, window in zip(*columns, logits, strict=True):
             windows[example].append((window, np.array(starts), np.array(ends)))
         found = (spans.of_passage(own, LONGEST_ANSWER, count) for own in windows)
         return [
-            [Answer(context[first:last], value, first, last) for value, first, last in best]
+            [Span(context[first:last], value, first, last) for value, first, last in best]
             for context, best in zip(contexts, found, strict=True)
         ]
 
@@ -141,27 +224,31 @@ class QuestionAnswering:
         gold = self._gold(predictions)
         return np.array([100.0 * squad_metric.f1(text, answers) for text, answers in zip(predictions, gold, strict=True)])
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the questions, passages and answers of both splits."""
-        return fingerprint(self._examples["train"], self._examples["dev"])
+    def text_settings(self, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
+        """With windows, and how long and how many answers may be."""
+        settings = super().text_settings(tokenizer)
+        stride = self._stride(settings.max_length)
+        return replace(settings, stride=stride, longest_answer=LONGEST_ANSWER, n_best=N_BEST)
+
+    def _stride(self, length: int) -> int:
+        """Tokens that windows of so many tokens share: fewer where the model is short."""
+        return min(self.stride, length // 3)
 
     def _gold(self, predictions: Sequence[Prediction]) -> list[list[str]]:
         """The right answers of each dev question."""
-        gold = [answers["text"] for answers in self._examples["dev"]["answers"][:]]
-        if len(predictions) != len(gold):
-            raise ValueError(f"{len(predictions)} predictions for {len(gold)} dev examples; expected one for each")
-        return gold
+        self.check_count(predictions)
+        return [answers["text"] for answers in self.examples("dev")["answers"][:]]
 
     def _encode(
         self, rows: Mapping[str, Any], first: int, tokenizer: PreTrainedTokenizerBase, offsets: bool
     ) -> dict[str, list[Any]]:
         """The columns of a chunk's features, the chunk's first example being number `first`."""
         encoded = self._tokenized(rows, tokenizer)
-        positions = list(_positions(encoded))
+        positions = list(spans.positions(encoded))
         columns: dict[str, list[Any]] = {name: encoded[name] for name in tokenizer.model_input_names}
         of_row = encoded["overflow_to_sample_mapping"]
         targets = [
-            spans.target(starts, ends, _answer(rows["answers"][row]), tokens.index(tokenizer.cls_token_id))
+            spans.target(starts, ends, spans.first_answer(rows["answers"][row]), tokens.index(tokenizer.cls_token_id))
             for row, tokens, (starts, ends) in zip(of_row, encoded["input_ids"], positions, strict=True)
         ]
         columns["start_positions"], columns["end_positions"] = map(list, zip(*targets, strict=True))
@@ -172,9 +259,9 @@ class QuestionAnswering:
         return columns
 
     def _tokenized(self, rows: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
-        """Windows of a chunk's passages, each after its question; a short model shares less between windows."""
+        """Windows of a chunk's passages, each after its question."""
         length = min(self.max_length, tokenizer.model_max_length)
-        stride = min(self.stride, length // 3)
+        stride = self._stride(length)
         questions = [question.strip() for question in rows["question"]]
         room = length - tokenizer.num_special_tokens_to_add(pair=True) - stride - 1
         for row, tokens in enumerate(tokenizer(questions, add_special_tokens=False)["input_ids"]):
@@ -195,24 +282,16 @@ class QuestionAnswering:
         )
 
 
-def read_splits(data: Path | None) -> dict[Split, Dataset]:
-    """Both splits of a folder, or of SQuAD on the hub."""
-    if data is not None:
-        return {split: squad.read(path) for split, path in squad.find(data).items()}
-    splits = hub.fetch("rajpurkar/squad")
-    return {split: squad.checked(rows.to_list(), f"rajpurkar/squad, {split}") for split, rows in splits.items()}
+def read_splits(name: str, data: Path | None) -> dict[Split, Dataset]:
+    """Both splits of a folder, or of the hub.
 
+    Raises:
+        InputError: a file is wrong, or there is no folder and nothing of that name on the hub.
+        MachineError: the hub cannot be reached.
+    """
+    from optkit.tasks.data import hub, squad
 
-def _positions(encoded: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Where each token of each feature starts and ends in the passage, int32 [sequence], in characters."""
-    for encoding in encoded.encodings:
-        passage = np.array([sequence == 1 for sequence in encoding.sequence_ids])[:, None]
-        starts, ends = np.where(passage, np.array(encoding.offsets, dtype=np.int32), spans.NOWHERE).T
-        yield starts, ends
-
-
-def _answer(answers: Mapping[str, Any]) -> tuple[int, int]:
-    """The first answer's first character and the one after its last, without blanks around it."""
-    text, start = answers["text"][0], answers["answer_start"][0]
-    start += len(text) - len(text.lstrip())
-    return start, start + len(text.strip())
+    if data is None and name in HUB:
+        splits = hub.fetch(HUB[name])
+        return {split: squad.checked(rows.to_list(), f"{HUB[name]}, {split}") for split, rows in splits.items()}
+    return {split: squad.read(path) for split, path in squad.find(required(name, data)).items()}

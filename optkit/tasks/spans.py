@@ -1,14 +1,29 @@
 """Answers as spans: targets for training, and the best spans of the logits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-NOWHERE = -1
-"""Offset of a token that is not part of the passage."""
+from optkit.tasks.served import NOWHERE
 
 Window = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Logits [sequence, 2], padded or not, and where each token starts and ends in the passage [sequence], in characters."""
+
+
+def positions(encoded: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Where each token of each feature starts and ends in the passage, int32 [sequence], in characters."""
+    for encoding in encoded.encodings:
+        passage = np.array([sequence == 1 for sequence in encoding.sequence_ids])[:, None]
+        starts, ends = np.where(passage, np.array(encoding.offsets, dtype=np.int32), NOWHERE).T
+        yield starts, ends
+
+
+def first_answer(answers: Mapping[str, Any]) -> tuple[int, int]:
+    """The first answer's first character and the one after its last, without blanks around it."""
+    text, start = answers["text"][0], answers["answer_start"][0]
+    start += len(text) - len(text.lstrip())
+    return start, start + len(text.strip())
 
 
 def target(starts: np.ndarray, ends: np.ndarray, answer: tuple[int, int], missing: int) -> tuple[int, int]:

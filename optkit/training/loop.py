@@ -23,7 +23,7 @@ from optkit.core.errors import OptkitError
 from optkit.core.progress import bar
 from optkit.recipe.training import Training
 from optkit.tasks.base import Feed
-from optkit.tasks.collate import TARGETS, Collator, bucketed
+from optkit.tasks.collate import Collator, bucketed, padded_targets
 from optkit.training import cpu_kernels
 from optkit.training.losses import Batch, Loss
 from optkit.training.resume import Snapshots, State, Trained
@@ -47,12 +47,12 @@ class Batches:
         collator: Collator,
         batch_size: int | None,
         seed: int,
+        targets: Sequence[str],
         augment: Augment | None = None,
     ) -> None:
         self.features, self.collator, self.batch_size, self.seed = features, collator, batch_size or 32, seed
-        self.augment = augment
+        self.targets, self.augment = targets, augment
         self.lengths = features["length"][:]
-        self.targets = [name for name in TARGETS if name in features.column_names]
 
     def epoch(self, number: int) -> list[list[int]]:
         """Indices of the features, batch by batch; every epoch has as many batches."""
@@ -65,7 +65,7 @@ class Batches:
         if self.augment:
             inputs = self.augment(inputs)
         tensors = {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in inputs.items()}
-        targets = {name: torch.tensor(columns[name], device=device) for name in self.targets}
+        targets = {name: torch.tensor(padded_targets(columns[name]), device=device) for name in self.targets}
         return Batch(tensors, targets, indices)
 
 

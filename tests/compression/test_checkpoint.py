@@ -16,6 +16,7 @@ from optkit.core.errors import InputError
 from optkit.models.families import encoder_linears
 from optkit.models.loading import Loaded, inference
 from optkit.tasks.base import Feed, Task
+from optkit.tasks.classification import Classification
 from optkit.tasks.collate import Collator
 
 HISTORY = [{"step": 3, "epoch": 1.0, "loss": 0.5, "learning_rate": 1e-5}]
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def logits(loaded: Loaded, feed: Feed) -> np.ndarray:
-    return inference(loaded.model)(feed)
+    return inference(loaded.model, Classification)(feed)
 
 
 def test_a_float_model(tiny_model: Loaded, tiny_task: Task, feed: Feed, folder: Path) -> None:

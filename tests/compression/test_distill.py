@@ -15,7 +15,7 @@ from optkit.compression.student import student
 from optkit.core.errors import InputError
 from optkit.models.loading import Loaded, inference
 from optkit.tasks.collate import run
-from optkit.training.loop import Batches, train
+from optkit.training.loop import train
 from optkit.training.losses import task_loss
 
 
@@ -27,7 +27,7 @@ class Teacher:
 
     def logits(self, name: str) -> Sequence[np.ndarray]:
         self.asked.append(("logits", name))
-        return run(inference(self.loaded.model), self.context.features, 64, self.context.collator)
+        return run(inference(self.loaded.model, self.context.task), self.context.features, 64, self.context.collator)
 
     def model(self, name: str) -> Loaded:
         self.asked.append(("model", name))
@@ -36,9 +36,9 @@ class Teacher:
 
 @pytest.fixture
 def teacher(tiny_model: Loaded, tiny_context: Context) -> Teacher:
-    batches = Batches(tiny_context.features, tiny_context.collator, 16, 0)
+    batches = tiny_context.batches(16)
     settings = tiny_context.training.model_copy(update={"epochs": 4})
-    train(tiny_model.model, batches, task_loss, settings, 0, tiny_context.logs)
+    train(tiny_model.model, batches, task_loss(tiny_context.task), settings, 0, tiny_context.logs)
     return Teacher(tiny_model, tiny_context)
 
 
@@ -54,7 +54,9 @@ def loaded(teacher: Teacher) -> Loaded:
 
 
 def distance(one: Loaded, other: Loaded, context: Context) -> float:
-    ours, theirs = (np.stack(run(inference(m.model), context.features, 64, context.collator)) for m in (one, other))
+    ours, theirs = (
+        np.stack(run(inference(m.model, context.task), context.features, 64, context.collator)) for m in (one, other)
+    )
     return float(np.square(ours - theirs).mean())
 
 

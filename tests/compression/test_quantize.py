@@ -18,7 +18,7 @@ from optkit.models.gelu import ClippedGELU
 from optkit.models.loading import Loaded, inference
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
-from optkit.training.loop import Batches, train
+from optkit.training.loop import train
 from optkit.training.losses import task_loss
 
 CALIBRATORS: tuple[Calibrator, ...] = ("max", "percentile", "mse", "entropy")
@@ -26,7 +26,7 @@ QUERY = "bert.encoder.layer.0.attention.self.query"
 
 
 def logits(loaded: Loaded, context: Context) -> np.ndarray:
-    return np.stack(run(inference(loaded.model), context.features, 64, context.collator))
+    return np.stack(run(inference(loaded.model, context.task), context.features, 64, context.collator))
 
 
 def signal_to_noise_db(signal: np.ndarray, other: np.ndarray) -> float:
@@ -40,8 +40,8 @@ def amax_of(loaded: Loaded) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def trained(tiny_model: Loaded, tiny_context: Context) -> Loaded:
     """A float model that answers the tiny task."""
-    batches = Batches(tiny_context.features, tiny_context.collator, 16, 0)
-    train(tiny_model.model, batches, task_loss, tiny_context.training, 0, tiny_context.logs)
+    batches = tiny_context.batches(16)
+    train(tiny_model.model, batches, task_loss(tiny_context.task), tiny_context.training, 0, tiny_context.logs)
     return tiny_model
 
 

@@ -31,7 +31,7 @@ def test_the_teacher_has_what_the_labels_leave(label_weight: float, tiny_model: 
     opposite = [np.array([5.0, -5.0] if label else [-5.0, 5.0], dtype=np.float32) for label in labels]
     context = replace(tiny_context, teacher_logits=lambda name: opposite)
     retrain(tiny_model, Sparsify(epochs=3, label_weight=label_weight), context, "retraining")
-    found = np.stack(run(inference(tiny_model.model), context.features, 64, context.collator)).argmax(1)
+    found = np.stack(run(inference(tiny_model.model, context.task), context.features, 64, context.collator)).argmax(1)
     assert (found == labels).mean() > 0.95 if label_weight else (found == labels).mean() < 0.05
 
 

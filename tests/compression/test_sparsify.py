@@ -90,13 +90,13 @@ def test_nothing_of_model_optimizer_stays_in_the_model(tiny_model: Loaded, tiny_
 
 def test_sparsegpt_chooses_by_what_is_lost(tiny_model: Loaded, tiny_context: Context) -> None:
     """Its choice answers closer to the dense model than the choice by magnitude."""
-    expected = run(inference(tiny_model.model), tiny_context.features, 64, tiny_context.collator)
+    expected = run(inference(tiny_model.model, tiny_context.task), tiny_context.features, 64, tiny_context.collator)
     start, errors, masks = copy.deepcopy(tiny_model.model), {}, {}
     for criterion in ("magnitude", "sparsegpt"):
         tiny_model.model = copy.deepcopy(start)
         Sparsify(criterion=criterion, epochs=0, calibration_examples=256).apply(tiny_model, tiny_context)
         two_to_four.check(encoder_linears(tiny_model.model), "after pruning")
-        found = run(inference(tiny_model.model), tiny_context.features, 64, tiny_context.collator)
+        found = run(inference(tiny_model.model, tiny_context.task), tiny_context.features, 64, tiny_context.collator)
         errors[criterion] = float(np.square(np.stack(found) - np.stack(expected)).mean())
         masks[criterion] = zeros(tiny_model)
     assert not any(torch.equal(mask, masks["magnitude"][name]) for name, mask in masks["sparsegpt"].items())
@@ -147,7 +147,7 @@ def test_the_graph_is_sparse(int8: bool, tiny_model: Loaded, tiny_context: Conte
     PRUNE.apply(tiny_model, tiny_context)
     if int8:
         Quantize(calibration_examples=32).apply(tiny_model, tiny_context)
-    found = audit(export(tiny_model.model, tmp_path, 16))
+    found = audit(export(tiny_model.model, tmp_path, 16, tiny_context.task))
     linears = encoder_linears(tiny_model.model)
     assert found.quantized is int8
     assert {name: found.sparse_groups_kept[name] for name in linears} == dict.fromkeys(linears, 1.0)

@@ -90,6 +90,15 @@ def test_comments_docstrings_and_layout_do_not_count(toy: Path) -> None:
     assert version(toy) == before
 
 
+def test_a_script_counts_and_a_session_without_a_file_does_not_break(tmp_path: Path) -> None:
+    code, said = "from optkit.core.code_version import code_version; print(code_version('__main__'))", []
+    for number, text in enumerate((code, f"one = 1\n{code}")):
+        (tmp_path / f"{number}.py").write_text(text)
+        said.append(subprocess.run([sys.executable, tmp_path / f"{number}.py"], capture_output=True, check=True).stdout)
+    said.append(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    assert len(set(said)) == 3
+
+
 def test_nothing_is_imported_to_find_it_out() -> None:
     code = (
         "import sys; from optkit.core.code_version import code_version; code_version('optkit.pipeline.steps.train'); "

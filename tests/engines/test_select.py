@@ -12,10 +12,12 @@ from optkit.engines import registry as engines
 from optkit.engines.candidate import Candidate, judge
 from optkit.engines.select import Conversion, _choose, convert, plan, undecided
 from optkit.graph import reference
+from optkit.tasks.classification import Classification
+from optkit.tasks.question_answering import QuestionAnswering
 from tests.engines.conftest import CPU_KINDS
 from tests.graph.models import feed
 
-QUICK = {"shapes": ((1, 8), (4, 64)), "max_length": 32, "rounds": 2, "threads": 1}
+QUICK = {"shapes": ((1, 8), (4, 64)), "max_length": 32, "rounds": 2, "threads": 1, "task": Classification}
 FEEDS = [feed(8, 32, 0), feed(3, 9, 1)]
 
 
@@ -127,7 +129,7 @@ def test_a_runtime_that_fails_is_refused_with_its_whole_error(exported, tmp_path
 def test_float_products_are_not_sold_as_int8():
     candidate = Candidate("openvino", "int8", "f32", evidence={"int8_gemm_share": 0.5})
     logits = [np.array([[1.0, 2.0]])]
-    judge(candidate, logits, logits, [np.ones((1, 4))], 0.1)
+    judge(candidate, logits, logits, [np.ones((1, 4))], 0.1, False)
     assert candidate.refusal == "only 50% of the weights' multiply-adds run in INT8, expected at least 90%"
 
 
@@ -149,7 +151,7 @@ def test_a_chosen_engine_that_has_lost_its_masks_is_named(tmp_path):
 def test_judging_by_hand():
     expected = [np.array([[0.0, 4.0], [4.0, 0.0]])]
     candidate = Candidate("openvino", "fp32", "f32")
-    judge(candidate, [np.array([[0.0, 4.0], [1.0, 2.0]])], expected, [np.ones((2, 4))], 0.1)
+    judge(candidate, [np.array([[0.0, 4.0], [1.0, 2.0]])], expected, [np.ones((2, 4))], 0.1, False, Classification.decisions)
     # differences 0, 0, 3, 2; the logits lie 2 from their mean
     assert (candidate.largest_difference, candidate.mean_difference) == (3.0, 1.25)
     assert candidate.relative_difference == 0.625
@@ -162,7 +164,7 @@ def test_logits_of_padding_do_not_count_for_question_answering():
     found = expected.copy()
     found[:, 2:] = 1e6
     candidate = Candidate("openvino", "fp32", "f32")
-    judge(candidate, [found], [expected], [np.array([[1, 1, 0, 0]])], 0.1)
+    judge(candidate, [found], [expected], [np.array([[1, 1, 0, 0]])], 0.1, True, QuestionAnswering.decisions)
     assert candidate.agreed
     assert (candidate.largest_difference, candidate.prediction_flips, candidate.predictions) == (0.0, 0, 2)
 
@@ -170,7 +172,7 @@ def test_logits_of_padding_do_not_count_for_question_answering():
 def test_nan_never_agrees():
     expected = [np.array([[0.0, 4.0]])]
     candidate = Candidate("openvino", "fp32", "f32")
-    judge(candidate, [np.full((1, 2), np.nan)], expected, [np.ones((1, 4))], 0.1)
+    judge(candidate, [np.full((1, 2), np.nan)], expected, [np.ones((1, 4))], 0.1, False)
     assert not candidate.agreed
 
 

@@ -8,6 +8,7 @@ from optkit.engines import onnxruntime
 from optkit.engines import registry as engines
 from optkit.engines.sparse_share import sparse_share
 from optkit.graph.export import export
+from optkit.tasks.classification import Classification
 from tests.engines.conftest import CPU_KINDS
 from tests.graph.models import LENGTH, bert, quantised, sparse
 
@@ -48,7 +49,7 @@ ALL = [(kind, *how) for kind in CPU_KINDS for how in (("fp32", bert), ("int8", q
     ("kind", "precision", "make"), [one for one in ALL if one[1] in engines.runtime(one[0]).precisions(one[1] == "int8")]
 )
 def test_the_masks_are_found_in_the_artefact(kind, precision, make, built, tmp_path):
-    graph = export(sparse(make()), tmp_path / "graph", LENGTH)
+    graph = export(sparse(make()), tmp_path / "graph", LENGTH, Classification)
     (tmp_path / "engine").mkdir()
     engines.runtime(kind).build(graph, precision, tmp_path / "engine")
     found = engines.evidence(engines.load(tmp_path / "engine", threads=1))

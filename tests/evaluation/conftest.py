@@ -12,7 +12,7 @@ from optkit.graph.export import export
 from optkit.models import loading
 from optkit.recipe.training import Training
 from optkit.tasks.collate import Collator
-from optkit.training.loop import Batches, train
+from optkit.training.loop import train
 from optkit.training.losses import task_loss
 from tests.conftest import nobody
 
@@ -23,14 +23,16 @@ def answering(tiny_config, tiny_task, tiny_tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("answering")
     training = Training(precision="fp32", epochs=4).for_task({"learning_rate": 3e-3, "batch_size": 16})
     features, collator = tiny_task.encode("train", tiny_tokenizer), Collator(tiny_tokenizer, tiny_task.max_length)
-    context = Context(features, collator, training, 0, folder / "logs", teacher_logits=nobody, teacher_model=nobody)
+    context = Context(
+        tiny_task, features, collator, training, 0, folder / "logs", teacher_logits=nobody, teacher_model=nobody
+    )
     made = {}
     for precision in ("fp32", "int8"):
         torch.manual_seed(0)
         loaded = loading.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)
-        train(loaded.model, Batches(features, collator, 16, 0), task_loss, training, 0, context.logs)
+        train(loaded.model, context.batches(16), task_loss(tiny_task), training, 0, context.logs)
         if precision == "int8":
             Quantize(calibrator="mse").apply(loaded, context)
-        graph = export(loaded.model, folder / precision, 16)
+        graph = export(loaded.model, folder / precision, 16, tiny_task)
         made[precision] = SimpleNamespace(loaded=loaded, graph=graph, features=tiny_task.encode("dev", tiny_tokenizer))
     return made

@@ -4,10 +4,15 @@ import pytest
 from transformers import BertForQuestionAnswering, BertForSequenceClassification
 
 from optkit.graph.export import export
+from optkit.tasks.classification import Classification
+from optkit.tasks.question_answering import QuestionAnswering
 
 from .models import LENGTH, bert, quantised
 
-HEADS = {"classification": BertForSequenceClassification, "question_answering": BertForQuestionAnswering}
+HEADS = {
+    "classification": (BertForSequenceClassification, Classification),
+    "question_answering": (BertForQuestionAnswering, QuestionAnswering),
+}
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +22,9 @@ def exported(tmp_path_factory):
 
     def get(head="classification", is_quantised=False):
         if (head, is_quantised) not in made:
-            model = (quantised if is_quantised else bert)(HEADS[head])
-            made[head, is_quantised] = model, export(model, tmp_path_factory.mktemp("graph"), LENGTH)
+            cls, task = HEADS[head]
+            model = (quantised if is_quantised else bert)(cls)
+            made[head, is_quantised] = model, export(model, tmp_path_factory.mktemp("graph"), LENGTH, task)
         return made[head, is_quantised]
 
     return get

@@ -11,6 +11,7 @@ from optkit.core.errors import GateError, InputError
 from optkit.graph.audit import audit
 from optkit.graph.export import export
 from optkit.models.families import encoder_linears
+from optkit.tasks.classification import Classification
 
 from .models import LENGTH, bert, quantised, sparse
 
@@ -59,7 +60,7 @@ def test_an_uncovered_gemm_is_named(exported, tmp_path):
 
 def test_a_quantised_head_is_named(tmp_path):
     extra = [{"quantizer_name": "*classifier.input_quantizer", "cfg": {"num_bits": 8, "axis": None}}]
-    found = audit(export(quantised(extra=extra), tmp_path, LENGTH))
+    found = audit(export(quantised(extra=extra), tmp_path, LENGTH, Classification))
     assert found.wrongly_quantized == ("/model/classifier/Gemm",)
     with pytest.raises(InputError, match="/model/classifier/Gemm: reads a quantised tensor, expected float"):
         found.check_quantised()
@@ -92,7 +93,7 @@ def test_sparsity_is_counted_along_the_input_in_float_and_int8(tmp_path):
     weight = model.bert.encoder.layer[0].intermediate.dense.weight  # [out, in]
     weight.data[:, 0::4] = 0
     weight.data[:, 1::4] = 0
-    kept = audit(export(model, tmp_path, LENGTH)).sparse_groups_kept
+    kept = audit(export(model, tmp_path, LENGTH, Classification)).sparse_groups_kept
     assert kept["bert.encoder.layer.0.intermediate.dense"] == 1.0
     assert kept["bert.encoder.layer.1.intermediate.dense"] < 0.1
 
@@ -108,7 +109,7 @@ def test_a_foreign_graph_is_refused(tmp_path):
 def test_a_sparse_graph_passes(make, tmp_path):
     model = sparse(make())
     names = list(encoder_linears(model))
-    found = audit(export(model, tmp_path, LENGTH))
+    found = audit(export(model, tmp_path, LENGTH, Classification))
     found.check_sparse(names)
     assert {name: found.sparse_groups_kept[name] for name in names} == dict.fromkeys(names, 1.0)
     assert found.sparse_groups_kept["bert.pooler.dense"] < 0.1
@@ -118,7 +119,7 @@ def test_a_broken_weight_in_the_graph_is_named(tmp_path):
     model = sparse(bert())
     names = list(encoder_linears(model))
     model.bert.encoder.layer[1].output.dense.weight.data[7, :8] = 1.0
-    found = audit(export(model, tmp_path, LENGTH))
+    found = audit(export(model, tmp_path, LENGTH, Classification))
     with pytest.raises(GateError) as error:
         found.check_sparse([*names, "bert.encoder.layer.2.output.dense"])
     assert str(error.value).splitlines() == [

@@ -9,6 +9,8 @@ import transformers
 from optkit.core.errors import InputError
 from optkit.graph import reference
 from optkit.graph.export import export
+from optkit.tasks.classification import Classification
+from optkit.tasks.question_answering import QuestionAnswering
 
 from .models import LENGTH, bert, feed, torch_logits
 
@@ -83,7 +85,7 @@ def test_query_key_and_value_share_a_quantiser_and_weights_are_stored_as_int8(ex
 def test_the_model_is_given_back_as_it_was(tmp_path):
     model = bert().train()
     attention = model.config._attn_implementation
-    export(model, tmp_path, LENGTH)
+    export(model, tmp_path, LENGTH, Classification)
     assert model.training
     assert all(module.training for module in model.modules())
     assert model.config._attn_implementation == attention
@@ -91,7 +93,7 @@ def test_the_model_is_given_back_as_it_was(tmp_path):
 
 def test_too_long_names_both_lengths(tmp_path):
     with pytest.raises(InputError, match="max_length is 33, but BertForSequenceClassification has positions for 2 to 32"):
-        export(bert(), tmp_path, LENGTH + 1)
+        export(bert(), tmp_path, LENGTH + 1, Classification)
 
 
 def test_a_model_that_tracing_cannot_follow_is_refused_and_leaves_no_graph(tmp_path):
@@ -100,7 +102,7 @@ def test_a_model_that_tracing_cannot_follow_is_refused_and_leaves_no_graph(tmp_p
     # the traced shape decides once and for all
     model.classifier.forward = lambda pooled: plain(pooled) * (1.0 if pooled.shape[0] == 2 else 3.0)
     with pytest.raises(InputError, match=r"differs from the model by .* on input_ids \[8, 9\]"):
-        export(model, tmp_path, LENGTH)
+        export(model, tmp_path, LENGTH, Classification)
     assert not (tmp_path / "model.onnx").exists()
 
 
@@ -114,7 +116,8 @@ def test_relatives_of_bert(tmp_path, family, head):
     types = {} if family == "DistilBert" else {"type_vocab_size": 1 if family == "Roberta" else 2}
     config = getattr(transformers, f"{family}Config")(vocab_size=120, max_position_embeddings=66, **types, **sizes)
     model = getattr(transformers, f"{family}For{head}")(config).eval()
-    handle = reference.load(export(model, tmp_path, LENGTH))
+    task = Classification if "Sequence" in head else QuestionAnswering
+    handle = reference.load(export(model, tmp_path, LENGTH, task))
     names = [tensor.name for tensor in handle.get_inputs()]
     assert names == ["input_ids", "attention_mask", *(["token_type_ids"] if family == "Electra" else [])]
     asked = feed(3, 11)

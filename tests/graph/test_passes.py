@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from optkit.compression.quantizers import round_embeddings
 from optkit.graph import passes, reference
 from optkit.graph.export import export
+from optkit.tasks.classification import Classification
 
 from .models import LENGTH, bert, feed, torch_logits
 
@@ -81,9 +82,9 @@ def test_a_row_of_zeros_is_on_every_grid():
 
 def test_rounded_embeddings_are_int8_in_the_graph_and_others_float(tmp_path):
     model = bert()
-    plain = export(model, tmp_path / "plain", LENGTH)
+    plain = export(model, tmp_path / "plain", LENGTH, Classification)
     round_embeddings(model)
-    rounded = export(model, tmp_path / "rounded", LENGTH)  # compares itself with the model, too
+    rounded = export(model, tmp_path / "rounded", LENGTH, Classification)  # compares itself with the model, too
     tables = [{tensor.name: tensor for tensor in onnx.load(path).graph.initializer} for path in (plain, rounded)]
     assert tables[0][WORDS].data_type == TensorProto.FLOAT and f"{WORDS}.int8" not in tables[0]
     assert tables[1][f"{WORDS}.int8"].data_type == TensorProto.INT8 and WORDS not in tables[1]
@@ -100,7 +101,7 @@ def test_rounded_embeddings_are_int8_in_the_graph_and_others_float(tmp_path):
 def test_the_graph_holds_what_the_model_holds(tmp_path):
     model = bert()
     round_embeddings(model)
-    tensors = onnx.load(export(model, tmp_path, LENGTH)).graph.initializer
+    tensors = onnx.load(export(model, tmp_path, LENGTH, Classification)).graph.initializer
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
     restored = stored[f"{WORDS}.int8"].astype(np.float32) * stored[f"{WORDS}.scale"]
     table = model.get_input_embeddings().weight.detach()

@@ -246,10 +246,10 @@ def test_clipped_gelu_by_hand() -> None:
     assert ClippedGELU(10.0)(values).tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_clipping_reaches_every_layer_and_changes_the_model(tiny_model: Loaded) -> None:
-    before = inference(tiny_model.model)(tiny_model.tokenizer(["a lovely film"], return_tensors="np"))
+def test_clipping_reaches_every_layer_and_changes_the_model(tiny_model: Loaded, tiny_task: Task) -> None:
+    before = inference(tiny_model.model, tiny_task)(tiny_model.tokenizer(["a lovely film"], return_tensors="np"))
     assert clip_gelu(tiny_model.model, 0.05) == 2
-    after = inference(tiny_model.model)(tiny_model.tokenizer(["a lovely film"], return_tensors="np"))
+    after = inference(tiny_model.model, tiny_task)(tiny_model.tokenizer(["a lovely film"], return_tensors="np"))
     assert not np.array_equal(before, after)
     assert all(layer.intermediate.intermediate_act_fn.clip == 0.05 for layer in tiny_model.model.bert.encoder.layer)
 
@@ -299,9 +299,9 @@ def test_the_linears_of_another_family() -> None:
     assert all(name.startswith("distilbert.transformer.layer.") for name in names)
 
 
-def test_inference_gives_float32_logits_without_dropout(tiny_model: Loaded) -> None:
+def test_inference_gives_float32_logits_without_dropout(tiny_model: Loaded, tiny_task: Task) -> None:
     tiny_model.model.bert.embeddings.dropout.p = 0.5
-    infer = inference(tiny_model.model.train())
+    infer = inference(tiny_model.model.train(), tiny_task)
     feed = tiny_model.tokenizer(["a lovely film", "this dull plot"], return_tensors="np")
     assert infer(feed).shape == (2, 2) and infer(feed).dtype == np.float32
     assert np.array_equal(infer(feed), infer(feed))

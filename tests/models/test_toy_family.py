@@ -27,6 +27,7 @@ from optkit.models.families import FAMILIES, Family
 from optkit.models.gelu import ClippedGELU
 from optkit.pipeline.run_spec import RunSpec
 from optkit.tasks.base import Task
+from optkit.tasks.classification import Classification
 
 LENGTH = 12
 
@@ -183,7 +184,7 @@ def test_its_representations_are_followed(toy: PreTrainedModel) -> None:
 
 
 def test_its_quantised_graph_is_covered(toy: PreTrainedModel, tmp_path: Path) -> None:
-    path = export(calibrated(toy, Quantize(gelu_clip=10)), tmp_path, LENGTH)
+    path = export(calibrated(toy, Quantize(gelu_clip=10)), tmp_path, LENGTH, Classification)
     assert isinstance(toy.toy.blocks[1].bend, ClippedGELU)
     FAMILIES.forget("toy")  # whoever reads the file may not know it
     found = audit(path)
@@ -198,7 +199,7 @@ def test_its_quantised_graph_is_covered(toy: PreTrainedModel, tmp_path: Path) ->
 def test_its_weights_become_sparse(toy: PreTrainedModel, tmp_path: Path) -> None:
     linears = families.prunable(toy)
     pruning.prune(toy, "magnitude", lambda model: model(**FEED))
-    found = audit(export(toy, tmp_path, LENGTH))
+    found = audit(export(toy, tmp_path, LENGTH, Classification))
     found.check_sparse(linears)
     assert found.sparse and found.sparse_groups_kept["classifier.0"] < 0.5
 
@@ -290,7 +291,7 @@ def test_usual_names_in_an_unusual_place_need_no_record(tmp_path: Path) -> None:
     assert narrow(**FEED).logits.isfinite().all()
     assert Representations(narrow, model, [1], 1.0, 1.0, 4)(**FEED).isfinite()
     pruning.prune(model, "magnitude", lambda model: model(**FEED))
-    path = export(calibrated(model, Quantize()), tmp_path, LENGTH)
+    path = export(calibrated(model, Quantize()), tmp_path, LENGTH, Classification)
     found = audit(path)
     found.check_quantised()
     found.check_sparse(linears)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import BertModel
 
-from optkit import Quantize, Recipe, Training, tasks
+from optkit import Quantize, Recipe, Training
 from optkit.core.errors import InputError, MachineError
 from optkit.engines import registry as engines
 from optkit.engines.record import read_record
@@ -24,6 +24,7 @@ from optkit.pipeline.run_spec import RunSpec
 from optkit.report.explain import judged
 from optkit.serving import command, install, repository
 from optkit.serving.config import parse
+from optkit.tasks.registry import load
 from tests.conftest import main_ends
 from tests.registry import small
 
@@ -44,7 +45,7 @@ def spec(tmp_path_factory, tiny_config, tiny_tokenizer, tiny_data):
     torch.manual_seed(0)
     BertModel(tiny_config).save_pretrained(folder / "model")
     tiny_tokenizer.save_pretrained(folder / "model")
-    task = tasks.load("classification", tiny_data)
+    task = load("classification", tiny_data)
     made = RunSpec(task, str(folder / "model"), 0, folder / "checkpoints", RECIPES, ("onnxruntime",), seconds=0.05)
     for recipe in RECIPES.values():
         run(recipe, made)
@@ -163,7 +164,7 @@ def test_another_dev_split_is_refused(spec, url, tiny_data, tmp_path):
     head, *rows = (data / "dev.tsv").read_text().splitlines()
     (data / "dev.tsv").write_text("\n".join([head, *rows[::-1]]) + "\n")
     with pytest.raises(InputError, match="scored on another dev split than this"):
-        score(spec, Target(url), task=tasks.load("classification", data))
+        score(spec, Target(url), task=load("classification", data))
 
 
 def test_a_recipe_without_results_says_what_to_do(spec, url):

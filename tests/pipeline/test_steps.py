@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import BertModel
 
-from optkit import Distill, Recipe, tasks
+from optkit import Distill, Recipe
 from optkit.benchmark import colocation, online, search
 from optkit.benchmark import scenarios as load_generator
 from optkit.benchmark.choice import Goal
@@ -35,6 +35,7 @@ from optkit.registry import layout
 from optkit.report.explain import explain
 from optkit.report.table import render
 from optkit.serving import repository
+from optkit.tasks.registry import load
 from optkit.training import loop
 from optkit.training.resume import Snapshots
 
@@ -77,7 +78,7 @@ def workshop(tmp_path_factory, tiny_config, tiny_tokenizer):
 def spec(workshop, tiny_data):
     """The recipes' spec, in this process."""
     _, known = finder.find([str(workshop / "recipes" / f"{name}.py") for name in RECIPES])
-    task = tasks.load("classification", tiny_data)
+    task = load("classification", tiny_data)
     return RunSpec(task, str(workshop / "model"), 0, workshop / "checkpoints", known, seconds=0.05)
 
 

@@ -44,7 +44,7 @@ def teachers(tiny_model: Loaded, tiny_task: Task, tmp_path: Path) -> Teachers:
 
 def answers(loaded: Loaded, teachers: Teachers) -> np.ndarray:
     features, collator = teachers.spec.features("train", loaded.tokenizer), teachers.spec.collator(loaded.tokenizer)
-    return np.stack(run(inference(loaded.model), features, 32, collator))
+    return np.stack(run(inference(loaded.model, teachers.spec.task), features, 32, collator))
 
 
 def test_a_recipe_and_its_logits(teachers: Teachers, tiny_model: Loaded) -> None:

@@ -16,7 +16,7 @@ from optkit.registry.release import Release
 from optkit.registry.smoke_test import Probe
 from optkit.registry.text_pipeline import Words
 from optkit.serving.config import ModelConfig
-from optkit.serving.ensemble import TextSettings
+from optkit.tasks.served import TextSettings
 
 VOCABULARY, WIDTH, CLASSES = 50, 8, 3
 INPUTS = ("input_ids", "attention_mask")

@@ -13,6 +13,8 @@ from . import small
 class Direct:
     """A client's `infer` on an engine in this process."""
 
+    per_token = False
+
     def __init__(self, folder):
         self.engine = engines.load(folder, 1)
 

@@ -17,6 +17,7 @@ from optkit.registry.rollback import prune, rollback
 from optkit.serving import ensemble
 from optkit.serving.server import Server
 from optkit.serving.text_client import TextClient
+from optkit.tasks.served import TextSettings
 
 from . import killing, small
 from .conftest import trusting
@@ -56,7 +57,7 @@ def root(first, tmp_path):
 def labels_of(root):
     """The labels that the pipeline on disk answers with; None where there is no pipeline."""
     folder = root / PIPELINE
-    return ensemble.read(folder / "1").labels if folder.exists() else None
+    return TextSettings.read(folder / "1").labels if folder.exists() else None
 
 
 def there(root):
@@ -241,7 +242,7 @@ def test_a_scratch_server_finds_a_pipeline_that_answers_wrongly(checkpoints, tmp
     def shuffled(root, source, model, config):
         stage(root, source, model, config)
         folder = root / ensemble.steps(model)[1] / "1"
-        settings = ensemble.read(folder)
+        settings = TextSettings.read(folder)
         dataclasses.replace(settings, labels=settings.labels[1:] + settings.labels[:1]).write(folder)
 
     monkeypatch.setattr(text_pipeline.ensemble, "stage", shuffled)

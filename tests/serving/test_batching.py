@@ -35,7 +35,7 @@ def test_merge_pads_ids_with_the_pad_id_and_the_rest_with_zero():
 def test_split_trims_positions_that_padding_added():
     feeds = [toy.feed(1, 2), toy.feed(2, 3)]
     logits = np.arange(18.0).reshape(3, 3, 2)
-    first, second = split(logits, feeds)
+    first, second = split(logits, feeds, per_token=True)
     assert first.tolist() == logits[:1, :2].tolist() and second.tolist() == logits[1:].tolist()
     assert first.dtype == np.float32 and first.flags.c_contiguous
 

@@ -17,8 +17,9 @@ from optkit.serving.backend.encoding import Encoder, encoded
 from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
 from optkit.serving.text_client import TextClient
+from optkit.tasks import registry, sample
 from optkit.tasks.collate import Collator, run
-from optkit.tasks.data import sample_reviews
+from optkit.tasks.served import OFFSETS, TextSettings
 
 from . import texts, toy
 
@@ -32,7 +33,7 @@ def minilm():
     return AutoTokenizer.from_pretrained(config.parent)
 
 
-TOKENIZERS = {"sample": sample_reviews.tokenizer, "letters": texts.letters, "byte_level": texts.byte_level, "minilm": minilm}
+TOKENIZERS = {"sample": sample.tokenizer, "letters": texts.letters, "byte_level": texts.byte_level, "minilm": minilm}
 
 
 @pytest.fixture(params=TOKENIZERS)
@@ -86,7 +87,7 @@ def test_windows_of_a_passage_are_those_of_the_training(kind, tmp_path):
     task = texts.questions(tmp_path / "data")
     features, rows = task.encode("dev", tokenizer), task.examples("dev")
     encoder = Encoder(texts.source(tmp_path / "step", task, tokenizer))
-    names = [*tokenizer.model_input_names, *ensemble.OFFSETS]
+    names = [*tokenizer.model_input_names, *OFFSETS]
     windows = [tokens(encoder, names, question=[row["question"]], context=[row["context"]]) for row in rows]
     for name in names:
         assert [tokens for found in windows for tokens in unpadded(found, name)] == features[name][:], name
@@ -95,7 +96,7 @@ def test_windows_of_a_passage_are_those_of_the_training(kind, tmp_path):
 
 def test_questions_that_cannot_be_asked(tmp_path):
     encoder = Encoder(texts.source(tmp_path / "step", texts.questions(tmp_path / "data"), texts.letters()))
-    names = ["input_ids", *ensemble.OFFSETS]
+    names = ["input_ids", *OFFSETS]
     long = tokens(encoder, names, question=["a" * 60], context=["a dog"])
     assert long == Refusal("question: found 60 tokens, expected at most 39. Shorten it", fault_of_request=True)
     empty = tokens(encoder, names, question=["who?"], context=[" \n"])
@@ -104,8 +105,9 @@ def test_questions_that_cannot_be_asked(tmp_path):
 
 def test_the_steps_start_without_what_is_heavy():
     heavy = ("torch", "transformers", "datasets", "pandas", "pyarrow", "google.protobuf", "tritonclient")
-    modules = "optkit.serving.backend.encoding, optkit.serving.backend.answering"
-    code = f"import sys, {modules}; print([name for name in {heavy!r} if name in sys.modules])"
+    modules = "optkit.serving.backend.encoding, optkit.serving.backend.answering, optkit.tasks.registry"
+    forms = "[optkit.tasks.registry.form(head) for head in ('classification', 'question_answering')]"
+    code = f"import sys, {modules}; {forms}; print([name for name in {heavy!r} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
@@ -116,7 +118,7 @@ def test_a_tokenizer_that_does_not_fit_its_engine_is_refused(tmp_path):
             ensemble.stage(tmp_path, source, "m", config)
     (source / "text.json").write_text("[]")
     with pytest.raises(InputError, match=r"text.json: not text settings written by optkit"):
-        ensemble.read(source)
+        TextSettings.read(source)
 
 
 class Undecodable(str):
@@ -145,7 +147,7 @@ def predicted(name, served):
     """Predictions of a task from the logits of its engine."""
     _, found, tokenizer, engines = served
     features = found[name].encode("dev", tokenizer)
-    logits = run(partial(toy.infer, engines[name]), features, 4, Collator(tokenizer))
+    logits = run(partial(toy.infer, engines[name]), features, 4, Collator.of(found[name], tokenizer))
     return features, found[name].predict(features, logits), logits
 
 
@@ -183,6 +185,12 @@ def test_answers_to_questions_are_the_tasks_predictions(served):
         assert [one.answer for one in given] == [row["context"][one.start : one.end] for one in given]
         assert len({one[2:4] for one in given}) == 5
     assert max(np.bincount(features["example"][:])) > 10 and len(set(predictions)) > 1
+
+
+@pytest.mark.parametrize(("output", "head"), [("label", "classification"), ("answer", "question_answering")])
+def test_a_pipeline_that_does_not_state_its_head_is_known_by_its_outputs(output, head):
+    served = {"parameters": {"digest": {"string_value": "d"}}, "output": [{"name": output}]}
+    assert TextClient("127.0.0.1:1", "old")._form(served) is registry.form(head)
 
 
 @pytest.mark.xdist_group("triton")

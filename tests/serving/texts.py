@@ -5,10 +5,10 @@ import json
 from tokenizers import ByteLevelBPETokenizer
 from transformers import BertTokenizerFast, RobertaTokenizerFast
 
-from optkit import tasks
 from optkit.evaluation.text_sample import write
 from optkit.serving import ensemble
 from optkit.serving.config import ModelConfig
+from optkit.tasks import registry
 
 from . import toy
 
@@ -52,7 +52,7 @@ def classification(folder, pair=False):
             for number, (one, two) in enumerate(zip(ODD, ODD[::-1], strict=True))
         ]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    return tasks.load("classification", folder)
+    return registry.load("classification", folder)
 
 
 def questions(folder):
@@ -72,7 +72,7 @@ def questions(folder):
     ]
     for split in ("train", "dev"):
         (folder / f"{split}.json").write_text(json.dumps({"version": "1.1", "data": [{"paragraphs": paragraphs}]}))
-    return tasks.load("qa", folder)
+    return registry.load("qa", folder)
 
 
 def source(folder, task, tokenizer):
@@ -84,9 +84,8 @@ def source(folder, task, tokenizer):
 
 def place(root, folder, name, task, tokenizer, **settings):
     """Put a toy engine with its text pipeline into a repository; gives the engine."""
-    logits = (len(task.labels),) if task.labels else (-1, 2)
     engine = toy.folder(folder / f"{name}-engine", head=task.head)
-    toy.place(root, engine, name, logits, **{"max_batch_size": 64} | settings)
-    config = ModelConfig(name, ("input_ids", "attention_mask"), logits, **{"max_batch_size": 64} | settings)
+    toy.place(root, engine, name, task.logits_shape, **{"max_batch_size": 64} | settings)
+    config = ModelConfig(name, ("input_ids", "attention_mask"), task.logits_shape, **{"max_batch_size": 64} | settings)
     ensemble.stage(root, source(folder / name, task, tokenizer), name, config)
     return toy.load(engine)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from optkit.core.errors import GateError, InputError
-from optkit.tasks import load
 from optkit.tasks.base import Task
 from optkit.tasks.classification import TEXT_COLUMNS, Classification
 from optkit.tasks.data.tables import Table
+from optkit.tasks.registry import load
 
 GOOD = "sentence\tlabel\ngood\t1\nbad\t0\n"
 

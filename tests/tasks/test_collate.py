@@ -115,7 +115,7 @@ def test_logits_come_back_in_the_order_of_the_features(tokenizer: PreTrainedToke
 
 def test_logits_of_tokens_lose_their_padding(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = features(tokenizer, "a b c", "a", "b a c d e f g h i")
-    logits = run(lambda feed: np.stack([feed["input_ids"]] * 2, axis=-1), rows, 2, Collator(tokenizer))
+    logits = run(lambda feed: np.stack([feed["input_ids"]] * 2, axis=-1), rows, 2, Collator(tokenizer, per_token=True))
     assert [row[:, 0].tolist() for row in logits] == rows["input_ids"][:]
     assert all(row.shape == (length, 2) for row, length in zip(logits, rows["length"], strict=True))
 

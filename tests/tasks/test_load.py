@@ -2,19 +2,19 @@
 
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import datasets
 import pytest
 
 from optkit.core.errors import InputError, MachineError
-from optkit.tasks import NAMES, load
+from optkit.tasks import sample
+from optkit.tasks.registry import TASKS, load
 
 ROWS = "sentence\tlabel\n" + "".join(f"row {i}\t{i % 2}\n" for i in range(40))
 
 
 def test_names_cost_no_heavy_import() -> None:
-    code = "import sys, optkit.tasks; print([m for m in ('torch', 'datasets', 'transformers') if m in sys.modules])"
+    code = "import sys, optkit.tasks.registry; print([m for m in ('torch', 'datasets', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
@@ -24,7 +24,7 @@ def test_names_cost_no_heavy_import() -> None:
 def test_unknown_task(name: str, hint: str) -> None:
     with pytest.raises(InputError) as error:
         load(name)
-    assert f"task {name!r}: no such task; expected one of {', '.join(NAMES)}. {hint}" in str(error.value)
+    assert f"task {name!r}: no such task; expected one of {', '.join(TASKS.names())}. {hint}" in str(error.value)
     assert error.value.exit_status == 2
 
 
@@ -77,8 +77,8 @@ def test_squad_from_the_hub_is_checked(monkeypatch) -> None:
 
 def test_the_sample_has_the_classes_and_length_it_names(monkeypatch) -> None:
     made = {"train": [{"text": "a", "label": 1}, {"text": "b", "label": 0}], "dev": [{"text": "c", "label": 1}]}
-    fake = SimpleNamespace(LABELS=("night", "day"), MAX_LENGTH=24, rows=made.__getitem__)
-    monkeypatch.setitem(sys.modules, "optkit.tasks.data.sample_reviews", fake)
+    for name, value in {"LABELS": ("night", "day"), "MAX_LENGTH": 24, "rows": made.__getitem__}.items():
+        monkeypatch.setattr(sample, name, value)
     task = load("sample")
     assert (task.name, task.labels, task.max_length) == ("sample", ("night", "day"), 24)
     assert task.examples("train").to_dict() == {"text": ["a", "b"], "label": [1, 0]}

@@ -153,9 +153,9 @@ def test_the_first_of_the_best_answers_is_the_prediction(tokenizer: PreTrainedTo
     task = task_of(("x y", "a b c", "b"), ("x", "a", "a"))
     features = task.encode("dev", tokenizer)
     several, one = task.n_best(features, certain(features), 4)
-    assert several[0].text == "b" and len({answer[2:] for answer in several}) == 4
+    assert several[0].answer == "b" and len({answer[2:] for answer in several}) == 4
     assert [answer.score for answer in several] == sorted((answer.score for answer in several), reverse=True)
-    assert [answer.text for answer in one] == ["a"] and (one[0].start, one[0].end) == (0, 1)
+    assert [answer.answer for answer in one] == ["a"] and (one[0].start, one[0].end) == (0, 1)
 
 
 def test_an_answer_has_no_more_tokens_than_allowed(tokenizer: PreTrainedTokenizerBase) -> None:

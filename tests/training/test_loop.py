@@ -17,15 +17,19 @@ from optkit.core.errors import OptkitError
 from optkit.models.loading import Loaded, inference
 from optkit.recipe.training import Training
 from optkit.tasks.base import Task
+from optkit.tasks.classification import Classification
 from optkit.tasks.collate import run
+from optkit.training import losses
 from optkit.training.loop import Batches, TrainingError, autocast_type, train
-from optkit.training.losses import Batch, task_loss
+from optkit.training.losses import Batch
+
+task_loss = losses.task_loss(Classification)
 
 BATCH_SIZE, PER_EPOCH = 16, 16
 
 
 def fit(loaded: Loaded, context: Context, loss: Any = task_loss, seed: int = 0, **settings: Any) -> list[dict[str, float]]:
-    batches = Batches(context.features, context.collator, BATCH_SIZE, seed)
+    batches = Batches(context.features, context.collator, BATCH_SIZE, seed, context.task.targets)
     training = context.training.model_copy(update=settings)
     return train(loaded.model, batches, loss, training, seed, context.logs)
 
@@ -42,7 +46,7 @@ def test_the_toy_task_is_learnt(tiny_model: Loaded, tiny_context: Context, tiny_
     history = fit(tiny_model, tiny_context, epochs=4)
     assert history[0]["loss"] > 0.4 and history[-1]["loss"] < 0.05
     features = tiny_task.encode("dev", tiny_model.tokenizer)
-    logits = run(inference(tiny_model.model), features, 32, tiny_context.collator)
+    logits = run(inference(tiny_model.model, tiny_context.task), features, 32, tiny_context.collator)
     assert tiny_task.score(tiny_task.predict(features, logits))["accuracy"] > 95
     assert not tiny_model.model.training
 
@@ -65,7 +69,12 @@ def test_accumulating_gradients_takes_the_same_steps(tiny_model: Loaded, tiny_co
         tiny_model.model.load_state_dict(start)
         history = fit(tiny_model, tiny_context, epochs=1, gradient_accumulation=parts)
         assert history[-1]["step"] == PER_EPOCH - 1
-        ends.append((history[0]["loss"], run(inference(tiny_model.model), tiny_context.features, 64, tiny_context.collator)))
+        ends.append(
+            (
+                history[0]["loss"],
+                run(inference(tiny_model.model, tiny_context.task), tiny_context.features, 64, tiny_context.collator),
+            )
+        )
     for loss, logits in ends[1:]:
         assert loss == pytest.approx(ends[0][0], rel=1e-4)
         assert np.abs(np.stack(logits) - np.stack(ends[0][1])).max() < 0.02
@@ -189,7 +198,7 @@ def test_the_history_says_the_mean_loss_since_its_last_entry(tiny_model: Loaded,
 
 def test_something_is_called_after_every_epoch(tiny_model: Loaded, tiny_context: Context) -> None:
     called: list[torch.Tensor] = []
-    batches = Batches(tiny_context.features, tiny_context.collator, BATCH_SIZE, 0)
+    batches = tiny_context.batches(BATCH_SIZE)
     training = tiny_context.training.model_copy(update={"epochs": 2.5})
 
     def after() -> None:
@@ -207,7 +216,7 @@ def test_batches_are_augmented_anew_each_time(tiny_context: Context) -> None:
         given.append(dict(feed))
         return {**feed, "input_ids": feed["input_ids"] + len(given)}
 
-    plain, augmented = (Batches(tiny_context.features, tiny_context.collator, 4, 0, change) for change in (None, shifted))
+    plain, augmented = (tiny_context.batches(4, change) for change in (None, shifted))
     device, indices = torch.device("cpu"), [3, 1]
     ids = plain.collate(indices, device).inputs["input_ids"]
     for times in (1, 2):
@@ -237,7 +246,7 @@ def test_a_trained_model_computes_in_float32_again(tiny_model: Loaded, tiny_cont
     fresh = copy.deepcopy(tiny_model.model)
     fresh.__dict__.pop("forward", None)  # the class's own
     trained, expected = (
-        np.stack(run(inference(model), tiny_context.features, 64, tiny_context.collator))
+        np.stack(run(inference(model, tiny_context.task), tiny_context.features, 64, tiny_context.collator))
         for model in (tiny_model.model, fresh)
     )
     assert np.array_equal(trained, expected)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
+from optkit.tasks.classification import Classification
+from optkit.tasks.question_answering import QuestionAnswering
 from optkit.training.losses import (
     Batch,
     Tensors,
     distillation,
     hidden_state_loss,
-    labels_loss,
     live,
-    logits_of,
     stored,
     task_loss,
     with_teacher,
@@ -43,24 +43,25 @@ def answered(start: list[list[float]], end: list[list[float]]) -> QuestionAnswer
 
 
 def test_logits_of_classification_and_of_spans() -> None:
-    assert logits_of(classified([1.0, 2.0])).tolist() == [[1, 2]]
-    assert logits_of(answered([[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]])).tolist() == [[[1, 4], [2, 5], [3, 6]]]
+    assert Classification.logits(classified([1.0, 2.0])).tolist() == [[1, 2]]
+    assert QuestionAnswering.logits(answered([[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]])).tolist() == [[[1, 4], [2, 5], [3, 6]]]
 
 
 def test_cross_entropy_of_labels() -> None:
     output = classified([0.0, LN3], [0.0, LN3])  # softmax: 1/4, 3/4
-    assert labels_loss(output, {"labels": torch.tensor([1, 0])}).item() == pytest.approx((-log(3 / 4) - log(1 / 4)) / 2)
+    value = Classification.loss(output, {"labels": torch.tensor([1, 0])})
+    assert value.item() == pytest.approx((-log(3 / 4) - log(1 / 4)) / 2)
 
 
 def test_the_loss_of_spans_is_the_mean_of_start_and_end() -> None:
     output = answered([[0.0, LN3]], [[0.0, 0.0]])
     targets = {"start_positions": torch.tensor([1]), "end_positions": torch.tensor([0])}
-    assert labels_loss(output, targets).item() == pytest.approx((-log(3 / 4) - log(1 / 2)) / 2)
+    assert QuestionAnswering.loss(output, targets).item() == pytest.approx((-log(3 / 4) - log(1 / 2)) / 2)
 
 
 def test_the_loss_is_computed_in_fp32() -> None:
     output = SequenceClassifierOutput(logits=torch.tensor([[0.0, LN3]], dtype=torch.bfloat16))
-    assert labels_loss(output, {"labels": torch.tensor([1])}).dtype == torch.float32
+    assert Classification.loss(output, {"labels": torch.tensor([1])}).dtype == torch.float32
 
 
 def test_distillation_softens_by_the_temperature_and_restores_the_gradients_size() -> None:
@@ -89,13 +90,14 @@ def test_spans_are_two_distributions_over_the_sequence() -> None:
     teacher = torch.tensor([[[0.0, 0.0], [LN3, 0.0]]])  # start: (1/4, 3/4), end: (1/2, 1/2)
     student = torch.zeros(1, 2, 2)
     divergence = 1 / 4 * log(1 / 2) + 3 / 4 * log(3 / 2)
-    assert distillation(student, teacher, 1.0).item() == pytest.approx(divergence / 2)
+    rows = [QuestionAnswering.distributions(logits) for logits in (student, teacher)]
+    assert distillation(*rows, 1.0).item() == pytest.approx(divergence / 2)
 
 
 @pytest.mark.parametrize(("label_weight", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])
 def test_label_weight_is_the_labels_share(label_weight: float, share: float) -> None:
     teacher = [np.array([0.0, LN3], dtype=np.float32)]
-    loss = with_teacher(stored(teacher), temperature=1.0, label_weight=label_weight)
+    loss = with_teacher(Classification, stored(teacher, Classification), temperature=1.0, label_weight=label_weight)
     value = loss(saying(classified([0.0, 0.0])), batch_of({"labels": torch.tensor([0])}, [0]))
     divergence = 1 / 4 * log(1 / 2) + 3 / 4 * log(3 / 2)
     assert value.item() == pytest.approx((1 - share) * divergence + share * log(2))
@@ -103,14 +105,14 @@ def test_label_weight_is_the_labels_share(label_weight: float, share: float) -> 
 
 def test_the_teacher_is_looked_up_by_feature() -> None:
     teacher = [np.array([0.0, value], dtype=np.float32) for value in (9.0, LN3, 5.0)]
-    loss = with_teacher(stored(teacher), temperature=1.0, label_weight=0.0)
+    loss = with_teacher(Classification, stored(teacher, Classification), temperature=1.0, label_weight=0.0)
     asked = batch_of({"labels": torch.tensor([0, 0])}, [2, 1])
     assert loss(saying(classified([0.0, 5.0], [0.0, LN3])), asked).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_teachers_missing_positions_have_no_probability() -> None:
     teacher = [np.array([[0.0, 0.0], [LN3, 0.0]], dtype=np.float32)]  # two tokens; the batch is padded to three
-    loss = with_teacher(stored(teacher), temperature=1.0, label_weight=0.0)
+    loss = with_teacher(QuestionAnswering, stored(teacher, QuestionAnswering), temperature=1.0, label_weight=0.0)
     targets = {"start_positions": torch.tensor([0]), "end_positions": torch.tensor([0])}
     # The student spreads over three positions: KL over the two that the teacher knows.
     start = 1 / 4 * log((1 / 4) / (1 / 3)) + 3 / 4 * log((3 / 4) / (1 / 3))
@@ -129,7 +131,7 @@ def test_no_gradient_is_lost_at_extreme_logits() -> None:
 
 def test_a_stored_answer_longer_than_its_batch_is_cut() -> None:
     rows = [np.arange(10, dtype=np.float32).reshape(5, 2), np.ones((2, 2), dtype=np.float32)]
-    found = stored(rows)(batch_of({}, [1, 0]))  # of three tokens
+    found = stored(rows, QuestionAnswering)(batch_of({}, [1, 0]))  # of three tokens
     assert found.tolist() == [[[1, 1], [1, 1], [-1e4, -1e4]], [[0, 1], [2, 3], [4, 5]]]
 
 
@@ -140,7 +142,9 @@ def test_the_task_loss_asks_the_model_for_its_batch() -> None:
         asked.append(inputs)
         return classified([0.0, LN3])
 
-    assert task_loss(model, batch_of({"labels": torch.tensor([1])}, [0])).item() == pytest.approx(-log(3 / 4))
+    assert task_loss(Classification)(model, batch_of({"labels": torch.tensor([1])}, [0])).item() == pytest.approx(
+        -log(3 / 4)
+    )
     assert [list(inputs) for inputs in asked] == [["input_ids"]]
 
 
@@ -158,10 +162,10 @@ class Doubling(torch.nn.Module):
 
 def test_a_live_teacher_looks_at_the_batch_without_learning() -> None:
     teacher = Doubling().train()
-    found = live(teacher)(batch_of({}, [7]))
+    found = live(teacher, Classification)(batch_of({}, [7]))
     assert found.tolist() == [pytest.approx([0.0, LN3])]
     assert not found.requires_grad and not teacher.training
-    loss = with_teacher(live(teacher), temperature=1.0, label_weight=0.0)
+    loss = with_teacher(Classification, live(teacher, Classification), temperature=1.0, label_weight=0.0)
     value = loss(saying(classified([0.0, 0.0])), batch_of({"labels": torch.tensor([0])}, [7]))
     assert value.item() == pytest.approx(1 / 4 * log(1 / 2) + 3 / 4 * log(3 / 2))
 

@@ -11,9 +11,13 @@ from optkit.compression.augment import Neighbours
 from optkit.compression.context import Context
 from optkit.compression.representations import Representations, representation_loss
 from optkit.models.loading import Loaded
-from optkit.training.loop import Batches, train
-from optkit.training.losses import Batch, task_loss
+from optkit.tasks.classification import Classification
+from optkit.training import losses
+from optkit.training.loop import train
+from optkit.training.losses import Batch
 from optkit.training.resume import Snapshots
+
+task_loss = losses.task_loss(Classification)
 
 
 class KilledError(Exception):
@@ -45,7 +49,7 @@ def fit(
             raise KilledError
         return task_loss(model, batch)
 
-    batches = Batches(context.features, context.collator, 16, 0, Neighbours(loaded, 0.3))
+    batches = context.batches(16, Neighbours(loaded, 0.3))
     settings = context.training.model_copy(update={"epochs": 3, "precision": precision})
     return [train(loaded.model, batches, loss, settings, 0, context.logs, "it", snapshots=snapshots), steps]
 
@@ -78,7 +82,7 @@ def test_a_finished_phase_is_hardly_done_again(tiny_model: Loaded, tiny_context:
 def test_a_student_beside_its_teacher(tiny_model: Loaded, tiny_context: Context, snapshots: Snapshots) -> None:
     """The teacher's weights are not kept with the student's."""
     settings = tiny_context.training.model_copy(update={"epochs": 1})
-    batches = Batches(tiny_context.features, tiny_context.collator, 16, 0)
+    batches = tiny_context.batches(16)
     pair = Representations(copy.deepcopy(tiny_model.model), tiny_model.model, range(2), 1.0, 1.0, 4)
     train(pair, batches, representation_loss, settings, 0, tiny_context.logs, "it", snapshots=snapshots)
     state = snapshots.load("it")

@@ -40,6 +40,7 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
             spec.engines,
             quantised=recipe.is_quantised,
             feeds=random_batches(spec.features("dev", loaded.tokenizer), spec.collator(loaded.tokenizer), size),
+            task=spec.task,
             options=spec.options,
             max_length=length,
         )
@@ -52,7 +53,7 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
         "kinds": spec.engines,
         "machine": engines.machine(kinds),
         "options": engines.options(kinds, spec.options),
-        "code": code_version(__name__, *recipe.modules, *engines.modules(kinds)),
+        "code": code_version(__name__, *spec.modules(recipe), *engines.modules(kinds)),
     }
     step_cache.step(folder, depends_on, make)
     return folder

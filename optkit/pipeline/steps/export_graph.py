@@ -25,11 +25,11 @@ def exported(recipe: Recipe, spec: RunSpec) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: ONNX graph", recipe.name)
         loaded = checkpoint.load(trained_at, spec.task)
-        audit = audit_graph(export(loaded.model, unfinished, loading.max_length(loaded, spec.task)))
+        audit = audit_graph(export(loaded.model, unfinished, loading.max_length(loaded, spec.task), spec.task))
         for stage in recipe.stages:
             stage.check_graph(audit, loaded.model)
         atomic.write_json(unfinished / "audit.json", audit.to_dict())
 
-    depends_on = {"checkpoint": key_at(trained_at), "code": code_version(__name__, *recipe.modules)}
+    depends_on = {"checkpoint": key_at(trained_at), "code": code_version(__name__, *spec.modules(recipe))}
     step_cache.step(folder, depends_on, make)
     return folder

@@ -26,6 +26,6 @@ def ranged(recipe: Recipe, spec: RunSpec) -> Path:
         feeds = random_batches(spec.features("train", loaded.tokenizer), spec.collator(loaded.tokenizer), BATCH_SIZE)
         ranges.prepare(graph / "model.onnx", feeds, unfinished)
 
-    depends_on = {"graph": key_at(graph), "code": code_version(__name__, *recipe.modules)}
+    depends_on = {"graph": key_at(graph), "code": code_version(__name__, *spec.modules(recipe))}
     step_cache.step(folder, depends_on, make)
     return folder

@@ -18,7 +18,7 @@ from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.tasks.collate import BATCH_SIZE
 from optkit.tasks.collate import run as run_batches
-from optkit.training.loop import Batches, train
+from optkit.training.loop import train
 from optkit.training.losses import task_loss
 from optkit.training.resume import Snapshots
 
@@ -36,7 +36,7 @@ def trained(recipe: Recipe, spec: RunSpec) -> Path:
         "training": spec.training(recipe).model_dump(),
         "from": needs,
         **spec.source,
-        "code": code_version(__name__, *recipe.modules),
+        "code": code_version(__name__, *spec.modules(recipe)),
     }
     folder = spec.folder(recipe)
     snapshots = Snapshots(folder.with_name(f".{folder.name}.training"), step_cache.key_of(depends_on))
@@ -50,6 +50,7 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
     log.info("%s: training (seed %d)", recipe.name, spec.seed)
     loaded = spec.start() if parent is None else checkpoint.load(spec.folder(parent), spec.task)
     context = Context(
+        task=spec.task,
         features=spec.features("train", loaded.tokenizer),
         collator=spec.collator(loaded.tokenizer),
         training=spec.training(recipe),
@@ -75,7 +76,7 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
 def _example_scores(loaded: loading.Loaded, spec: RunSpec) -> np.ndarray:
     """The headline metric of a model example by example on the dev split, in PyTorch."""
     features = spec.features("dev", loaded.tokenizer)
-    logits = run_batches(loading.inference(loaded.model), features, BATCH_SIZE, spec.collator(loaded.tokenizer))
+    logits = run_batches(loading.inference(loaded.model, spec.task), features, BATCH_SIZE, spec.collator(loaded.tokenizer))
     return spec.task.example_scores(spec.task.predict(features, logits))
 
 
@@ -87,11 +88,11 @@ def _fine_tune(loaded: loading.Loaded, context: Context) -> list[dict[str, float
     if loaded.amax:
         log.warning("the scales in the model's checkpoint are left out: fine-tuning changes what they were made for")
         loaded.amax = {}
-    batches = Batches(context.features, context.collator, context.training.batch_size, context.seed)
+    batches = context.batches(context.training.batch_size)
     sparse = two_to_four.sparse_linears(families.encoder_linears(loaded.model))  # it may have been pruned elsewhere
     with two_to_four.held(sparse):
         return train(
-            loaded.model, batches, task_loss, context.training, context.seed, context.logs, "fine-tuning",
+            loaded.model, batches, task_loss(context.task), context.training, context.seed, context.logs, "fine-tuning",
             snapshots=context.snapshots,
         )  # fmt: skip
 

@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from optkit.serving import ensemble
 from optkit.serving.backend import process
-from optkit.serving.backend.answering import ANSWERING
+from optkit.serving.backend.answering import answer
+from optkit.tasks.served import TextSettings
 
 
 class TritonPythonModel:
@@ -13,13 +13,13 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the task's settings, which lie in the version's folder."""
-        self.settings = ensemble.read(process.begin(args))
-        self.answer = ANSWERING[self.settings.head]
+        self.settings = TextSettings.read(process.begin(args))
+        _ = self.settings.form  # without which it is not ready
         self.inputs = [tensor["name"] for tensor in json.loads(args["model_config"])["input"]]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, in order."""
         return [
-            process.response(self.answer({name: process.array(request, name) for name in self.inputs}, self.settings))
+            process.response(answer({name: process.array(request, name) for name in self.inputs}, self.settings))
             for request in requests
         ]

@@ -28,13 +28,14 @@ class Refusal:
     fault_of_request: bool
 
 
-def answer(feeds: Sequence[Feed], infer: Infer, limits: Limits) -> list[np.ndarray | Refusal]:
+def answer(feeds: Sequence[Feed], infer: Infer, limits: Limits, per_token: bool = False) -> list[np.ndarray | Refusal]:
     """Answer several requests with as few runs of the engine as possible; a bad one is refused alone.
 
     Args:
         feeds: one feed per request, int64 [batch, sequence], each with its own batch and sequence.
-        infer: the engine: a feed to logits [batch, classes] or [batch, sequence, 2].
+        infer: the engine: a feed to logits [batch, …].
         limits: what a request may ask for.
+        per_token: whether the logits have an entry for each token.
 
     Returns:
         Float32 logits of the request's own batch and sequence, or why there are none.
@@ -46,7 +47,8 @@ def answer(feeds: Sequence[Feed], infer: Infer, limits: Limits) -> list[np.ndarr
             # Without a mask a padded token would count: then only requests of one length share a run.
             groups[None if "attention_mask" in feed else feed["input_ids"].shape[1]].append(index)
     for group in groups.values():
-        for index, result in zip(group, _run([feeds[index] for index in group], infer, limits.pad_id), strict=True):
+        results = _run([feeds[index] for index in group], infer, limits.pad_id, per_token)
+        for index, result in zip(group, results, strict=True):
             answers[index] = result
     return [result for result in answers if result is not None]
 
@@ -80,13 +82,13 @@ def _wrong_values(feed: Feed, limits: Limits) -> str | None:
     return None
 
 
-def _run(feeds: list[Feed], infer: Infer, pad_id: int) -> list[np.ndarray | Refusal]:
+def _run(feeds: list[Feed], infer: Infer, pad_id: int, per_token: bool) -> list[np.ndarray | Refusal]:
     """One run for all; if it fails, one run for each, so that only the culprit gets the error."""
     try:
-        return list(split(infer(merge(feeds, pad_id)), feeds))
+        return list(split(infer(merge(feeds, pad_id)), feeds, per_token))
     except Exception as error:
         if len(feeds) > 1:
-            return [_run([feed], infer, pad_id)[0] for feed in feeds]
+            return [_run([feed], infer, pad_id, per_token)[0] for feed in feeds]
         traceback.print_exc()  # into the server's log
         return [Refusal(f"{type(error).__name__}: {error}", fault_of_request=False)]
 
@@ -115,8 +117,13 @@ def merge(feeds: Sequence[Feed], pad_id: int = 0) -> Feed:
     return merged
 
 
-def split(logits: np.ndarray, feeds: Sequence[Feed]) -> list[np.ndarray]:
+def split(logits: np.ndarray, feeds: Sequence[Feed], per_token: bool) -> list[np.ndarray]:
     """Cut the logits of a merged batch into each request's own, without the positions that padding added.
+
+    Args:
+        logits: [batch, …].
+        feeds: the requests.
+        per_token: whether the logits have an entry for each token.
 
     Raises:
         ValueError: the engine answered with another number of rows.
@@ -127,6 +134,6 @@ def split(logits: np.ndarray, feeds: Sequence[Feed]) -> list[np.ndarray]:
     parts, row = [], 0
     for rows, length in shapes:
         part = logits[row : row + rows]
-        parts.append(np.ascontiguousarray(part[:, :length] if part.ndim == 3 else part, np.float32))
+        parts.append(np.ascontiguousarray(part[:, :length] if per_token else part, np.float32))
         row += rows
     return parts

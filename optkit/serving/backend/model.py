@@ -8,7 +8,7 @@ import numpy as np
 from optkit.engines import registry as engines
 from optkit.serving.backend import process
 from optkit.serving.backend.batching import Feed, Limits, Refusal, answer, plain
-from optkit.serving.config import OUTPUT, WARMUP, values
+from optkit.serving.config import OUTPUT, WARMUP, per_token, values
 from optkit.serving.repository import ENGINE
 
 
@@ -23,6 +23,7 @@ class TritonPythonModel:
         threads, shapes = parameters.pop("threads", None), parameters.pop(WARMUP, ())
         self.limits = Limits(**parameters)
         self.inputs = [tensor["name"] for tensor in config["input"]]
+        self.per_token = per_token([int(size) for size in config["output"][0]["dims"]])
         self.engine = engines.load(version / ENGINE, threads)
         for batch, tokens in shapes:
             self._infer(plain(self.inputs, batch, tokens))  # a version that cannot is not ready
@@ -30,7 +31,7 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, in order."""
         feeds = [{name: process.array(request, name) for name in self.inputs} for request in requests]
-        answers = answer(feeds, self._infer, self.limits)
+        answers = answer(feeds, self._infer, self.limits, self.per_token)
         return [process.response(one if isinstance(one, Refusal) else {OUTPUT: one}) for one in answers]
 
     def _infer(self, feed: Feed) -> np.ndarray:

@@ -5,12 +5,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset
 
 from optkit.core.errors import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SHUFFLE_SEED = 0  # of the limit on training rows: the same rows for every user, recipe and training seed
 
@@ -36,8 +38,10 @@ class Table:
         return f"{self.source}, {self.unit} {self.lines[row]}"
 
 
-def table_of(dataset: Dataset, source: str) -> Table:
+def table_of(dataset: "Dataset", source: str) -> Table:
     """A `datasets.Dataset` as a table; the names of a `ClassLabel` come along."""
+    from datasets import ClassLabel
+
     label = dataset.features.get("label")
     names = tuple(label.names) if isinstance(label, ClassLabel) else None
     return Table(source, dataset.to_dict(), range(1, len(dataset) + 1), unit="row", class_names=names)
@@ -81,7 +85,7 @@ def limited(rows: int, limit: int | None) -> Sequence[int]:
     return np.random.default_rng(SHUFFLE_SEED).permutation(rows)[:limit].tolist()
 
 
-def fingerprint(*splits: Dataset) -> str:
+def fingerprint(*splits: "Dataset") -> str:
     """SHA-256 of what the splits hold, types and class names included."""
     digest = hashlib.sha256()
     for split in splits:
@@ -102,6 +106,17 @@ def only_file(folder: Path, split: str, candidates: Sequence[Path], expected: st
         raise problem(folder, found, "one", "move all but one to another folder")
     names = listed(sorted(path.name for path in folder.iterdir()))
     raise problem(folder, f"no {split} file (the folder holds: {names})", expected, f"add the {split} file")
+
+
+def required(task: str, data: Path | None) -> Path:
+    """The folder of a task that is read from one.
+
+    Raises:
+        InputError: none was given.
+    """
+    if data is None:
+        raise InputError(f"task {task!r}: no data; expected a folder with a train and a dev file. Fix: --data DIR")
+    return data
 
 
 def check_folder(folder: Path) -> None:

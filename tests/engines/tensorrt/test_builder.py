@@ -43,6 +43,7 @@ def wide(tmp_path_factory):
     from optkit import Quantize
     from optkit.compression import quantizers
     from optkit.graph.export import export
+    from optkit.tasks.classification import Classification
     from tests.graph.models import as_tensors, feed
 
     config = BertConfig(
@@ -60,7 +61,7 @@ def wide(tmp_path_factory):
         if name == "int8":
             quantizers.insert(model, Quantize(gelu_clip=10.0))
             quantizers.calibrate(model, lambda made: made(**as_tensors(feed(4, 32))))
-        paths[name] = export(model, tmp_path_factory.mktemp(name), 32)
+        paths[name] = export(model, tmp_path_factory.mktemp(name), 32, Classification)
     return paths
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 from transformers import BertConfig, BertModel
 
-from optkit import tasks
 from optkit.cli.app import main
 from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, MachineError
@@ -16,6 +15,7 @@ from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.build_plans import planned
 from optkit.recipe import finder
 from optkit.serving.config import parse
+from optkit.tasks.registry import load
 from tests.conftest import main_ends
 
 pytestmark = pytest.mark.skipif(engines.runtime("tensorrt").runs_here(), reason="there is a GPU: plans are built and timed")
@@ -47,7 +47,7 @@ def workshop(tmp_path_factory, tiny_tokenizer):
 @pytest.fixture(scope="module")
 def spec(workshop, tiny_data):
     _, known = finder.find([str(path) for path in sorted((workshop / "recipes").iterdir())])
-    task = tasks.load("classification", tiny_data)
+    task = load("classification", tiny_data)
     options = {"tensorrt": {"timing_cache": str(workshop / "kernels.timing")}}
     return RunSpec(task, str(workshop / "m"), 0, workshop / "checkpoints", known, ("tensorrt",), options=options)
 

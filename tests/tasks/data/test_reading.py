@@ -8,8 +8,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from pyarrow import parquet
 
 from optkit.core.errors import InputError
-from optkit.tasks import load
 from optkit.tasks.data import reading
+from optkit.tasks.registry import load
 
 ODD = [
     'an unbalanced " quote',

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from optkit.core.errors import InputError
-from optkit.tasks import load
 from optkit.tasks.data import squad
+from optkit.tasks.registry import load
 
 PASSAGE = "Zürich — die Stadt 🙂 am See."
 

@@ -1,4 +1,4 @@
-"""The data of the sample task, which the project makes itself, and the small BERT that is trained on it.
+"""The sample task, whose data the project makes itself, and the small BERT that is trained on it.
 
 Nothing is downloaded: a seeded grammar (`optkit.tasks.data.sample_grammar`) writes short reviews, and the label is the
 opinion that follows from how a review is built: negative, neutral or positive. The classes are equally frequent and no
@@ -6,11 +6,18 @@ review stands in both splits. In both splits a few labels are wrong on purpose (
 labelled, so that no model scores 100.
 """
 
-from functools import cache
-from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from optkit.core.errors import InputError
+from optkit.tasks.base import OwnModel, Split, Task
+from optkit.tasks.classification import Classification
 from optkit.tasks.data import sample_grammar
+from optkit.tasks.data.tables import Table
 
 if TYPE_CHECKING:
     from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -20,6 +27,8 @@ VERSION = "1"
 LABELS: tuple[str, ...] = ("negative", "neutral", "positive")
 MAX_LENGTH = 48
 """Longest review in tokens, [CLS] and [SEP] included."""
+TRAINING = {"epochs": 3, "learning_rate": 5e-4, "batch_size": 32, "warmup_ratio": 0.1, "weight_decay": 0.01}
+"""The settings that the small BERT's FP32 baseline trains with."""
 SIZES = {"train": 20_000, "dev": 2_000}
 """Rows by split."""
 NOISE = 0.02
@@ -27,7 +36,24 @@ NOISE = 0.02
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def rows(split: Literal["train", "dev"]) -> list[dict[str, Any]]:
+class Sample(Classification):
+    """The reviews, sorted into negative, neutral and positive."""
+
+    @classmethod
+    def load(cls, name: str, data: Path | None, limit_train: int | None) -> Task:
+        if data is not None:
+            raise InputError(
+                f"task {name!r}: found --data {data}, but the sample ships with the package. "
+                "Fix: leave --data out, or use --task classification for your own data"
+            )
+        return cls(name, {"train": _table("train"), "dev": _table("dev")}, limit_train, max_length=MAX_LENGTH)
+
+    def own_model(self) -> OwnModel:
+        """The small BERT."""
+        return OwnModel(model_config(), tokenizer(), initialise, TRAINING)
+
+
+def rows(split: Split) -> list[dict[str, Any]]:
     """The rows of a split, the same ones in the same order everywhere.
 
     Args:
@@ -39,7 +65,7 @@ def rows(split: Literal["train", "dev"]) -> list[dict[str, Any]]:
     return [{"text": text, "label": label} for text, label in _splits()[split]]
 
 
-def tokenizer() -> "PreTrainedTokenizerFast":
+def tokenizer() -> PreTrainedTokenizerFast:
     """A lower-casing BERT tokenizer with one token per word of the grammar."""
     from transformers import BertTokenizer  # the fast one: there is no other any more
 
@@ -49,7 +75,7 @@ def tokenizer() -> "PreTrainedTokenizerFast":
     return BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=MAX_LENGTH)
 
 
-def model_config() -> "BertConfig":
+def model_config() -> BertConfig:
     """A BERT with 12 narrow layers, which trains from scratch in minutes on a CPU."""
     from transformers import BertConfig
 
@@ -70,7 +96,7 @@ def model_config() -> "BertConfig":
     )
 
 
-def initialise(model: "PreTrainedModel") -> None:
+def initialise(model: PreTrainedModel) -> None:
     """Let the twelve layers begin as four: the other eight add nothing to their input until training makes them.
 
     A deep post-LayerNorm model of random weights hides its input from its last layers, and learns from where it is for
@@ -83,19 +109,14 @@ def initialise(model: "PreTrainedModel") -> None:
             layer.output.dense.weight.data.zero_()
 
 
-def training() -> dict[str, Any]:
-    """The settings the FP32 baseline trains with."""
-    return {
-        "epochs": 3,
-        "learning_rate": 5e-4,
-        "batch_size": 32,
-        "warmup_ratio": 0.1,
-        "weight_decay": 0.01,
-    }
+def _table(split: Split) -> Table:
+    made = rows(split)
+    columns = {name: [row[name] for row in made] for name in ("text", "label")}
+    return Table(f"sample {split}", columns, range(1, len(made) + 1), "row", class_names=LABELS)
 
 
 @cache
-def _splits() -> dict[str, tuple[tuple[str, int], ...]]:
+def _splits() -> dict[Split, tuple[tuple[str, int], ...]]:
     """Both splits; dev first, so that more training rows leave it as it is."""
     seen: set[str] = set()
     return {

@@ -11,8 +11,8 @@ import pytest
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from optkit.recipe.training import Training
+from optkit.tasks import sample
 from optkit.tasks.base import Split
-from optkit.tasks.data import sample_reviews
 from optkit.tasks.data.sample_grammar import CONNECTIVES, Claim, Clause, Node, Pair
 
 SHA256: dict[Split, str] = {
@@ -79,78 +79,78 @@ def test_equal_opinions_agree_whatever_the_connective(connective: str) -> None:
 
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_rows_are_pinned(split: Split) -> None:
-    rows = sample_reviews.rows(split)
+    rows = sample.rows(split)
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == SHA256[split], "raise VERSION and pin anew"
 
 
 def test_rows_do_not_depend_on_the_order_of_hashes() -> None:
     """A fresh interpreter with another hash seed writes the same rows."""
-    code = "import json; from optkit.tasks.data.sample_reviews import rows; print(json.dumps(rows('dev')))"
+    code = "import json; from optkit.tasks.sample import rows; print(json.dumps(rows('dev')))"
     made = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )
-    assert json.loads(made.stdout) == sample_reviews.rows("dev")
+    assert json.loads(made.stdout) == sample.rows("dev")
 
 
 def test_changing_a_row_leaves_the_next_caller_alone() -> None:
-    sample_reviews.rows("dev")[0]["label"] = 99
-    assert sample_reviews.rows("dev")[0]["label"] in range(len(sample_reviews.LABELS))
+    sample.rows("dev")[0]["label"] = 99
+    assert sample.rows("dev")[0]["label"] in range(len(sample.LABELS))
 
 
 def test_splits_are_large_and_disjoint() -> None:
-    texts = {split: [row["text"] for row in sample_reviews.rows(split)] for split in ("train", "dev")}
+    texts = {split: [row["text"] for row in sample.rows(split)] for split in ("train", "dev")}
     assert len(texts["train"]) >= 10_000 and len(texts["dev"]) >= 2_000
     assert len({*texts["train"], *texts["dev"]}) == len(texts["train"]) + len(texts["dev"])
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_classes_are_balanced(split: Split) -> None:
-    count = Counter(row["label"] for row in sample_reviews.rows(split))
-    fair = count.total() / len(sample_reviews.LABELS)
-    assert set(count) == set(range(len(sample_reviews.LABELS)))
+    count = Counter(row["label"] for row in sample.rows(split))
+    fair = count.total() / len(sample.LABELS)
+    assert set(count) == set(range(len(sample.LABELS)))
     assert all(abs(found - fair) < 0.02 * fair for found in count.values())
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_every_review_fits_the_tokenizer_and_the_model(split: Split) -> None:
-    tokenizer = sample_reviews.tokenizer()
-    encoded = tokenizer([row["text"] for row in sample_reviews.rows(split)])["input_ids"]
-    assert max(map(len, encoded)) <= sample_reviews.MAX_LENGTH <= sample_reviews.model_config().max_position_embeddings
+    tokenizer = sample.tokenizer()
+    encoded = tokenizer([row["text"] for row in sample.rows(split)])["input_ids"]
+    assert max(map(len, encoded)) <= sample.MAX_LENGTH <= sample.model_config().max_position_embeddings
     assert not any(tokenizer.unk_token_id in tokens for tokens in encoded)
 
 
 def test_tokenizer_round_trip(tmp_path: Path) -> None:
-    tokenizer = sample_reviews.tokenizer()
+    tokenizer = sample.tokenizer()
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
-    texts = [row["text"] for row in sample_reviews.rows("dev")[:100]]
+    texts = [row["text"] for row in sample.rows("dev")[:100]]
     assert tokenizer(texts).data == again(texts).data
     assert list(again(texts)) == ["input_ids", "token_type_ids", "attention_mask"]
     assert again("THE SOUP was good.")["input_ids"] == tokenizer("the soup was good.")["input_ids"]
-    assert again.model_max_length == sample_reviews.MAX_LENGTH and again.is_fast
+    assert again.model_max_length == sample.MAX_LENGTH and again.is_fast
 
 
 def test_model_has_shapes_that_quantise_and_prune() -> None:
-    config = sample_reviews.model_config()
+    config = sample.model_config()
     assert config.num_hidden_layers == 12
-    assert config.vocab_size == len(sample_reviews.tokenizer()) and config.vocab_size % 8 == 0
+    assert config.vocab_size == len(sample.tokenizer()) and config.vocab_size % 8 == 0
     assert config.hidden_size % 16 == 0 and config.intermediate_size % 16 == 0
     assert (config.hidden_size // config.num_attention_heads) % 8 == 0
-    assert config.id2label == dict(enumerate(sample_reviews.LABELS))
+    assert config.id2label == dict(enumerate(sample.LABELS))
 
 
 def test_training_settings_are_the_ones_the_loop_knows() -> None:
-    assert set(sample_reviews.training()) <= set(Training.model_fields)
+    assert set(sample.TRAINING) <= set(Training.model_fields)
 
 
 def test_the_twelve_layers_begin_as_four() -> None:
-    model = BertForSequenceClassification(sample_reviews.model_config())
-    sample_reviews.initialise(model)
+    model = BertForSequenceClassification(sample.model_config())
+    sample.initialise(model)
     silent = [n for n, layer in enumerate(model.bert.encoder.layer) if not layer.output.dense.weight.any()]
     assert silent == [1, 2, 4, 5, 7, 8, 10, 11]
 
 
 def test_import_is_light() -> None:
-    code = "import sys, optkit.tasks.data.sample_grammar; import optkit.tasks.data.sample_reviews; print(*sys.modules)"
+    code = "import sys, optkit.tasks.data.sample_grammar; import optkit.tasks.sample; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers"} & set(modules)

@@ -1,0 +1,68 @@
+"""Tasks by name: optkit's own, and those that other packages bring.
+
+task = load("classification", Path("reviews"))
+features, collator = task.encode("dev", tokenizer), Collator.of(task, tokenizer)
+task.score(task.predict(features, run(infer, features, 32, collator)))
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optkit.core.errors import InputError
+from optkit.core.plugins import Registry
+
+if TYPE_CHECKING:
+    from optkit.tasks.base import Task
+    from optkit.tasks.served import ServedForm
+
+_CLASSIFICATION = "optkit.tasks.classification:Classification"
+_QUESTION_ANSWERING = "optkit.tasks.question_answering:QuestionAnswering"
+TASKS: Registry[type[Task]] = Registry(
+    "task",
+    "optkit.tasks",
+    {
+        "sample": "optkit.tasks.sample:Sample",
+        "sst2": _CLASSIFICATION,
+        "squad": _QUESTION_ANSWERING,
+        "classification": _CLASSIFICATION,
+        "qa": _QUESTION_ANSWERING,
+    },
+)
+
+
+def load(name: str, data: Path | None = None, limit_train: int | None = None) -> Task:
+    """The task of this name, read and checked.
+
+    Args:
+        name: one of `TASKS`. `sample` ships with the package, `sst2` and `squad` come from the Hugging Face hub
+            unless `data` is given, `classification` and `qa` are read from `data`.
+        data: the folder with a `train` and a `dev` file.
+        limit_train: train on this many rows only: the first ones after a shuffle that is the same for everybody.
+
+    Raises:
+        InputError: the name, a setting or a file is wrong.
+        MachineError: the hub cannot be reached.
+    """
+    names = TASKS.names()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else "Your own data: --task classification (or qa) --data DIR."
+        raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
+    if limit_train is not None and limit_train < 1:
+        raise InputError(f"limit on training rows: found {limit_train}, expected 1 or more. Fix: --limit-train 1000")
+    return TASKS.get(name).load(name, data, limit_train)
+
+
+def form(head: str) -> ServedForm:
+    """How the tasks of a head are served.
+
+    Raises:
+        InputError: there are none.
+    """
+    for name in TASKS.names():
+        if (task := TASKS.get(name)).head == head:
+            return task.served
+    raise InputError(f"head {head!r}: none of the tasks {', '.join(TASKS.names())} has it. Install the package that does")
