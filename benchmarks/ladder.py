@@ -21,7 +21,7 @@ from datasets import Dataset
 from optkit.compression import checkpoint
 from optkit.engines import registry as engines
 from optkit.evaluation import parity
-from optkit.evaluation.served import model_config
+from optkit.evaluation.through_server import model_config
 from optkit.graph import reference
 from optkit.models.loading import Loaded, inference, max_length
 from optkit.serving import repository

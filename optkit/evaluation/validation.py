@@ -12,7 +12,7 @@ from optkit.core.atomic import write_json
 from optkit.evaluation import invariance, parity, text_sample
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, EXAMPLES, SAMPLE, SCORES, engine_folders
 from optkit.evaluation.difference import signal
-from optkit.evaluation.served import Served, through_server
+from optkit.evaluation.through_server import Served, through_server
 from optkit.models.loading import Loaded, max_length
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator

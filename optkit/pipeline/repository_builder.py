@@ -15,7 +15,7 @@ from optkit.engines import registry as engines
 from optkit.engines.record import read_record
 from optkit.engines.select import FILE as CONVERSION
 from optkit.evaluation.artifacts import engine_folders
-from optkit.evaluation.served import model_config
+from optkit.evaluation.through_server import model_config
 from optkit.models import loading
 from optkit.pipeline.run_spec import RunSpec
 from optkit.recipe.recipe import Recipe

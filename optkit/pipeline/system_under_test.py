@@ -8,7 +8,7 @@ from optkit.benchmark.scratch_server import Model
 from optkit.compression import checkpoint
 from optkit.core.step_cache import RECORD, key_at, read_record
 from optkit.evaluation.artifacts import engine_folders
-from optkit.evaluation.served import model_config
+from optkit.evaluation.through_server import model_config
 from optkit.models import loading
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.build_engines import converted

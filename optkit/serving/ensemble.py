@@ -18,6 +18,7 @@ from optkit.core.errors import InputError
 from optkit.serving import config as configuration
 from optkit.serving import repository
 from optkit.serving.config import OUTPUT, ModelConfig
+from optkit.tasks import registry
 from optkit.tasks.served import OFFSETS, SETTINGS, Tensors, TextSettings
 
 SUFFIX = "_text"
@@ -60,7 +61,7 @@ def stage(root: Path, source: Path, model: str, config: ModelConfig) -> None:
     settings = replace(TextSettings.read(source), max_windows=config.max_batch_size)
     _check(settings, config)
     tokenizer, answer = steps(model)
-    requests, answers = _requests(settings, config), settings.form.outputs(settings)
+    requests, answers = _requests(settings, config), registry.form(settings.head).outputs(settings)
     texts = {
         tokenizer: _step(tokenizer, requests, _texts(settings), _features(settings, config)),
         answer: _step(answer, requests, _logits(settings, config), answers),
@@ -82,7 +83,7 @@ def digest(source: Path) -> str:
 
 def _check(settings: TextSettings, config: ModelConfig) -> None:
     """The settings come from the training, the configuration from the engine."""
-    logits = settings.form.logits_shape(settings)
+    logits = registry.form(settings.head).logits_shape(settings)
     if not set(config.inputs) <= set(settings.padding) or config.logits != logits:
         raise InputError(
             f"text pipeline of {config.name!r}: found a tokenizer for {', '.join(settings.padding)} and logits {logits}, "
@@ -92,12 +93,12 @@ def _check(settings: TextSettings, config: ModelConfig) -> None:
 
 def _requests(settings: TextSettings, config: ModelConfig) -> int:
     """Requests in a batch of the pipeline; 0 where windows are the tensor model's batch."""
-    return 0 if settings.form.has_windows else config.max_batch_size
+    return 0 if registry.form(settings.head).has_windows else config.max_batch_size
 
 
 def _windows(settings: TextSettings) -> tuple[int, ...]:
     """A batch of windows is no batch in Triton's sense, so that its dimension is written down."""
-    return (-1,) if settings.form.has_windows else ()
+    return (-1,) if registry.form(settings.head).has_windows else ()
 
 
 def _texts(settings: TextSettings) -> Tensors:
@@ -116,7 +117,7 @@ def _logits(settings: TextSettings, config: ModelConfig) -> Tensors:
 def _beside(settings: TextSettings) -> Tensors:
     """What the answer needs beside the logits."""
     offsets, text = ("INT32", (*_windows(settings), -1)), ("STRING", (1,))
-    return {name: offsets if name in OFFSETS else text for name in settings.form.beside}
+    return {name: offsets if name in OFFSETS else text for name in registry.form(settings.head).beside}
 
 
 def _step(name: str, batch: int, inputs: Tensors, outputs: Tensors) -> Any:
@@ -128,7 +129,7 @@ def _step(name: str, batch: int, inputs: Tensors, outputs: Tensors) -> Any:
 
 def _ensemble(model: str, settings: TextSettings, config: ModelConfig, digest: str) -> Any:
     message = configuration.message(name=pipeline(model), platform="ensemble", max_batch_size=_requests(settings, config))
-    answers = settings.form.outputs(settings)
+    answers = registry.form(settings.head).outputs(settings)
     _declare(message, _texts(settings), answers)
     before, after = steps(model)
     for name, inputs, outputs in (

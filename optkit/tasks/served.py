@@ -10,14 +10,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from optkit.core.errors import InputError
-from optkit.tasks import registry
 
 SETTINGS = "text.json"
 OFFSETS = ("context_starts", "context_ends")
@@ -97,11 +95,6 @@ class TextSettings:
     """Windows of one text that the engine takes at once."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """What else the task's form needs, as JSON takes it."""
-
-    @cached_property
-    def form(self) -> ServedForm:
-        """The task's."""
-        return registry.form(self.head)
 
     def write(self, folder: Path) -> None:
         """Keep the settings in a folder."""

@@ -25,12 +25,13 @@ from optkit.evaluation.gate import judge
 from optkit.report import doctor
 from optkit.serving import native
 from optkit.serving.config import parse
+from optkit.tasks.classification import Classification
 from tests.conftest import main_ends
 from tests.evaluation.test_gate_gpu import ROW
 from tests.graph.models import feed
 
 FEEDS = [feed(4, 16, 0)]
-QUICK = {"shapes": ((1, 8),), "max_length": 16, "rounds": 2, "threads": 1}
+QUICK = {"task": Classification, "shapes": ((1, 8),), "max_length": 16, "rounds": 2, "threads": 1}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from optkit.tasks.registry import load
 
 from optkit.cli.app import main
 from optkit.compression import checkpoint
@@ -24,6 +23,7 @@ from optkit.report.explain import explain
 from optkit.report.table import FORMATS, render
 from optkit.serving.client import Client
 from optkit.serving.server import Server
+from optkit.tasks.registry import load
 from tests.conftest import main_ends
 
 ARCHIVE = Path(__file__).parents[1] / "data" / "version_0_1.tar.xz"
@@ -65,7 +65,8 @@ def test_a_repository_is_whole_and_listed(old: Path, capsys: pytest.CaptureFixtu
     repository = str(old / "model_repository")
     main_ends(["verify", "--repository", repository], 0)
     main_ends(["list", "--repository", repository], 0)
-    assert all(name in capsys.readouterr().out for name in PUBLISHED)
+    out = capsys.readouterr().out
+    assert all(name in out for name in PUBLISHED)
 
 
 @pytest.mark.xdist_group("triton")

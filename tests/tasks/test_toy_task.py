@@ -245,8 +245,8 @@ def test_graph_and_engine_score_as_the_model(spec: RunSpec) -> None:
 def test_text_goes_in_and_words_come_out(spec: RunSpec, tmp_path: Path) -> None:
     """The two steps around the engine, without a server."""
     from optkit.engines import registry as engines
-    from optkit.evaluation.served import model_config
     from optkit.evaluation.text_sample import write
+    from optkit.evaluation.through_server import model_config
     from optkit.pipeline.steps.build_engines import converted
     from optkit.serving import ensemble
     from optkit.serving.backend.answering import answer
@@ -262,7 +262,7 @@ def test_text_goes_in_and_words_come_out(spec: RunSpec, tmp_path: Path) -> None:
     tokens = encoded(Encoder(before), request, [*config.inputs, *OFFSETS])
     assert isinstance(tokens, dict)
     logits = engines.infer(engines.load(engine), {name: tokens[name] for name in config.inputs})
-    outputs = answer({**tokens, **request, "logits": logits}, TextSettings.read(after))
+    outputs = answer({**tokens, **request, "logits": logits}, Toy.served, TextSettings.read(after))
     assert isinstance(outputs, dict)
     assert [str(words) for words in Toy.served.decode(outputs, ())] == ["lovely", "", "dull dull awful"]
 
@@ -293,7 +293,7 @@ def test_a_server_answers_it(spec: RunSpec, tmp_path: Path, monkeypatch: pytest.
     """Its processes find the task by an entry point, as that of an installed package."""
     from optkit.core.atomic import read_json
     from optkit.evaluation.artifacts import EVIDENCE, TEXT
-    from optkit.evaluation.served import model_config
+    from optkit.evaluation.through_server import model_config
     from optkit.pipeline.steps.build_engines import converted
     from optkit.pipeline.steps.score import scored
     from optkit.serving import ensemble, install, repository

@@ -5,6 +5,7 @@ from typing import Any
 
 from optkit.serving.backend import process
 from optkit.serving.backend.answering import answer
+from optkit.tasks import registry
 from optkit.tasks.served import TextSettings
 
 
@@ -14,12 +15,12 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the task's settings, which lie in the version's folder."""
         self.settings = TextSettings.read(process.begin(args))
-        _ = self.settings.form  # without which it is not ready
+        self.form = registry.form(self.settings.head)  # without which it is not ready
         self.inputs = [tensor["name"] for tensor in json.loads(args["model_config"])["input"]]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, in order."""
         return [
-            process.response(answer({name: process.array(request, name) for name in self.inputs}, self.settings))
+            process.response(answer({name: process.array(request, name) for name in self.inputs}, self.form, self.settings))
             for request in requests
         ]

@@ -6,16 +6,17 @@ import numpy as np
 
 from optkit.serving.backend.batching import Refusal
 from optkit.serving.config import OUTPUT
-from optkit.tasks.served import TextSettings
+from optkit.tasks.served import ServedForm, TextSettings
 
 
-def answer(request: Mapping[str, np.ndarray], settings: TextSettings) -> dict[str, np.ndarray] | Refusal:
-    """The outputs of the task's form.
+def answer(request: Mapping[str, np.ndarray], form: ServedForm, settings: TextSettings) -> dict[str, np.ndarray] | Refusal:
+    """Read a request's logits as the task does.
 
     Args:
         request: `logits` [batch, …], or [windows, …] of one example, and what the form needs beside them.
-        settings: of the task.
+        form: of the task, which reads the logits.
+        settings: likewise.
     """
     if not np.isfinite(request[OUTPUT]).all():
         return Refusal("logits: found NaN or infinity, expected finite numbers", fault_of_request=False)
-    return settings.form.answer(request[OUTPUT], request, settings)
+    return form.answer(request[OUTPUT], request, settings)

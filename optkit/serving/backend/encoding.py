@@ -11,6 +11,7 @@ from tokenizers import Encoding, Tokenizer
 
 from optkit.serving import ensemble
 from optkit.serving.backend.batching import Refusal
+from optkit.tasks import registry
 from optkit.tasks.served import NOWHERE, OFFSETS, TextSettings
 
 _COLUMNS = {"input_ids": "ids", "token_type_ids": "type_ids", "attention_mask": "attention_mask"}
@@ -27,6 +28,7 @@ class Encoder:
 
     def __init__(self, folder: Path) -> None:
         self.settings = TextSettings.read(folder)
+        self.form = registry.form(self.settings.head)
         self.whole = Tokenizer.from_file(str(folder / ensemble.TOKENIZER))
         self.whole.no_truncation()
         self.whole.no_padding()
@@ -64,7 +66,7 @@ class Encoder:
 
     def _strategy(self) -> str:
         """Which text is cut."""
-        if not self.settings.form.has_windows:
+        if not self.form.has_windows:
             return "longest_first"
         return "only_second" if len(self.settings.fields) > 1 else "only_first"
 
@@ -85,7 +87,7 @@ def encoded(encoder: Encoder, request: Mapping[str, np.ndarray], inputs: Sequenc
     except UnicodeDecodeError as error:
         return Refusal(f"text: found bytes that are no UTF-8 ({error}), expected UTF-8", fault_of_request=True)
     texts = list(zip(*columns, strict=True))
-    if not encoder.settings.form.has_windows:
+    if not encoder.form.has_windows:
         return _tensors(encoder.features(texts), encoder.settings, inputs)
     windows = encoder.windows(*texts[0])
     return windows if isinstance(windows, Refusal) else _tensors(windows, encoder.settings, inputs)
