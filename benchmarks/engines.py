@@ -79,7 +79,7 @@ def engine_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
                     place.mkdir()
                     runtime.build(graph, precision, place, variant)
                     engine = engines.load(place, arguments.threads)
-                    runs[name] = lambda engine=engine: engines.infer(engine, feed(arguments))  # type: ignore[misc]
+                    runs[name] = lambda engine=engine: engine.infer(feed(arguments))  # type: ignore[misc]
     return runs
 
 
@@ -93,7 +93,7 @@ def student_runs(arguments: argparse.Namespace, folder: Path) -> dict[str, Run]:
     kind = next(kind for kind in ("openvino", "onnxruntime") if engines.runtime(kind).precisions(True))
     engines.runtime(kind).build(graph, "int8", folder / "engine")
     engine = engines.load(folder / "engine", arguments.threads)
-    return {f"{kind} int8, {arguments.student} layers": lambda: engines.infer(engine, feed(arguments))}
+    return {f"{kind} int8, {arguments.student} layers": lambda: engine.infer(feed(arguments))}
 
 
 def model(arguments: argparse.Namespace, layers: int, quantised: bool) -> BertForSequenceClassification:

@@ -23,7 +23,7 @@ from optkit.engines import registry as engines
 from optkit.evaluation import parity
 from optkit.evaluation.through_server import model_config
 from optkit.graph import reference
-from optkit.models.loading import Loaded, inference, max_length
+from optkit.models.loading import LoadedModel, inference, max_length
 from optkit.serving import repository
 from optkit.serving.client import Client
 from optkit.serving.server import Server
@@ -69,7 +69,7 @@ def measure(given: argparse.Namespace) -> None:
     report(len(features), [*rungs], np.array(times))
 
 
-def climb(task: Task, loaded: Loaded, folder: Path, engine: Path, ask: Infer, features: Dataset) -> None:
+def climb(task: Task, loaded: LoadedModel, folder: Path, engine: Path, ask: Infer, features: Dataset) -> None:
     """All that validation does for the ladder of one engine."""
     collator = Collator.of(task, loaded.tokenizer)
     logits = parity.before_engines(task, loaded, folder / "graph" / "model.onnx", features, collator)
@@ -80,16 +80,16 @@ def climb(task: Task, loaded: Loaded, folder: Path, engine: Path, ask: Infer, fe
     parity.worst(task, features, rungs)
 
 
-def bare_rungs(task: Task, loaded: Loaded, graph: Path, engine: Path, ask: Infer) -> dict[str, Infer]:
+def bare_rungs(task: Task, loaded: LoadedModel, graph: Path, engine: Path, ask: Infer) -> dict[str, Infer]:
     """What answers at each rung, loaded."""
     found: dict[str, Infer] = {"float": inference(loaded.model, task)} if parity._quantisers(loaded.model) else {}
     found["pytorch"] = inference(loaded.model, task)
     found["graph"] = partial(reference.infer, reference.load(graph))
-    found["engine"] = partial(engines.infer, engines.load(engine))
+    found["engine"] = engines.load(engine).infer
     return found | {"server": ask}
 
 
-def bare(loaded: Loaded, rungs: Mapping[str, Infer], feeds: Sequence[Feed]) -> list[Clocks]:
+def bare(loaded: LoadedModel, rungs: Mapping[str, Infer], feeds: Sequence[Feed]) -> list[Clocks]:
     """What each rung takes for the batches, its first one run before to warm it up."""
     times = []
     for name, infer in rungs.items():

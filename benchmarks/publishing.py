@@ -172,7 +172,7 @@ def sample(engine: Path) -> Probe:
     ids = np.random.default_rng(0).integers(1, VOCABULARY, (1, LENGTH))
     values = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     feed = {name: values.get(name, np.zeros_like(ids)) for name in INPUTS}
-    return Probe(feed, engines.infer(engines.load(engine, 1), feed))
+    return Probe(feed, engines.load(engine, 1).infer(feed))
 
 
 def origin(engine: Path) -> dict:

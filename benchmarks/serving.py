@@ -11,7 +11,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ def measure(folder: Path, threads: int | None, rounds: int) -> None:
     """Place the engine in a scratch repository and compare."""
     handle = engines.load(folder, threads)
     inputs = tuple(json.loads((folder / repository.ENGINE_FILE).read_text())["inputs"])
-    logits = engines.infer(handle, feed(inputs, 1, 8))
+    logits = handle.infer(feed(inputs, 1, 8))
     shape = (logits.shape[1],) if logits.ndim == 2 else (-1, 2)
     with tempfile.TemporaryDirectory() as scratch:
         models = Path(scratch, "repository")
@@ -50,7 +49,7 @@ def measure(folder: Path, threads: int | None, rounds: int) -> None:
         with Server(models, Path(scratch, "logs"), ["engine"]) as server, Client(server.url, "engine") as client:
             for batch, sequence in BATCHES:
                 asked = feed(inputs, batch, sequence)
-                report(batch, sequence, alternate(partial(engines.infer, handle), client.infer, asked, rounds))
+                report(batch, sequence, alternate(handle.infer, client.infer, asked, rounds))
 
 
 def report(batch: int, sequence: int, times_ms: np.ndarray) -> None:

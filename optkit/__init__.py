@@ -1,5 +1,6 @@
 """optkit: quantize, sparsify and distil BERT-type models, and serve what is measured to be good."""
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -7,12 +8,72 @@ if TYPE_CHECKING:
     from optkit.compression.distill import Distill
     from optkit.compression.quantize import Quantize
     from optkit.compression.sparsify import Sparsify
+    from optkit.compression.verbs import distill, keep_sparse, quantize_, sparsify_
+    from optkit.engines.registry import Engine, build_engine
+    from optkit.engines.registry import load as load_engine
+    from optkit.evaluation.evaluate import Evaluation, evaluate
+    from optkit.graph.export_onnx import export_onnx
+    from optkit.models.loading import LoadedModel
+    from optkit.models.loading import load as load_model
+    from optkit.pipeline.run_recipes import run_recipes as run
     from optkit.recipe.recipe import Recipe
     from optkit.recipe.stage import Stage
     from optkit.recipe.training import Training
+    from optkit.report.table import render as compare
+    from optkit.tasks.registry import load as load_task
 
-__version__ = "0.1.0"
-__all__ = ["Distill", "Quantize", "Recipe", "Sparsify", "Stage", "Training", "main"]
+__version__ = "0.2.0"
+__all__ = [
+    "Distill",
+    "Engine",
+    "Evaluation",
+    "LoadedModel",
+    "Quantize",
+    "Recipe",
+    "Sparsify",
+    "Stage",
+    "Training",
+    "build_engine",
+    "compare",
+    "distill",
+    "evaluate",
+    "export_onnx",
+    "keep_sparse",
+    "load_engine",
+    "load_model",
+    "load_task",
+    "main",
+    "quantize_",
+    "run",
+    "sparsify_",
+]
+_RECIPES = {
+    "Distill": "optkit.compression.distill:Distill",
+    "Quantize": "optkit.compression.quantize:Quantize",
+    "Sparsify": "optkit.compression.sparsify:Sparsify",
+    "Recipe": "optkit.recipe.recipe:Recipe",
+    "Stage": "optkit.recipe.stage:Stage",
+    "Training": "optkit.recipe.training:Training",
+}
+"""What recipes are written in: light, and imported together, as a recipe finds the technique of a stage that is given as a
+dictionary among those that are imported."""
+_VERBS = {
+    "Engine": "optkit.engines.registry:Engine",
+    "Evaluation": "optkit.evaluation.evaluate:Evaluation",
+    "LoadedModel": "optkit.models.loading:LoadedModel",
+    "build_engine": "optkit.engines.registry:build_engine",
+    "compare": "optkit.report.table:render",
+    "distill": "optkit.compression.verbs:distill",
+    "evaluate": "optkit.evaluation.evaluate:evaluate",
+    "export_onnx": "optkit.graph.export_onnx:export_onnx",
+    "keep_sparse": "optkit.compression.verbs:keep_sparse",
+    "load_engine": "optkit.engines.registry:load",
+    "load_model": "optkit.models.loading:load",
+    "load_task": "optkit.tasks.registry:load",
+    "quantize_": "optkit.compression.verbs:quantize_",
+    "run": "optkit.pipeline.run_recipes:run_recipes",
+    "sparsify_": "optkit.compression.verbs:sparsify_",
+}
 
 # libgomp reads this when torch is loaded. By default its threads spin 300,000 times while they wait for one another, and
 # where other work needs a core too, keep the awaited one from running: a training step took 50 times as long.
@@ -30,14 +91,19 @@ def main(recipe: "Recipe") -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import recipes' words when they are asked for, so that the server's backend and `--help` start quickly.
-
-    They come together: a recipe finds the technique of a stage in a dictionary among those that are imported.
-    """
-    if name in __all__:
-        from optkit.compression import distill, quantize, sparsify
-        from optkit.recipe import recipe, stage, training
-
-        modules = (distill, quantize, recipe, sparsify, stage, training)
-        return next(getattr(module, name) for module in modules if hasattr(module, name))
+    """Import a public name when it is asked for, so that the server's backend and `--help` start quickly."""
+    if name in _RECIPES:
+        return {own: _found(place) for own, place in _RECIPES.items()}[name]
+    if name in _VERBS:
+        return _found(_VERBS[name])
     raise AttributeError(f"module 'optkit' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """The public names, as a notebook completes them."""
+    return [*__all__, "__version__"]
+
+
+def _found(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertTokenizerFast
 from optkit.cli.app import main
 from optkit.compression.context import Context
 from optkit.models import loading
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.recipe.training import Training
 from optkit.tasks import registry
 from optkit.tasks.base import Task
@@ -73,7 +73,7 @@ def tiny_config(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> BertConfi
 
 
 @pytest.fixture
-def tiny_model(tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> Loaded:
+def tiny_model(tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> LoadedModel:
     """A model of `tiny_config` whose random weights are the same in every test."""
     torch.manual_seed(0)
     return loading.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from optkit.models.families import word_embeddings
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.tasks.base import Feed
 
 _NEIGHBOURS = 8
@@ -17,7 +17,7 @@ _NEIGHBOURS = 8
 class Neighbours:
     """Replaces a share of the words of every batch; which ones, and by which neighbour, follows torch's seed."""
 
-    def __init__(self, loaded: Loaded, share: float) -> None:
+    def __init__(self, loaded: LoadedModel, share: float) -> None:
         """Look at a model's word embeddings.
 
         Args:

@@ -20,7 +20,7 @@ from optkit.compression.registry import stage_of
 from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import InputError
 from optkit.models import loading, two_to_four
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import Stage
 from optkit.tasks.base import Task
 
@@ -29,7 +29,7 @@ _FOREIGN = {"amax": "amax.safetensors", "masks": "masks.safetensors"}
 _VERSIONS = ("optkit", "torch", "transformers", "accelerate", "nvidia-modelopt", "datasets", "numpy")
 
 
-def save(loaded: Loaded, stages: Sequence[Stage], history: list[dict[str, Any]], folder: Path) -> None:
+def save(loaded: LoadedModel, stages: Sequence[Stage], history: list[dict[str, Any]], folder: Path) -> None:
     """Write a model that has gone through `stages` into an existing folder."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in loaded.model.state_dict().items()}
     stored = two_to_four.compress(_without_copies(tensors))
@@ -44,7 +44,7 @@ def save(loaded: Loaded, stages: Sequence[Stage], history: list[dict[str, Any]],
     write_json(folder / "versions.json", versions())
 
 
-def load(folder: Path, task: Task) -> Loaded:
+def load(folder: Path, task: Task) -> LoadedModel:
     """The model of a checkpoint, in eval mode, with its quantisers calibrated as they were saved.
 
     Raises:

@@ -8,9 +8,9 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.recipe.training import Training
-from optkit.tasks.base import Task
+from optkit.tasks.base import Feed, TaskKind
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 from optkit.training.loop import Augment, Batches
 from optkit.training.resume import Snapshots
@@ -20,7 +20,7 @@ from optkit.training.resume import Snapshots
 class Context:
     """The surroundings of one stage of one recipe."""
 
-    task: Task
+    task: TaskKind
     features: Dataset
     """Training features."""
     collator: Collator
@@ -30,16 +30,22 @@ class Context:
     logs: Path
     teacher_logits: Callable[[str], Sequence[np.ndarray]]
     """From a teacher's name to its logits on the training features."""
-    teacher_model: Callable[[str], Loaded]
+    teacher_model: Callable[[str], LoadedModel]
     """From a teacher's name to the model itself."""
     snapshots: Snapshots | None = None
     """Where a training that was killed goes on from."""
+    calibration: Sequence[Feed] | None = None
+    """Inputs to look at activations on, in the place of training examples."""
 
     def batches(self, batch_size: int | None, augment: Augment | None = None) -> Batches:
         """The training features to train on."""
         return Batches(self.features, self.collator, batch_size, self.seed, self.task.targets, augment)
 
     def run_examples(self, model: PreTrainedModel, count: int) -> None:
-        """Send training examples drawn by the seed through a model, one batch after the other."""
+        """Send the inputs for calibration, or training examples drawn by the seed, through a model, batch by batch."""
+        if self.calibration is not None:
+            for feed in self.calibration:
+                inference(model, self.task)(feed)
+            return
         chosen = np.random.default_rng(self.seed).permutation(len(self.features))[:count]
         run(inference(model, self.task), self.features.select(np.sort(chosen)), BATCH_SIZE, self.collator)

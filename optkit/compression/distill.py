@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from optkit.compression.context import Context
-    from optkit.models.loading import Loaded
+    from optkit.models.loading import LoadedModel
 
 
 class Distill(Taught):
@@ -36,7 +36,7 @@ class Distill(Taught):
 
         return student(model, self.layers, self.hidden_size)
 
-    def apply(self, loaded: "Loaded", context: "Context") -> History:
+    def apply(self, loaded: "LoadedModel", context: "Context") -> History:
         """Replace a model by a student made of its layers, and teach it.
 
         Returns:

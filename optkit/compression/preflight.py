@@ -5,11 +5,11 @@ from collections.abc import Callable
 from optkit.compression.registry import TECHNIQUES
 from optkit.compression.student import check_teacher
 from optkit.core.errors import InputError
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.recipe.recipe import Recipe, is_folder
 
 
-def check(recipe: Recipe, start: Loaded, teacher: Callable[[str], Loaded]) -> None:
+def check(recipe: Recipe, start: LoadedModel, teacher: Callable[[str], LoadedModel]) -> None:
     """Raise where a stage of the recipe cannot work on a model; warn where it can on a part of it only.
 
     Args:
@@ -26,6 +26,6 @@ def check(recipe: Recipe, start: Loaded, teacher: Callable[[str], Loaded]) -> No
             TECHNIQUES.get(stage.technique)  # its checkpoint will be read by that name
             model = stage.preflight(model, recipe.name)
             for name in filter(is_folder, stage.teachers):
-                check_teacher(Loaded(model, start.tokenizer), teacher(name), name)
+                check_teacher(LoadedModel(model, start.tokenizer), teacher(name), name)
         except InputError as error:
             raise InputError(f"recipe {recipe.name!r}: {error}") from error

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from optkit.compression.context import Context
     from optkit.graph.audit import Audit
-    from optkit.models.loading import Loaded
+    from optkit.models.loading import LoadedModel
 
 Calibrator = Literal["max", "percentile", "mse", "entropy"]
 
@@ -38,7 +38,7 @@ class Quantize(Taught):
     epochs: float = Field(0, ge=0)
     learning_rate: float | None = Field(1e-5, gt=0)
 
-    def apply(self, loaded: "Loaded", context: "Context") -> History:
+    def apply(self, loaded: "LoadedModel", context: "Context") -> History:
         """Quantise a float model in place: scales from its checkpoint or by calibration, then training if asked for.
 
         Training moves the weights only: the scales are buffers, which the optimiser does not see.

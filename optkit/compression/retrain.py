@@ -17,14 +17,14 @@ from optkit.compression.representations import Representations, representation_l
 from optkit.compression.student import check_teacher, chosen_layers
 from optkit.models import two_to_four
 from optkit.models.families import depth, encoder_linears, heads
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import History, Taught
 from optkit.recipe.training import Training
 from optkit.training.loop import train
 from optkit.training.losses import Loss, live, stored, task_loss, with_teacher
 
 
-def retrain(loaded: Loaded, stage: Taught, context: Context, title: str) -> History:
+def retrain(loaded: LoadedModel, stage: Taught, context: Context, title: str) -> History:
     """Train a model in place as its stage says; weights that are 2:4 stay so, checked after every epoch.
 
     Args:
@@ -61,7 +61,9 @@ def settings_of(stage: Taught, training: Training) -> Training:
     return training.model_copy(update=own)
 
 
-def _follow_representations(loaded: Loaded, teacher: Loaded, stage: Taught, context: Context, title: str) -> History:
+def _follow_representations(
+    loaded: LoadedModel, teacher: LoadedModel, stage: Taught, context: Context, title: str
+) -> History:
     layers = chosen_layers(depth(teacher.model.config), depth(loaded.model.config))
     count = stage.relation_heads or heads(teacher.model.config)
     pair = Representations(loaded.model, teacher.model, layers, stage.hidden_weight, stage.relation_weight, count)
@@ -73,7 +75,7 @@ def _follow_representations(loaded: Loaded, teacher: Loaded, stage: Taught, cont
         pair.release()
 
 
-def _answers(teacher: Loaded | None, stage: Taught, context: Context) -> Loss:
+def _answers(teacher: LoadedModel | None, stage: Taught, context: Context) -> Loss:
     """Beside the teacher's stored logits, or its own look at every batch where none comes twice."""
     task = context.task
     if not stage.teacher:
@@ -82,7 +84,7 @@ def _answers(teacher: Loaded | None, stage: Taught, context: Context) -> Loss:
     return with_teacher(task, answers, stage.temperature, stage.label_weight)
 
 
-def _run(loaded: Loaded, module: nn.Module, loss: Loss, stage: Taught, context: Context, title: str) -> History:
+def _run(loaded: LoadedModel, module: nn.Module, loss: Loss, stage: Taught, context: Context, title: str) -> History:
     """One phase: the model itself, or the module that holds it."""
     settings = settings_of(stage, context.training)
     augment = Neighbours(loaded, stage.augment) if stage.augment else None

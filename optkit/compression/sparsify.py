@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from optkit.compression.context import Context
     from optkit.engines.select import Conversion
     from optkit.graph.audit import Audit
-    from optkit.models.loading import Loaded
+    from optkit.models.loading import LoadedModel
 
 
 class Sparsify(Taught):
@@ -44,7 +44,7 @@ class Sparsify(Taught):
         pruning.report_dense(recipe, model)
         return model
 
-    def apply(self, loaded: "Loaded", context: "Context") -> History:
+    def apply(self, loaded: "LoadedModel", context: "Context") -> History:
         """Prune every Linear of the encoder that can be 2:4, by masks from its checkpoint or by the criterion; train again.
 
         Returns:

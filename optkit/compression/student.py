@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
 from optkit.models import families
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 
 
 def student(teacher: PreTrainedModel, layers: int | None, hidden_size: int | None) -> PreTrainedModel:
@@ -48,7 +48,7 @@ def check(config, layers: int | None, hidden_size: int | None) -> None:
         )
 
 
-def check_teacher(loaded: Loaded, teacher: Loaded, name: str) -> None:
+def check_teacher(loaded: LoadedModel, teacher: LoadedModel, name: str) -> None:
     """Raise `InputError` where a teacher cannot teach this student."""
     ours, theirs = loaded.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
     if ours != theirs:

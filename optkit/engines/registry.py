@@ -5,6 +5,7 @@ Nothing of a kind is imported before it is asked for.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,15 @@ class Engine(NamedTuple):
 
     runtime: Runtime
     handle: Any
+    folder: Path
+
+    def infer(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Logits, float32, such as [batch, classes], of `{name: int64 [batch, sequence]}`; other names are left out."""
+        return self.runtime.infer(self.handle, feed)
+
+    def evidence(self) -> dict[str, Any]:
+        """What the runtime says it runs, above all `int8_gemm_share`: the share of the matrix products done in INT8."""
+        return self.runtime.evidence(self.handle)
 
 
 def kinds() -> tuple[str, ...]:
@@ -112,6 +122,73 @@ def modules(kinds: Sequence[str]) -> tuple[str, ...]:
     return tuple(type(runtime(kind)).__module__ for kind in kinds)
 
 
+def build_engine(
+    graph: Path | str,
+    kind: str,
+    precision: str,
+    folder: Path | str | None = None,
+    *,
+    variant: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    threads: int | None = None,
+) -> Engine:
+    """Build an engine of a graph, and load it.
+
+        engine = optkit.build_engine(graph, "openvino", "int8")
+        logits = engine.infer({"input_ids": ids, "attention_mask": mask})
+
+    Nothing is compared or judged: `evaluate` scores it, and a recipe builds every candidate and keeps the fastest that is
+    right.
+
+    Args:
+        graph: `model.onnx`, as `export_onnx` gives it.
+        kind: of engine: `openvino`, `onnxruntime`, `tensorrt`, or one that another package brings.
+        precision: `fp32`, `bf16`, `fp16`, or `int8` of a quantised graph.
+        folder: where it goes; an engine that lies there is replaced. By default `<kind>-<precision>/` beside the graph.
+        variant: one of those that the kind has for the precision.
+        options: of the kind's own, by name.
+        threads: None for every core that this process may use.
+
+    Raises:
+        InputError: no such graph, kind, precision, variant or option, or other files lie in the folder.
+        MachineError: the runtime is not installed, or this machine cannot run what it builds.
+    """
+    graph, made_by = Path(graph), runtime(kind)
+    made_by.require()
+    if not graph.is_file():
+        raise InputError(f"{graph}: no such graph; export one: optkit.export_onnx(model, folder)")
+    if precision not in (possible := made_by.precisions(_is_quantised(graph))):
+        raise InputError(
+            f"{kind} cannot build {precision!r} of {graph} here, only {', '.join(possible) or 'nothing'}: INT8 needs a "
+            "graph with quantisers (optkit.quantize_ before the export), the others one without"
+        )
+    require_running(kind)
+    target = Path(folder) if folder is not None else graph.parent / f"{kind}-{precision}"
+    _require_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        built = Path(scratch) / "built"
+        built.mkdir()
+        made_by.build(graph, precision, built, variant, made_by.build_options(options or {}))
+        if target.exists():
+            target.rename(Path(scratch) / "old")
+        built.rename(target)
+    return load(target, threads)
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Raise `InputError` where something lies in a folder that is no engine, and would be lost."""
+    if folder.is_dir() and any(folder.iterdir()):
+        read_record(folder)
+
+
+def _is_quantised(graph: Path) -> bool:
+    import onnx  # reads graphs; not needed to run an engine
+
+    nodes = onnx.load(str(graph), load_external_data=False).graph.node
+    return any(node.op_type == "DequantizeLinear" for node in nodes)
+
+
 def load(folder: Path, threads: int | None = None) -> Engine:
     """Load the engine in a folder, whatever its kind; `threads` None takes every core this process may use.
 
@@ -120,14 +197,4 @@ def load(folder: Path, threads: int | None = None) -> Engine:
         MachineError: the runtime is not installed, or the machine lacks what the engine was built for.
     """
     found = runtime(read_record(folder)["kind"])
-    return Engine(found, found.load(folder, threads))
-
-
-def infer(engine: Engine, feed: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Logits, float32, [batch, classes] or [batch, sequence, 2], of `{name: int64 [batch, sequence]}`."""
-    return engine.runtime.infer(engine.handle, feed)
-
-
-def evidence(engine: Engine) -> dict[str, Any]:
-    """What the runtime says it runs; see each kind's `evidence`."""
-    return engine.runtime.evidence(engine.handle)
+    return Engine(found, found.load(folder, threads), Path(folder))

@@ -161,7 +161,7 @@ def _build_all(
             runtime, told = engines.runtime(candidate.kind), options[candidate.kind]
             runtime.build(graph, candidate.precision, target, candidate.variant, told)
             engine = engines.load(target, threads)
-            candidate.evidence = engines.evidence(engine)
+            candidate.evidence = engine.evidence()
         except Exception:  # whatever a runtime raises is the finding, kept in full
             candidate.refusal = f"failed to build or load:\n{traceback.format_exc()}"
             log.warning("%s %s", candidate.name, candidate.refusal)
@@ -186,7 +186,7 @@ def _compare_all(
     masks = [np.asarray(feed["attention_mask"]) for feed in feeds]
     for candidate in [one for one in candidates if one.name in loaded]:
         try:
-            found = [engines.infer(loaded[candidate.name], feed) for feed in feeds]
+            found = [loaded[candidate.name].infer(feed) for feed in feeds]
         except Exception:  # as above
             candidate.refusal = f"failed to run:\n{traceback.format_exc()}"
         else:
@@ -210,7 +210,7 @@ def _time_all(
         for turn in range(rounds + 1):
             for name in [name for name in loaded if name in running]:
                 start = time.perf_counter()
-                engines.infer(loaded[name], feed)
+                loaded[name].infer(feed)
                 if turn:  # the first warms up
                     times[name].append((time.perf_counter() - start) * 1e3)
             for candidate in [one for one in candidates if times.get(one.name)]:

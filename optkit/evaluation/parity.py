@@ -21,7 +21,7 @@ from optkit.core.errors import GateError
 from optkit.engines import registry as engines
 from optkit.evaluation.difference import difference
 from optkit.graph import reference
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Feed, Prediction, Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 
@@ -41,7 +41,7 @@ class Rung:
     """Every metric of the task."""
 
 
-def before_engines(task: Task, loaded: Loaded, graph: Path, features: Dataset, collator: Collator) -> dict[str, Logits]:
+def before_engines(task: Task, loaded: LoadedModel, graph: Path, features: Dataset, collator: Collator) -> dict[str, Logits]:
     """Logits of every feature at the rungs that all engines of a model share: `float`, `pytorch` and `graph`."""
     infer = inference(loaded.model, task)
     logits = {}
@@ -55,7 +55,7 @@ def before_engines(task: Task, loaded: Loaded, graph: Path, features: Dataset, c
 
 def at_engine(folder: Path, features: Dataset, collator: Collator) -> Logits:
     """Logits of every feature by an engine in this process."""
-    infer: Callable[[Feed], np.ndarray] = partial(engines.infer, engines.load(folder))
+    infer: Callable[[Feed], np.ndarray] = engines.load(folder).infer
     return run(infer, features, BATCH_SIZE, collator)
 
 

@@ -13,7 +13,7 @@ from optkit.evaluation import invariance, parity, text_sample
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, EXAMPLES, SAMPLE, SCORES, engine_folders
 from optkit.evaluation.difference import signal
 from optkit.evaluation.through_server import Served, through_server
-from optkit.models.loading import Loaded, max_length
+from optkit.models.loading import LoadedModel, max_length
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
 
@@ -22,7 +22,7 @@ SAMPLE_ROWS = 16
 
 def validate(
     task: Task,
-    loaded: Loaded,
+    loaded: LoadedModel,
     features: Dataset,
     own: Path,
     baseline: Path,

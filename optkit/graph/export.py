@@ -24,7 +24,7 @@ from optkit.core.errors import InputError
 from optkit.graph import passes, reference
 from optkit.graph.products import LAYERS_KEY
 from optkit.models.families import family_of, first_position, longest_input, token_types
-from optkit.tasks.base import TOKEN, Task
+from optkit.tasks.base import TOKEN, TaskKind
 
 OPSET = 17
 """The first with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""
@@ -48,7 +48,7 @@ class Logits(nn.Module):
     code, much of it shape arithmetic, out of the graph.
     """
 
-    def __init__(self, model: PreTrainedModel, max_length: int, task: Task) -> None:
+    def __init__(self, model: PreTrainedModel, max_length: int, task: TaskKind) -> None:
         super().__init__()
         self.model, self.task = model, task
         self.names = input_names(model)
@@ -73,7 +73,7 @@ def input_names(model: PreTrainedModel) -> list[str]:
     return [*names, "token_type_ids"] if takes_types and token_types(model.config) > 1 else names
 
 
-def export(model: PreTrainedModel, folder: Path, max_length: int, task: Task) -> Path:
+def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind) -> Path:
     """Write `model.onnx` and check it against the model.
 
     Args:

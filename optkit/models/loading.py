@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from optkit.core.errors import InputError, MachineError
 from optkit.models.families import longest_input
-from optkit.tasks.base import Feed, Task
+from optkit.tasks import registry
+from optkit.tasks.base import Feed, Task, TaskKind
 
 DEFAULT_MODEL = "google-bert/bert-base-uncased"
 _ASP_MASK = ".__weight_mma_mask"
@@ -23,7 +24,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 @dataclass
-class Loaded:
+class LoadedModel:
     """A model with what came beside its weights."""
 
     model: PreTrainedModel
@@ -34,22 +35,50 @@ class Loaded:
     """Scales found in the checkpoint, `{quantiser's name: amax}`, as of ModelOpt or pytorch-quantization."""
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     """2:4 masks found in the checkpoint, `{Linear's name: [out, in]}`, as of apex ASP."""
+    task: type[Task] | None = None
+    """The kind of task that its head answers."""
 
 
-def max_length(loaded: Loaded, task: Task) -> int:
+Model = PreTrainedModel | LoadedModel
+"""What the functions of the public API take."""
+
+
+def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTokenizerBase | None = None) -> LoadedModel:
+    """A model that somebody holds, as the rest of optkit takes it; changes to it are changes to the caller's own.
+
+    Args:
+        model: as `load` gives it, or a bare one.
+        task: that it is used for; by default what its head is for.
+        tokenizer: of a bare model; needed where the task's texts are encoded.
+
+    Raises:
+        InputError: a bare model without its tokenizer, or with a head that no task has.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    if task is not None and tokenizer is None:
+        raise InputError(f"{type(model).__name__}: the task's texts need its tokenizer; give tokenizer=…, or load_model(…)")
+    kind = type(task) if task is not None else registry.task_of(model)
+    return LoadedModel(model, cast(PreTrainedTokenizerBase, tokenizer), fine_tuned=True, task=kind)
+
+
+def max_length(loaded: LoadedModel, task: Task) -> int:
     """The longest feature in tokens that task, tokenizer and model can take."""
     return min(task.max_length, loaded.tokenizer.model_max_length, longest_input(loaded.model) or task.max_length)
 
 
-def load(source: str, task: Task) -> Loaded:
-    """A model for the task from a hub name or a folder: safetensors only, and no code of the checkpoint's own.
+def load(source: str | Path, task: Task) -> LoadedModel:
+    """Load a model for a task from a hub name or a folder: safetensors only, and no code of the checkpoint's own.
+
+        model = optkit.load_model("bert-base-uncased-finetuned/", task)
+        model.model, model.tokenizer, model.fine_tuned
 
     Raises:
         InputError: a folder without weights, config or tokenizer, a pickle, a file that cannot be read, tensors that are
             missing or of another shape, or a head with other classes than the task, or in another order.
         MachineError: the hub cannot be reached.
     """
-    folder = Path(source).expanduser()
+    folder, source = Path(source).expanduser(), str(source)
     if folder.is_dir():
         _check_folder(folder)
         source = str(folder)
@@ -79,10 +108,10 @@ def load(source: str, task: Task) -> Loaded:
     if fine_tuned:
         _check_order(source, [str(classes.get(index)) for index in range(len(task.labels))], task)
     amax, masks = _foreign(folder) if folder.is_dir() else ({}, {})
-    return Loaded(model.float(), tokenizer, fine_tuned, amax, masks)
+    return LoadedModel(model.float(), tokenizer, fine_tuned, amax, masks, type(task))
 
 
-def architecture(source: str, task: Task) -> Loaded:
+def architecture(source: str, task: Task) -> LoadedModel:
     """What `load` gives, without reading weights: its model is on the meta device.
 
     Raises:
@@ -102,12 +131,12 @@ def architecture(source: str, task: Task) -> Loaded:
         raise _unloadable(source, folder.is_dir(), error) from error
 
 
-def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> Loaded:
+def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> LoadedModel:
     """A model with random weights (torch's global seed) for a task that brings its own architecture."""
-    return Loaded(task.auto_class().from_config(config, trust_remote_code=False), tokenizer)
+    return LoadedModel(task.auto_class().from_config(config, trust_remote_code=False), tokenizer, task=type(task))
 
 
-def inference(model: PreTrainedModel, task: Task) -> Callable[[Feed], np.ndarray]:
+def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], np.ndarray]:
     """The model as a function from a feed to the task's logits in float32, on the GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(model, device).eval()

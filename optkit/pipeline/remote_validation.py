@@ -152,7 +152,7 @@ def _reference(
     """The rung that the server stands on, the one it is compared with, and that one's logits."""
     if _backend(config) == "python" and engines.runtime(row.engine).runs_here():
         engine = engines.load(folder / "engines" / row.precision)
-        return "server", "engine", run(partial(engines.infer, engine), features, size, collator)
+        return "server", "engine", run(engine.infer, features, size, collator)
     graph = reference.load(folder / "graph" / "model.onnx")
     return "engine", "graph", run(partial(reference.infer, graph), features, size, collator)
 

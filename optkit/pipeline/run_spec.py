@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from optkit.core import atomic
 from optkit.models import families, loading
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.recipe.training import Training
@@ -58,7 +58,7 @@ class RunSpec:
         found = {"model": model, "data": self.task.fingerprint(), "seed": self.seed}
         return {**found, "families": records} if (records := families.records()) else found
 
-    def start(self) -> Loaded:
+    def start(self) -> LoadedModel:
         """The model to start from, as it comes."""
         set_seed(self.seed)  # of a head's, or a whole model's, random weights
         if (own := self._own_model()) is None:
@@ -67,7 +67,7 @@ class RunSpec:
         own.initialise(loaded.model)
         return loaded
 
-    def architecture(self) -> Loaded:
+    def architecture(self) -> LoadedModel:
         """The model to start from without its weights: on the meta device, in no time and no memory."""
         if (own := self._own_model()) is None:
             return loading.architecture(self.model or loading.DEFAULT_MODEL, self.task)

@@ -10,9 +10,10 @@ import numpy as np
 
 from optkit.compression import checkpoint
 from optkit.core import atomic, step_cache
+from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
 from optkit.models import loading
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.pipeline.run_spec import RunSpec
 from optkit.recipe.recipe import Recipe, is_folder
 from optkit.tasks.collate import BATCH_SIZE, run
@@ -34,7 +35,7 @@ class Teachers:
             return atomic.hashes(Path(name).expanduser())
         return step_cache.key_at(self.trained(self.spec.recipes[name], self.spec))
 
-    def load(self, name: str) -> Loaded:
+    def load(self, name: str) -> LoadedModel:
         """The teacher itself.
 
         Raises:
@@ -49,7 +50,9 @@ class Teachers:
 
     def logits(self, name: str) -> list[np.ndarray]:
         """Its logits on the training features, one array each."""
-        folder, depends_on = self._place(name), {"teacher": self.key(name), "data": self.spec.task.fingerprint()}
+        code = code_version(__name__, type(self.spec.task).__module__)
+        folder = self._place(name)
+        depends_on = {"teacher": self.key(name), "data": self.spec.task.fingerprint(), "code": code}
         step_cache.step(folder, depends_on, lambda unfinished: self._answer(name, unfinished))
         with np.load(folder / "logits.npz") as saved:
             return np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])

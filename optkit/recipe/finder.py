@@ -29,7 +29,7 @@ def find(names: Sequence[str]) -> tuple[list[Recipe], dict[str, Recipe]]:
     mistakes += _of_one_name(asked)
     known, broken = _known(asked)
     for recipe in asked.values():
-        mistakes += _mistakes_of_teachers(recipe, known, broken)
+        mistakes += mistakes_of_teachers(recipe, known, broken)
     if mistakes:
         raise InputError("\n".join(dict.fromkeys(mistakes)))
     return sorted(asked.values(), key=lambda recipe: not recipe.is_baseline), known
@@ -105,7 +105,7 @@ def _of_one_name(asked: Mapping[Path, Recipe]) -> Iterator[str]:
             yield f"recipe {name!r} stands in {' and in '.join(paths)}; expected each name once, rename the others"
 
 
-def _mistakes_of_teachers(
+def mistakes_of_teachers(
     recipe: Recipe, known: Mapping[str, Recipe], broken: Mapping[str, str], students: tuple[str, ...] = ()
 ) -> Iterator[str]:
     """What is wrong with those a recipe learns from (and every recipe is measured beside the baseline)."""
@@ -120,4 +120,4 @@ def _mistakes_of_teachers(
         elif name not in known:
             yield f"recipe {recipe.name!r}: teacher {name!r} is not a recipe; known: {', '.join(sorted(known))}"
         elif name != BASELINE:
-            yield from _mistakes_of_teachers(known[name], known, broken, (*students, recipe.name))
+            yield from mistakes_of_teachers(known[name], known, broken, (*students, recipe.name))

@@ -7,7 +7,7 @@ A technique is one module with one class:
         order: ClassVar[int] = 15
         bound: float = Field(1.0, gt=0)
 
-        def apply(self, loaded: "Loaded", context: "Context") -> History: ...
+        def apply(self, loaded: "LoadedModel", context: "Context") -> History: ...
 
 Its name is made known in `optkit.compression.registry`, or by an entry point of its package. torch, and whatever brings it,
 is imported within the methods: `optkit compare` looks up the order of the stages and does not wait for it.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # later rooms, and what takes long to import
     from optkit.compression.context import Context
     from optkit.engines.select import Conversion
     from optkit.graph.audit import Audit
-    from optkit.models.loading import Loaded
+    from optkit.models.loading import LoadedModel
 
 BASELINE = "baseline_fp32"
 History = list[dict[str, float]]
@@ -69,7 +69,7 @@ class Stage(Settings, ABC):
         return model
 
     @abstractmethod
-    def apply(self, loaded: "Loaded", context: "Context") -> History:
+    def apply(self, loaded: "LoadedModel", context: "Context") -> History:
         """Do to a model, in place, what the settings say.
 
         Returns:

@@ -53,7 +53,7 @@ def make(engine: Path, config: ModelConfig, sample: Probe | None) -> dict[str, P
     for name, shape in shapes(config).items():
         feed = _feed(config, *shape)
         try:
-            found[name] = Probe(feed, engines.infer(loaded, feed))
+            found[name] = Probe(feed, loaded.infer(feed))
         except Exception as error:  # each runtime has its own
             raise GateError(f"engine {engine}: cannot answer the probe {name!r} {list(shape)}: {error}") from error
     return found if sample is None else {**found, SAMPLE: sample}

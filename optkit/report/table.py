@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", "html")
 
 
-def render(rows: Sequence[Row], form: str) -> str:
+def render(rows: Sequence[Row], form: str = "table") -> str:
     """All rows as JSON or CSV; as a table or a page, one row per recipe and precision, over all its seeds."""
     return {"json": _json, "csv": _csv, "table": _table, "html": _page}[form](rows)
 

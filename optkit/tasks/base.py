@@ -239,3 +239,7 @@ class Task(ABC):
         expected = len(self._examples["dev"])
         if len(predictions) != expected:
             raise ValueError(f"{len(predictions)} predictions for {expected} dev examples; expected one for each")
+
+
+TaskKind = Task | type[Task]
+"""A task, or its class where no data is needed."""

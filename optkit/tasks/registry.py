@@ -15,6 +15,8 @@ from optkit.core.errors import InputError
 from optkit.core.plugins import Registry
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from optkit.tasks.base import Task
     from optkit.tasks.served import ServedForm
 
@@ -33,8 +35,10 @@ TASKS: Registry[type[Task]] = Registry(
 )
 
 
-def load(name: str, data: Path | None = None, limit_train: int | None = None) -> Task:
-    """The task of this name, read and checked.
+def load(name: str, data: Path | str | None = None, limit_train: int | None = None) -> Task:
+    """Load the task of a name: its data is read and checked.
+
+        task = optkit.load_task("classification", data="reviews/")
 
     Args:
         name: one of `TASKS`. `sample` ships with the package, `sst2` and `squad` come from the Hugging Face hub
@@ -53,7 +57,23 @@ def load(name: str, data: Path | None = None, limit_train: int | None = None) ->
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
     if limit_train is not None and limit_train < 1:
         raise InputError(f"limit on training rows: found {limit_train}, expected 1 or more. Fix: --limit-train 1000")
-    return TASKS.get(name).load(name, data, limit_train)
+    return TASKS.get(name).load(name, None if data is None else Path(data), limit_train)
+
+
+def task_of(model: PreTrainedModel) -> type[Task]:
+    """The kind of task that a model's head is for.
+
+    Raises:
+        InputError: none of the tasks has such a head.
+    """
+    heads = {}
+    for name in TASKS.names():
+        task = TASKS.get(name)
+        heads[task.auto_class().__name__.removeprefix("AutoModel")] = task
+    for head, task in heads.items():
+        if type(model).__name__.endswith(head):
+            return task
+    raise InputError(f"{type(model).__name__}: no task has its head; expected a model …{', …'.join(heads)}")
 
 
 def form(head: str) -> ServedForm:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from optkit.tasks.base import Task
+from optkit.tasks.base import TaskKind
 
 Tensors = Mapping[str, torch.Tensor]
 _NO_POSITION = -1e4  # a teacher's logit where its feature had no token
@@ -35,7 +35,7 @@ Teacher = Callable[[Batch], torch.Tensor]
 """A teacher's logits for a batch, of the task's axes."""
 
 
-def task_loss(task: Task) -> Loss:
+def task_loss(task: TaskKind) -> Loss:
     """The task's own loss, of a model beside the targets."""
 
     def loss(model: Any, batch: Batch) -> torch.Tensor:
@@ -44,7 +44,7 @@ def task_loss(task: Task) -> Loss:
     return loss
 
 
-def with_teacher(task: Task, teacher: Teacher, temperature: float, label_weight: float) -> Loss:
+def with_teacher(task: TaskKind, teacher: Teacher, temperature: float, label_weight: float) -> Loss:
     """Distillation from a teacher's logits, mixed with the task's loss.
 
     Args:
@@ -64,7 +64,7 @@ def with_teacher(task: Task, teacher: Teacher, temperature: float, label_weight:
 
 
 def _apart(
-    task: Task, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None, temperature: float
+    task: TaskKind, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None, temperature: float
 ) -> torch.Tensor:
     """How far a student's logits are from a teacher's; the squared distance where the task has no distributions."""
     ours, theirs = (task.distributions(logits, mask) for logits in (student, teacher))
@@ -74,7 +74,7 @@ def _apart(
     return distillation(ours, theirs, temperature)
 
 
-def stored(logits: Sequence[np.ndarray], task: Task) -> Teacher:
+def stored(logits: Sequence[np.ndarray], task: TaskKind) -> Teacher:
     """A teacher that answers from logits computed beforehand: one array per feature, of the task's axes.
 
     Where a feature is shorter than its batch, it answers with logits of no probability.
@@ -90,7 +90,7 @@ def stored(logits: Sequence[np.ndarray], task: Task) -> Teacher:
     return teacher
 
 
-def live(model: torch.nn.Module, task: Task) -> Teacher:
+def live(model: torch.nn.Module, task: TaskKind) -> Teacher:
     """A teacher that looks at every batch itself: for inputs that are never the same twice."""
 
     def teacher(batch: Batch) -> torch.Tensor:

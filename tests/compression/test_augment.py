@@ -5,21 +5,21 @@ import pytest
 import torch
 
 from optkit.compression.augment import Neighbours
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.tasks.base import Feed
 
 ROWS, WIDTH = 200, 16
 
 
 @pytest.fixture
-def feed(tiny_model: Loaded) -> Feed:
+def feed(tiny_model: LoadedModel) -> Feed:
     """[CLS], ten words, [SEP], padding."""
     words = np.random.default_rng(0).integers(5, len(tiny_model.tokenizer), (ROWS, WIDTH))
     words[:, 0], words[:, 11], words[:, 12:] = 2, 3, 0
     return {"input_ids": words, "attention_mask": (words != 0).astype(np.int64), "token_type_ids": words * 0}
 
 
-def test_special_tokens_and_padding_stay(tiny_model: Loaded, feed: Feed) -> None:
+def test_special_tokens_and_padding_stay(tiny_model: LoadedModel, feed: Feed) -> None:
     changed = Neighbours(tiny_model, 0.99)(feed)
     fixed = np.isin(feed["input_ids"], tiny_model.tokenizer.all_special_ids)
     assert np.array_equal(changed["input_ids"][fixed], feed["input_ids"][fixed])
@@ -29,7 +29,7 @@ def test_special_tokens_and_padding_stay(tiny_model: Loaded, feed: Feed) -> None
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_the_share_of_words_that_change(share: float, tiny_model: Loaded, feed: Feed) -> None:
+def test_the_share_of_words_that_change(share: float, tiny_model: LoadedModel, feed: Feed) -> None:
     before = feed["input_ids"].copy()
     changed = Neighbours(tiny_model, share)(feed)["input_ids"]
     words = before[:, 1:11]
@@ -37,7 +37,7 @@ def test_the_share_of_words_that_change(share: float, tiny_model: Loaded, feed: 
     assert np.array_equal(feed["input_ids"], before), "the feed itself stays"
 
 
-def test_the_same_seed_draws_the_same_words_and_another_does_not(tiny_model: Loaded, feed: Feed) -> None:
+def test_the_same_seed_draws_the_same_words_and_another_does_not(tiny_model: LoadedModel, feed: Feed) -> None:
     drawn = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -45,12 +45,12 @@ def test_the_same_seed_draws_the_same_words_and_another_does_not(tiny_model: Loa
     assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[0], drawn[2])
 
 
-def test_every_call_draws_anew(tiny_model: Loaded, feed: Feed) -> None:
+def test_every_call_draws_anew(tiny_model: LoadedModel, feed: Feed) -> None:
     neighbours = Neighbours(tiny_model, 0.5)
     assert not np.array_equal(neighbours(feed)["input_ids"], neighbours(feed)["input_ids"])
 
 
-def test_neighbours_are_the_nearest_by_cosine(tiny_model: Loaded) -> None:
+def test_neighbours_are_the_nearest_by_cosine(tiny_model: LoadedModel) -> None:
     """Word n points at n degrees, with a length that says nothing: the eight nearest are the eight next to it."""
     table = tiny_model.model.get_input_embeddings().weight
     count = len(table)
@@ -65,11 +65,11 @@ def test_neighbours_are_the_nearest_by_cosine(tiny_model: Loaded) -> None:
     assert set(drawn[drawn != middle].tolist()) == {7, 8, 9, 10, 12, 13, 14, 15}
 
 
-def test_without_a_word_drawn_nothing_changes(tiny_model: Loaded, feed: Feed) -> None:
+def test_without_a_word_drawn_nothing_changes(tiny_model: LoadedModel, feed: Feed) -> None:
     assert np.array_equal(Neighbours(tiny_model, 1e-9)(feed)["input_ids"], feed["input_ids"])
 
 
-def test_rows_that_are_no_word_are_never_drawn(tiny_model: Loaded) -> None:
+def test_rows_that_are_no_word_are_never_drawn(tiny_model: LoadedModel) -> None:
     """Tables are often padded to a round size."""
     words = len(tiny_model.tokenizer)
     tiny_model.model.resize_token_embeddings(words + 13)

@@ -14,7 +14,7 @@ from optkit.compression.student import student
 from optkit.core.atomic import read_json
 from optkit.core.errors import InputError
 from optkit.models.families import encoder_linears
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Feed, Task
 from optkit.tasks.classification import Classification
 from optkit.tasks.collate import Collator
@@ -23,7 +23,7 @@ HISTORY = [{"step": 3, "epoch": 1.0, "loss": 0.5, "learning_rate": 1e-5}]
 
 
 @pytest.fixture
-def feed(tiny_model: Loaded) -> Feed:
+def feed(tiny_model: LoadedModel) -> Feed:
     collate = Collator(tiny_model.tokenizer).feed
     return collate(tiny_model.tokenizer(["a lovely film", "this dull story with the poor cast"]).data)
 
@@ -34,11 +34,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint"
 
 
-def logits(loaded: Loaded, feed: Feed) -> np.ndarray:
+def logits(loaded: LoadedModel, feed: Feed) -> np.ndarray:
     return inference(loaded.model, Classification)(feed)
 
 
-def test_a_float_model(tiny_model: Loaded, tiny_task: Task, feed: Feed, folder: Path) -> None:
+def test_a_float_model(tiny_model: LoadedModel, tiny_task: Task, feed: Feed, folder: Path) -> None:
     checkpoint.save(tiny_model, [], HISTORY, folder)
     loaded = checkpoint.load(folder, tiny_task)
     assert not loaded.model.training
@@ -51,7 +51,13 @@ def test_a_float_model(tiny_model: Loaded, tiny_task: Task, feed: Feed, folder: 
 @pytest.mark.parametrize("clip", [None, 0.05])
 @pytest.mark.parametrize("calibrator", ["max", "mse"])
 def test_a_quantised_model(
-    clip: float | None, calibrator: str, tiny_model: Loaded, tiny_task: Task, tiny_context: Context, feed: Feed, folder: Path
+    clip: float | None,
+    calibrator: str,
+    tiny_model: LoadedModel,
+    tiny_task: Task,
+    tiny_context: Context,
+    feed: Feed,
+    folder: Path,
 ) -> None:
     plain = logits(tiny_model, feed)
     stage = Quantize(gelu_clip=clip, calibrator=calibrator, calibration_examples=32)
@@ -66,7 +72,7 @@ def test_a_quantised_model(
     assert all(torch.equal(saved[name].amax, found[name].amax) for name in saved)
 
 
-def test_what_lies_in_the_folder(tiny_model: Loaded, folder: Path) -> None:
+def test_what_lies_in_the_folder(tiny_model: LoadedModel, folder: Path) -> None:
     checkpoint.save(tiny_model, [Quantize(gelu_clip=6)], HISTORY, folder)
     assert checkpoint.stages_of(folder) == [Quantize(gelu_clip=6)]
     assert read_json(folder / "history.json") == HISTORY
@@ -77,14 +83,16 @@ def test_what_lies_in_the_folder(tiny_model: Loaded, folder: Path) -> None:
 
 
 def test_scales_that_came_with_the_model_stay_with_the_baseline(
-    tiny_model: Loaded, tiny_task: Task, tiny_context: Context, folder: Path
+    tiny_model: LoadedModel, tiny_task: Task, tiny_context: Context, folder: Path
 ) -> None:
     tiny_model.amax = {"encoder.input_quantizer": torch.tensor(0.1)}
     checkpoint.save(tiny_model, [], [], folder)
     assert checkpoint.load(folder, tiny_task).amax == tiny_model.amax
 
 
-def test_masks_that_came_with_the_model_stay_with_the_baseline(tiny_model: Loaded, tiny_task: Task, folder: Path) -> None:
+def test_masks_that_came_with_the_model_stay_with_the_baseline(
+    tiny_model: LoadedModel, tiny_task: Task, folder: Path
+) -> None:
     tiny_model.masks = {"bert.encoder.layer.0.output.dense": torch.eye(32, 64).bool()}
     checkpoint.save(tiny_model, [], [], folder)
     loaded = checkpoint.load(folder, tiny_task)
@@ -96,7 +104,7 @@ def test_masks_that_came_with_the_model_stay_with_the_baseline(tiny_model: Loade
 
 
 def test_a_sparse_model_takes_half_the_space_and_answers_the_same(
-    tiny_model: Loaded, tiny_task: Task, tiny_context: Context, feed: Feed, tmp_path: Path
+    tiny_model: LoadedModel, tiny_task: Task, tiny_context: Context, feed: Feed, tmp_path: Path
 ) -> None:
     sizes = []
     for name, stages in {"dense": [], "sparse": [Sparsify(epochs=0)]}.items():
@@ -111,7 +119,7 @@ def test_a_sparse_model_takes_half_the_space_and_answers_the_same(
     assert sizes[0] - sizes[1] == pruned * (1 - 1 / 2 - 1 / 32)
 
 
-def test_a_student_is_loaded_in_its_own_size(tiny_model: Loaded, tiny_task: Task, feed: Feed, folder: Path) -> None:
+def test_a_student_is_loaded_in_its_own_size(tiny_model: LoadedModel, tiny_task: Task, feed: Feed, folder: Path) -> None:
     tiny_model.model = student(tiny_model.model, 1, 16).eval()
     checkpoint.save(tiny_model, [Distill(layers=1, hidden_size=16)], [], folder)
     loaded = checkpoint.load(folder, tiny_task)
@@ -124,7 +132,7 @@ def edit(folder: Path, **tensors: torch.Tensor | None) -> None:
     save_file({name: tensor for name, tensor in found.items() if tensor is not None}, folder / "model.safetensors")
 
 
-def test_missing_and_unexpected_tensors_are_named(tiny_model: Loaded, tiny_task: Task, folder: Path) -> None:
+def test_missing_and_unexpected_tensors_are_named(tiny_model: LoadedModel, tiny_task: Task, folder: Path) -> None:
     checkpoint.save(tiny_model, [], [], folder)
     edit(folder, **{"classifier.bias": None, "classifier.extra": torch.zeros(1)})
     message = r"model\.safetensors: missing tensors \['classifier\.bias'\], unexpected \['classifier\.extra'\]"
@@ -132,14 +140,14 @@ def test_missing_and_unexpected_tensors_are_named(tiny_model: Loaded, tiny_task:
         checkpoint.load(folder, tiny_task)
 
 
-def test_a_tensor_of_another_shape_is_named(tiny_model: Loaded, tiny_task: Task, folder: Path) -> None:
+def test_a_tensor_of_another_shape_is_named(tiny_model: LoadedModel, tiny_task: Task, folder: Path) -> None:
     checkpoint.save(tiny_model, [], [], folder)
     edit(folder, **{"classifier.bias": torch.zeros(3)})
     with pytest.raises(InputError, match=r"classifier\.bias has shape \[3\], expected \[2\]"):
         checkpoint.load(folder, tiny_task)
 
 
-def test_a_missing_scale_is_named(tiny_model: Loaded, tiny_task: Task, tiny_context: Context, folder: Path) -> None:
+def test_a_missing_scale_is_named(tiny_model: LoadedModel, tiny_task: Task, tiny_context: Context, folder: Path) -> None:
     Quantize(calibration_examples=8).apply(tiny_model, tiny_context)
     checkpoint.save(tiny_model, [Quantize()], [], folder)
     name = "bert.encoder.layer.0.output.dense.input_quantizer"
@@ -148,7 +156,7 @@ def test_a_missing_scale_is_named(tiny_model: Loaded, tiny_task: Task, tiny_cont
         checkpoint.load(folder, tiny_task)
 
 
-def test_stages_with_an_unknown_setting_are_not_guessed(tiny_model: Loaded, folder: Path) -> None:
+def test_stages_with_an_unknown_setting_are_not_guessed(tiny_model: LoadedModel, folder: Path) -> None:
     checkpoint.save(tiny_model, [], [], folder)
     (folder / "recipe.json").write_text('[{"technique": "quantize", "gelu_clp": 6}]')
     with pytest.raises(InputError, match="gelu_clp"):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 
 from optkit.compression.context import Context
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 
 
-def test_the_calibration_examples_are_drawn_by_the_seed(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_the_calibration_examples_are_drawn_by_the_seed(tiny_model: LoadedModel, tiny_context: Context) -> None:
     seen: list[torch.Tensor] = []
     tiny_model.model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True)
     drawn = []
@@ -20,7 +20,7 @@ def test_the_calibration_examples_are_drawn_by_the_seed(tiny_model: Loaded, tiny
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_more_examples_than_there_are_means_all(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_more_examples_than_there_are_means_all(tiny_model: LoadedModel, tiny_context: Context) -> None:
     seen: list[int] = []
     tiny_model.model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True

@@ -13,7 +13,7 @@ from optkit import Distill
 from optkit.compression.context import Context
 from optkit.compression.student import student
 from optkit.core.errors import InputError
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.collate import run
 from optkit.training.loop import train
 from optkit.training.losses import task_loss
@@ -22,20 +22,20 @@ from optkit.training.losses import task_loss
 class Teacher:
     """A fine-tuned model that notes how it is asked."""
 
-    def __init__(self, loaded: Loaded, context: Context) -> None:
+    def __init__(self, loaded: LoadedModel, context: Context) -> None:
         self.loaded, self.context, self.asked = loaded, context, []  # type: ignore[var-annotated]
 
     def logits(self, name: str) -> Sequence[np.ndarray]:
         self.asked.append(("logits", name))
         return run(inference(self.loaded.model, self.context.task), self.context.features, 64, self.context.collator)
 
-    def model(self, name: str) -> Loaded:
+    def model(self, name: str) -> LoadedModel:
         self.asked.append(("model", name))
         return self.loaded
 
 
 @pytest.fixture
-def teacher(tiny_model: Loaded, tiny_context: Context) -> Teacher:
+def teacher(tiny_model: LoadedModel, tiny_context: Context) -> Teacher:
     batches = tiny_context.batches(16)
     settings = tiny_context.training.model_copy(update={"epochs": 4})
     train(tiny_model.model, batches, task_loss(tiny_context.task), settings, 0, tiny_context.logs)
@@ -48,19 +48,19 @@ def context(tiny_context: Context, teacher: Teacher) -> Context:
 
 
 @pytest.fixture
-def loaded(teacher: Teacher) -> Loaded:
+def loaded(teacher: Teacher) -> LoadedModel:
     """What the student is cut from: the teacher's twin."""
     return replace(teacher.loaded, model=copy.deepcopy(teacher.loaded.model))
 
 
-def distance(one: Loaded, other: Loaded, context: Context) -> float:
+def distance(one: LoadedModel, other: LoadedModel, context: Context) -> float:
     ours, theirs = (
         np.stack(run(inference(m.model, context.task), context.features, 64, context.collator)) for m in (one, other)
     )
     return float(np.square(ours - theirs).mean())
 
 
-def test_a_student_learns_what_its_teacher_answers(loaded: Loaded, teacher: Teacher, context: Context) -> None:
+def test_a_student_learns_what_its_teacher_answers(loaded: LoadedModel, teacher: Teacher, context: Context) -> None:
     loaded.amax, loaded.masks = {"of other layers": torch.ones(1)}, {"of other layers": torch.ones(1)}
     theirs = {name: tensor.clone() for name, tensor in teacher.loaded.model.state_dict().items()}
     untaught = distance(replace(loaded, model=student(loaded.model, 1, None)), teacher.loaded, context)
@@ -76,13 +76,17 @@ def test_a_student_learns_what_its_teacher_answers(loaded: Loaded, teacher: Teac
     assert all(parameter.requires_grad for parameter in loaded.model.parameters())
 
 
-def test_without_the_first_phase_the_teachers_logits_are_enough(loaded: Loaded, teacher: Teacher, context: Context) -> None:
+def test_without_the_first_phase_the_teachers_logits_are_enough(
+    loaded: LoadedModel, teacher: Teacher, context: Context
+) -> None:
     history = Distill(layers=1, epochs=1, representation_epochs=0).apply(loaded, context)
     assert teacher.asked == [("logits", "baseline_fp32")]
     assert [entry["step"] for entry in history] == [9, 15]
 
 
-def test_augmented_batches_are_answered_by_the_teacher_itself(loaded: Loaded, teacher: Teacher, context: Context) -> None:
+def test_augmented_batches_are_answered_by_the_teacher_itself(
+    loaded: LoadedModel, teacher: Teacher, context: Context
+) -> None:
     seen: list[torch.Tensor] = []
     handle = teacher.loaded.model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
@@ -96,7 +100,7 @@ def test_augmented_batches_are_answered_by_the_teacher_itself(loaded: Loaded, te
     assert sum(sentence not in sentences for sentence in asked) > 0.8 * len(asked)
 
 
-def test_learning_rates_of_the_phases(loaded: Loaded, context: Context) -> None:
+def test_learning_rates_of_the_phases(loaded: LoadedModel, context: Context) -> None:
     rates = {"learning_rate": 1e-4, "representation_learning_rate": 5e-4, "warmup_ratio": 0.0}
     stage = Distill(layers=1, epochs=1, representation_epochs=1, **rates)
     first, second = entries(stage.apply(loaded, context))
@@ -110,7 +114,7 @@ def entries(history: list[dict[str, float]]) -> list[list[float]]:
     return [rates[:2], rates[2:]]
 
 
-def test_dropout_is_the_stages_while_it_trains(loaded: Loaded, context: Context) -> None:
+def test_dropout_is_the_stages_while_it_trains(loaded: LoadedModel, context: Context) -> None:
     loaded.model.bert.embeddings.dropout.p = 0.25
     loaded.model.config.hidden_dropout_prob = 0.25
     seen: set[float] = set()
@@ -130,14 +134,14 @@ def test_dropout_is_the_stages_while_it_trains(loaded: Loaded, context: Context)
     assert loaded.model.bert.embeddings.dropout.p == 0.25
 
 
-def test_a_narrower_student_is_trained(loaded: Loaded, teacher: Teacher, context: Context) -> None:
+def test_a_narrower_student_is_trained(loaded: LoadedModel, teacher: Teacher, context: Context) -> None:
     untaught = distance(replace(loaded, model=student(loaded.model, 2, 16)), teacher.loaded, context)
     Distill(hidden_size=16, epochs=3, label_weight=0.0).apply(loaded, context)
     assert loaded.model.config.hidden_size == 16
     assert distance(loaded, teacher.loaded, context) < 0.5 * untaught
 
 
-def test_a_teacher_with_other_words_is_refused(loaded: Loaded, teacher: Teacher, context: Context) -> None:
+def test_a_teacher_with_other_words_is_refused(loaded: LoadedModel, teacher: Teacher, context: Context) -> None:
     words = [*sorted(loaded.tokenizer.get_vocab()), "more"]
     teacher.loaded = replace(
         teacher.loaded, tokenizer=transformers.BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
@@ -149,6 +153,6 @@ def test_a_teacher_with_other_words_is_refused(loaded: Loaded, teacher: Teacher,
         Distill(layers=1, teacher="other").apply(loaded, context)
 
 
-def test_a_student_deeper_than_its_start_is_refused(loaded: Loaded, context: Context) -> None:
+def test_a_student_deeper_than_its_start_is_refused(loaded: LoadedModel, context: Context) -> None:
     with pytest.raises(InputError, match="a student of 3 layers is deeper than its teacher of 2; give at most 2"):
         Distill(layers=3).apply(loaded, context)

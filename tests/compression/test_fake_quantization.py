@@ -6,12 +6,12 @@ import torch
 from optkit import Quantize
 from optkit.compression import fake_quantization, quantizers
 from optkit.compression.context import Context
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_values_and_gradients_are_model_optimizers(
-    precision: torch.dtype, tiny_model: Loaded, tiny_context: Context
+    precision: torch.dtype, tiny_model: LoadedModel, tiny_context: Context
 ) -> None:
     torch.manual_seed(0)
     Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
@@ -38,7 +38,7 @@ def test_halves_are_rounded_to_even_and_zeros_stay(precision: torch.dtype) -> No
     assert rounded.tolist() == [[0.0, 2.0, 2.0, -127.0, 127.0], [0.0] * 5]
 
 
-def test_the_model_is_given_back(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_the_model_is_given_back(tiny_model: LoadedModel, tiny_context: Context) -> None:
     Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     found = list(quantizers.quantisers(tiny_model.model).values())
     with pytest.raises(RuntimeError, match="stop"), fake_quantization.fast(found):
@@ -47,7 +47,7 @@ def test_the_model_is_given_back(tiny_model: Loaded, tiny_context: Context) -> N
     assert not any("forward" in vars(quantiser) for quantiser in found)
 
 
-def test_training_uses_it(tiny_model: Loaded, tiny_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_uses_it(tiny_model: LoadedModel, tiny_context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = []
     backward = fake_quantization.FakeQuantize.backward
     monkeypatch.setattr(

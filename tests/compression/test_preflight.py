@@ -11,40 +11,40 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 from optkit import Distill, Quantize, Recipe, Sparsify
 from optkit.compression.preflight import check
 from optkit.core.errors import InputError
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 
 
 @pytest.fixture
-def bert(tiny_tokenizer: BertTokenizerFast) -> Loaded:
+def bert(tiny_tokenizer: BertTokenizerFast) -> LoadedModel:
     """BERT-base without its weights."""
     with torch.device("meta"):
-        return Loaded(BertForSequenceClassification(BertConfig()), tiny_tokenizer)
+        return LoadedModel(BertForSequenceClassification(BertConfig()), tiny_tokenizer)
 
 
-def nobody(name: str) -> Loaded:
+def nobody(name: str) -> LoadedModel:
     raise AssertionError(f"{name} was asked for")
 
 
-def narrow(bert: Loaded, width: int, heads: int = 4) -> Loaded:
+def narrow(bert: LoadedModel, width: int, heads: int = 4) -> LoadedModel:
     config = BertConfig(hidden_size=width, num_attention_heads=heads, intermediate_size=width, num_hidden_layers=1)
     with torch.device("meta"):
         return replace(bert, model=BertForSequenceClassification(config))
 
 
-def refusal(recipe: Recipe, start: Loaded, teacher: Callable[[str], Loaded] = nobody) -> str:
+def refusal(recipe: Recipe, start: LoadedModel, teacher: Callable[[str], LoadedModel] = nobody) -> str:
     with pytest.raises(InputError) as error:
         check(recipe, start, teacher)
     return str(error.value)
 
 
-def test_bert_base_fits(bert: Loaded, caplog: pytest.LogCaptureFixture) -> None:
+def test_bert_base_fits(bert: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
     stages = [Distill(layers=6), Sparsify(), Quantize(epochs=1)]
     check(Recipe(name="all", stages=stages), bert, nobody)
     assert not caplog.records
     assert bert.model.config.num_hidden_layers == 12, "the model that is asked about stays as it is"
 
 
-def test_a_student_of_width_312_stays_dense_in_the_most_part(bert: Loaded, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_student_of_width_312_stays_dense_in_the_most_part(bert: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
     check(Recipe(name="narrow", stages=[Distill(layers=2, hidden_size=312), Sparsify()]), bert, nobody)
     (record,) = caplog.records
     lines = record.getMessage().splitlines()
@@ -60,7 +60,7 @@ def test_a_student_of_width_312_stays_dense_in_the_most_part(bert: Loaded, caplo
     assert len(lines) == 1 + 10 and not any("layer.0.output.dense" in line for line in lines if "attention" not in line)
 
 
-def test_nothing_that_fits_is_refused(bert: Loaded) -> None:
+def test_nothing_that_fits_is_refused(bert: LoadedModel) -> None:
     text = refusal(Recipe(name="sparse", stages=[Sparsify()]), narrow(bert, 20))
     assert text.splitlines() == [
         "recipe 'sparse': none of the 6 Linear modules in the encoder can be 2:4 (2:4 takes out in multiples of 8 and in "
@@ -75,7 +75,7 @@ def test_nothing_that_fits_is_refused(bert: Loaded) -> None:
     ]
 
 
-def test_without_sparsify_any_width_will_do(bert: Loaded, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_sparsify_any_width_will_do(bert: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
     check(Recipe(name="int8", stages=[Quantize(epochs=1)]), narrow(bert, 20), nobody)
     assert not caplog.records
 
@@ -94,22 +94,22 @@ def test_without_sparsify_any_width_will_do(bert: Loaded, caplog: pytest.LogCapt
         ),
     ],
 )
-def test_students_that_cannot_be_made(stage: Distill, message: str, bert: Loaded) -> None:
+def test_students_that_cannot_be_made(stage: Distill, message: str, bert: LoadedModel) -> None:
     assert refusal(Recipe(name="small", stages=[stage]), bert) == message
 
 
-def test_the_student_is_what_is_pruned(bert: Loaded) -> None:
+def test_the_student_is_what_is_pruned(bert: LoadedModel) -> None:
     """The teacher fits, its student does not."""
     recipe = Recipe(name="both", stages=[Distill(hidden_size=36), Sparsify()])
     assert "recipe 'both': none of the 72 Linear modules in the encoder can be 2:4" in refusal(recipe, bert)
 
 
 @pytest.mark.parametrize("stage", [Distill(layers=6, teacher="./big"), Quantize(epochs=1, teacher="./big")])
-def test_a_teacher_in_a_folder_is_looked_at(stage: Distill | Quantize, bert: Loaded) -> None:
+def test_a_teacher_in_a_folder_is_looked_at(stage: Distill | Quantize, bert: LoadedModel) -> None:
     asked: list[str] = []
     other = BertTokenizerFast(vocab={word: index for index, word in enumerate(["[UNK]", "[PAD]", "else"])})
 
-    def teacher(name: str) -> Loaded:
+    def teacher(name: str) -> LoadedModel:
         asked.append(name)
         return replace(bert, tokenizer=other)
 
@@ -119,7 +119,7 @@ def test_a_teacher_in_a_folder_is_looked_at(stage: Distill | Quantize, bert: Loa
     check(recipe, bert, lambda name: bert)
 
 
-def test_a_shallow_teacher_in_a_folder_is_refused(bert: Loaded) -> None:
+def test_a_shallow_teacher_in_a_folder_is_refused(bert: LoadedModel) -> None:
     text = refusal(
         Recipe(name="deep", stages=[Quantize(epochs=1, teacher="./one")]), bert, lambda name: narrow(bert, 768, 12)
     )

@@ -15,7 +15,7 @@ from optkit.compression.quantize import Calibrator
 from optkit.core.errors import InputError
 from optkit.models.families import encoder_linears
 from optkit.models.gelu import ClippedGELU
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
 from optkit.training.loop import train
@@ -25,7 +25,7 @@ CALIBRATORS: tuple[Calibrator, ...] = ("max", "percentile", "mse", "entropy")
 QUERY = "bert.encoder.layer.0.attention.self.query"
 
 
-def logits(loaded: Loaded, context: Context) -> np.ndarray:
+def logits(loaded: LoadedModel, context: Context) -> np.ndarray:
     return np.stack(run(inference(loaded.model, context.task), context.features, 64, context.collator))
 
 
@@ -33,19 +33,19 @@ def signal_to_noise_db(signal: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10((signal**2).sum() / ((signal - other) ** 2).sum()))
 
 
-def amax_of(loaded: Loaded) -> dict[str, torch.Tensor]:
+def amax_of(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: quantiser.amax.clone() for name, quantiser in quantizers.quantisers(loaded.model).items()}
 
 
 @pytest.fixture
-def trained(tiny_model: Loaded, tiny_context: Context) -> Loaded:
+def trained(tiny_model: LoadedModel, tiny_context: Context) -> LoadedModel:
     """A float model that answers the tiny task."""
     batches = tiny_context.batches(16)
     train(tiny_model.model, batches, task_loss(tiny_context.task), tiny_context.training, 0, tiny_context.logs)
     return tiny_model
 
 
-def test_only_the_linears_of_the_encoder_are_quantised(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_only_the_linears_of_the_encoder_are_quantised(tiny_model: LoadedModel, tiny_context: Context) -> None:
     linears = list(encoder_linears(tiny_model.model))
     Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     expected = {f"{name}.{kind}_quantizer" for name in linears for kind in ("input", "weight")}
@@ -53,7 +53,7 @@ def test_only_the_linears_of_the_encoder_are_quantised(tiny_model: Loaded, tiny_
     assert len(expected) == 2 * 2 * 6
 
 
-def test_weights_have_a_scale_per_output_channel_and_activations_one(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_weights_have_a_scale_per_output_channel_and_activations_one(tiny_model: LoadedModel, tiny_context: Context) -> None:
     Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     for name, linear in encoder_linears(tiny_model.model).items():
         amax = amax_of(tiny_model)
@@ -61,7 +61,7 @@ def test_weights_have_a_scale_per_output_channel_and_activations_one(tiny_model:
         assert amax[f"{name}.input_quantizer"].shape == ()
 
 
-def test_weights_are_rounded_as_symmetric_int8(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_weights_are_rounded_as_symmetric_int8(tiny_model: LoadedModel, tiny_context: Context) -> None:
     Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     linear = tiny_model.model.get_submodule(QUERY)
     scale = linear.weight.abs().amax(dim=1, keepdim=True) / 127
@@ -69,7 +69,7 @@ def test_weights_are_rounded_as_symmetric_int8(tiny_model: Loaded, tiny_context:
     assert torch.equal(linear.weight_quantizer(-linear.weight), -linear.weight_quantizer(linear.weight))
 
 
-def test_activations_are_rounded_and_clamped(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_activations_are_rounded_and_clamped(tiny_model: LoadedModel, tiny_context: Context) -> None:
     Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     quantiser = tiny_model.model.get_submodule(QUERY).input_quantizer
     quantiser.amax = torch.tensor(1.27)  # the scale is 0.01
@@ -77,7 +77,7 @@ def test_activations_are_rounded_and_clamped(tiny_model: Loaded, tiny_context: C
     assert quantiser(given).tolist() == pytest.approx([0.0, 0.0, 0.01, -0.01, 0.5, 1.27, 1.27], abs=1e-6)
 
 
-def test_the_max_calibrator_sees_every_example(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_the_max_calibrator_sees_every_example(tiny_model: LoadedModel, tiny_context: Context) -> None:
     largest: list[float] = []
     module = tiny_model.model.get_submodule(QUERY)
     module.register_forward_pre_hook(lambda _, inputs: largest.append(float(inputs[0].abs().max())))
@@ -88,7 +88,7 @@ def test_the_max_calibrator_sees_every_example(tiny_model: Loaded, tiny_context:
 
 @pytest.mark.parametrize("calibrator", CALIBRATORS)
 def test_post_training_quantization_keeps_the_answers(
-    calibrator: Calibrator, trained: Loaded, tiny_context: Context, tiny_task: Task
+    calibrator: Calibrator, trained: LoadedModel, tiny_context: Context, tiny_task: Task
 ) -> None:
     before = logits(trained, tiny_context)
     assert Quantize(calibrator=calibrator).apply(trained, tiny_context) == []
@@ -96,7 +96,7 @@ def test_post_training_quantization_keeps_the_answers(
     assert 20 < noise < 80  # 6 dB per bit at the most; without any rounding there would be no noise at all
 
 
-def test_the_histogram_calibrators_are_for_activations(tiny_model: Loaded) -> None:
+def test_the_histogram_calibrators_are_for_activations(tiny_model: LoadedModel) -> None:
     quantizers.insert(tiny_model.model, Quantize(calibrator="percentile", percentile=99.0))
     for name, quantiser in quantizers.quantisers(tiny_model.model).items():
         calibrator = quantiser._calibrator
@@ -105,7 +105,7 @@ def test_the_histogram_calibrators_are_for_activations(tiny_model: Loaded) -> No
             assert (calibrator.method, calibrator.percentile) == ("percentile", 99.0)
 
 
-def test_calibrators_choose_differently(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_calibrators_choose_differently(tiny_model: LoadedModel, tiny_context: Context) -> None:
     found = {}
     start = {name: tensor.clone() for name, tensor in tiny_model.model.state_dict().items()}
     for calibrator in ("max", "percentile"):
@@ -119,7 +119,7 @@ def test_calibrators_choose_differently(tiny_model: Loaded, tiny_context: Contex
             assert 0 < found["percentile"][name] < 0.9 * found["max"][name]
 
 
-def test_gelu_is_clipped_before_calibration(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_gelu_is_clipped_before_calibration(tiny_model: LoadedModel, tiny_context: Context) -> None:
     Quantize(gelu_clip=0.25).apply(tiny_model, tiny_context)
     layers = tiny_model.model.bert.encoder.layer
     assert all(isinstance(layer.intermediate.intermediate_act_fn, ClippedGELU) for layer in layers)
@@ -127,7 +127,7 @@ def test_gelu_is_clipped_before_calibration(tiny_model: Loaded, tiny_context: Co
         assert float(amax_of(tiny_model)[f"bert.encoder.layer.{layer}.output.dense.input_quantizer"]) == 0.25
 
 
-def test_gelu_clip_wants_a_gelu(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_gelu_clip_wants_a_gelu(tiny_model: LoadedModel, tiny_context: Context) -> None:
     config = BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": "relu"})
     relu = replace(tiny_model, model=BertForSequenceClassification(config))
     with pytest.raises(InputError, match=r"gelu_clip=10: .* has hidden_act 'relu' in 2 feed-forward blocks; expect"):
@@ -135,21 +135,21 @@ def test_gelu_clip_wants_a_gelu(tiny_model: Loaded, tiny_context: Context) -> No
     Quantize(calibration_examples=16).apply(relu, tiny_context)
 
 
-def test_a_model_with_nothing_to_quantise(tiny_model: Loaded) -> None:
+def test_a_model_with_nothing_to_quantise(tiny_model: LoadedModel) -> None:
     config = BertConfig(**{**tiny_model.model.config.to_dict(), "num_hidden_layers": 0})
     message = r"BertForSequenceClassification has no Linear in its encoder's layers: there is nothing to quantize"
     with pytest.raises(InputError, match=message):
         quantizers.insert(BertForSequenceClassification(config), Quantize())
 
 
-def test_quantisers_without_a_scale_are_named(tiny_model: Loaded) -> None:
+def test_quantisers_without_a_scale_are_named(tiny_model: LoadedModel) -> None:
     quantizers.insert(tiny_model.model, Quantize())
     with pytest.raises(InputError, match=rf"24 quantisers have no finite, positive amax: {QUERY}\.input_quantizer, "):
         quantizers.check(tiny_model.model)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0])
-def test_scales_that_cannot_be_are_named(value: float, tiny_model: Loaded, tiny_context: Context) -> None:
+def test_scales_that_cannot_be_are_named(value: float, tiny_model: LoadedModel, tiny_context: Context) -> None:
     Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     quantizers.check(tiny_model.model)
     tiny_model.model.get_submodule(QUERY).input_quantizer._amax.fill_(value)
@@ -157,13 +157,13 @@ def test_scales_that_cannot_be_are_named(value: float, tiny_model: Loaded, tiny_
         quantizers.check(tiny_model.model)
 
 
-def test_a_layer_of_zeros_is_named(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_a_layer_of_zeros_is_named(tiny_model: LoadedModel, tiny_context: Context) -> None:
     torch.nn.init.zeros_(tiny_model.model.get_submodule(QUERY).weight)
     with pytest.raises(InputError, match=rf"1 quantisers have .* amax: {QUERY}\.weight_quantizer; .* are all zero"):
         Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
 
 
-def test_a_channel_of_zeros_is_no_mistake(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_a_channel_of_zeros_is_no_mistake(tiny_model: LoadedModel, tiny_context: Context) -> None:
     with torch.no_grad():
         tiny_model.model.get_submodule(QUERY).weight[3] = 0
     before = logits(tiny_model, tiny_context)
@@ -173,7 +173,7 @@ def test_a_channel_of_zeros_is_no_mistake(tiny_model: Loaded, tiny_context: Cont
 
 @pytest.mark.parametrize("calibrator", CALIBRATORS)
 def test_an_activation_that_is_not_finite_is_the_users_to_know(
-    calibrator: Calibrator, tiny_model: Loaded, tiny_context: Context
+    calibrator: Calibrator, tiny_model: LoadedModel, tiny_context: Context
 ) -> None:
     with torch.no_grad():
         tiny_model.model.bert.embeddings.word_embeddings.weight[5] = float("nan")
@@ -181,7 +181,7 @@ def test_an_activation_that_is_not_finite_is_the_users_to_know(
         Quantize(calibrator=calibrator).apply(tiny_model, tiny_context)
 
 
-def test_scales_from_elsewhere_take_the_place_of_calibration(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_scales_from_elsewhere_take_the_place_of_calibration(tiny_model: LoadedModel, tiny_context: Context) -> None:
     linears = encoder_linears(tiny_model.model)
     tiny_model.amax = {f"{name}.input_quantizer": torch.tensor(3.0) for name in linears}
     flat = {f"{name}.weight_quantizer": torch.rand(linear.out_features) + 0.1 for name, linear in linears.items()}
@@ -194,7 +194,7 @@ def test_scales_from_elsewhere_take_the_place_of_calibration(tiny_model: Loaded,
     assert np.isfinite(logits(tiny_model, tiny_context)).all()
 
 
-def test_scales_that_do_not_fit_are_all_named(tiny_model: Loaded) -> None:
+def test_scales_that_do_not_fit_are_all_named(tiny_model: LoadedModel) -> None:
     quantizers.insert(tiny_model.model, Quantize())
     scales = {f"{name}.input_quantizer": torch.tensor(1.0) for name in encoder_linears(tiny_model.model)}
     scales |= {f"{name}.weight_quantizer": torch.ones(32) for name in encoder_linears(tiny_model.model)}
@@ -209,7 +209,7 @@ def test_scales_that_do_not_fit_are_all_named(tiny_model: Loaded) -> None:
     ]
 
 
-def test_training_moves_the_weights_and_not_the_scales(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_training_moves_the_weights_and_not_the_scales(tiny_model: LoadedModel, tiny_context: Context) -> None:
     stage = Quantize(calibrator="percentile", epochs=2, learning_rate=1e-3, teacher=None)
     before = {name: linear.weight.clone() for name, linear in encoder_linears(tiny_model.model).items()}
     calibrated: dict[str, torch.Tensor] = {}
@@ -226,7 +226,7 @@ def test_training_moves_the_weights_and_not_the_scales(tiny_model: Loaded, tiny_
     assert max(entry["learning_rate"] for entry in history) <= 1e-3
 
 
-def test_training_brings_back_what_rounding_took(trained: Loaded, tiny_context: Context) -> None:
+def test_training_brings_back_what_rounding_took(trained: LoadedModel, tiny_context: Context) -> None:
     before = logits(trained, tiny_context)
     stage = Quantize(calibrator="percentile", percentile=80, epochs=2, learning_rate=1e-3, label_weight=0.0)
     asked: list[str] = []
@@ -247,13 +247,13 @@ def test_training_brings_back_what_rounding_took(trained: Loaded, tiny_context: 
 
 
 def test_nothing_is_printed_to_standard_output(
-    tiny_model: Loaded, tiny_context: Context, capfd: pytest.CaptureFixture[str]
+    tiny_model: LoadedModel, tiny_context: Context, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
     assert capfd.readouterr().out == ""
 
 
-def test_embeddings_move_by_half_a_step_of_their_word_at_most(tiny_model: Loaded) -> None:
+def test_embeddings_move_by_half_a_step_of_their_word_at_most(tiny_model: LoadedModel) -> None:
     table = tiny_model.model.get_input_embeddings().weight
     with torch.no_grad():
         table[8] *= 1e-3
@@ -271,7 +271,9 @@ def test_embeddings_move_by_half_a_step_of_their_word_at_most(tiny_model: Loaded
 
 
 @pytest.mark.parametrize("embeddings", [False, True])
-def test_embeddings_are_rounded_where_the_stage_says_so(embeddings: bool, tiny_model: Loaded, tiny_context: Context) -> None:
+def test_embeddings_are_rounded_where_the_stage_says_so(
+    embeddings: bool, tiny_model: LoadedModel, tiny_context: Context
+) -> None:
     before = {name: tensor.clone() for name, tensor in tiny_model.model.bert.embeddings.state_dict().items()}
     Quantize(embeddings=embeddings, calibration_examples=16).apply(tiny_model, tiny_context)
     changed = {

@@ -13,18 +13,18 @@ from optkit.compression.representations import Representations, last_vectors, re
 from optkit.compression.student import student
 from optkit.core.errors import InputError
 from optkit.models.families import encoder_layers
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.training.losses import Batch, hidden_state_loss
 
 
 @pytest.fixture
-def feed(tiny_model: Loaded) -> dict[str, torch.Tensor]:
+def feed(tiny_model: LoadedModel) -> dict[str, torch.Tensor]:
     texts = ["a lovely film", "this dull story with the poor cast"]
     return dict(tiny_model.tokenizer(texts, padding=True, return_tensors="pt"))
 
 
 @pytest.fixture
-def teacher(tiny_model: Loaded) -> PreTrainedModel:
+def teacher(tiny_model: LoadedModel) -> PreTrainedModel:
     return tiny_model.model.eval()
 
 
@@ -76,7 +76,7 @@ def test_several_layers_are_averaged(teacher: PreTrainedModel, feed: dict[str, t
     )
 
 
-def test_the_teacher_is_frozen_and_answers_without_dropout(tiny_model: Loaded, feed: dict[str, torch.Tensor]) -> None:
+def test_the_teacher_is_frozen_and_answers_without_dropout(tiny_model: LoadedModel, feed: dict[str, torch.Tensor]) -> None:
     teacher, made = tiny_model.model, student(tiny_model.model, 1, None)
     teacher.bert.embeddings.dropout.p = 0.9
     pair = Representations(made, teacher, [1], 1.0, 1.0, 4).train()

@@ -12,7 +12,7 @@ from optkit.compression.context import Context
 from optkit.compression.retrain import retrain, settings_of
 from optkit.core.errors import GateError
 from optkit.models.families import encoder_linears
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.collate import run
 
 
@@ -25,7 +25,7 @@ def test_a_stage_takes_from_the_baseline_what_it_does_not_set() -> None:
 
 
 @pytest.mark.parametrize("label_weight", [0.0, 1.0])
-def test_the_teacher_has_what_the_labels_leave(label_weight: float, tiny_model: Loaded, tiny_context: Context) -> None:
+def test_the_teacher_has_what_the_labels_leave(label_weight: float, tiny_model: LoadedModel, tiny_context: Context) -> None:
     """A teacher that always says the opposite: whom the model believes is decided by the weight."""
     labels = np.array(tiny_context.features["labels"])
     opposite = [np.array([5.0, -5.0] if label else [-5.0, 5.0], dtype=np.float32) for label in labels]
@@ -35,14 +35,14 @@ def test_the_teacher_has_what_the_labels_leave(label_weight: float, tiny_model: 
     assert (found == labels).mean() > 0.95 if label_weight else (found == labels).mean() < 0.05
 
 
-def test_without_a_teacher_nobody_is_asked(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_without_a_teacher_nobody_is_asked(tiny_model: LoadedModel, tiny_context: Context) -> None:
     history = retrain(tiny_model, Sparsify(epochs=1, teacher=None), tiny_context, "retraining")
     assert history[-1]["step"] == 15  # the context's teacher fails when it is asked
 
 
 @pytest.mark.parametrize(("given", "seen"), [(None, 0.25), (0.5, 0.5), (0.0, 0.0)])
 def test_dropout_is_the_stages_and_given_back_also_after_a_failure(
-    given: float | None, seen: float, tiny_model: Loaded, tiny_context: Context
+    given: float | None, seen: float, tiny_model: LoadedModel, tiny_context: Context
 ) -> None:
     dropout = tiny_model.model.bert.embeddings.dropout
     dropout.p = 0.25
@@ -57,13 +57,13 @@ def test_dropout_is_the_stages_and_given_back_also_after_a_failure(
     assert dropout.p == 0.25
 
 
-def test_without_epochs_nothing_is_trained(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_without_epochs_nothing_is_trained(tiny_model: LoadedModel, tiny_context: Context) -> None:
     before = {name: tensor.clone() for name, tensor in tiny_model.model.state_dict().items()}
     assert retrain(tiny_model, Quantize(augment=0.5), tiny_context, "retraining") == []
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_model.model.state_dict().items())
 
 
-def test_every_stage_can_follow_representations_with_its_zeros_held(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_every_stage_can_follow_representations_with_its_zeros_held(tiny_model: LoadedModel, tiny_context: Context) -> None:
     """A sparse model whose every hidden state is to become that of the dense one."""
     dense = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
     Sparsify(epochs=0).apply(tiny_model, tiny_context)
@@ -78,7 +78,7 @@ def test_every_stage_can_follow_representations_with_its_zeros_held(tiny_model: 
     assert not any(module._forward_hooks for module in [*tiny_model.model.modules(), *dense.model.modules()])
 
 
-def test_a_group_that_breaks_while_representations_are_followed(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_a_group_that_breaks_while_representations_are_followed(tiny_model: LoadedModel, tiny_context: Context) -> None:
     dense = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
     Sparsify(epochs=0).apply(tiny_model, tiny_context)
     broken = "bert.encoder.layer.1.output.dense"
@@ -94,7 +94,7 @@ def test_a_group_that_breaks_while_representations_are_followed(tiny_model: Load
         retrain(tiny_model, Sparsify(epochs=0, representation_epochs=2), context, "it")
 
 
-def test_a_dense_model_is_trained_as_it_is(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_a_dense_model_is_trained_as_it_is(tiny_model: LoadedModel, tiny_context: Context) -> None:
     before = {name: weight.detach().clone() for name, weight in tiny_model.model.named_parameters() if "layer" in name}
     retrain(tiny_model, Sparsify(epochs=0.25, teacher=None), tiny_context, "retraining")
     moved = dict(tiny_model.model.named_parameters())

@@ -18,7 +18,7 @@ from optkit.graph.audit import audit
 from optkit.graph.export import export
 from optkit.models import two_to_four
 from optkit.models.families import encoder_linears
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
 
@@ -26,11 +26,11 @@ QUERY = "bert.encoder.layer.0.attention.self.query"
 PRUNE = Sparsify(epochs=0)
 
 
-def weights(loaded: Loaded) -> dict[str, torch.Tensor]:
+def weights(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: linear.weight.detach().clone() for name, linear in encoder_linears(loaded.model).items()}
 
 
-def zeros(loaded: Loaded) -> dict[str, torch.Tensor]:
+def zeros(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: weight == 0 for name, weight in weights(loaded).items()}
 
 
@@ -38,7 +38,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def masks_of(loaded: Loaded, seed: int = 0) -> dict[str, torch.Tensor]:
+def masks_of(loaded: LoadedModel, seed: int = 0) -> dict[str, torch.Tensor]:
     """Two of four at random for every Linear of the encoder, as apex's ASP would have left them."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
@@ -49,7 +49,7 @@ def masks_of(loaded: Loaded, seed: int = 0) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_magnitude_keeps_the_two_largest_of_four(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_magnitude_keeps_the_two_largest_of_four(tiny_model: LoadedModel, tiny_context: Context) -> None:
     query = tiny_model.model.get_submodule(QUERY)
     with torch.no_grad():
         query.weight[0, :12] = torch.tensor([0.1, -0.9, 0.2, 0.3, 4, 3, 2, 1, -0.5, 0.0, 0.0, 0.1])
@@ -65,7 +65,7 @@ def test_magnitude_keeps_the_two_largest_of_four(tiny_model: Loaded, tiny_contex
     }
 
 
-def test_every_group_loses_its_two_smallest(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_every_group_loses_its_two_smallest(tiny_model: LoadedModel, tiny_context: Context) -> None:
     before = weights(tiny_model)
     PRUNE.apply(tiny_model, tiny_context)
     for name, after in weights(tiny_model).items():
@@ -75,20 +75,20 @@ def test_every_group_loses_its_two_smallest(tiny_model: Loaded, tiny_context: Co
         assert torch.allclose((groups * kept).sum(-1), largest), name
 
 
-def test_pruned_weights_have_no_negative_zero(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_pruned_weights_have_no_negative_zero(tiny_model: LoadedModel, tiny_context: Context) -> None:
     PRUNE.apply(tiny_model, tiny_context)
     for weight in weights(tiny_model).values():
         assert not torch.signbit(weight[weight == 0]).any()
 
 
-def test_nothing_of_model_optimizer_stays_in_the_model(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_nothing_of_model_optimizer_stays_in_the_model(tiny_model: LoadedModel, tiny_context: Context) -> None:
     names = set(tiny_model.model.state_dict())
     PRUNE.apply(tiny_model, tiny_context)
     assert set(tiny_model.model.state_dict()) == names
     assert all(type(linear) is torch.nn.Linear for linear in encoder_linears(tiny_model.model).values())
 
 
-def test_sparsegpt_chooses_by_what_is_lost(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_sparsegpt_chooses_by_what_is_lost(tiny_model: LoadedModel, tiny_context: Context) -> None:
     """Its choice answers closer to the dense model than the choice by magnitude."""
     expected = run(inference(tiny_model.model, tiny_context.task), tiny_context.features, 64, tiny_context.collator)
     start, errors, masks = copy.deepcopy(tiny_model.model), {}, {}
@@ -103,7 +103,7 @@ def test_sparsegpt_chooses_by_what_is_lost(tiny_model: Loaded, tiny_context: Con
     assert 0 < errors["sparsegpt"] < errors["magnitude"]
 
 
-def test_retraining_moves_what_stays_and_nothing_else(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_retraining_moves_what_stays_and_nothing_else(tiny_model: LoadedModel, tiny_context: Context) -> None:
     PRUNE.apply(tiny_model, tiny_context)
     mask, before = zeros(tiny_model), weights(tiny_model)
     history = Sparsify(epochs=4, teacher=None).apply(tiny_model, tiny_context)
@@ -113,7 +113,7 @@ def test_retraining_moves_what_stays_and_nothing_else(tiny_model: Loaded, tiny_c
 
 
 def test_zeros_stay_through_every_stage_and_on_disk(
-    tiny_model: Loaded, tiny_context: Context, tiny_task: Task, tmp_path: Path
+    tiny_model: LoadedModel, tiny_context: Context, tiny_task: Task, tmp_path: Path
 ) -> None:
     context = replace(tiny_context, training=tiny_context.training.model_copy(update={"weight_decay": 0.1}))
     stages = [Sparsify(epochs=1, teacher=None), Quantize(epochs=1, teacher=None, calibration_examples=32)]
@@ -143,7 +143,7 @@ def amax(linear: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_the_graph_is_sparse(int8: bool, tiny_model: Loaded, tiny_context: Context, tmp_path: Path) -> None:
+def test_the_graph_is_sparse(int8: bool, tiny_model: LoadedModel, tiny_context: Context, tmp_path: Path) -> None:
     PRUNE.apply(tiny_model, tiny_context)
     if int8:
         Quantize(calibration_examples=32).apply(tiny_model, tiny_context)
@@ -154,7 +154,7 @@ def test_the_graph_is_sparse(int8: bool, tiny_model: Loaded, tiny_context: Conte
     found.check_sparse(linears)
 
 
-def test_a_group_that_breaks_in_training_stops_the_run(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_a_group_that_breaks_in_training_stops_the_run(tiny_model: LoadedModel, tiny_context: Context) -> None:
     PRUNE.apply(tiny_model, tiny_context)
     query, steps = tiny_model.model.get_submodule(QUERY), []
 
@@ -173,7 +173,9 @@ def test_a_group_that_breaks_in_training_stops_the_run(tiny_model: Loaded, tiny_
     assert len(steps) == 256 / 16, "after the first epoch, not at the end"
 
 
-def test_a_broken_checkpoint_is_refused(tiny_model: Loaded, tiny_context: Context, tiny_task: Task, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_refused(
+    tiny_model: LoadedModel, tiny_context: Context, tiny_task: Task, tmp_path: Path
+) -> None:
     PRUNE.apply(tiny_model, tiny_context)
     with torch.no_grad():
         tiny_model.model.get_submodule(QUERY).weight[5, 4:8] = 1.0
@@ -182,14 +184,14 @@ def test_a_broken_checkpoint_is_refused(tiny_model: Loaded, tiny_context: Contex
         checkpoint.load(tmp_path, tiny_task)
 
 
-def test_masks_from_elsewhere_are_applied(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_masks_from_elsewhere_are_applied(tiny_model: LoadedModel, tiny_context: Context) -> None:
     tiny_model.masks, before = masks_of(tiny_model), weights(tiny_model)
     PRUNE.apply(tiny_model, tiny_context)
     for name, after in weights(tiny_model).items():
         assert torch.equal(after, torch.where(tiny_model.masks[name], before[name], 0.0)), name
 
 
-def test_masks_that_do_not_fit_are_all_named(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_masks_that_do_not_fit_are_all_named(tiny_model: LoadedModel, tiny_context: Context) -> None:
     tiny_model.masks, before = masks_of(tiny_model), weights(tiny_model)
     layer = "bert.encoder.layer.1"
     del tiny_model.masks[QUERY]
@@ -208,7 +210,7 @@ def test_masks_that_do_not_fit_are_all_named(tiny_model: Loaded, tiny_context: C
     assert same(weights(tiny_model), before), "nothing is changed before everything fits"
 
 
-def test_a_model_with_nothing_to_prune(tiny_model: Loaded, tiny_config: BertConfig, tiny_context: Context) -> None:
+def test_a_model_with_nothing_to_prune(tiny_model: LoadedModel, tiny_config: BertConfig, tiny_context: Context) -> None:
     config = copy.deepcopy(tiny_config)
     config.hidden_size, config.intermediate_size = 20, 36
     narrow = replace(tiny_model, model=BertForSequenceClassification(config))
@@ -221,13 +223,13 @@ def test_a_model_with_nothing_to_prune(tiny_model: Loaded, tiny_config: BertConf
 
 
 def test_nothing_is_printed_to_standard_output(
-    tiny_model: Loaded, tiny_context: Context, capfd: pytest.CaptureFixture[str]
+    tiny_model: LoadedModel, tiny_context: Context, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Sparsify(criterion="sparsegpt", epochs=0, calibration_examples=16).apply(tiny_model, tiny_context)
     assert capfd.readouterr().out == ""
 
 
-def test_masks_outside_the_encoder_are_passed_over(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_masks_outside_the_encoder_are_passed_over(tiny_model: LoadedModel, tiny_context: Context) -> None:
     """ASP prunes every Linear of a fitting shape, the pooler too."""
     tiny_model.masks = masks_of(tiny_model)
     tiny_model.masks["bert.pooler.dense"] = torch.tensor([True, True, False, False]).repeat(32, 8)

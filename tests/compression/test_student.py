@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 from optkit.compression.student import check, check_teacher, chosen_layers, student
 from optkit.core.errors import InputError
 from optkit.models.families import layers_of
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 
 FAMILIES = ("Bert", "Roberta", "Electra", "DistilBert")
 
@@ -139,7 +139,7 @@ def test_a_width_that_the_heads_do_not_divide(width: int, advice: str) -> None:
     assert str(error.value) == f"hidden_size={width} is not divided by the 4 attention heads of the teacher; {advice}"
 
 
-def test_a_teacher_of_another_vocabulary(tiny_model: Loaded) -> None:
+def test_a_teacher_of_another_vocabulary(tiny_model: LoadedModel) -> None:
     words = [*tiny_model.tokenizer.get_vocab(), "extra"]
     words[-2], words[-1] = words[-1], words[-2]
     other = transformers.BertTokenizerFast(vocab={word: index for index, word in enumerate(words)})
@@ -155,7 +155,7 @@ def test_a_teacher_of_another_vocabulary(tiny_model: Loaded) -> None:
     assert len(theirs) == len(ours) + 1 and "extra" in differing
 
 
-def test_a_teacher_shallower_than_the_student(tiny_model: Loaded) -> None:
+def test_a_teacher_shallower_than_the_student(tiny_model: LoadedModel) -> None:
     check_teacher(tiny_model, tiny_model, "./equal")
     shallow = replace(tiny_model, model=student(copy.deepcopy(tiny_model.model), 1, None))
     with pytest.raises(InputError, match=r"a student of 2 layers is deeper than its teacher './small' of 1; give fewer"):

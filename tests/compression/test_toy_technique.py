@@ -19,7 +19,7 @@ from optkit.compression.registry import TECHNIQUES, ordered, stage_of
 from optkit.core.errors import GateError, InputError
 from optkit.core.settings import RecipeError
 from optkit.models.families import encoder_linears
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.train import trained
 from optkit.recipe.stage import BASELINE, History
@@ -41,7 +41,7 @@ class Clip(Stage):
             raise InputError("no Linear in the encoder: there is nothing to clip")
         return model
 
-    def apply(self, loaded: Loaded, context: Context) -> History:
+    def apply(self, loaded: LoadedModel, context: Context) -> History:
         with torch.no_grad():
             for linear in encoder_linears(loaded.model).values():
                 linear.weight.clamp_(-self.bound, self.bound)
@@ -98,7 +98,7 @@ def test_its_settings_are_settings_like_any() -> None:
 
 
 @pytest.mark.usefixtures("known")
-def test_it_looks_at_a_model_beforehand(tiny_model: Loaded, tiny_config: BertConfig) -> None:
+def test_it_looks_at_a_model_beforehand(tiny_model: LoadedModel, tiny_config: BertConfig) -> None:
     recipe = Recipe(name="one", stages=STAGES)
     preflight.check(recipe, tiny_model, lambda name: tiny_model)
     with torch.device("meta"):
@@ -119,7 +119,7 @@ def test_it_is_applied_kept_and_read_again(spec: RunSpec) -> None:
 
 @pytest.mark.usefixtures("known")
 def test_what_a_later_stage_breaks_is_refused(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(stage: Quantize, loaded: Loaded, context: Context) -> History:
+    def spoil(stage: Quantize, loaded: LoadedModel, context: Context) -> History:
         with torch.no_grad():
             loaded.model.get_parameter(WEIGHT)[0, 0] = 3
         quantizers.insert(loaded.model, stage)
@@ -141,7 +141,9 @@ def test_a_checkpoint_that_breaks_it_is_refused(spec: RunSpec) -> None:
         checkpoint.load(file.parent, spec.task)
 
 
-def test_a_checkpoint_of_a_technique_that_is_not_here_names_it(tiny_model: Loaded, tiny_task: Task, tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_technique_that_is_not_here_names_it(
+    tiny_model: LoadedModel, tiny_task: Task, tmp_path: Path
+) -> None:
     checkpoint.save(tiny_model, [], [], tmp_path)
     (tmp_path / "recipe.json").write_text(json.dumps([Clip().model_dump()]))
     with pytest.raises(InputError) as error:
@@ -152,6 +154,6 @@ def test_a_checkpoint_of_a_technique_that_is_not_here_names_it(tiny_model: Loade
     )
 
 
-def test_a_technique_without_a_name_is_refused_before_it_is_trained(tiny_model: Loaded) -> None:
+def test_a_technique_without_a_name_is_refused_before_it_is_trained(tiny_model: LoadedModel) -> None:
     with pytest.raises(InputError, match="recipe 'one': technique 'clip': there is none of that name; expected one of"):
         preflight.check(Recipe(name="one", stages=STAGES), tiny_model, lambda name: tiny_model)

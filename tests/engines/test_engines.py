@@ -38,7 +38,7 @@ def test_an_engine_answers_as_its_graph(built, exported, kind, precision, varian
     found, expected = [], []
     for seed, shape in enumerate(SHAPES):
         asked = feed(*shape, seed)
-        found.append(engines.infer(engine, asked))
+        found.append(engine.infer(asked))
         expected.append(reference.infer(handle, asked))
         assert found[-1].shape == expected[-1].shape
         assert found[-1].dtype == np.float32
@@ -49,9 +49,9 @@ def test_an_engine_answers_as_its_graph(built, exported, kind, precision, varian
 @pytest.mark.parametrize("kind", CPU_KINDS)
 def test_a_result_is_not_overwritten_by_the_next(built, kind):
     engine = engines.load(built(kind, "fp32"), threads=1)
-    first = engines.infer(engine, feed(2, 8, 0))
+    first = engine.infer(feed(2, 8, 0))
     kept = first.copy()
-    engines.infer(engine, feed(2, 8, 1))
+    engine.infer(feed(2, 8, 1))
     np.testing.assert_array_equal(first, kept)
 
 
@@ -59,13 +59,13 @@ def test_a_result_is_not_overwritten_by_the_next(built, kind):
 def test_the_number_of_threads_changes_no_answer(built, batch):
     """With two threads a batch of four rows or more is cut into four parts, some of them a row longer."""
     folder = built("openvino", "fp32", head="question_answering")
-    one, two = (engines.infer(engines.load(folder, threads), feed(batch, 11)) for threads in (1, 2))
+    one, two = (engines.load(folder, threads).infer(feed(batch, 11)) for threads in (1, 2))
     np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", INT8_KINDS)
 def test_int8_truly_runs(built, kind):
-    evidence = engines.evidence(engines.load(built(kind, "int8"), threads=1))
+    evidence = engines.load(built(kind, "int8"), threads=1).evidence()
     assert evidence["int8_gemm_share"] > 0.9
     int8 = sum(n for name, n in evidence["precision_by_type"].items() if name.endswith((" i8", " u8")) and "Mat" in name)
     connected = evidence["precision_by_type"].get("FullyConnected i8", 0)
@@ -74,13 +74,13 @@ def test_int8_truly_runs(built, kind):
 
 @pytest.mark.parametrize("kind", CPU_KINDS)
 def test_a_float_engine_claims_no_int8(built, kind):
-    assert engines.evidence(engines.load(built(kind, "fp32"), threads=1))["int8_gemm_share"] == 0.0
+    assert engines.load(built(kind, "fp32"), threads=1).evidence()["int8_gemm_share"] == 0.0
 
 
 def test_bf16_truly_runs(built):
     if "bf16" not in engines.runtime("openvino").precisions(False):
         pytest.skip(f"the CPU does not multiply bf16: {', '.join(cpu_features())}")
-    counts = engines.evidence(engines.load(built("openvino", "bf16"), threads=1))["precision_by_type"]
+    counts = engines.load(built("openvino", "bf16"), threads=1).evidence()["precision_by_type"]
     assert counts["FullyConnected bf16"] == 14
     assert "FullyConnected f32" not in counts
 
@@ -188,7 +188,7 @@ def test_engines_load_without_torch(built):
     code = (
         "import sys; from pathlib import Path; from optkit.engines import registry as engines; import numpy as np\n"
         "feed = {n: np.ones((1, 4), np.int64) for n in ('input_ids', 'attention_mask', 'token_type_ids')}\n"
-        "for folder in sys.argv[1:]: engines.infer(engines.load(Path(folder)), feed)\n"
+        "for folder in sys.argv[1:]: engines.load(Path(folder)).infer(feed)\n"
         "print(sorted({'torch', 'transformers', 'modelopt', 'onnx'} & set(sys.modules)))"
     )
     folders = [str(built(kind, precision, variant)) for kind, precision, variant in ALL]

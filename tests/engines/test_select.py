@@ -37,7 +37,7 @@ def test_a_float_graph_gives_an_engine_per_precision(exported, tmp_path):
     assert set(conversion.chosen) == precisions
     assert {path.name for path in tmp_path.iterdir()} == {*precisions, "conversion.json"}
     for folder in conversion.chosen.values():
-        assert engines.infer(engines.load(folder, 1), FEEDS[0]).shape == (8, 3)
+        assert engines.load(folder, 1).infer(FEEDS[0]).shape == (8, 3)
     for candidate in conversion.candidates:
         assert candidate.agreed, candidate.refusal
         assert set(candidate.ms) == {"1x8", "4x32"}  # clipped to the longest input

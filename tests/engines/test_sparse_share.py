@@ -52,9 +52,9 @@ def test_the_masks_are_found_in_the_artefact(kind, precision, make, built, tmp_p
     graph = export(sparse(make()), tmp_path / "graph", LENGTH, Classification)
     (tmp_path / "engine").mkdir()
     engines.runtime(kind).build(graph, precision, tmp_path / "engine")
-    found = engines.evidence(engines.load(tmp_path / "engine", threads=1))
+    found = engines.load(tmp_path / "engine", threads=1).evidence()
     assert (found["sparse_weights"], found["stored_weights"]) == (12, 14)  # 2 layers of 6; the pooler and the head
     assert 0.9 < found["sparse_groups_kept"] < 1
-    dense = engines.evidence(engines.load(built(kind, precision), threads=1))
+    dense = engines.load(built(kind, precision), threads=1).evidence()
     assert (dense["sparse_weights"], dense["stored_weights"]) == (0, 14)
     assert dense["sparse_groups_kept"] < 0.1

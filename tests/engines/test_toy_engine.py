@@ -117,7 +117,7 @@ def test_it_is_compared_and_chosen_where_it_is_alone(quantised, exported, tmp_pa
     assert candidate.name == f"{precision}-toy-f32" and candidate.agreed and candidate.chosen
     assert candidate.largest_difference == 0 and candidate.evidence == {"toys": 1}
     assert read_record(folder / precision)["settings"] == {"colour": "blue", "wheels": 4}
-    assert engines.infer(engines.load(folder / precision), FEEDS[0]).shape == (4, 3)
+    assert engines.load(folder / precision).infer(FEEDS[0]).shape == (4, 3)
 
 
 @pytest.mark.usefixtures("toy")

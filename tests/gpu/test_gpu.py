@@ -53,7 +53,7 @@ def test_a_plan_answers_as_its_graph_also_from_its_cuda_graph(built, precision, 
     for shape in ((8, LENGTH), (1, 5), (16, 9)):
         for seed in range(4):  # the third run of a shape on replays a CUDA graph, with other tokens in it
             asked = feed(*shape, seed)
-            found, expected = engines.infer(engine, asked), reference.infer(handle, asked)
+            found, expected = engine.infer(asked), reference.infer(handle, asked)
             assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < NOISE[precision], (shape, seed)
 
 
@@ -68,7 +68,7 @@ def test_the_inspector_finds_int8(built, variant):
 def test_a_shape_beyond_the_profile_is_refused(built):
     engine = engines.load(built("fp16", "fp16")[1])
     with pytest.raises(InputError, match=r"takes shapes .*found \[17, 4\]"):
-        engines.infer(engine, feed(17, 4))
+        engine.infer(feed(17, 4))
 
 
 def test_a_file_that_is_no_plan_is_refused(built, tmp_path):
@@ -87,4 +87,4 @@ def test_a_workspace_beyond_the_cards_memory(built, tmp_path):
 
 def test_refit_and_version_compatible_plans_are_built(built, tmp_path):
     TENSORRT.build(built("fp16", "fp16")[0], "fp16", tmp_path, options=Options(refit=True))
-    assert engines.infer(engines.load(tmp_path), feed(2, 4)).shape == (2, 3)
+    assert engines.load(tmp_path).infer(feed(2, 4)).shape == (2, 3)

@@ -28,14 +28,14 @@ from optkit.core.errors import InputError
 from optkit.models import families, loading
 from optkit.models.families import Layers, encoder_linears, prunable
 from optkit.models.gelu import ClippedGELU, clip_gelu
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
 
 Refusal = Callable[[], str]
 
 
 @pytest.fixture
-def folder(tiny_model: Loaded, tmp_path: Path) -> Path:
+def folder(tiny_model: LoadedModel, tmp_path: Path) -> Path:
     """A fine-tuned model as `save_pretrained` leaves it."""
     place = tmp_path / "model"
     tiny_model.model.save_pretrained(place)
@@ -75,7 +75,7 @@ class Malicious:
         return Path.touch, (self.trace,)
 
 
-def test_weights_come_back_as_they_were_saved(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+def test_weights_come_back_as_they_were_saved(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
     loaded = loading.load(str(folder), tiny_task)
     for name, tensor in tiny_model.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor), name
@@ -83,19 +83,19 @@ def test_weights_come_back_as_they_were_saved(folder: Path, tiny_model: Loaded, 
     assert loaded.tokenizer("lovely film")["input_ids"] == tiny_model.tokenizer("lovely film")["input_ids"]
 
 
-def test_weights_of_half_precision_become_float32(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+def test_weights_of_half_precision_become_float32(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
     tiny_model.model.half().save_pretrained(folder)
     assert loading.load(str(folder), tiny_task).model.dtype == torch.float32
 
 
-def test_a_model_without_the_tasks_head_is_not_fine_tuned(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+def test_a_model_without_the_tasks_head_is_not_fine_tuned(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
     BertForMaskedLM(tiny_model.model.config).save_pretrained(folder)  # has no pooler either
     loaded = loading.load(str(folder), tiny_task)
     assert not loaded.fine_tuned
     assert (loaded.model.config.num_labels, loaded.model.config.id2label) == (2, {0: "bad", 1: "good"})
 
 
-def test_a_bare_encoder_is_not_fine_tuned(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+def test_a_bare_encoder_is_not_fine_tuned(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
     BertModel(tiny_model.model.config).save_pretrained(folder)
     assert not loading.load(str(folder), tiny_task).fine_tuned
 
@@ -191,7 +191,7 @@ def test_missing_tensors_of_the_encoder_are_not_drawn_at_random(folder: Path, re
     assert "bert.encoder.layer.1.output.dense.weight" in refusal()
 
 
-def test_a_head_with_other_classes(folder: Path, tiny_model: Loaded, refusal: Refusal) -> None:
+def test_a_head_with_other_classes(folder: Path, tiny_model: LoadedModel, refusal: Refusal) -> None:
     config = BertConfig(**{**tiny_model.model.config.to_dict(), "id2label": dict(enumerate("abc")), "num_labels": 3})
     Bert(config).save_pretrained(folder)
     message = refusal()
@@ -208,7 +208,7 @@ def test_a_head_whose_classes_have_no_names(folder: Path, tiny_task: Task) -> No
     assert loading.load(str(folder), tiny_task).model.config.id2label == {0: "bad", 1: "good"}
 
 
-def test_scales_of_pytorch_quantization_are_read_and_applied(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+def test_scales_of_pytorch_quantization_are_read_and_applied(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
     scales: dict[str, torch.Tensor] = {}
 
     def add(tensors: dict[str, torch.Tensor]) -> None:
@@ -246,7 +246,7 @@ def test_clipped_gelu_by_hand() -> None:
     assert ClippedGELU(10.0)(values).tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_clipping_reaches_every_layer_and_changes_the_model(tiny_model: Loaded, tiny_task: Task) -> None:
+def test_clipping_reaches_every_layer_and_changes_the_model(tiny_model: LoadedModel, tiny_task: Task) -> None:
     before = inference(tiny_model.model, tiny_task)(tiny_model.tokenizer(["a lovely film"], return_tensors="np"))
     assert clip_gelu(tiny_model.model, 0.05) == 2
     after = inference(tiny_model.model, tiny_task)(tiny_model.tokenizer(["a lovely film"], return_tensors="np"))
@@ -254,7 +254,7 @@ def test_clipping_reaches_every_layer_and_changes_the_model(tiny_model: Loaded, 
     assert all(layer.intermediate.intermediate_act_fn.clip == 0.05 for layer in tiny_model.model.bert.encoder.layer)
 
 
-def test_clipping_wants_a_gelu(tiny_model: Loaded) -> None:
+def test_clipping_wants_a_gelu(tiny_model: LoadedModel) -> None:
     relu = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": "relu"}))
     message = r"gelu_clip=10: BertForSequenceClassification has hidden_act 'relu' in 2 feed-forward blocks; expected a GELU"
     with pytest.raises(InputError, match=message):
@@ -262,7 +262,7 @@ def test_clipping_wants_a_gelu(tiny_model: Loaded) -> None:
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
-def test_clipping_does_not_replace_another_function(activation: str, tiny_model: Loaded) -> None:
+def test_clipping_does_not_replace_another_function(activation: str, tiny_model: LoadedModel) -> None:
     other = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": activation}))
     with pytest.raises(InputError, match=rf"has hidden_act '{activation}' in 2 feed-forward blocks; expected a GELU"):
         clip_gelu(other, 10.0)
@@ -275,13 +275,13 @@ def test_clipping_reaches_another_family() -> None:
     assert all(isinstance(layer.ffn.activation, ClippedGELU) for layer in model.distilbert.transformer.layer)
 
 
-def test_positions_of_roberta_start_after_the_padding(tiny_model: Loaded) -> None:
+def test_positions_of_roberta_start_after_the_padding(tiny_model: LoadedModel) -> None:
     config = RobertaConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, max_position_embeddings=18)
     assert families.longest_input(RobertaForSequenceClassification(config)) == 16
     assert families.longest_input(tiny_model.model) == 16
 
 
-def test_the_linears_of_the_encoder(tiny_model: Loaded) -> None:
+def test_the_linears_of_the_encoder(tiny_model: LoadedModel) -> None:
     assert list(encoder_linears(tiny_model.model)) == [
         f"bert.encoder.layer.{layer}.{part}"
         for layer in range(2)
@@ -299,7 +299,7 @@ def test_the_linears_of_another_family() -> None:
     assert all(name.startswith("distilbert.transformer.layer.") for name in names)
 
 
-def test_inference_gives_float32_logits_without_dropout(tiny_model: Loaded, tiny_task: Task) -> None:
+def test_inference_gives_float32_logits_without_dropout(tiny_model: LoadedModel, tiny_task: Task) -> None:
     tiny_model.model.bert.embeddings.dropout.p = 0.5
     infer = inference(tiny_model.model.train(), tiny_task)
     feed = tiny_model.tokenizer(["a lovely film", "this dull plot"], return_tensors="np")
@@ -307,7 +307,7 @@ def test_inference_gives_float32_logits_without_dropout(tiny_model: Loaded, tiny
     assert np.array_equal(infer(feed), infer(feed))
 
 
-def test_a_sharded_model_is_one_model(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+def test_a_sharded_model_is_one_model(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
     shutil.rmtree(folder)
     tiny_model.model.save_pretrained(folder, max_shard_size="20KB")
     tiny_model.tokenizer.save_pretrained(folder)
@@ -316,7 +316,9 @@ def test_a_sharded_model_is_one_model(folder: Path, tiny_model: Loaded, tiny_tas
     assert loading.load(str(folder), tiny_task).fine_tuned
 
 
-def test_an_architecture_is_what_would_be_loaded_without_weights(folder: Path, tiny_task: Task, tiny_model: Loaded) -> None:
+def test_an_architecture_is_what_would_be_loaded_without_weights(
+    folder: Path, tiny_task: Task, tiny_model: LoadedModel
+) -> None:
     found = loading.architecture(str(folder), tiny_task)
     assert all(parameter.is_meta for parameter in found.model.parameters())
     assert {name: tensor.shape for name, tensor in found.model.state_dict().items()} == {
@@ -333,7 +335,7 @@ def test_an_architecture_needs_no_readable_weights(folder: Path, tiny_task: Task
         loading.architecture(str(folder), tiny_task)
 
 
-def test_masks_of_apex_are_read(folder: Path, tiny_model: Loaded, tiny_task: Task) -> None:
+def test_masks_of_apex_are_read(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
     """ASP registers a buffer `__weight_mma_mask` beside each weight, in the weight's type."""
     name = "bert.encoder.layer.1.output.dense"
     mask = torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(32, 16)
@@ -348,7 +350,7 @@ def test_masks_of_apex_are_read(folder: Path, tiny_model: Loaded, tiny_task: Tas
     assert torch.equal(loaded.model.get_submodule(name).weight, tiny_model.model.get_submodule(name).weight)
 
 
-def test_the_linears_that_can_be_sparse(tiny_model: Loaded) -> None:
+def test_the_linears_that_can_be_sparse(tiny_model: LoadedModel) -> None:
     assert list(prunable(tiny_model.model)) == list(encoder_linears(tiny_model.model))
     narrow = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "intermediate_size": 40}))  # 5 × 8, not 2.5 × 16
     assert set(encoder_linears(narrow)) - set(prunable(narrow)) == {f"bert.encoder.layer.{i}.output.dense" for i in (0, 1)}

@@ -13,7 +13,7 @@ from optkit import Recipe
 from optkit.compression import checkpoint
 from optkit.core import step_cache
 from optkit.core.errors import InputError
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.teachers import Teachers
 from optkit.recipe.stage import BASELINE
@@ -22,7 +22,7 @@ from optkit.tasks.collate import run
 
 
 @pytest.fixture
-def folder(tiny_model: Loaded, tmp_path: Path) -> Path:
+def folder(tiny_model: LoadedModel, tmp_path: Path) -> Path:
     """A fine-tuned model as `save_pretrained` leaves it."""
     place = tmp_path / "big"
     tiny_model.model.save_pretrained(place)
@@ -31,7 +31,7 @@ def folder(tiny_model: Loaded, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def teachers(tiny_model: Loaded, tiny_task: Task, tmp_path: Path) -> Teachers:
+def teachers(tiny_model: LoadedModel, tiny_task: Task, tmp_path: Path) -> Teachers:
     """Of a spec whose baseline is the tiny model as it is."""
 
     def trained(recipe: Recipe, spec: RunSpec) -> Path:
@@ -42,12 +42,12 @@ def teachers(tiny_model: Loaded, tiny_task: Task, tmp_path: Path) -> Teachers:
     return Teachers(RunSpec(tiny_task, None, 0, tmp_path / "checkpoints", {BASELINE: Recipe(name=BASELINE)}), trained)
 
 
-def answers(loaded: Loaded, teachers: Teachers) -> np.ndarray:
+def answers(loaded: LoadedModel, teachers: Teachers) -> np.ndarray:
     features, collator = teachers.spec.features("train", loaded.tokenizer), teachers.spec.collator(loaded.tokenizer)
     return np.stack(run(inference(loaded.model, teachers.spec.task), features, 32, collator))
 
 
-def test_a_recipe_and_its_logits(teachers: Teachers, tiny_model: Loaded) -> None:
+def test_a_recipe_and_its_logits(teachers: Teachers, tiny_model: LoadedModel) -> None:
     assert np.array_equal(np.stack(teachers.logits(BASELINE)), answers(tiny_model, teachers))
     assert torch.equal(teachers.load(BASELINE).model.classifier.weight, tiny_model.model.classifier.weight)
     place = teachers.spec.folder(teachers.spec.baseline)
@@ -55,7 +55,7 @@ def test_a_recipe_and_its_logits(teachers: Teachers, tiny_model: Loaded) -> None
     assert (place / "teacher" / "logits.npz").is_file()
 
 
-def test_a_folder_and_its_logits_once_for_all(teachers: Teachers, folder: Path, tiny_model: Loaded) -> None:
+def test_a_folder_and_its_logits_once_for_all(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
     first = teachers.logits(str(folder))
     assert np.allclose(np.stack(first), answers(tiny_model, teachers), atol=1e-6)
     (place,) = (teachers.spec.root / "classification" / ".teachers").glob("big-*")
@@ -65,7 +65,7 @@ def test_a_folder_and_its_logits_once_for_all(teachers: Teachers, folder: Path, 
     assert not (folder / "record.json").exists(), "nothing is written into the user's folder"
 
 
-def test_another_model_in_the_folder_is_another_teacher(teachers: Teachers, folder: Path, tiny_model: Loaded) -> None:
+def test_another_model_in_the_folder_is_another_teacher(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
     key, first = teachers.key(str(folder)), teachers.logits(str(folder))
     other = copy.deepcopy(tiny_model.model)
     torch.nn.init.constant_(other.classifier.bias, 3.0)
@@ -75,7 +75,7 @@ def test_another_model_in_the_folder_is_another_teacher(teachers: Teachers, fold
 
 
 def test_two_folders_of_one_name_are_kept_apart(
-    teachers: Teachers, folder: Path, tiny_model: Loaded, tmp_path: Path
+    teachers: Teachers, folder: Path, tiny_model: LoadedModel, tmp_path: Path
 ) -> None:
     other = copy.deepcopy(tiny_model.model)
     torch.nn.init.constant_(other.classifier.bias, 3.0)
@@ -86,7 +86,7 @@ def test_two_folders_of_one_name_are_kept_apart(
     assert len(list((teachers.spec.root / "classification" / ".teachers").glob("big-*/logits.npz"))) == 2
 
 
-def test_a_folder_without_a_head(teachers: Teachers, folder: Path, tiny_model: Loaded) -> None:
+def test_a_folder_without_a_head(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
     BertModel(tiny_model.model.config).save_pretrained(folder)
     with pytest.raises(InputError) as error:
         teachers.load(str(folder))
@@ -98,7 +98,7 @@ def test_a_folder_that_is_not_there(teachers: Teachers) -> None:
         teachers.load("./nowhere")
 
 
-def bias(folder: Path, tiny_model: Loaded, value: list[float]) -> None:
+def bias(folder: Path, tiny_model: LoadedModel, value: list[float]) -> None:
     """Let the model in the folder answer with one class, whatever it reads."""
     model = copy.deepcopy(tiny_model.model)
     torch.nn.init.zeros_(model.classifier.weight)
@@ -107,7 +107,7 @@ def bias(folder: Path, tiny_model: Loaded, value: list[float]) -> None:
 
 
 def test_a_teacher_weaker_than_the_most_frequent_class(
-    teachers: Teachers, folder: Path, tiny_model: Loaded, caplog: pytest.LogCaptureFixture
+    teachers: Teachers, folder: Path, tiny_model: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     features = teachers.spec.features("train", tiny_model.tokenizer)
     labels = features["labels"][:]

@@ -67,7 +67,7 @@ def sample(folder):
     """Four rows of tokens, and what the engine answers."""
     ids = np.random.default_rng(9).integers(1, VOCABULARY, (4, 12))
     feed = {"input_ids": ids, "attention_mask": (np.arange(12) < [[12], [9], [7], [5]]).astype(np.int64)}
-    return Probe(feed, engines.infer(engines.load(folder, 1), feed))
+    return Probe(feed, engines.load(folder, 1).infer(feed))
 
 
 def row(recipe="tiny", **changes):
@@ -100,7 +100,7 @@ def words(built, folder, labels=LABELS):
     texts = [" ".join(f"w{word}" for word in random.integers(5, VOCABULARY, length)) for length in range(1, 9)]
     encoded = made.encode_batch(texts)
     feed = dict(zip(INPUTS, np.array([[one.ids, one.attention_mask] for one in encoded]).swapaxes(0, 1), strict=True))
-    chosen = engines.infer(engines.load(built, 1), feed).argmax(axis=1)
+    chosen = engines.load(built, 1).infer(feed).argmax(axis=1)
     return Words(folder, [[one] for one in texts], [labels[one] for one in chosen])
 
 

@@ -19,7 +19,7 @@ class Direct:
         self.engine = engines.load(folder, 1)
 
     def infer(self, feed):
-        return engines.infer(self.engine, feed)
+        return self.engine.infer(feed)
 
 
 def test_shapes_are_the_smallest_a_usual_and_the_largest():

@@ -59,4 +59,4 @@ def test_the_server_answers_as_the_engine_does(kind, tmp_path):
     with Server(tmp_path / "repository", tmp_path / "logs", [kind]) as server, Client(server.url, kind) as client:
         answers = client.infer_many(feeds, concurrency=4)
     for asked, answer in zip(feeds, answers, strict=True):
-        np.testing.assert_allclose(answer, engines.infer(engine, asked), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(answer, engine.infer(asked), rtol=1e-4, atol=1e-4)

@@ -46,11 +46,18 @@ def model_py():
     )
 
 
+class Engine(dict):
+    """A loaded toy: its settings."""
+
+    def infer(self, feed):
+        return infer(self, feed)
+
+
 def load(path, threads=None):
     settings = json.loads((Path(path) / "engine.json").read_text())
     if settings.get("broken"):
         raise ValueError("weights.bin: found 3 bytes, expected 256")
-    return settings
+    return Engine(settings)
 
 
 def infer(handle, feed):

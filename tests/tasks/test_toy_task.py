@@ -261,7 +261,7 @@ def test_text_goes_in_and_words_come_out(spec: RunSpec, tmp_path: Path) -> None:
     request = {"text": np.array([[text.encode()] for text in texts], object)}
     tokens = encoded(Encoder(before), request, [*config.inputs, *OFFSETS])
     assert isinstance(tokens, dict)
-    logits = engines.infer(engines.load(engine), {name: tokens[name] for name in config.inputs})
+    logits = engines.load(engine).infer({name: tokens[name] for name in config.inputs})
     outputs = answer({**tokens, **request, "logits": logits}, Toy.served, TextSettings.read(after))
     assert isinstance(outputs, dict)
     assert [str(words) for words in Toy.served.decode(outputs, ())] == ["lovely", "", "dull dull awful"]

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.training import cpu_kernels
 
 
@@ -116,7 +116,7 @@ def test_dropout_follows_torchs_seed_and_the_mode() -> None:
     assert torch.equal(cpu_kernels.FastDropout(0.0)(hidden), hidden)
 
 
-def test_a_model_is_given_back_as_it_was(tiny_model: Loaded) -> None:
+def test_a_model_is_given_back_as_it_was(tiny_model: LoadedModel) -> None:
     model = tiny_model.model
     feed = dict(tiny_model.tokenizer(["a lovely film", "this dull story with the cast"], padding=True, return_tensors="pt"))
     before, modules = model.eval()(**feed).logits, dict(model.named_modules())

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from optkit.compression.context import Context
 from optkit.core.errors import OptkitError
-from optkit.models.loading import Loaded, inference
+from optkit.models.loading import LoadedModel, inference
 from optkit.recipe.training import Training
 from optkit.tasks.base import Task
 from optkit.tasks.classification import Classification
@@ -28,13 +28,15 @@ task_loss = losses.task_loss(Classification)
 BATCH_SIZE, PER_EPOCH = 16, 16
 
 
-def fit(loaded: Loaded, context: Context, loss: Any = task_loss, seed: int = 0, **settings: Any) -> list[dict[str, float]]:
+def fit(
+    loaded: LoadedModel, context: Context, loss: Any = task_loss, seed: int = 0, **settings: Any
+) -> list[dict[str, float]]:
     batches = Batches(context.features, context.collator, BATCH_SIZE, seed, context.task.targets)
     training = context.training.model_copy(update=settings)
     return train(loaded.model, batches, loss, training, seed, context.logs)
 
 
-def weights(loaded: Loaded) -> dict[str, torch.Tensor]:
+def weights(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
 
 
@@ -42,7 +44,7 @@ def nothing_to_learn(model: Any, batch: Batch) -> torch.Tensor:
     return model(**batch.inputs)["logits"].sum() * 0
 
 
-def test_the_toy_task_is_learnt(tiny_model: Loaded, tiny_context: Context, tiny_task: Task) -> None:
+def test_the_toy_task_is_learnt(tiny_model: LoadedModel, tiny_context: Context, tiny_task: Task) -> None:
     history = fit(tiny_model, tiny_context, epochs=4)
     assert history[0]["loss"] > 0.4 and history[-1]["loss"] < 0.05
     features = tiny_task.encode("dev", tiny_model.tokenizer)
@@ -51,7 +53,7 @@ def test_the_toy_task_is_learnt(tiny_model: Loaded, tiny_context: Context, tiny_
     assert not tiny_model.model.training
 
 
-def test_the_same_seed_gives_the_same_weights(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_the_same_seed_gives_the_same_weights(tiny_model: LoadedModel, tiny_context: Context) -> None:
     tiny_model.model.bert.embeddings.dropout.p = 0.3
     start, ends = weights(tiny_model), []
     for seed in (1, 1, 2):
@@ -63,7 +65,7 @@ def test_the_same_seed_gives_the_same_weights(tiny_model: Loaded, tiny_context: 
     assert not torch.equal(ends[0]["classifier.weight"], ends[2]["classifier.weight"])
 
 
-def test_accumulating_gradients_takes_the_same_steps(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_accumulating_gradients_takes_the_same_steps(tiny_model: LoadedModel, tiny_context: Context) -> None:
     start, ends = weights(tiny_model), []
     for parts in (1, 4, 1000):
         tiny_model.model.load_state_dict(start)
@@ -81,7 +83,7 @@ def test_accumulating_gradients_takes_the_same_steps(tiny_model: Loaded, tiny_co
     assert np.abs(np.stack(ends[0][1])).max() > 0.3
 
 
-def test_the_learning_rate_rises_and_falls(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_the_learning_rate_rises_and_falls(tiny_model: LoadedModel, tiny_context: Context) -> None:
     history = fit(tiny_model, tiny_context, epochs=2.5, warmup_ratio=0.25, learning_rate=1.0, max_grad_norm=1e-12)
     assert [entry["step"] for entry in history] == [9, 19, 29, 39]
     assert [entry["epoch"] for entry in history[:-1]] == [round(step / PER_EPOCH, 4) for step in (9, 19, 29)]
@@ -89,14 +91,14 @@ def test_the_learning_rate_rises_and_falls(tiny_model: Loaded, tiny_context: Con
     assert [entry["learning_rate"] for entry in history] == pytest.approx(expected)
 
 
-def test_the_first_step_of_a_warm_up_moves_nothing(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_the_first_step_of_a_warm_up_moves_nothing(tiny_model: LoadedModel, tiny_context: Context) -> None:
     before = weights(tiny_model)
     fit(tiny_model, tiny_context, epochs=2 / PER_EPOCH, warmup_ratio=0.5, learning_rate=1e-3)
     moved = (tiny_model.model.state_dict()["classifier.weight"] - before["classifier.weight"]).abs().max()
     assert 0 < float(moved) < 1.1e-3  # one step of Adam, not two
 
 
-def test_gradients_are_clipped(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_gradients_are_clipped(tiny_model: LoadedModel, tiny_context: Context) -> None:
     norms: list[float] = []
 
     def measured(model: Any, batch: Batch) -> torch.Tensor:
@@ -116,7 +118,7 @@ def test_gradients_are_clipped(tiny_model: Loaded, tiny_context: Context) -> Non
     assert min(norms[4:]) > 10
 
 
-def test_weights_decay_but_biases_and_norms_do_not(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_weights_decay_but_biases_and_norms_do_not(tiny_model: LoadedModel, tiny_context: Context) -> None:
     before = weights(tiny_model)
     settings = {"epochs": 1 / PER_EPOCH, "warmup_ratio": 0.0, "learning_rate": 0.1, "weight_decay": 0.5}
     fit(tiny_model, tiny_context, nothing_to_learn, **settings)
@@ -125,7 +127,7 @@ def test_weights_decay_but_biases_and_norms_do_not(tiny_model: Loaded, tiny_cont
         assert torch.allclose(tensor, factor * before[name], atol=1e-7), name
 
 
-def test_frozen_parameters_stay(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_frozen_parameters_stay(tiny_model: LoadedModel, tiny_context: Context) -> None:
     embeddings = tiny_model.model.bert.embeddings.word_embeddings.weight.requires_grad_(False)
     before = embeddings.clone()
     fit(tiny_model, tiny_context, epochs=0.25)
@@ -133,7 +135,7 @@ def test_frozen_parameters_stay(tiny_model: Loaded, tiny_context: Context) -> No
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_the_loss_gets_the_indices_of_its_rows(parts: int, tiny_model: Loaded, tiny_context: Context) -> None:
+def test_the_loss_gets_the_indices_of_its_rows(parts: int, tiny_model: LoadedModel, tiny_context: Context) -> None:
     seen: list[int] = []
     labels = tiny_context.features["labels"][:]
 
@@ -150,7 +152,7 @@ def test_the_loss_gets_the_indices_of_its_rows(parts: int, tiny_model: Loaded, t
     assert seen[:size] != seen[size:]
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_place(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_a_loss_that_is_not_finite_stops_with_its_place(tiny_model: LoadedModel, tiny_context: Context) -> None:
     steps: list[list[int]] = []
 
     def loss(model: Any, batch: Batch) -> torch.Tensor:
@@ -167,7 +169,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(tiny_model: Loaded, tiny
     assert issubclass(TrainingError, OptkitError)
 
 
-def test_a_loss_that_is_not_finite_at_the_very_end(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_a_loss_that_is_not_finite_at_the_very_end(tiny_model: LoadedModel, tiny_context: Context) -> None:
     def loss(model: Any, batch: Batch) -> torch.Tensor:
         return task_loss(model, batch) * float("inf")
 
@@ -175,7 +177,7 @@ def test_a_loss_that_is_not_finite_at_the_very_end(tiny_model: Loaded, tiny_cont
         fit(tiny_model, tiny_context, loss, epochs=1 / PER_EPOCH)
 
 
-def test_training_curves_are_written(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_training_curves_are_written(tiny_model: LoadedModel, tiny_context: Context) -> None:
     history = fit(tiny_model, tiny_context, epochs=1.5)
     events = list(tiny_context.logs.rglob("events.out.tfevents.*"))
     assert len(events) == 1
@@ -184,7 +186,7 @@ def test_training_curves_are_written(tiny_model: Loaded, tiny_context: Context) 
         assert [event.value for event in curves.Scalars(name)] == pytest.approx([entry[name] for entry in history])
 
 
-def test_the_history_says_the_mean_loss_since_its_last_entry(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_the_history_says_the_mean_loss_since_its_last_entry(tiny_model: LoadedModel, tiny_context: Context) -> None:
     losses: list[float] = []
 
     def loss(model: Any, batch: Batch) -> torch.Tensor:
@@ -196,7 +198,7 @@ def test_the_history_says_the_mean_loss_since_its_last_entry(tiny_model: Loaded,
     assert [entry["loss"] for entry in history] == pytest.approx([np.mean(losses[:10]), np.mean(losses[10:])], rel=1e-5)
 
 
-def test_something_is_called_after_every_epoch(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_something_is_called_after_every_epoch(tiny_model: LoadedModel, tiny_context: Context) -> None:
     called: list[torch.Tensor] = []
     batches = tiny_context.batches(BATCH_SIZE)
     training = tiny_context.training.model_copy(update={"epochs": 2.5})
@@ -227,7 +229,7 @@ def test_batches_are_augmented_anew_each_time(tiny_context: Context) -> None:
     assert set(given[0]) == set(batch.inputs) == {"input_ids", "attention_mask", "token_type_ids"}
 
 
-def test_recipes_of_different_precisions_train_one_after_the_other(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_recipes_of_different_precisions_train_one_after_the_other(tiny_model: LoadedModel, tiny_context: Context) -> None:
     seen = []
 
     def loss(model: Any, batch: Batch) -> torch.Tensor:
@@ -241,7 +243,7 @@ def test_recipes_of_different_precisions_train_one_after_the_other(tiny_model: L
     assert tiny_model.model.dtype == torch.float32
 
 
-def test_a_trained_model_computes_in_float32_again(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_a_trained_model_computes_in_float32_again(tiny_model: LoadedModel, tiny_context: Context) -> None:
     fit(tiny_model, tiny_context, epochs=1, precision="bf16")
     fresh = copy.deepcopy(tiny_model.model)
     fresh.__dict__.pop("forward", None)  # the class's own
@@ -257,13 +259,13 @@ def test_auto_is_what_the_device_computes_in() -> None:
     assert [autocast_type(Training(precision=name)) for name in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
 
 
-def test_fewer_features_than_a_batch(tiny_model: Loaded, tiny_context: Context) -> None:
+def test_fewer_features_than_a_batch(tiny_model: LoadedModel, tiny_context: Context) -> None:
     few = replace(tiny_context, features=tiny_context.features.select(range(3)))
     assert fit(tiny_model, few, epochs=2)[-1]["step"] == 1
 
 
 def test_nothing_is_printed_to_standard_output(
-    tiny_model: Loaded, tiny_context: Context, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    tiny_model: LoadedModel, tiny_context: Context, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     fit(tiny_model, tiny_context, epochs=0.25)
     assert re.sub(r"\s", "", capfd.readouterr().out) == ""

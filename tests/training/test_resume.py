@@ -10,7 +10,7 @@ import torch
 from optkit.compression.augment import Neighbours
 from optkit.compression.context import Context
 from optkit.compression.representations import Representations, representation_loss
-from optkit.models.loading import Loaded
+from optkit.models.loading import LoadedModel
 from optkit.tasks.classification import Classification
 from optkit.training import losses
 from optkit.training.loop import train
@@ -36,7 +36,7 @@ def snapshots(tmp_path: Path) -> Snapshots:
 
 
 def fit(
-    loaded: Loaded, context: Context, snapshots: Snapshots | None = None, until: int = 1000, precision: str = "fp32"
+    loaded: LoadedModel, context: Context, snapshots: Snapshots | None = None, until: int = 1000, precision: str = "fp32"
 ) -> list[Any]:
     """Three epochs of 16 steps with dropout and other words, interrupted at a step."""
     loaded.model.bert.embeddings.dropout.p = 0.3
@@ -54,14 +54,14 @@ def fit(
     return [train(loaded.model, batches, loss, settings, 0, context.logs, "it", snapshots=snapshots), steps]
 
 
-def same(first: Loaded, second: Loaded) -> bool:
+def same(first: LoadedModel, second: LoadedModel) -> bool:
     ours, theirs = first.model.state_dict(), second.model.state_dict()
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_an_interrupted_training_ends_as_one_that_was_not(
-    precision: str, tiny_model: Loaded, tiny_context: Context, snapshots: Snapshots
+    precision: str, tiny_model: LoadedModel, tiny_context: Context, snapshots: Snapshots
 ) -> None:
     straight, again = copy.deepcopy(tiny_model), copy.deepcopy(tiny_model)
     history, _ = fit(straight, tiny_context, precision=precision)
@@ -73,13 +73,13 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     assert same(again, straight) and resumed == history
 
 
-def test_a_finished_phase_is_hardly_done_again(tiny_model: Loaded, tiny_context: Context, snapshots: Snapshots) -> None:
+def test_a_finished_phase_is_hardly_done_again(tiny_model: LoadedModel, tiny_context: Context, snapshots: Snapshots) -> None:
     start = copy.deepcopy(tiny_model)
     fit(tiny_model, tiny_context, snapshots)
     assert fit(start, tiny_context, snapshots)[1] == 8 and same(start, tiny_model)
 
 
-def test_a_student_beside_its_teacher(tiny_model: Loaded, tiny_context: Context, snapshots: Snapshots) -> None:
+def test_a_student_beside_its_teacher(tiny_model: LoadedModel, tiny_context: Context, snapshots: Snapshots) -> None:
     """The teacher's weights are not kept with the student's."""
     settings = tiny_context.training.model_copy(update={"epochs": 1})
     batches = tiny_context.batches(16)

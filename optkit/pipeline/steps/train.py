@@ -73,14 +73,14 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
     np.savez(folder / STAGE_SCORES, **scores)
 
 
-def _example_scores(loaded: loading.Loaded, spec: RunSpec) -> np.ndarray:
+def _example_scores(loaded: loading.LoadedModel, spec: RunSpec) -> np.ndarray:
     """The headline metric of a model example by example on the dev split, in PyTorch."""
     features = spec.features("dev", loaded.tokenizer)
     logits = run_batches(loading.inference(loaded.model, spec.task), features, BATCH_SIZE, spec.collator(loaded.tokenizer))
     return spec.task.example_scores(spec.task.predict(features, logits))
 
 
-def _fine_tune(loaded: loading.Loaded, context: Context) -> list[dict[str, float]]:
+def _fine_tune(loaded: loading.LoadedModel, context: Context) -> list[dict[str, float]]:
     """The baseline's training, unless the model already answers the task."""
     if loaded.fine_tuned:
         log.info("the model has the task's head already: taken as the FP32 baseline without training")

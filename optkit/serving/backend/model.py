@@ -35,4 +35,4 @@ class TritonPythonModel:
         return [process.response(one if isinstance(one, Refusal) else {OUTPUT: one}) for one in answers]
 
     def _infer(self, feed: Feed) -> np.ndarray:
-        return engines.infer(self.engine, feed)
+        return self.engine.infer(feed)

@@ -1,0 +1,215 @@
+"""The verbs of this room, on a model that you hold: no recipe, no folder.
+
+    optkit.quantize_(model, optkit.Quantize(calibrator="mse"), calibration=batches)
+    optkit.sparsify_(model, optkit.Sparsify(), task=task)
+    student = optkit.distill(model, optkit.Distill(layers=6), task)
+
+What ends in `_` changes the model in place. Each takes a `LoadedModel`, as `load_model` gives it, or a `PreTrainedModel`.
+"""
+
+import copy
+import inspect
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from optkit.compression import quantizers
+from optkit.compression.context import Context
+from optkit.compression.distill import Distill
+from optkit.compression.quantize import Quantize
+from optkit.compression.sparsify import Sparsify
+from optkit.core.errors import InputError
+from optkit.models import families, two_to_four
+from optkit.models.loading import LoadedModel, Model, inference, loaded_model
+from optkit.recipe.stage import History, Taught
+from optkit.recipe.training import Training
+from optkit.tasks.base import Feed, Task
+from optkit.tasks.collate import BATCH_SIZE, Collator, run
+
+log = logging.getLogger(__name__)
+Batches = Iterable[Mapping[str, Any]]
+"""Inputs of the model, tensors or arrays of integers [batch, sequence] by name; what is no input of it is left out."""
+
+
+def quantize_(
+    model: Model,
+    config: Quantize | None = None,
+    *,
+    calibration: Batches | None = None,
+    task: Task | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    teacher: Model | None = None,
+    seed: int = 0,
+) -> History:
+    """Insert INT8 fake quantisers into the encoder's Linear modules and calibrate them; with epochs and a task, train on.
+
+    Symmetric INT8, weights per output channel, activations per tensor (Wu et al. 2020, arXiv 2004.09602). The model stays
+    one of PyTorch: train it further with your own loop (quantization-aware), evaluate it, or export it.
+
+        optkit.quantize_(model, optkit.Quantize(calibrator="mse", gelu_clip=10), calibration=batches)
+
+    Args:
+        model: float; changed in place.
+        config: calibrator, clip, epochs, …; the default is post-training quantization by the maximum.
+        calibration: real inputs to take the scales from; by default examples of the task's training split.
+        task: trains and calibrates on its data.
+        tokenizer: of the model, where it is a `PreTrainedModel` and a task is given.
+        teacher: of the training; by default the model as it was before.
+        seed: of the examples drawn and of the training.
+
+    Returns:
+        The training's history, empty without training.
+
+    Raises:
+        InputError: the settings have mistakes, there is nothing to calibrate on, nothing that can be quantised, or an
+            activation that is not finite.
+    """
+    loaded, config = loaded_model(model, task, tokenizer), config or Quantize()
+    if calibration is None and task is None and not loaded.amax:
+        raise InputError(
+            "quantize_: found nothing to calibrate on; expected calibration=batches, {input: [batch, sequence]} each, or "
+            "task=… with training data"
+        )
+    return _apply(loaded, config, calibration, task, teacher, seed)
+
+
+def sparsify_(
+    model: Model,
+    config: Sparsify | None = None,
+    *,
+    calibration: Batches | None = None,
+    task: Task | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    teacher: Model | None = None,
+    seed: int = 0,
+) -> History:
+    """Prune the encoder's Linear modules to 2:4; with a task, train again with the mask held (Mishra et al. 2021, arXiv
+    2104.08378).
+
+    Without a task nothing is trained, which costs accuracy: train the model yourself within `keep_sparse`.
+
+        optkit.sparsify_(model, optkit.Sparsify(epochs=1), task=task)
+
+    Args:
+        model: changed in place.
+        config: criterion, epochs, …
+        calibration: real inputs for the criterion `sparsegpt`; by default examples of the task's training split.
+        task, tokenizer, teacher, seed: as of `quantize_`.
+
+    Returns:
+        The training's history, empty without training.
+
+    Raises:
+        InputError: the settings have mistakes, or no Linear has a shape that can be 2:4.
+        GateError: a group of four has lost its zeros.
+    """
+    return _apply(loaded_model(model, task, tokenizer), config or Sparsify(), calibration, task, teacher, seed)
+
+
+def distill(
+    model: Model,
+    config: Distill,
+    task: Task,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    teacher: Model | None = None,
+    seed: int = 0,
+) -> LoadedModel:
+    """Make a smaller student of a model's own layers, and teach it: hidden states and attention relations first, then
+    answers (Jiao et al. 2020, arXiv 1909.10351; Wang et al. 2021, arXiv 2012.15828; Hinton et al. 2015, arXiv 1503.02531).
+
+        student = optkit.distill(model, optkit.Distill(layers=6), task)
+
+    Args:
+        model: stays as it is.
+        config: layers, width, epochs, …
+        task: whose training data it learns on.
+        tokenizer, teacher, seed: as of `quantize_`.
+
+    Raises:
+        InputError: the settings have mistakes, or the student would be larger than its teacher.
+    """
+    student = copy.copy(loaded_model(model, task, tokenizer))
+    _apply(student, config, None, task, teacher, seed)
+    return student
+
+
+@contextmanager
+def keep_sparse(model: Model) -> Iterator[None]:
+    """Hold the zeros of 2:4 weights while your own loop trains the model: they get no gradient.
+
+        with optkit.keep_sparse(model):
+            trainer.train()
+
+    Raises:
+        GateError: a group of four has lost its zeros all the same, as by an optimiser that moves weights without gradients.
+    """
+    module = loaded_model(model).model
+    sparse = two_to_four.sparse_linears(families.encoder_linears(module))
+    with two_to_four.held(sparse):
+        yield
+    two_to_four.check(sparse, "after training within keep_sparse")
+
+
+def _apply(
+    loaded: LoadedModel, stage: Taught, calibration: Batches | None, task: Task | None, teacher: Model | None, seed: int
+) -> History:
+    """Apply a stage as a recipe would; without a task what it would train is left to the caller, and said."""
+    stage = stage.checked()
+    if quantizers.quantisers(loaded.model):
+        raise InputError(
+            f"{stage.technique}: found fake quantisers in the model, expected a float one; distil first, then sparsify, "
+            "then quantise"
+        )
+    if task is None and (stage.epochs or stage.representation_epochs):
+        log.warning(
+            "%s: nothing is trained, as there is no task; give task=… or train the model yourself", type(stage).__name__
+        )
+        stage = stage.model_copy(update={"epochs": 0, "representation_epochs": 0})
+    taught = None if teacher is None else loaded_model(teacher, task, loaded.tokenizer)
+    if stage.teachers and taught is None:
+        taught = LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, task=loaded.task)
+    with tempfile.TemporaryDirectory(prefix="optkit-training-") as logs:
+        context = _context(loaded, calibration, task, taught, seed, Path(logs))
+        history = stage.apply(loaded, context)
+    stage.check(loaded.model, f"after {stage.technique}")
+    loaded.model.eval()
+    return history
+
+
+def _context(
+    loaded: LoadedModel, calibration: Batches | None, task: Task | None, teacher: LoadedModel | None, seed: int, logs: Path
+) -> Context:
+    """What a recipe would give the stage, without a folder of checkpoints."""
+    feeds = None if calibration is None else [_feed(loaded, batch) for batch in calibration]
+    if task is None:
+        kind = cast(type[Task], loaded.task)
+        return Context(kind, None, None, Training(), seed, logs, _nobody, _nobody, calibration=feeds)  # type: ignore[arg-type]
+    features, collator = task.encode("train", loaded.tokenizer), Collator.of(task, loaded.tokenizer)
+
+    def answers(name: str) -> Sequence[np.ndarray]:
+        return run(inference(taught(name).model, task), features, BATCH_SIZE, collator)
+
+    def taught(name: str) -> LoadedModel:
+        return teacher if teacher is not None else _nobody(name)
+
+    training = Training().for_task(dict(task.training))
+    return Context(task, features, collator, training, seed, logs, answers, taught, calibration=feeds)
+
+
+def _nobody(name: str) -> Any:
+    raise InputError(f"teacher {name!r}: there is none; give teacher=…")
+
+
+def _feed(loaded: LoadedModel, batch: Mapping[str, Any]) -> Feed:
+    """The model's inputs of a batch, int64 [batch, sequence]."""
+    names = [name for name in inspect.signature(loaded.model.forward).parameters if name in batch and name != "labels"]
+    if "input_ids" not in names:
+        raise InputError(f"calibration: found a batch with {', '.join(batch) or 'nothing'}, expected input_ids and the like")
+    return {name: np.asarray(batch[name], np.int64) for name in names}

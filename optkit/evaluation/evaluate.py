@@ -1,0 +1,88 @@
+"""Scoring a model or an engine that you hold on a task's dev split, in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from optkit.core.errors import InputError
+from optkit.engines.registry import Engine
+from optkit.evaluation.bootstrap import paired_bootstrap
+from optkit.models.loading import Model, inference, loaded_model
+from optkit.tasks.base import Feed, Prediction, Task
+from optkit.tasks.collate import BATCH_SIZE, Collator, run
+
+
+class Delta(NamedTuple):
+    """A difference of the headline metric, in points, with its 95 % interval."""
+
+    points: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model or an engine reached on a task's dev split."""
+
+    metric: str
+    """The headline metric."""
+    scores: dict[str, float]
+    """Every metric of the task, in points."""
+    example_scores: np.ndarray
+    """The headline metric example by example, [examples]."""
+    predictions: list[Prediction]
+
+    @property
+    def value(self) -> float:
+        """The headline metric, in points."""
+        return self.scores[self.metric]
+
+    def delta(self, baseline: "Evaluation") -> Delta:
+        """How much better than a baseline on the same examples; the interval is a paired bootstrap over them.
+
+        Raises:
+            InputError: the two were scored on other examples.
+        """
+        if self.example_scores.shape != baseline.example_scores.shape:
+            found = [len(one.example_scores) for one in (self, baseline)]
+            raise InputError(f"delta: found {found[0]} and {found[1]} examples, expected the same; evaluate on one task")
+        points = float(self.example_scores.mean() - baseline.example_scores.mean())
+        return Delta(points, *paired_bootstrap(self.example_scores, baseline.example_scores))
+
+
+def evaluate(subject: Engine | Model, task: Task, *, tokenizer: PreTrainedTokenizerBase | None = None) -> Evaluation:
+    """Score an engine or a model on a task's dev split.
+
+        result = optkit.evaluate(engine, task)
+        result.value, result.scores, result.delta(optkit.evaluate(model, task))
+
+    Args:
+        subject: as `build_engine` or `load_model` gives it, or a `PreTrainedModel`.
+        task: whose dev split.
+        tokenizer: of the model; by default the one that came with it, or that lies beside the engine's graph.
+
+    Raises:
+        InputError: the tokenizer is not known.
+        GateError: a logit is not finite.
+    """
+    infer: Callable[[Feed], np.ndarray]
+    if isinstance(subject, Engine):
+        tokenizer, infer = tokenizer or _beside(subject.folder), subject.infer
+    else:
+        loaded = loaded_model(subject, task, tokenizer)
+        tokenizer, infer = tokenizer or loaded.tokenizer, inference(loaded.model, task)
+    features = task.encode("dev", tokenizer)
+    predictions = task.predict(features, run(infer, features, BATCH_SIZE, Collator.of(task, tokenizer)))
+    return Evaluation(task.metric, task.score(predictions), task.example_scores(predictions), predictions)
+
+
+def _beside(engine: Path) -> Any:
+    """The tokenizer that was exported with the engine's graph."""
+    folder = next((place for place in (engine, engine.parent) if (place / "tokenizer.json").is_file()), None)
+    if folder is None:
+        raise InputError(f"{engine}: no tokenizer beside it or its graph; give tokenizer=…, or export with one")
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

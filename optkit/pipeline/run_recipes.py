@@ -1,0 +1,105 @@
+"""Running recipes from Python: on a task and a model that you hold, with a folder of results or without."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from optkit.core import atomic, step_cache
+from optkit.core.errors import InputError
+from optkit.engines import registry as engines
+from optkit.evaluation.results import Row
+from optkit.models.loading import Model, loaded_model
+from optkit.pipeline import rows
+from optkit.pipeline.run import run_all
+from optkit.pipeline.run_spec import SECONDS, RunSpec
+from optkit.recipe.finder import mistakes_of_teachers
+from optkit.recipe.recipe import Recipe
+from optkit.recipe.stage import BASELINE
+from optkit.serving import install
+from optkit.tasks.base import Task
+
+
+def run_recipes(
+    recipes: Recipe | Sequence[Recipe],
+    task: Task,
+    model: Model | str | Path | None = None,
+    *,
+    seeds: Sequence[int] = (0,),
+    root: Path | str | None = None,
+    engine: Sequence[str] = (),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seconds: float = SECONDS,
+) -> list[Row]:
+    """Take recipes all the way: train, export, build every engine, score through a real Triton server, judge.
+
+        rows = optkit.run(recipe, task, model, seeds=[0])
+        print(optkit.compare(rows))
+
+    Args:
+        recipes: one or several; teachers and shared beginnings are found among them, and the baseline is known.
+        task: what they are run on.
+        model: to start from: a folder, a name on the hub, or a model that you hold; None takes the task's own.
+        seeds: of the training; several are pooled in a row of their own.
+        root: folder for everything that is made, where a second run finds what is finished and `optkit publish` takes it
+            from; None keeps nothing but the rows.
+        engine: kinds to build; by default all that this machine has.
+        options: what builds are told, by kind of engine and key.
+        tokenizer: of a bare model.
+        seconds: how long each served model is measured at each batch size.
+
+    Returns:
+        The rows of the recipes and of the FP32 baseline, the best first.
+
+    Raises:
+        InputError: a recipe, the data or the model has a mistake; all that can be known is found before training.
+        MachineError: a runtime or the server is missing.
+        GateError: an engine does not answer as its graph does.
+    """
+    install.find()  # a machine without a server should say so before it trains
+    asked = [recipes] if isinstance(recipes, Recipe) else list(recipes)
+    known = _known(asked)
+    for kind in engine:
+        engines.require_running(kind)
+    with ExitStack() as stack:
+        place = Path(root or stack.enter_context(tempfile.TemporaryDirectory(prefix="optkit-run-")))
+        source = _source(model, task, tokenizer, place)
+        specs = [RunSpec(task, source, seed, place, known, tuple(engine), seconds, options or {}) for seed in seeds]
+        run_all(asked, specs)
+        names = {BASELINE, *(recipe.name for recipe in asked)}
+        return [row for row in rows.read(place, task.name) if row.recipe in names]
+
+
+def _known(asked: Sequence[Recipe]) -> dict[str, Recipe]:
+    """The recipes by name, with the baseline, after a look at their names and teachers."""
+    known = {BASELINE: Recipe(name=BASELINE)} | {recipe.name: recipe for recipe in asked}
+    names = [recipe.name for recipe in asked]
+    mistakes = [f"recipe {name!r}: found twice, expected each name once" for name in set(names) if names.count(name) > 1]
+    mistakes += [mistake for recipe in asked for mistake in mistakes_of_teachers(recipe, known, {})]
+    if mistakes:
+        raise InputError("\n".join(dict.fromkeys(mistakes)))
+    return known
+
+
+def _source(
+    model: Model | str | Path | None, task: Task, tokenizer: PreTrainedTokenizerBase | None, root: Path
+) -> str | None:
+    """The name or folder of the model to start from; one that is held is saved under the digest of what it is."""
+    if model is None or isinstance(model, str | Path):
+        return None if model is None else str(model)
+    loaded = loaded_model(model, task, tokenizer)
+    place = root / ".models"
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        folder = Path(scratch) / "model"
+        loaded.model.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
+        kept = place / step_cache.key_of(atomic.hashes(folder))[:16]
+        if not kept.exists():
+            shutil.move(folder, kept)
+    return str(kept)

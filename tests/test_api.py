@@ -1,0 +1,175 @@
+"""The Python API: every example of the documents runs as it stands, and what is wrong is refused in the caller's words."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    Trainer,
+    TrainingArguments,
+)
+
+import optkit
+from optkit.core.errors import GateError, InputError
+from optkit.models import families, two_to_four
+from optkit.models.loading import LoadedModel
+from optkit.tasks.base import Task
+
+ROOT = Path(__file__).parents[1]
+MODEL = "bert-base-uncased-finetuned"
+
+
+def examples(document: str) -> dict[str, str]:
+    """The Python of a document by heading, "" before the first."""
+    parts = re.split(r"^## (.+)$", (ROOT / document).read_text(), flags=re.MULTILINE)
+    texts = {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+    code = {heading: "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)) for heading, text in texts.items()}
+    return {heading: lines for heading, lines in code.items() if lines}
+
+
+API = examples("docs/api.md")
+
+
+@pytest.fixture
+def desk(tiny_model: LoadedModel, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the data and the model that the examples name."""
+    shutil.copytree(tiny_data, tmp_path / "reviews")
+    tiny_model.model.save_pretrained(tmp_path / MODEL)
+    tiny_model.tokenizer.save_pretrained(tmp_path / MODEL)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def batches(tiny_task: Task, tiny_tokenizer: BertTokenizerFast) -> list[dict[str, torch.Tensor]]:
+    """Inputs as a DataLoader gives them, labels included."""
+    texts = ["a lovely film", "this dull story with the poor cast"]
+    return [{**tiny_tokenizer(texts, padding=True, return_tensors="pt"), "labels": torch.tensor([1, 0])}]
+
+
+@pytest.fixture
+def held(desk: Path, batches: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
+    """What the reader of the examples has at hand: a task, a model, a `Trainer` of it, batches."""
+    names: dict[str, Any] = {"batches": batches}
+    exec(API[""], names)
+    rows = [{name: tensor[row] for name, tensor in batches[0].items()} for row in range(2)] * 8
+    arguments = TrainingArguments(
+        str(desk / "trainer"), num_train_epochs=1, learning_rate=1e-3, report_to=[], use_cpu=True, disable_tqdm=True
+    )
+    names["trainer"] = Trainer(names["model"].model, arguments, train_dataset=rows)
+    ids, mask, types = (batches[0][name].numpy() for name in ("input_ids", "attention_mask", "token_type_ids"))
+    return names | {"ids": ids, "mask": mask, "types": types}
+
+
+@pytest.mark.xdist_group("triton")
+@pytest.mark.parametrize("heading", [heading for heading in API if heading])
+def test_examples_of_the_api(heading: str, held: dict[str, Any], desk: Path) -> None:
+    exec(API[heading], held)
+    assert {path.name for path in desk.iterdir()} <= {"reviews", MODEL, "out", "trainer"}, "nothing else is left behind"
+
+
+def test_examples_in_the_readme(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(examples("README.md")["Your model, in Python"].split("from optkit import")[0], {})
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_every_public_name() -> None:
+    assert set(optkit.__all__) <= set(dir(optkit))
+    for name in optkit.__all__:
+        assert getattr(optkit, name).__doc__, name
+    with pytest.raises(AttributeError, match=r"'quantise'; it has .*quantize_"):
+        optkit.quantise  # noqa: B018 looked up on purpose
+
+
+def test_a_model_of_ones_own(tiny_config: BertConfig, batches: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    """No task, no tokenizer, no `load_model`: only transformers."""
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(tiny_config).eval()
+    before = model(**batches[0]).logits.detach().numpy()
+    optkit.quantize_(model, optkit.Quantize(calibrator="max"), calibration=batches)
+    after = model(**batches[0]).logits.detach().numpy()
+    assert not np.array_equal(before, after), "the model itself is quantised"
+    engine = optkit.build_engine(optkit.export_onnx(model, tmp_path), "onnxruntime", "int8")
+    served = engine.infer({name: tensor.numpy() for name, tensor in batches[0].items()})
+    assert np.abs(served - before).max() < 0.2 * np.abs(before).max()
+    assert engine.evidence()["int8_gemm_share"] > 0.99
+    with pytest.raises(InputError, match="found fake quantisers in the model, expected a float one"):
+        optkit.sparsify_(model)
+    again = optkit.load_engine(optkit.build_engine(tmp_path / "model.onnx", "onnxruntime", "int8").folder)
+    assert np.array_equal(again.infer({name: tensor.numpy() for name, tensor in batches[0].items()}), served)
+
+
+def test_a_question_answerer_without_a_task(tiny_config: BertConfig, batches: list[Any], tmp_path: Path) -> None:
+    graph = optkit.export_onnx(BertForQuestionAnswering(tiny_config).eval(), tmp_path)
+    logits = optkit.build_engine(graph, "onnxruntime", "fp32").infer({k: v.numpy() for k, v in batches[0].items()})
+    assert logits.shape == (*batches[0]["input_ids"].shape, 2), "start and end, token by token"
+
+
+def test_zeros_stay_while_ones_own_loop_trains(tiny_model: LoadedModel, batches: list[dict[str, torch.Tensor]]) -> None:
+    optkit.sparsify_(tiny_model)
+    weights = [linear.weight for linear in families.encoder_linears(tiny_model.model).values()]
+    zeros = [weight == 0 for weight in weights]
+    optimizer = torch.optim.SGD(tiny_model.model.parameters(), lr=0.1)
+    with optkit.keep_sparse(tiny_model):
+        tiny_model.model(**batches[0]).loss.backward()
+        optimizer.step()
+    assert all(bool((weight[zero] == 0).all()) for weight, zero in zip(weights, zeros, strict=True))
+    assert len(two_to_four.sparse_linears(families.encoder_linears(tiny_model.model))) == len(weights)
+    with pytest.raises(GateError, match="keep_sparse"), optkit.keep_sparse(tiny_model), torch.no_grad():
+        weights[0].fill_(1.0)  # as an optimiser that moves weights without gradients
+
+
+def test_nothing_is_trained_without_a_task_and_that_is_said(
+    tiny_model: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert optkit.sparsify_(tiny_model) == []
+    assert "Sparsify: nothing is trained, as there is no task" in caplog.text
+
+
+def test_a_student_leaves_its_teacher_as_it_is(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny_model.model.state_dict().items()}
+    student = optkit.distill(tiny_model, optkit.Distill(layers=1, epochs=0.25), tiny_task)
+    assert student.model.config.num_hidden_layers == 1
+    assert tiny_model.model.config.num_hidden_layers == 2
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_model.model.state_dict().items())
+
+
+def test_a_delta_and_its_interval(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    untrained = optkit.evaluate(tiny_model, tiny_task)
+    assert untrained.delta(untrained) == (0.0, 0.0, 0.0)
+    assert untrained.value == untrained.scores["accuracy"]
+    assert len(untrained.predictions) == len(untrained.example_scores) == 64
+    student = optkit.evaluate(optkit.distill(tiny_model, optkit.Distill(layers=1, epochs=4), tiny_task), tiny_task)
+    delta = student.delta(untrained)
+    assert delta.points == pytest.approx(student.value - untrained.value)
+    assert delta.low <= delta.points <= delta.high
+
+
+def test_what_is_missing_is_asked_for(
+    tiny_config: BertConfig, tiny_task: Task, tiny_model: LoadedModel, tmp_path: Path
+) -> None:
+    bare = BertForSequenceClassification(tiny_config)
+    with pytest.raises(InputError, match="found nothing to calibrate on; expected calibration=batches"):
+        optkit.quantize_(bare)
+    with pytest.raises(InputError, match="need its tokenizer; give tokenizer="):
+        optkit.evaluate(bare, tiny_task)
+    with pytest.raises(InputError, match="found a batch with labels, expected input_ids"):
+        optkit.quantize_(bare, calibration=[{"labels": [1]}])
+    with pytest.raises(InputError, match="BertForMaskedLM: no task has its head"):
+        optkit.export_onnx(BertForMaskedLM(tiny_config), tmp_path)
+    engine = optkit.build_engine(optkit.export_onnx(bare, tmp_path), "onnxruntime", "fp32")
+    with pytest.raises(InputError, match="holds no engine"):
+        optkit.build_engine(tmp_path / "model.onnx", "onnxruntime", "fp32", ROOT / "optkit")  # nothing of it is touched
+    with pytest.raises(InputError, match="no tokenizer beside it or its graph; give tokenizer="):
+        optkit.evaluate(engine, tiny_task)
+    with pytest.raises(InputError, match="found twice"):
+        optkit.run([optkit.Recipe(name="one"), optkit.Recipe(name="one")], tiny_task, tiny_model)
