@@ -115,7 +115,7 @@ def batches(features: Dataset, collator: Collator) -> list[Feed]:
 
 
 def clocks_of(call: Callable[[], object]) -> Clocks:
-    """Of a call."""
+    """Wall and processor time of a call."""
     wall, processor = time.perf_counter(), time.process_time()
     call()
     return time.perf_counter() - wall, time.process_time() - processor

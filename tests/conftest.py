@@ -26,6 +26,13 @@ OTHERS = ("a", "cast", "film", "plot", "story", "the", "this", "with")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server by the group that keeps such tests on one worker."""
+    for item in items:
+        if any("triton" in mark.args for mark in item.iter_markers("xdist_group")):
+            item.add_marker("server")
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `train.tsv` (256 rows) and `dev.tsv` (64): two classes, told apart by one word of each text."""
@@ -56,7 +63,7 @@ def tiny_tokenizer() -> BertTokenizerFast:
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> BertConfig:
-    """Of a BERT of two layers of width 32, without dropout. Whoever changes it copies it first."""
+    """Configuration of a BERT of two layers of width 32, without dropout. Whoever changes it copies it first."""
     return BertConfig(
         vocab_size=len(tiny_tokenizer),
         hidden_size=32,

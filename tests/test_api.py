@@ -1,5 +1,6 @@
 """The Python API: every example of the documents runs as it stands, and what is wrong is refused in the caller's words."""
 
+import copy
 import re
 import shutil
 from pathlib import Path
@@ -154,6 +155,87 @@ def test_a_delta_and_its_interval(tiny_model: LoadedModel, tiny_task: Task) -> N
     assert delta.low <= delta.points <= delta.high
 
 
+def test_settings_and_models_of_another_kind_are_refused(
+    tiny_model: LoadedModel, tiny_task: Task, tiny_config: BertConfig, batches: list[dict[str, torch.Tensor]]
+) -> None:
+    with pytest.raises(InputError, match=r"config: found Sparsify.*expected optkit.Quantize"):
+        optkit.quantize_(tiny_model, optkit.Sparsify(), calibration=batches)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="found teacher='distill_6l' in its settings"):
+        optkit.quantize_(tiny_model, optkit.Quantize(epochs=1, teacher="distill_6l"), task=tiny_task)
+    with pytest.raises(InputError, match="task: found 'classification', expected a task"):
+        optkit.evaluate(tiny_model, "classification")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="expected a PreTrainedModel"):
+        optkit.quantize_("model/", calibration=batches)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"weights are torch.float16, expected torch.float32; model.float\(\)"):
+        optkit.sparsify_(BertForSequenceClassification(tiny_config).half())
+    with pytest.raises(InputError, match="found no 2:4 weights"), optkit.keep_sparse(tiny_model):
+        pass
+
+
+def test_a_head_of_other_classes_is_refused(tiny_model: LoadedModel, tiny_task: Task, tiny_config: BertConfig) -> None:
+    tokenizer, names = tiny_model.tokenizer, dict(tiny_model.model.config.id2label)
+    tiny_model.model.config.id2label = dict(enumerate(reversed(names.values())))
+    with pytest.raises(InputError, match="its head's classes are good, bad"):
+        optkit.evaluate(tiny_model.model, tiny_task, tokenizer=tokenizer)
+    with pytest.raises(InputError, match="another head than the task's"):
+        optkit.evaluate(BertForQuestionAnswering(tiny_config), tiny_task, tokenizer=tokenizer)
+    three = copy.deepcopy(tiny_config)
+    three.num_labels = 3
+    with pytest.raises(InputError, match="its head has 3 classes, the task has 2"):
+        optkit.evaluate(BertForSequenceClassification(three), tiny_task, tokenizer=tokenizer)
+
+
+def test_given_calibration_counts_before_the_scales_of_a_checkpoint(
+    tiny_model: LoadedModel, tiny_task: Task, batches: list[dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    optkit.quantize_(copy.deepcopy(tiny_model), calibration=batches)
+    scaled = copy.deepcopy(tiny_model)
+    optkit.quantize_(scaled, calibration=batches)
+    scaled.model.save_pretrained(tmp_path)
+    tiny_model.tokenizer.save_pretrained(tmp_path)
+    other = [{"input_ids": torch.full((1, 3), 7)}]
+    fresh, given = optkit.load_model(tmp_path, tiny_task), copy.deepcopy(tiny_model)
+    assert fresh.amax
+    optkit.quantize_(fresh, calibration=other)
+    optkit.quantize_(given, calibration=other)
+    name = next(name for name in fresh.amax if "input_quantizer" in name)
+    amax = [float(one.model.get_submodule(name).amax) for one in (fresh, given, scaled)]
+    assert amax[0] == pytest.approx(amax[1], rel=1e-2)
+    assert amax[0] != pytest.approx(amax[2], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"recipes": []}, "recipes: found"),
+        ({"recipes": optkit.Quantize()}, "recipes: found"),
+        ({"seeds": 0}, "seeds: found 0, expected one or more integers"),
+        ({"seeds": []}, "seeds: found"),
+        ({"engine": "onnx"}, "Engine kind 'onnx' is unknown"),
+        ({"options": {"onnxrutime": {}}}, "Engine kind 'onnxrutime' is unknown"),
+    ],
+)
+def test_a_run_refuses_what_it_cannot_do(
+    change: dict[str, Any], told: str, tiny_model: LoadedModel, tiny_task: Task
+) -> None:
+    given = {"recipes": optkit.Recipe(name="r"), "task": tiny_task, "model": tiny_model} | change
+    with pytest.raises(InputError, match=told):
+        optkit.run(**given)
+
+
+def test_a_run_starts_from_a_float_model(
+    tiny_model: LoadedModel, tiny_task: Task, batches: list[dict[str, torch.Tensor]]
+) -> None:
+    optkit.quantize_(tiny_model, calibration=batches)
+    with pytest.raises(InputError, match="expected the float model that recipes start from"):
+        optkit.run(optkit.Recipe(name="r", stages=[optkit.Quantize()]), tiny_task, tiny_model)
+
+
+def test_nothing_to_compare_is_said() -> None:
+    with pytest.raises(InputError, match="found no rows"):
+        optkit.compare([])
+
+
 def test_what_is_missing_is_asked_for(
     tiny_config: BertConfig, tiny_task: Task, tiny_model: LoadedModel, tmp_path: Path
 ) -> None:
@@ -162,6 +244,19 @@ def test_what_is_missing_is_asked_for(
         optkit.quantize_(bare)
     with pytest.raises(InputError, match="need its tokenizer; give tokenizer="):
         optkit.evaluate(bare, tiny_task)
+    with pytest.raises(InputError, match="found one batch, expected several"):
+        optkit.quantize_(bare, calibration={"input_ids": [[1]]})
+    for wrong, told in {
+        "found no batch": [],
+        "a batch that is a tuple": [([[1]], [[1]])],
+        r"found input_ids \[3\]": [{"input_ids": [1, 2, 3]}],
+        r"\[1, 2\] of float64": [{"input_ids": [[1.5, 2.0]]}],
+        "rows of different lengths": [{"input_ids": [[1], [1, 2]]}],
+        "of 17 tokens, the model has positions for 16": [{"input_ids": [[1] * 17]}],
+        "from 1 to 900, the model knows 0 to 18": [{"input_ids": [[1, 900]]}],
+    }.items():
+        with pytest.raises(InputError, match=wrong):
+            optkit.quantize_(bare, calibration=told)
     with pytest.raises(InputError, match="found a batch with labels, expected input_ids"):
         optkit.quantize_(bare, calibration=[{"labels": [1]}])
     with pytest.raises(InputError, match="BertForMaskedLM: no task has its head"):

@@ -19,7 +19,7 @@ class Distill(Taught):
     technique: Literal["distill"] = "distill"
     order: ClassVar[int] = 10
     layers: int | None = Field(None, ge=1)
-    """Of the student; None keeps the depth."""
+    """Layers of the student; None keeps the depth."""
     hidden_size: int | None = Field(None, ge=1)
     """Width of the student; None keeps it. A narrower student matches hidden states through a projection."""
     teacher: str = BASELINE

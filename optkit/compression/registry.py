@@ -15,6 +15,7 @@ TECHNIQUES: Registry[type[Stage]] = Registry(
         "sparsify": "optkit.compression.sparsify:Sparsify",
         "quantize": "optkit.compression.quantize:Quantize",
     },
+    lambda thing: isinstance(thing, type) and issubclass(thing, Stage),
 )
 
 

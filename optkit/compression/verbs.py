@@ -13,10 +13,12 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from optkit.compression import quantizers
@@ -27,12 +29,13 @@ from optkit.compression.sparsify import Sparsify
 from optkit.core.errors import InputError
 from optkit.models import families, two_to_four
 from optkit.models.loading import LoadedModel, Model, inference, loaded_model
-from optkit.recipe.stage import History, Taught
+from optkit.recipe.stage import BASELINE, History, Taught
 from optkit.recipe.training import Training
 from optkit.tasks.base import Feed, Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 
 log = logging.getLogger(__name__)
+T = TypeVar("T", bound=Taught)
 Batches = Iterable[Mapping[str, Any]]
 """Inputs of the model, tensors or arrays of integers [batch, sequence] by name; what is no input of it is left out."""
 
@@ -70,7 +73,9 @@ def quantize_(
         InputError: the settings have mistakes, there is nothing to calibrate on, nothing that can be quantised, or an
             activation that is not finite.
     """
-    loaded, config = loaded_model(model, task, tokenizer), config or Quantize()
+    loaded, config = loaded_model(model, task, tokenizer), _settings(config, Quantize)
+    if calibration is not None:
+        loaded = replace(loaded, amax={})  # what is given counts, not the scales that came with the checkpoint
     if calibration is None and task is None and not loaded.amax:
         raise InputError(
             "quantize_: found nothing to calibrate on; expected calibration=batches, {input: [batch, sequence]} each, or "
@@ -109,7 +114,8 @@ def sparsify_(
         InputError: the settings have mistakes, or no Linear has a shape that can be 2:4.
         GateError: a group of four has lost its zeros.
     """
-    return _apply(loaded_model(model, task, tokenizer), config or Sparsify(), calibration, task, teacher, seed)
+    settings = _settings(config, Sparsify)
+    return _apply(loaded_model(model, task, tokenizer), settings, calibration, task, teacher, seed)
 
 
 def distill(
@@ -136,7 +142,7 @@ def distill(
         InputError: the settings have mistakes, or the student would be larger than its teacher.
     """
     student = copy.copy(loaded_model(model, task, tokenizer))
-    _apply(student, config, None, task, teacher, seed)
+    _apply(student, _settings(config, Distill), None, task, teacher, seed)
     return student
 
 
@@ -148,13 +154,26 @@ def keep_sparse(model: Model) -> Iterator[None]:
             trainer.train()
 
     Raises:
+        InputError: there is nothing 2:4 to hold.
         GateError: a group of four has lost its zeros all the same, as by an optimiser that moves weights without gradients.
     """
     module = loaded_model(model).model
     sparse = two_to_four.sparse_linears(families.encoder_linears(module))
+    if not sparse:
+        raise InputError(
+            f"keep_sparse: found no 2:4 weights in {type(module).__name__}; optkit.sparsify_(model) comes before"
+        )
     with two_to_four.held(sparse):
         yield
     two_to_four.check(sparse, "after training within keep_sparse")
+
+
+def _settings(config: Any, kind: type[T]) -> T:
+    """The settings of a verb, the defaults where None were given."""
+    config = kind.model_validate({}) if config is None else config
+    if not isinstance(config, kind):
+        raise InputError(f"config: found {config!r}, expected optkit.{kind.__name__}(…)")
+    return config
 
 
 def _apply(
@@ -165,7 +184,11 @@ def _apply(
     if quantizers.quantisers(loaded.model):
         raise InputError(
             f"{stage.technique}: found fake quantisers in the model, expected a float one; distil first, then sparsify, "
-            "then quantise"
+            "then quantise. Load it again"
+        )
+    if teacher is None and stage.teacher not in (None, BASELINE):
+        raise InputError(
+            f"{stage.technique}: found teacher={stage.teacher!r} in its settings; expected teacher=model beside them"
         )
     if task is None and (stage.epochs or stage.representation_epochs):
         log.warning(
@@ -187,7 +210,7 @@ def _context(
     loaded: LoadedModel, calibration: Batches | None, task: Task | None, teacher: LoadedModel | None, seed: int, logs: Path
 ) -> Context:
     """What a recipe would give the stage, without a folder of checkpoints."""
-    feeds = None if calibration is None else [_feed(loaded, batch) for batch in calibration]
+    feeds = None if calibration is None else _feeds(loaded, calibration)
     if task is None:
         kind = cast(type[Task], loaded.task)
         return Context(kind, None, None, Training(), seed, logs, _nobody, _nobody, calibration=feeds)  # type: ignore[arg-type]
@@ -207,9 +230,43 @@ def _nobody(name: str) -> Any:
     raise InputError(f"teacher {name!r}: there is none; give teacher=…")
 
 
+def _feeds(loaded: LoadedModel, calibration: Batches) -> list[Feed]:
+    """The model's inputs of each batch, checked before anything is done to the model."""
+    if isinstance(calibration, Mapping | str | torch.Tensor):
+        raise InputError("calibration: found one batch, expected several: calibration=[batch]")
+    feeds = [_feed(loaded, batch) for batch in calibration]
+    if not feeds:
+        raise InputError("calibration: found no batch, expected one or more (a generator can be read only once)")
+    return feeds
+
+
 def _feed(loaded: LoadedModel, batch: Mapping[str, Any]) -> Feed:
     """The model's inputs of a batch, int64 [batch, sequence]."""
+    if not isinstance(batch, Mapping):
+        raise InputError(
+            f"calibration: found a batch that is a {type(batch).__name__}, expected {{input: [batch, sequence]}}"
+        )
     names = [name for name in inspect.signature(loaded.model.forward).parameters if name in batch and name != "labels"]
     if "input_ids" not in names:
         raise InputError(f"calibration: found a batch with {', '.join(batch) or 'nothing'}, expected input_ids and the like")
-    return {name: np.asarray(batch[name], np.int64) for name in names}
+    feed = {name: _integers(name, batch[name]) for name in names}
+    rows, words = feed["input_ids"], len(cast(torch.Tensor, loaded.model.get_input_embeddings().weight))
+    longest = families.longest_input(loaded.model) or rows.shape[1]
+    if rows.shape[1] > longest:
+        raise InputError(f"calibration: found input_ids of {rows.shape[1]} tokens, the model has positions for {longest}")
+    if rows.size and not (rows.min() >= 0 and rows.max() < words):
+        raise InputError(f"calibration: found input_ids from {rows.min()} to {rows.max()}, the model knows 0 to {words - 1}")
+    return feed
+
+
+def _integers(name: str, given: Any) -> np.ndarray:
+    """An input as int64 [batch, sequence]."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise InputError(f"calibration: {name} has rows of different lengths, expected one length; pad them") from error
+    if array.ndim != 2 or array.dtype.kind not in "iub":
+        raise InputError(
+            f"calibration: found {name} {list(array.shape)} of {array.dtype}, expected integers [batch, sequence]"
+        )
+    return array.astype(np.int64)

@@ -13,14 +13,18 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import CodeType
+from typing import Any
+
+_PLAIN = (str, bytes, int, float, tuple, frozenset, type(None))
 
 
-@cache
 def code_version(*modules: str) -> str:
     """SHA-256 over modules and their import closure (see `closure`)."""
     digest = hashlib.sha256()
     for name in sorted(set().union(*(closure(module) for module in modules))):
-        digest.update(f"{name}\n{_behaviour(name)}\n".encode())
+        behaviour = _behaviour(name) if name != "__main__" or _path(name) else _defined_in_notebook()
+        digest.update(f"{name}\n{behaviour}\n".encode())
     return digest.hexdigest()
 
 
@@ -83,7 +87,7 @@ def _path(module: str) -> Path | None:
     """The module's source file, found without importing anything; None where there is no such module, or no source."""
     if module == "__main__":  # a script's; a notebook's has no file
         script = getattr(sys.modules[module], "__file__", None)
-        return Path(script) if script else None
+        return Path(script) if script and Path(script).is_file() else None
     top, *parts = module.split(".")
     origin = getattr(sys.modules.get(top), "__file__", None)  # a script's and a recipe's are found in no other way
     if origin is None and (spec := importlib.util.find_spec(top)):
@@ -117,3 +121,31 @@ def _behaviour(module: str) -> str:
 def _is_text(statement: ast.stmt) -> bool:
     """Whether a statement is a text that does nothing."""
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _defined_in_notebook() -> str:
+    """Digest of the functions and classes of a notebook's cells, which lie in no file, and of the plain values they use."""
+    names = vars(sys.modules["__main__"])
+    own = {name: thing for name, thing in names.items() if getattr(thing, "__module__", None) == "__main__"}
+    parts = [part for name in sorted(own) for part in (name, *_compiled(own[name]))]
+    used = sorted({word for part in parts for word in part.split() if word in names and isinstance(names[word], _PLAIN)})
+    return hashlib.sha256("\n".join([*parts, *(f"{name}={names[name]!r}" for name in used)]).encode()).hexdigest()
+
+
+def _compiled(thing: Any) -> Iterator[str]:
+    """What a function or a class does: instructions, constants and names, whatever the line it stands in."""
+    code = getattr(thing, "__code__", thing)
+    if isinstance(code, CodeType):
+        yield code.co_code.hex()
+        yield " ".join(code.co_names)
+        for constant in code.co_consts:
+            yield from _compiled(constant)
+    elif isinstance(thing, type):
+        yield repr(getattr(thing, "model_fields", ""))
+        for name, member in sorted(vars(thing).items()):
+            inner = getattr(member, "__func__", getattr(member, "fget", member))
+            if hasattr(inner, "__code__") or isinstance(inner, _PLAIN):
+                yield name
+                yield from _compiled(inner)
+    else:
+        yield repr(thing)

@@ -24,6 +24,7 @@ RUNTIMES: Registry[Runtime] = Registry(
         "onnxruntime": "optkit.engines.onnxruntime:RUNTIME",
         "tensorrt": "optkit.engines.tensorrt.engine:RUNTIME",
     },
+    lambda thing: isinstance(thing, Runtime),
 )
 
 
@@ -73,7 +74,7 @@ def installed() -> tuple[str, ...]:
     Raises:
         MachineError: there is none.
     """
-    found = tuple(kind for kind in kinds() if runtime(kind).version() and runtime(kind).runs_here())
+    found = tuple(kind for kind, one in RUNTIMES.working() if one.version() and one.runs_here())
     if not found:
         raise MachineError(f"No engine's runtime is installed. Run: pip install {runtime(kinds()[0]).package}")
     return found
@@ -141,7 +142,7 @@ def build_engine(
     right.
 
     Args:
-        graph: `model.onnx`, as `export_onnx` gives it.
+        graph: `model.onnx`, as `export_onnx` gives it, or its folder.
         kind: of engine: `openvino`, `onnxruntime`, `tensorrt`, or one that another package brings.
         precision: `fp32`, `bf16`, `fp16`, or `int8` of a quantised graph.
         folder: where it goes; an engine that lies there is replaced. By default `<kind>-<precision>/` beside the graph.
@@ -154,7 +155,10 @@ def build_engine(
         MachineError: the runtime is not installed, or this machine cannot run what it builds.
     """
     graph, made_by = Path(graph), runtime(kind)
+    graph = graph / "model.onnx" if graph.is_dir() else graph
     made_by.require()
+    if threads is not None and threads < 1:
+        raise InputError(f"threads: found {threads}, expected 1 or more, or None for every core")
     if not graph.is_file():
         raise InputError(f"{graph}: no such graph; export one: optkit.export_onnx(model, folder)")
     if precision not in (possible := made_by.precisions(_is_quantised(graph))):

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def sparse_share(weights: Iterable[np.ndarray]) -> dict[str, Any]:
-    """Of the weights that an engine multiplies with.
+    """Say what share of the weights that an engine multiplies with is 2:4.
 
     Args:
         weights: [out, in], as the products read them.

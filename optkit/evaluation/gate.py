@@ -37,11 +37,11 @@ NOISE = {"int8": Tolerance(0.6, 2.0), "int8, bf16": Tolerance(1.5, 4.0)}
 rounding that falls otherwise draws that noise anew and does not add to it, while a wrong scale does."""
 
 QUANTISED = Tolerance(0.5, math.inf)
-"""Of the rung `pytorch`, from `float`: what quantization costs is judged by the delta, and this finds quantisers that
-destroy the model."""
+"""What the rung `pytorch` may differ from `float`: what quantization costs is judged by the delta, and this finds
+quantisers that destroy the model."""
 
 SERVED = Tolerance(1e-4, 1e-3)
-"""Of the rung `server`: the same engine on the same batches."""
+"""What the rung `server` may differ: the same engine on the same batches."""
 
 
 def judge(row: Row) -> tuple[str, list[str]]:

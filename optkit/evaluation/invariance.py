@@ -37,7 +37,7 @@ class Probes:
         order = np.argsort(features["length"][:], kind="stable")
         spread = np.linspace(0, len(order) - 1, min(PROBES, len(order))).round().astype(int)
         self.indices = order[spread].tolist()
-        """Of the probes among the features."""
+        """Indices of the probes among the features."""
         inputs = features.select_columns(list(collator.names))
         self._probes = [inputs[index] for index in self.indices]
         self._long = [inputs[index] for index in order[::-1][:NEIGHBOURS].tolist()]

@@ -165,5 +165,5 @@ def _bad_scales(view: _View) -> list[str]:
 
 
 def _groups_kept(weight: np.ndarray) -> float:
-    """Of a weight [in, out] as a product reads it."""
+    """Share of the groups of four that are 2:4 in a weight [in, out], as a product reads it."""
     return groups_kept(torch.from_numpy(np.array(weight.T, np.float32)))

@@ -8,7 +8,7 @@ from optkit.graph.passes import constants, producers
 from optkit.models.families import Layers, plain
 
 LAYERS_KEY = "optkit.layers"
-"""Of a graph's metadata: where the layers are, if a family's record says it."""
+"""Key in a graph's metadata of where the layers are, if a family's record says it."""
 _PLUMBING = ("Transpose", "Reshape", "Cast", "QuantizeLinear", "DequantizeLinear")
 
 
@@ -17,7 +17,7 @@ class Product:
     """One product."""
 
     name: str
-    """Of the node."""
+    """Name of the node."""
     layer: int | None
     """Number of the encoder's layer; None outside of it."""
     weight: tuple[int, int] | None

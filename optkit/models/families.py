@@ -65,7 +65,7 @@ class Family:
         return next((role for role in ATTENTION if _ends(module, getattr(self, role))), None)
 
 
-FAMILIES: Registry[Family] = Registry("model family", "optkit.families", {})
+FAMILIES: Registry[Family] = Registry("model family", "optkit.families", {}, lambda thing: isinstance(thing, Family))
 
 
 def family_of(config: Config) -> Family:
@@ -76,7 +76,7 @@ def family_of(config: Config) -> Family:
 
 def records() -> dict[str, Any]:
     """Every record that there is, as the key of a step takes it."""
-    return {name: asdict(FAMILIES.get(name)) for name in FAMILIES.names()}
+    return {name: asdict(family) for name, family in FAMILIES.working()}
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class Layers:
     def among(cls, products: Iterable[str], told: str = "") -> "Layers":
         """Find them: most of a model's products are in the layers of its encoder.
 
-        Of several numbers in a name the first counts, since layers may hold lists of their own. There may be more than one
-        list side by side, such as XLM's of attentions and of feed-forward blocks. A head or embeddings may have lists too,
-        of less.
+        Where a name has several numbers, the first counts, since layers may hold lists of their own. There may be more than
+        one list side by side, such as XLM's of attentions and of feed-forward blocks. A head or embeddings may have lists
+        too, of less.
 
         Args:
             products: names of the modules that the products are in.

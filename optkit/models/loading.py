@@ -1,5 +1,6 @@
 """Models: loading them without running anybody's code, saving them, and what optkit changes in their architecture."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from optkit.models.families import longest_input
 from optkit.tasks import registry
 from optkit.tasks.base import Feed, Task, TaskKind
 
+log = logging.getLogger(__name__)
 DEFAULT_MODEL = "google-bert/bert-base-uncased"
 _ASP_MASK = ".__weight_mma_mask"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -52,10 +54,25 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
         tokenizer: of a bare model; needed where the task's texts are encoded.
 
     Raises:
-        InputError: a bare model without its tokenizer, or with a head that no task has.
+        InputError: no model, weights that are not float32, a bare model without its tokenizer or with a head that no task
+            has, or a head for another task or other classes, or in another order.
     """
+    if task is not None and not isinstance(task, Task):
+        raise InputError(f"task: found {task!r}, expected a task, as optkit.load_task gives it")
+    bare = model.model if isinstance(model, LoadedModel) else model
+    if not isinstance(bare, PreTrainedModel):
+        raise InputError(
+            f"model: found {bare!r:.80}, expected a PreTrainedModel, or what optkit.load_model(folder, task) gives"
+        )
+    other = sorted({str(one.dtype) for one in bare.parameters() if one.is_floating_point() and one.dtype != torch.float32})
+    if other:
+        raise InputError(f"{type(bare).__name__}: its weights are {', '.join(other)}, expected torch.float32; model.float()")
     if isinstance(model, LoadedModel):
+        if task is not None and model.task is not None and model.task.head != task.head:
+            raise InputError(f"{type(bare).__name__}: its head is for {model.task.head}, the task is {task.head}")
         return model
+    if task is not None:
+        _check_head(bare, task)
     if task is not None and tokenizer is None:
         raise InputError(f"{type(model).__name__}: the task's texts need its tokenizer; give tokenizer=…, or load_model(…)")
     kind = type(task) if task is not None else registry.task_of(model)
@@ -106,8 +123,10 @@ def load(source: str | Path, task: Task) -> LoadedModel:
     fine_tuned = not any(name.startswith(task.head_modules) for name in report["missing_keys"])
     _check_tensors(source, report, fine_tuned, task)
     if fine_tuned:
-        _check_order(source, [str(classes.get(index)) for index in range(len(task.labels))], task)
+        _check_order(f"--model {source}", [str(classes.get(index)) for index in range(len(task.labels))], task)
     amax, masks = _foreign(folder) if folder.is_dir() else ({}, {})
+    if amax:
+        log.warning("%s: float weights, and scales of %d quantisers, which quantization takes", source, len(amax))
     return LoadedModel(model.float(), tokenizer, fine_tuned, amax, masks, type(task))
 
 
@@ -196,12 +215,26 @@ def _check_tensors(source: str, report: Mapping[str, Any], fine_tuned: bool, tas
         )
 
 
+def _check_head(model: PreTrainedModel, task: Task) -> None:
+    """The head of a model that somebody holds is the task's, as `load` sees to it for one that it reads."""
+    name, expected = type(model).__name__, task.auto_class().__name__.removeprefix("AutoModel")
+    if not name.endswith(expected):
+        raise InputError(f"{name}: found another head than the task's, expected a model …{expected}")
+    if task.labels and model.config.num_labels != len(task.labels):
+        raise InputError(
+            f"{name}: its head has {model.config.num_labels} classes, the task has {len(task.labels)} "
+            f"({', '.join(task.labels)})"
+        )
+    classes: dict[Any, Any] = dict(model.config.id2label or {})
+    _check_order(name, [str(classes.get(index)) for index in range(len(task.labels))], task)
+
+
 def _check_order(source: str, found: Sequence[str], task: Task) -> None:
     """A head whose classes are the task's in another order would answer with the wrong names."""
     ours, theirs = [name.casefold() for name in task.labels], [name.casefold() for name in found]
     if ours != theirs and sorted(ours) == sorted(theirs):
         raise InputError(
-            f"--model {source}: its head's classes are {', '.join(found)} (id2label in config.json), the task's are "
+            f"{source}: its head's classes are {', '.join(found)} (id2label in config.json), the task's are "
             f"{', '.join(task.labels)}; sort the rows of its classifier and id2label into the task's order"
         )
 

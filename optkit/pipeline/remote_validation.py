@@ -142,7 +142,7 @@ def _longest(positions: int, row: Row, config: Mapping[str, Any], folder: Path) 
 
 
 def _backend(config: Mapping[str, Any]) -> str:
-    """Of the served model, such as "python", "onnxruntime" or "tensorrt_plan"."""
+    """Backend of the served model, such as "python", "onnxruntime" or "tensorrt_plan"."""
     return config.get("backend") or config["platform"]
 
 

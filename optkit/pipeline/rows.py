@@ -257,7 +257,9 @@ def _geometric_mean(ratios: Mapping[str, float]) -> float:
 
 
 def _mean(values: list[Any]) -> Any:
-    """Mean of numbers, key by key where they are dictionaries."""
+    """Mean of numbers, key by key where they are dictionaries; None where a seed has none, as it built no such engine."""
+    if any(value is None for value in values):
+        return None
     if isinstance(values[0], dict):
         return {key: _mean([value[key] for value in values]) for key in values[0]}
     return fmean(values)

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from optkit.compression import quantizers
 from optkit.core import atomic, step_cache
 from optkit.core.errors import InputError
 from optkit.engines import registry as engines
@@ -63,9 +64,12 @@ def run_recipes(
     """
     install.find()  # a machine without a server should say so before it trains
     asked = [recipes] if isinstance(recipes, Recipe) else list(recipes)
-    known = _known(asked)
+    known, seeds = _known(asked), _numbers(seeds)
+    engine = (engine,) if isinstance(engine, str) else tuple(engine)
     for kind in engine:
-        engines.require_running(kind)
+        _require_served(kind)
+    for kind in options or {}:
+        engines.runtime(kind)  # refuses a kind that there is not
     with ExitStack() as stack:
         place = Path(root or stack.enter_context(tempfile.TemporaryDirectory(prefix="optkit-run-")))
         source = _source(model, task, tokenizer, place)
@@ -75,8 +79,27 @@ def run_recipes(
         return [row for row in rows.read(place, task.name) if row.recipe in names]
 
 
+def _numbers(seeds: Any) -> list[int]:
+    given = list(seeds) if isinstance(seeds, Sequence) else []
+    if not given or not all(isinstance(seed, int) for seed in given):
+        raise InputError(f"seeds: found {seeds!r}, expected one or more integers, as seeds=[0, 1]")
+    return given
+
+
+def _require_served(kind: str) -> None:
+    """The kind runs here, and in the server's processes too."""
+    engines.require_running(kind)
+    if engines.RUNTIMES.only_here(kind):
+        raise InputError(
+            f"engine kind {kind!r} is registered in this process, and the server's processes do not know it: bring it by an "
+            f"entry point of the group {engines.RUNTIMES.group}"
+        )
+
+
 def _known(asked: Sequence[Recipe]) -> dict[str, Recipe]:
     """The recipes by name, with the baseline, after a look at their names and teachers."""
+    if not asked or not all(isinstance(recipe, Recipe) for recipe in asked):
+        raise InputError(f"recipes: found {asked!r:.80}, expected one or more of optkit.Recipe(name=…, stages=[…])")
     known = {BASELINE: Recipe(name=BASELINE)} | {recipe.name: recipe for recipe in asked}
     names = [recipe.name for recipe in asked]
     mistakes = [f"recipe {name!r}: found twice, expected each name once" for name in set(names) if names.count(name) > 1]
@@ -93,6 +116,8 @@ def _source(
     if model is None or isinstance(model, str | Path):
         return None if model is None else str(model)
     loaded = loaded_model(model, task, tokenizer)
+    if quantizers.quantisers(loaded.model):
+        raise InputError("model: found fake quantisers in it, expected the float model that recipes start from")
     place = root / ".models"
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place) as scratch:

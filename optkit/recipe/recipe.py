@@ -34,7 +34,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Also the name of its folder: small letters, digits and underscores."""
     stages: tuple[Annotated[SerializeAsAny[Stage], BeforeValidator(from_dictionary)], ...] = ()
     training: Training = Training()
-    """Of the baseline; the stages take from it what they do not set themselves."""
+    """Training of the baseline; the stages take from it what they do not set themselves."""
     max_drop: float = Field(1.0, ge=0)
     """Gate: largest loss of the metric in points against the served FP32 baseline."""
     min_speedup: Positive | dict[str, Positive] | None = None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from optkit.core.plugins import Registry
 from optkit.core.settings import Settings
 
 if TYPE_CHECKING:  # later rooms, and what takes long to import
@@ -31,9 +32,11 @@ if TYPE_CHECKING:  # later rooms, and what takes long to import
     from optkit.graph.audit import Audit
     from optkit.models.loading import LoadedModel
 
+_ELSEWHERE: Registry[type["Stage"]] = Registry("technique", "optkit.techniques", {})
+"""What other packages bring; `optkit.compression.registry`, a later room, knows optkit's own too."""
 BASELINE = "baseline_fp32"
 History = list[dict[str, float]]
-"""Of a training: step, epoch, loss and learning rate."""
+"""What a training logs: step, epoch, loss and learning rate."""
 
 
 class Stage(Settings, ABC):
@@ -103,7 +106,7 @@ class Taught(Stage):
     """What every stage has that trains: for how long, how fast, and beside which teacher (see `compression.retrain`)."""
 
     epochs: float = Field(1, ge=0)
-    """Of training on the task, beside the teacher's answers."""
+    """Epochs of training on the task, beside the teacher's answers."""
     learning_rate: float | None = Field(None, gt=0)
     """None takes that of the baseline's training, which suits model and task."""
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
@@ -117,9 +120,9 @@ class Taught(Stage):
     label_weight: float = Field(0.1, ge=0, le=1)
     """Weight of the labels' cross-entropy beside the teacher's logits."""
     representation_epochs: float = Field(0, ge=0)
-    """Of a phase before, in which hidden states and attention relations follow the teacher's; 0 leaves it out."""
+    """Epochs of a phase before, in which hidden states and attention relations follow the teacher's; 0 leaves it out."""
     representation_learning_rate: float = Field(3e-4, gt=0)
-    """Of that phase, which tells each layer its target and so bears more than the second."""
+    """Learning rate of that phase; higher than of the second, as each layer is told its target."""
     hidden_weight: float = Field(1.0, ge=0)
     relation_weight: float = Field(1.0, ge=0)
     relation_heads: int | None = Field(None, ge=1)
@@ -151,9 +154,11 @@ def from_dictionary(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     known = {kind.model_fields["technique"].default: kind for kind in _kinds(Stage)}
-    kind = known.get(str(given.get("technique")))
+    name = str(given.get("technique"))
+    kind = known.get(name) or (_ELSEWHERE.get(name) if name in _ELSEWHERE.names() else None)
     if kind is None:
-        raise ValueError(f"no such technique is imported; expected one of {', '.join(known)}")
+        expected = dict.fromkeys((*known, *_ELSEWHERE.names()))
+        raise ValueError(f"no such technique is imported; expected one of {', '.join(expected)}")
     return kind(**given)
 
 

@@ -12,7 +12,7 @@ class Point:
     """A row in a plot of the metric against latency."""
 
     number: int
-    """Of the row, from 1."""
+    """Number of the row, from 1."""
     row: Row
     ms: float
     value: float
@@ -29,7 +29,7 @@ class Bar:
     start: float
     end: float
     interval: tuple[float, float] | None
-    """Of the step's delta, in points."""
+    """Interval of the step's delta, in points."""
     total: bool = False
     """The bar stands on the ground: what was there before and after all steps."""
 

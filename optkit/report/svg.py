@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 360, 250
-"""Of a picture in its own pixels, small enough to be readable when it is as wide as a phone."""
+"""Size of a picture in its own pixels, small enough to be readable when it is as wide as a phone."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 10, 38
 
 

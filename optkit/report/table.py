@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from optkit.benchmark.measurement import sentences
 from optkit.compression.registry import ordered
+from optkit.core.errors import InputError
 from optkit.core.plain_text import plain, table
 from optkit.evaluation.results import Row
 from optkit.pipeline.loss_by_stage import SERVED
@@ -21,6 +22,10 @@ FORMATS = ("table", "json", "csv", "html")
 
 def render(rows: Sequence[Row], form: str = "table") -> str:
     """All rows as JSON or CSV; as a table or a page, one row per recipe and precision, over all its seeds."""
+    if not rows:
+        raise InputError("compare: found no rows, expected those of a run")
+    if form not in FORMATS:
+        raise InputError(f"compare: found {form!r}, expected one of {', '.join(FORMATS)}")
     return {"json": _json, "csv": _csv, "table": _table, "html": _page}[form](rows)
 
 

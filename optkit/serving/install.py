@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from optkit.core.errors import MachineError
+from optkit.core.plugins import import_folders
 
 WHEEL = "nvidia-pytriton"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -91,7 +92,8 @@ def _python_library_folder() -> list[str]:
 def _import_folders() -> list[str]:
     """What the backend's interpreter imports from: the folder optkit lies in, then this environment's packages."""
     source = str(Path(__file__).parents[2])
-    return list(dict.fromkeys([source, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
+    others = import_folders(("optkit.tasks", "optkit.engines", "optkit.families"))
+    return list(dict.fromkeys([source, *others, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]))
 
 
 def _backends(tritonserver: Path) -> Path:

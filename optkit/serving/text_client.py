@@ -68,7 +68,7 @@ class TextClient(Connection):
             )
 
     def _form(self, served: Mapping[str, Any]) -> ServedForm:
-        """Of the task whose answers these are."""
+        """The served form of the task whose answers these are."""
         stated = served["parameters"].get(ensemble.HEAD, {}).get("string_value")
         return registry.form(stated or _BEFORE[served["output"][0]["name"]])
 

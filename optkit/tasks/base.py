@@ -56,7 +56,7 @@ class Task(ABC):
     head: ClassVar[str]
     """The kind of answer, as files and the server name it."""
     axes: ClassVar[tuple[str, ...]]
-    """Of the logits: ("batch", "class"), or ("batch", "token", "end")."""
+    """Axes of the logits: ("batch", "class"), or ("batch", "token", "end")."""
     choice: ClassVar[str | None]
     """The axis along which softmax makes a distribution, of which the largest is taken; None where nothing is chosen."""
     targets: ClassVar[tuple[str, ...]]
@@ -118,7 +118,7 @@ class Task(ABC):
 
     @property
     def logits_shape(self) -> tuple[int, ...]:
-        """Of the logits without the batch; -1 for tokens."""
+        """Shape of the logits without the batch; -1 for tokens."""
         return tuple(-1 if axis == TOKEN else len(self.class_names) for axis in self.axes[1:])
 
     @classmethod

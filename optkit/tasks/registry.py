@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from optkit.tasks.base import Task
     from optkit.tasks.served import ServedForm
 
+
+def _is_task(thing: object) -> bool:
+    from optkit.tasks.base import Task
+
+    return isinstance(thing, type) and issubclass(thing, Task)
+
+
 _CLASSIFICATION = "optkit.tasks.classification:Classification"
 _QUESTION_ANSWERING = "optkit.tasks.question_answering:QuestionAnswering"
 TASKS: Registry[type[Task]] = Registry(
@@ -32,6 +39,7 @@ TASKS: Registry[type[Task]] = Registry(
         "classification": _CLASSIFICATION,
         "qa": _QUESTION_ANSWERING,
     },
+    _is_task,
 )
 
 
@@ -66,13 +74,12 @@ def task_of(model: PreTrainedModel) -> type[Task]:
     Raises:
         InputError: none of the tasks has such a head.
     """
-    heads = {}
-    for name in TASKS.names():
-        task = TASKS.get(name)
-        heads[task.auto_class().__name__.removeprefix("AutoModel")] = task
-    for head, task in heads.items():
-        if type(model).__name__.endswith(head):
+    heads = []
+    for _, task in TASKS.working():
+        heads.append(task.auto_class().__name__.removeprefix("AutoModel"))
+        if type(model).__name__.endswith(heads[-1]):
             return task
+    heads = list(dict.fromkeys(heads))
     raise InputError(f"{type(model).__name__}: no task has its head; expected a model …{', …'.join(heads)}")
 
 
@@ -82,7 +89,7 @@ def form(head: str) -> ServedForm:
     Raises:
         InputError: there are none.
     """
-    for name in TASKS.names():
-        if (task := TASKS.get(name)).head == head:
+    for _, task in TASKS.working():
+        if task.head == head:
             return task.served
     raise InputError(f"head {head!r}: none of the tasks {', '.join(TASKS.names())} has it. Install the package that does")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 VERSION = "1"
-"""Of the data; raised with every change that changes a row."""
+"""Version of the data; raised with every change that changes a row."""
 LABELS: tuple[str, ...] = ("negative", "neutral", "positive")
 MAX_LENGTH = 48
 """Longest review in tokens, [CLS] and [SEP] included."""

@@ -44,7 +44,7 @@ class ServedForm(ABC):
 
     @abstractmethod
     def logits_shape(self, settings: TextSettings) -> tuple[int, ...]:
-        """Of the logits without the batch; -1 for tokens."""
+        """Shape of the logits without the batch; -1 for tokens."""
 
     @abstractmethod
     def outputs(self, settings: TextSettings) -> Tensors:
@@ -75,7 +75,7 @@ class TextSettings:
     """How a task makes tokens of text and an answer of logits."""
 
     head: str
-    """Of the task, which says whose `ServedForm` reads the logits."""
+    """Head of the task, which says whose `ServedForm` reads the logits."""
     fields: tuple[str, ...]
     """Names of a request's texts, such as `text`, or `question` and `context`."""
     padding: Mapping[str, int]

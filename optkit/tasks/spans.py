@@ -56,7 +56,7 @@ def best(logits: np.ndarray, passage: np.ndarray, longest: int, count: int = 1) 
         count: how many to find.
 
     Returns:
-        Of each its sum, and its first and last token; fewer where the passage has no more.
+        For each its sum, and its first and last token; fewer where the passage has no more.
     """
     start, end = np.where(passage[:, None], logits.astype(np.float32), -np.inf).T
     reachable = np.concatenate([end, np.full(longest - 1, -np.inf, dtype=np.float32)])
@@ -76,7 +76,7 @@ def of_passage(windows: Iterable[Window], longest: int, count: int) -> list[tupl
         count: how many to find.
 
     Returns:
-        Of each its sum, its first character in the passage and the one after its last; fewer where there are no more.
+        For each its sum, its first character in the passage and the one after its last; fewer where there are no more.
     """
     found: dict[tuple[int, int], float] = {}
     for logits, starts, ends in windows:

@@ -23,11 +23,11 @@ class Batch:
     """What a step trains on."""
 
     inputs: Tensors
-    """Of the model, int64 [batch, sequence]."""
+    """Inputs of the model, int64 [batch, sequence]."""
     targets: Tensors
     """The task's, [batch, …]."""
     indices: Sequence[int]
-    """Of the training features in the batch."""
+    """Indices of the batch's examples among the training features."""
 
 
 Loss = Callable[[Any, Batch], torch.Tensor]

@@ -38,7 +38,7 @@ def hidden_states(model: PreTrainedModel, feed: dict[str, torch.Tensor]) -> tupl
 
 
 def queries(model: PreTrainedModel, feed: dict[str, torch.Tensor], kind: str) -> torch.Tensor:
-    """Of the last layer, from the hidden states that enter it."""
+    """Queries or the like of the last layer, from the hidden states that enter it."""
     last = model.bert.encoder.layer[-1].attention.self
     with torch.no_grad():
         return getattr(last, kind)(hidden_states(model, feed)[-2])

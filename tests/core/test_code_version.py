@@ -45,6 +45,28 @@ def version(folder: Path, expression: str = "code_version('toy.step')") -> str:
     return done.stdout.strip()
 
 
+CELL = """
+FACTOR = 2
+
+class Scale:
+    offset = 1
+    def apply(self, x):
+        "Scale it."
+        return x * FACTOR + self.offset
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("* FACTOR", "+ FACTOR"), ("FACTOR = 2", "FACTOR = 3"), ("offset = 1", "offset = 2")]
+)
+def test_code_of_a_notebook_counts_though_it_lies_in_no_file(old: str, new: str, toy: Path) -> None:
+    expression = "code_version('__main__') + str(exec({!r}, globals()) or '') + code_version('__main__')"
+    first, again, other = (version(toy, expression.format(text)) for text in (CELL, "\n\n" + CELL, CELL.replace(old, new)))
+    assert first == again, "where it stands does not count"
+    assert first[64:] != other[64:]
+    assert first[:64] == other[:64], "before the cell has run it is not there"
+
+
 def test_the_closure_is_what_is_imported_wherever_the_statement_stands(toy: Path) -> None:
     expected = ["toy.deep", "toy.inner", "toy.inner.used", "toy.lazy", "toy.step", "toy.used"]
     found = version(toy, "' '.join(sorted(closure('toy.step')))").split()

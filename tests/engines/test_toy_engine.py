@@ -209,14 +209,24 @@ def test_an_engine_of_a_kind_that_nothing_brings_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "points", ["toy = tests.engines.test_toy_engine:Toy", "lorry = tests.engines.test_toy_engine:RUNTIME"]
+    ("points", "told", "fix"),
+    [
+        (
+            "toy = tests.engines.test_toy_engine:Toy",
+            "package toys: .* which is no engine kind",
+            "Mend or remove that package",
+        ),
+        (
+            "lorry = tests.engines.test_toy_engine:RUNTIME",
+            "engine kind 'lorry': found .*, expected an instance of .*Runtime whose `kind` is",
+            "Mend the package that brings it",
+        ),
+    ],
 )
-def test_an_entry_point_that_names_no_runtime_of_its_kind(points, tmp_path, monkeypatch):
+def test_an_entry_point_that_names_no_runtime_of_its_kind(points, told, fix, tmp_path, monkeypatch):
     install(tmp_path / "site", points, monkeypatch)
     kind = points.split()[0]
-    with pytest.raises(
-        MachineError, match=rf"engine kind '{kind}': found .*, expected an instance of .*Runtime whose `kind` is"
-    ):
+    with pytest.raises(MachineError, match=told):
         engines.runtime(kind)
     finding = next(finding for finding in doctor.examine()["engines"] if finding.name == kind)
-    assert finding.found == "cannot be used" and "Mend the package that brings it" in finding.fix
+    assert finding.found == "cannot be used" and fix in finding.fix

@@ -112,7 +112,7 @@ def test_probabilities_have_the_scale_of_numbers_up_to_one(prepared, tmp_path):
 
 
 def test_ranges_are_those_of_the_tensors(prepared):
-    """Of the twelve GEMMs those in front of GELU have no range of their own."""
+    """Those of the twelve GEMMs in front of GELU have no range of their own."""
     found = ranges.read(prepared)
     assert len(found) == 10 and {f"{name}/Add_output_0" for name in QKV} <= set(found)
     model = onnx.load(prepared)

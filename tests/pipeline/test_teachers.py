@@ -32,7 +32,7 @@ def folder(tiny_model: LoadedModel, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def teachers(tiny_model: LoadedModel, tiny_task: Task, tmp_path: Path) -> Teachers:
-    """Of a spec whose baseline is the tiny model as it is."""
+    """The teachers of a spec whose baseline is the tiny model as it is."""
 
     def trained(recipe: Recipe, spec: RunSpec) -> Path:
         place = spec.folder(recipe)

@@ -1,8 +1,9 @@
 """A server that answers something else, nothing, or garbage is an error that names it, the model and the request."""
 
 import json
-import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -183,21 +184,42 @@ def test_the_first_failure_stops_the_rest(impostor):
     assert len(asked) < 50
 
 
+ASKING = """
+import signal, sys
+from optkit.serving.client import Client
+from tests.serving import toy
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background would ignore it
+client = Client(sys.argv[1], "m", 2.0)
+try:
+    client.infer_many([toy.feed(2, 4)] * 9, concurrency=3)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
 def test_ctrl_c_drops_the_rest_and_waits_for_nobody(impostor):
-    asked = []
+    asked, three = [], threading.Event()
 
     def stall(number):
         asked.append(number)
+        if len(asked) == 3:
+            three.set()
         time.sleep(1.5)
         return {"model_name": "m", "id": number, "outputs": [GOOD]}
 
-    client = impostor(timeout_s=2.0, answer=staticmethod(stall))
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        client.infer_many([toy.feed(2, 4)] * 9, concurrency=3)
-    assert time.monotonic() - started < 1.2
-    time.sleep(1.5)
+    url = impostor(answer=staticmethod(stall)).url
+    process = subprocess.Popen([sys.executable, "-c", ASKING, url], stdout=subprocess.PIPE, text=True)
+    try:
+        assert three.wait(60)
+        process.send_signal(signal.SIGINT)
+        interrupted = time.monotonic()
+        assert process.stdout.readline() == "interrupted\n"
+        assert time.monotonic() - interrupted < 1.2
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
     assert sorted(asked) == ["0", "1", "2"]
 
 

@@ -19,7 +19,7 @@ SHA256: dict[Split, str] = {
     "train": "cb0ef49bb6a53fba76ac5fe17bcba5b482ae330df4911f80862a1d4ba7aebd5c",
     "dev": "f56538daed94d22e68c65ba073cc8c7be4d168495e46d236f84e4f9c5f96b9ca",
 }
-"""Of the rows; where they change on purpose, `sample.VERSION` changes too."""
+"""SHA-256 of the rows by split; where they change on purpose, `sample.VERSION` changes too."""
 
 GOOD = Clause("soup", "", "good")
 BAD = Clause("wine", "very", "bad")
