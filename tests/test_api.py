@@ -25,6 +25,8 @@ from optkit.models import families, two_to_four
 from optkit.models.loading import LoadedModel
 from optkit.tasks.base import Task
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 MODEL = "bert-base-uncased-finetuned"
 

@@ -44,6 +44,7 @@ def test_ruff() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_mypy() -> None:
     if find_spec("mypy") is None:
         pytest.skip("mypy is missing: pip install -e '.[test]'")

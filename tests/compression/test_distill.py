@@ -18,6 +18,8 @@ from optkit.tasks.collate import run
 from optkit.training.loop import train
 from optkit.training.losses import task_loss
 
+pytestmark = pytest.mark.slow
+
 
 class Teacher:
     """A fine-tuned model that notes how it is asked."""

@@ -290,6 +290,7 @@ def test_json_comes_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
     path, texts = tmp_path / "a.txt", {letter * 300_000 for letter in "ab"}
     atomic.write_text(path, "a" * 300_000)
@@ -319,6 +320,7 @@ def test_text_is_utf_8_in_every_locale(tmp_path: Path) -> None:
     assert done.stdout == "'gr\\xfcn'\n"
 
 
+@pytest.mark.slow
 def test_processes_that_make_the_same_step_at_once_all_end_well(tmp_path: Path) -> None:
     code = """
 import time

@@ -16,6 +16,8 @@ from optkit.graph import reference
 from tests.engines.conftest import CPU_KINDS
 from tests.graph.models import feed
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(1, 2), (3, 7), (8, 32), (1, 32)]
 ALL = [
     (kind, precision, variant)

@@ -17,6 +17,8 @@ from optkit.tasks.question_answering import QuestionAnswering
 from tests.engines.conftest import CPU_KINDS
 from tests.graph.models import feed
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"shapes": ((1, 8), (4, 64)), "max_length": 32, "rounds": 2, "threads": 1, "task": Classification}
 FEEDS = [feed(8, 32, 0), feed(3, 9, 1)]
 

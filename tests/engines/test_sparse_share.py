@@ -12,6 +12,8 @@ from optkit.tasks.classification import Classification
 from tests.engines.conftest import CPU_KINDS
 from tests.graph.models import LENGTH, bert, quantised, sparse
 
+pytestmark = pytest.mark.slow
+
 
 def test_whole_weights_and_groups_are_counted() -> None:
     sparse = np.tile(np.array([0, 3, 0, 5], np.int8), (8, 4))  # [out, in]: 32 groups

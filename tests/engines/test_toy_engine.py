@@ -30,6 +30,8 @@ from tests.conftest import main_ends
 from tests.evaluation.test_gate_gpu import ROW
 from tests.graph.models import feed
 
+pytestmark = pytest.mark.slow
+
 FEEDS = [feed(4, 16, 0)]
 QUICK = {"task": Classification, "shapes": ((1, 8),), "max_length": 16, "rounds": 2, "threads": 1}
 

@@ -15,6 +15,8 @@ from optkit.tasks.classification import Classification
 
 from .models import LENGTH, bert, quantised, sparse
 
+pytestmark = pytest.mark.slow
+
 QUERY = "/model/bert/encoder/layer.1/attention/self/query/MatMul"
 
 

@@ -14,6 +14,8 @@ from optkit.tasks.question_answering import QuestionAnswering
 
 from .models import LENGTH, bert, feed, torch_logits
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(1, 2), (1, LENGTH), (3, 7), (8, 16)]
 
 

@@ -18,6 +18,8 @@ from optkit.graph.tensorrt.variants import FLOAT, INT8, Variant, write
 
 from .models import LENGTH, feed
 
+pytestmark = pytest.mark.slow
+
 FEEDS = [feed(8, LENGTH, seed) for seed in range(3)]
 QKV = [f"/model/bert/encoder/layer.{layer}/attention/self/{name}" for layer in (0, 1) for name in ("query", "key", "value")]
 

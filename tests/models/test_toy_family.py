@@ -29,6 +29,8 @@ from optkit.pipeline.run_spec import RunSpec
 from optkit.tasks.base import Task
 from optkit.tasks.classification import Classification
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 12
 
 

@@ -22,6 +22,8 @@ from optkit.serving import repository as repositories
 from . import killing, small
 from .conftest import trusting
 
+pytestmark = pytest.mark.slow
+
 
 def unfinished(root):
     return [path for path in root.rglob("*") if disk.UNFINISHED in str(path)]

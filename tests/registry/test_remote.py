@@ -29,6 +29,8 @@ from . import small
 from .conftest import trusting
 from .remote_killing import go_back, killed_at, publish, remove_old
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("obstore", reason="object stores need obstore: pip install -e '.[stores,test]'")
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secretsecret", "AWS_REGION": "us-east-1"}

@@ -23,6 +23,8 @@ from . import killing, small
 from .conftest import trusting
 from .test_release import state
 
+pytestmark = pytest.mark.slow
+
 OTHER = ("boring", "fine", "unclear")
 PIPELINE = ensemble.pipeline(small.MODEL)
 NAMES = set(ensemble.names(small.MODEL))

@@ -134,6 +134,7 @@ def test_the_command_names_each_file_and_ends_with_1(model, capsys):
     assert [line.partition(":")[0] for line in lines] == [f"{model}/1/engine/model.onnx", f"{model}/2/model.py"]
 
 
+@pytest.mark.slow
 def test_serve_refuses_a_changed_byte(model):
     flip(model / "1" / "engine" / "model.onnx")
     arguments = [sys.executable, "-m", "optkit", "serve", "--repository", str(model.parent), "--port", "65000"]

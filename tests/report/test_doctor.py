@@ -25,6 +25,7 @@ def test_the_machine_as_it_is():
     assert {finding.name for finding in parts["engines"] if finding.fine} == {"openvino", "onnxruntime"}
 
 
+@pytest.mark.slow
 def test_the_command_prints_every_finding_and_a_fix_for_what_is_missing(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "gpus", lambda: ())
     with pytest.raises(SystemExit) as end:

@@ -12,6 +12,8 @@ from optkit.report import html
 from .test_figures import LOAD, NOT_HELD, STAGES
 from .test_table import BASELINE, INT8
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
 NASTY = "<img src=x onerror=\"document.title='owned'\">&amp;"
 

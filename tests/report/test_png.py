@@ -11,6 +11,8 @@ from optkit.report.png import draw
 from .test_figures import LOAD, STAGES
 from .test_table import BASELINE, INT8
 
+pytestmark = pytest.mark.slow
+
 LADDER = {rung: {"value": 95.0} for rung in ("float", "pytorch", "graph", "engine", "server")}
 
 

@@ -17,6 +17,8 @@ from optkit.serving.client import Client
 
 from . import toy
 
+pytestmark = pytest.mark.slow
+
 METADATA = {"name": "m", "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 3]}]}
 GOOD = {"name": "logits", "datatype": "FP32", "shape": [2, 3], "data": [0.0] * 6}
 

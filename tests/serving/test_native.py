@@ -14,6 +14,8 @@ from optkit.serving.config import parse
 from optkit.serving.server import Server
 from tests.graph.conftest import exported  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [[1, 1], [8, 128], [64, 384]]
 RECORD = {
     "kind": "tensorrt",

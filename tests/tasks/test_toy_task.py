@@ -18,6 +18,8 @@ from optkit.tasks.base import OwnModel, Prediction, Split, Task
 from optkit.tasks.collate import IGNORED, check_logits
 from optkit.tasks.served import NOWHERE, OFFSETS, ServedForm, Tensors, TextSettings
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset

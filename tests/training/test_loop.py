@@ -23,6 +23,8 @@ from optkit.training import losses
 from optkit.training.loop import Batches, TrainingError, autocast_type, train
 from optkit.training.losses import Batch
 
+pytestmark = pytest.mark.slow
+
 task_loss = losses.task_loss(Classification)
 
 BATCH_SIZE, PER_EPOCH = 16, 16

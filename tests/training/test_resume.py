@@ -17,6 +17,8 @@ from optkit.training.loop import train
 from optkit.training.losses import Batch
 from optkit.training.resume import Snapshots
 
+pytestmark = pytest.mark.slow
+
 task_loss = losses.task_loss(Classification)
 
 

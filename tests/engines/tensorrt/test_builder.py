@@ -9,6 +9,8 @@ from optkit.engines.tensorrt import builder
 from optkit.engines.tensorrt.profiles import Profile, Settings
 from optkit.graph.tensorrt.variants import FLOAT, INT8
 
+pytestmark = pytest.mark.slow
+
 ALL = [("int8", name) for name in INT8] + [(name, name) for name in FLOAT]
 
 

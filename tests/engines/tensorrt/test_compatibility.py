@@ -14,6 +14,8 @@ from optkit.engines.tensorrt.engine import RUNTIME as TENSORRT
 from optkit.engines.tensorrt.profiles import Options
 from optkit.engines.tensorrt.runner import profile_for
 
+pytestmark = pytest.mark.slow
+
 A100 = Gpu("A100", (8, 0), 80 << 30, 79 << 30, "580.65.06", (13, 0))
 H100 = Gpu("H100", (9, 0), 80 << 30, 79 << 30, "580.65.06", (13, 0))
 T4 = Gpu("T4", (7, 5), 16 << 30, 15 << 30, "535.104.05", (12, 2))

@@ -8,6 +8,8 @@ from optkit.engines.tensorrt import inspector
 from optkit.engines.tensorrt.inspector import Layer, summary
 from optkit.graph.products import Product
 
+pytestmark = pytest.mark.slow
+
 QUERY, FIRST, SECOND = "/layer.0/query/MatMul", "/layer.0/self/MatMul", "/layer.0/self/MatMul_1"
 PRODUCTS = [Product(QUERY, 0, (4, 8)), Product(FIRST, 0, None), Product(SECOND, 0, None), Product("/head", None, (4, 2))]
 

@@ -18,7 +18,10 @@ from optkit.serving.config import parse
 from optkit.tasks.registry import load
 from tests.conftest import main_ends
 
-pytestmark = pytest.mark.skipif(engines.runtime("tensorrt").runs_here(), reason="there is a GPU: plans are built and timed")
+pytestmark = [
+    pytest.mark.skipif(engines.runtime("tensorrt").runs_here(), reason="there is a GPU: plans are built and timed"),
+    pytest.mark.slow,
+]
 TRAINING = "Training(epochs=1, learning_rate=3e-3, batch_size=16, precision='fp32')"
 
 
