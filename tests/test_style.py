@@ -1,6 +1,7 @@
 """The project keeps its own rules: lint, types, docstrings, short files, and nothing that runs what it is given."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -113,6 +114,13 @@ def test_docstrings_say_what_the_thing_is() -> None:
     assert bare('EPOCHS = 1\n"""Of the training."""\nSIZE = 2\n"""Rows, of either split."""\n') == [2]
     files = [path for folder in CHECKED for path in sorted((ROOT / folder).rglob("*.py"))]
     assert [f"{name_of(path)}:{line}" for path in files for line in bare(path.read_text())] == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    links = [(path, link) for path in documents for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text())]
+    assert len(links) > 20
+    assert [f"{path.name}: {link}" for path, link in links if not (path.parent / link).exists()] == []
 
 
 def imported(node: ast.AST) -> set[str]:

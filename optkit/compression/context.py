@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from optkit.models.loading import LoadedModel, inference
@@ -28,7 +30,7 @@ class Context:
     """Resolved, without None; a stage overrides what it sets itself."""
     seed: int
     logs: Path
-    teacher_logits: Callable[[str], Sequence[np.ndarray]]
+    teacher_logits: Callable[[str], Sequence[NDArray[Any]]]
     """From a teacher's name to its logits on the training features."""
     teacher_model: Callable[[str], LoadedModel]
     """From a teacher's name to the model itself."""

@@ -1,5 +1,7 @@
 """Students: smaller models of their teacher's kind that begin with a part of its weights."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import PreTrainedModel
@@ -33,7 +35,7 @@ def student(teacher: PreTrainedModel, layers: int | None, hidden_size: int | Non
     return made
 
 
-def check(config, layers: int | None, hidden_size: int | None) -> None:
+def check(config: Any, layers: int | None, hidden_size: int | None) -> None:
     """Raise `InputError` where no student of this size can be made from a teacher of this configuration."""
     depth, width, heads = families.depth(config), families.width(config), families.heads(config)
     if (layers or 0) > depth:

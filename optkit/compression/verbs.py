@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from optkit.compression import quantizers
@@ -216,7 +217,7 @@ def _context(
         return Context(kind, None, None, Training(), seed, logs, _nobody, _nobody, calibration=feeds)  # type: ignore[arg-type]
     features, collator = task.encode("train", loaded.tokenizer), Collator.of(task, loaded.tokenizer)
 
-    def answers(name: str) -> Sequence[np.ndarray]:
+    def answers(name: str) -> Sequence[NDArray[Any]]:
         return run(inference(taught(name).model, task), features, BATCH_SIZE, collator)
 
     def taught(name: str) -> LoadedModel:
@@ -259,7 +260,7 @@ def _feed(loaded: LoadedModel, batch: Mapping[str, Any]) -> Feed:
     return feed
 
 
-def _integers(name: str, given: Any) -> np.ndarray:
+def _integers(name: str, given: Any) -> NDArray[Any]:
     """An input as int64 [batch, sequence]."""
     try:
         array = np.asarray(given)

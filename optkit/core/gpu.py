@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 OLDEST_DRIVER = {12: 525, 13: 580}
 """By major version of CUDA: the oldest driver that its minor versions run on (CUDA Toolkit release notes, table 2)."""
@@ -68,7 +69,7 @@ def _visible(count: int) -> list[int]:
     return [number for number in numbers if 0 <= number < count]
 
 
-def _gpu(nvml, number: int) -> Gpu:
+def _gpu(nvml: Any, number: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(number)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     cuda = nvml.nvmlSystemGetCudaDriverVersion()  # 13000 for 13.0

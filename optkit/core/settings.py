@@ -44,7 +44,7 @@ def mistake(owner: type[BaseModel], detail: Any) -> str:
         return f"{owner.__name__} has no setting {field!r}; it has {', '.join(_settable(owner))}"
     if detail["type"] == "missing":
         return f"{owner.__name__} needs {field}"
-    message = detail["msg"].removeprefix("Value error, ")
+    message = str(detail["msg"]).removeprefix("Value error, ")
     if not field:
         return message
     return f"{owner.__name__}.{field} is {detail['input']!r}: {message[0].lower()}{message[1:]}"

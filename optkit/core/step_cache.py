@@ -53,7 +53,7 @@ def key_of(depends_on: Mapping[str, Any]) -> str:
 
 def key_at(folder: Path) -> str:
     """The key of the finished step in a folder."""
-    return read_record(folder)["key"]
+    return str(read_record(folder)["key"])
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import gpus
@@ -133,7 +133,7 @@ class Runtime(ABC):
         """A handle, ready to run; `threads` None takes every core that this process may use."""
 
     @abstractmethod
-    def infer(self, handle: Any, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    def infer(self, handle: Any, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Logits, float32, [batch, classes] or [batch, sequence, 2], of `{name: int64 [batch, sequence]}`."""
 
     @abstractmethod

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optkit.tasks.base import Decisions
 
-Feed = Mapping[str, np.ndarray]
+Feed = Mapping[str, NDArray[Any]]
 
 INT8_SHARE = 0.9
 """The least share of the stored weights' multiply-adds that an engine sold as INT8 must really do in INT8."""
@@ -50,9 +51,9 @@ class Candidate:
 
 def judge(
     candidate: Candidate,
-    found: Sequence[np.ndarray],
-    expected: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
+    found: Sequence[NDArray[Any]],
+    expected: Sequence[NDArray[Any]],
+    masks: Sequence[NDArray[Any]],
     tolerance: float,
     per_token: bool,
     decisions: Decisions | None = None,
@@ -100,7 +101,8 @@ def _refusal(candidate: Candidate, tolerance: float) -> str | None:
     return None
 
 
-def _flat(logits: Sequence[np.ndarray], masks: Sequence[np.ndarray] | None) -> np.ndarray:
+def _flat(logits: Sequence[NDArray[Any]], masks: Sequence[NDArray[Any]] | None) -> NDArray[Any]:
     """All logits, float64; with masks those of tokens that are not padding."""
     kept = logits if masks is None else [array[mask > 0] for array, mask in zip(logits, masks, strict=True)]
-    return np.concatenate([array.ravel() for array in kept]).astype(np.float64)
+    flat: NDArray[np.float64] = np.concatenate([array.ravel() for array in kept]).astype(np.float64)
+    return flat

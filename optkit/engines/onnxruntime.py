@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optkit.core.cpu import available_threads, int8_saturates
 from optkit.core.errors import InputError
@@ -117,9 +118,10 @@ class ONNXRuntime(Runtime):
         session = onnxruntime.InferenceSession(str(folder / FILE), settings, providers=["CPUExecutionProvider"])
         return Handle(session, folder, tuple(record["inputs"]))
 
-    def infer(self, handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    def infer(self, handle: Handle, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored."""
-        return handle.session.run(["logits"], {name: feed[name] for name in handle.inputs})[0]
+        logits: NDArray[np.float32] = handle.session.run(["logits"], {name: feed[name] for name in handle.inputs})[0]
+        return logits
 
     def tensors(self, folder: Path) -> Tensors:
         """Inputs and outputs of the stored graph."""
@@ -179,7 +181,7 @@ def _prepared(graph: Path) -> bytes:
 
     model = onnx.load(str(graph))
     passes.split_quantizers(model.graph)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _settings(threads: int) -> "onnxruntime.SessionOptions":
@@ -190,7 +192,7 @@ def _settings(threads: int) -> "onnxruntime.SessionOptions":
     return options
 
 
-def _weight(tensor: Any, product: Any) -> np.ndarray:
+def _weight(tensor: Any, product: Any) -> NDArray[Any]:
     """A stored weight as [out, in], around zero."""
     from onnx import numpy_helper
 

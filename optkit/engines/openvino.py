@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optkit.core.cpu import available_threads, int8_saturates
 from optkit.core.errors import InputError, MachineError
@@ -135,7 +136,7 @@ class OpenVINO(Runtime):
             requests = tuple(streams.create_infer_request() for _ in range(_PARTS_PER_THREAD * threads))
         return Handle(compiled, compiled.create_infer_request(), model, requests, tuple(record["inputs"]))
 
-    def infer(self, handle: Handle, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    def infer(self, handle: Handle, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored.
 
         A batch large enough is cut into parts of whole rows, each run by one thread: unlike threads that share every
@@ -152,7 +153,9 @@ class OpenVINO(Runtime):
             request.start_async({name: tensor[first:last] for name, tensor in tensors.items()}, share_inputs=True)
         for request in handle.side_by_side:
             request.wait()
-        return np.concatenate([request.get_output_tensor().data for request in handle.side_by_side]).astype(np.float32)
+        parts = [request.get_output_tensor().data for request in handle.side_by_side]
+        logits: NDArray[np.float32] = np.concatenate(parts).astype(np.float32)
+        return logits
 
     def tensors(self, folder: Path) -> Tensors:
         """Inputs and outputs of the stored graph."""
@@ -210,7 +213,7 @@ def _has_bf16() -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _weights(model: "openvino.Model") -> Iterator[np.ndarray]:
+def _weights(model: "openvino.Model") -> Iterator[NDArray[Any]]:
     """What the artefact stores for its products, [out, in]."""
     for product in (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"):
         node, transposed = product.input_value(1).get_node(), product.get_attributes()["transpose_b"]

@@ -49,7 +49,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} holds no engine: {FILE} is missing. Build one: optkit build RECIPE --task TASK")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         missing = {"kind", "precision", "variant", "inputs", "cpu_features"} - content.keys()
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not an engine's record ({error}). Build the engine again.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import numpy as np
+from numpy.typing import NDArray
 
 from optkit.core.cpu import available_threads, cpu_features
 from optkit.core.errors import InputError, MachineError
@@ -35,7 +35,7 @@ class Engine(NamedTuple):
     handle: Any
     folder: Path
 
-    def infer(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    def infer(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Logits, float32, such as [batch, classes], of `{name: int64 [batch, sequence]}`; other names are left out."""
         return self.runtime.infer(self.handle, feed)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optkit.core.cpu import cpu_features
 from optkit.core.errors import GateError, InputError
@@ -230,7 +231,7 @@ def undecided(candidates: Sequence[Candidate], shape: str) -> set[str]:
     return found
 
 
-def timing_feed(batch: int, sequence: int) -> dict[str, np.ndarray]:
+def timing_feed(batch: int, sequence: int) -> dict[str, NDArray[Any]]:
     """A batch without padding, int64 [batch, sequence]: the most work a shape can mean. Its ids fit any vocabulary."""
     ids = np.arange(batch * sequence, dtype=np.int64).reshape(batch, sequence) % 7 + 1
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def sparse_share(weights: Iterable[np.ndarray]) -> dict[str, Any]:
+def sparse_share(weights: Iterable[NDArray[Any]]) -> dict[str, Any]:
     """Say what share of the weights that an engine multiplies with is 2:4.
 
     Args:
@@ -28,7 +29,7 @@ def sparse_share(weights: Iterable[np.ndarray]) -> dict[str, Any]:
     }
 
 
-def _groups_with_two_zeros(weight: np.ndarray) -> np.ndarray:
+def _groups_with_two_zeros(weight: NDArray[Any]) -> NDArray[Any]:
     """For each whole group of four input channels whether two of them are zero, [groups]."""
     whole = weight.shape[1] // 4 * 4
     return ((weight[:, :whole].reshape(-1, 4) == 0).sum(axis=1) >= 2) if whole else np.zeros(0, bool)

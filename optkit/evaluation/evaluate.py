@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from optkit.core.errors import InputError
@@ -32,7 +32,7 @@ class Evaluation:
     """The headline metric."""
     scores: dict[str, float]
     """Every metric of the task, in points."""
-    example_scores: np.ndarray
+    example_scores: NDArray[Any]
     """The headline metric example by example, [examples]."""
     predictions: list[Prediction]
 
@@ -69,7 +69,7 @@ def evaluate(subject: Engine | Model, task: Task, *, tokenizer: PreTrainedTokeni
         InputError: the tokenizer is not known.
         GateError: a logit is not finite.
     """
-    infer: Callable[[Feed], np.ndarray]
+    infer: Callable[[Feed], NDArray[Any]]
     if isinstance(subject, Engine):
         tokenizer, infer = tokenizer or _beside(subject.folder), subject.infer
     else:

@@ -6,6 +6,7 @@ the graph closer to the one form they all recognise. All passes change the `onnx
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
@@ -263,7 +264,7 @@ def remove_unused(graph: GraphProto) -> None:
     del graph.value_info[:]
 
 
-def _keep(tensors, wanted: Iterable[str]) -> None:
+def _keep(tensors: Any, wanted: Iterable[str]) -> None:
     # one by one: to build the list anew would copy every weight
     for place in reversed([place for place, tensor in enumerate(tensors) if tensor.name not in wanted]):
         del tensors[place]

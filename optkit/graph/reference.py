@@ -6,9 +6,11 @@ and everything between them is float32 arithmetic. Slow, and free of any runtime
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 
 def load(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -19,7 +21,7 @@ def load(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def infer(handle: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+def infer(handle: onnxruntime.InferenceSession, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     """Logits, float32, of int64 tensors [batch, sequence]; tensors that the graph does not take are ignored."""
     wanted = {tensor.name: np.asarray(feed[tensor.name], np.int64) for tensor in handle.get_inputs()}
     return handle.run(["logits"], wanted)[0]

@@ -160,7 +160,8 @@ def heads(config: Config) -> int:
 
 def positions(config: Config) -> int | None:
     """Rows of the table of positions, or None where there is none."""
-    return _field(config, family_of(config).positions)[1]
+    rows: int | None = _field(config, family_of(config).positions)[1]
+    return rows
 
 
 def token_types(config: Config) -> int:
@@ -170,7 +171,8 @@ def token_types(config: Config) -> int:
 
 def activation(config: Config) -> str | None:
     """Name of the activation between the two feed-forward products."""
-    return _field(config, family_of(config).activation)[1]
+    name: str | None = _field(config, family_of(config).activation)[1]
+    return name
 
 
 def resized(config: Config, layers: int, ratio: float) -> Config:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -155,13 +155,13 @@ def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> LoadedMo
     return LoadedModel(task.auto_class().from_config(config, trust_remote_code=False), tokenizer, task=type(task))
 
 
-def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], np.ndarray]:
+def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], NDArray[Any]]:
     """The model as a function from a feed to the task's logits in float32, on the GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(model, device).eval()
 
     @torch.inference_mode()
-    def infer(feed: Feed) -> np.ndarray:
+    def infer(feed: Feed) -> NDArray[Any]:
         output = model(**{name: torch.from_numpy(array).to(device) for name, array in feed.items()})
         return task.logits(output).float().cpu().numpy()
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optkit.tasks.data.tables import fingerprint
 from optkit.tasks.served import ServedForm, TextSettings
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Split = Literal["train", "dev"]
-Feed = Mapping[str, np.ndarray]
+Feed = Mapping[str, NDArray[Any]]
 Prediction = Any  # a class index (classification) or an answer's text (question answering)
-Decisions = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+Decisions = Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]
 """See `Task.decisions`."""
 
 TOKEN = "token"
@@ -166,7 +167,7 @@ class Task(ABC):
         return logits.movedim(cls._choice_axis(), -1).flatten(0, -2)
 
     @classmethod
-    def decisions(cls, logits: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    def decisions(cls, logits: NDArray[Any], mask: NDArray[Any] | None = None) -> NDArray[Any]:
         """What predictions depend on, to count those that flip: the index of the largest logit in each distribution.
 
         Args:
@@ -182,7 +183,8 @@ class Task(ABC):
             logits = cls.unpadded(logits, mask)
         elif mask is not None:
             logits = np.where(np.expand_dims(mask, tuple(range(2, logits.ndim))) > 0, logits, -np.inf)
-        return logits.argmax(axis=cls._choice_axis()).ravel()
+        chosen: NDArray[np.int64] = logits.argmax(axis=cls._choice_axis()).ravel()
+        return chosen
 
     @classmethod
     def _choice_axis(cls) -> int:
@@ -190,7 +192,7 @@ class Task(ABC):
         return cls.axes.index(str(cls.choice)) - len(cls.axes)
 
     @abstractmethod
-    def predict(self, features: Dataset, logits: Sequence[np.ndarray]) -> list[Prediction]:
+    def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:
         """One prediction per example of the dev split from one array per feature, of `axes` without the batch.
 
         Raises:
@@ -202,10 +204,10 @@ class Task(ABC):
         """Every metric of the task on the dev split, in points (0 to 100; Matthews -100 to 100)."""
 
     @abstractmethod
-    def example_scores(self, predictions: Sequence[Prediction]) -> np.ndarray:
+    def example_scores(self, predictions: Sequence[Prediction]) -> NDArray[Any]:
         """The headline metric example by example, float64 [examples], whose mean is the score: what bootstraps need."""
 
-    def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
+    def weakness(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> str | None:
         """Why a model would be a bad teacher, by its logits on training features, as "is right on …"; None if it is not."""
         return None
 

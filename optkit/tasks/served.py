@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from optkit.core.errors import InputError
 
@@ -51,7 +51,9 @@ class ServedForm(ABC):
         """What the server gives, without the batch where requests are batches; -1 for what varies."""
 
     @abstractmethod
-    def answer(self, logits: np.ndarray, beside: Mapping[str, np.ndarray], settings: TextSettings) -> dict[str, np.ndarray]:
+    def answer(
+        self, logits: NDArray[Any], beside: Mapping[str, NDArray[Any]], settings: TextSettings
+    ) -> dict[str, NDArray[Any]]:
         """The outputs, in the server.
 
         Args:
@@ -61,7 +63,7 @@ class ServedForm(ABC):
         """
 
     @abstractmethod
-    def decode(self, outputs: Mapping[str, np.ndarray], labels: Sequence[str]) -> Sequence[Answer]:
+    def decode(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> Sequence[Answer]:
         """An answer for each example, at the client.
 
         Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from optkit.core.errors import InputError
 from optkit.core.gpu import gpus
@@ -129,7 +129,7 @@ class TensorRT(Runtime):
         """
         return Runner(Path(folder), read_record(Path(folder))), Path(folder)
 
-    def infer(self, handle: tuple[Runner, Path], feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    def infer(self, handle: tuple[Runner, Path], feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Logits, float32, of int64 tensors [batch, sequence]; tensors that the plan does not take are ignored."""
         return handle[0].infer(feed)
 
@@ -174,7 +174,7 @@ class TensorRT(Runtime):
 
     def runs_on_newer(self, record: Record) -> bool:
         """Only where the plan was built for newer versions too."""
-        return record["settings"]["version_compatible"]
+        return bool(record["settings"]["version_compatible"])
 
     def server_options(self, record: Record) -> tuple[str, ...]:
         """A server refuses plans of an older TensorRT unless it is told that they were built for it."""

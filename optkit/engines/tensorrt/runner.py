@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optkit.core.errors import InputError, MachineError
 from optkit.engines.tensorrt import library
@@ -61,7 +62,7 @@ class Runner:
         self.stream = torch.cuda.Stream()
         self.ready: OrderedDict[tuple[int, int], _Ready] = OrderedDict()
 
-    def infer(self, feed: Mapping[str, np.ndarray]) -> np.ndarray:
+    def infer(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Logits, float32, of int64 tensors [batch, sequence]; tensors that the plan does not take are ignored.
 
         Raises:
@@ -74,13 +75,14 @@ class Runner:
             for name, array in arrays.items():
                 ready.inputs[name].copy_(torch.from_numpy(array))
             self._execute(ready)
-            logits = ready.output.cpu()
+            output = ready.output.cpu()
         self.stream.synchronize()
-        return logits.numpy()
+        logits: NDArray[np.float32] = output.numpy()
+        return logits
 
     def inspect(self) -> str:
         """The engine inspector's JSON."""
-        return self.engine.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON)
+        return str(self.engine.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON))
 
     def _execute(self, ready: _Ready) -> None:
         """Enqueue one run; the second of a shape records it as a CUDA graph, which later ones replay."""
