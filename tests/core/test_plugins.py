@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from optkit.core.errors import InputError, MachineError
-from optkit.core.plugins import Registry
+from optkit.core.plugins import Registry, import_folders
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     (tmp_path / "shapes_of_theirs.py").write_text("class Round: ...\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "shapes_of_theirs", raising=False)  # an earlier test's lies elsewhere
 
 
 def test_own_names_are_found(registry: Registry[type]) -> None:
@@ -70,3 +71,40 @@ def test_a_package_that_cannot_be_imported_is_named(registry: Registry[type], pa
         MachineError, match=r"shape 'broken' of the package shapes: shapes_of_nobody:Broken cannot be imported"
     ):
         registry.get("broken")
+
+
+@pytest.mark.usefixtures("package")
+def test_what_cannot_be_imported_is_said_and_stops_nothing_else(
+    registry: Registry[type], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert [name for name, _ in registry.working()] == ["path", "text", "round"]
+    assert "shape 'broken' of the package shapes: shapes_of_nobody:Broken cannot be imported" in caplog.text
+
+
+@pytest.mark.usefixtures("package")
+def test_a_thing_of_another_kind_is_refused() -> None:
+    registry: Registry[type] = Registry("shape", "optkit.test_shapes", {}, lambda thing: issubclass(thing, Path))
+    with pytest.raises(MachineError, match=r"shape 'round' of the package shapes: .*Round.* which is no shape"):
+        registry.get("round")
+
+
+def test_a_class_that_is_defined_again_takes_the_place_of_the_first(registry: Registry[type]) -> None:
+    def cell() -> type:
+        class Blob: ...
+
+        return Blob
+
+    registry.register("blob", cell())
+    again = registry.register("blob", cell())
+    assert registry.get("blob") is again
+
+
+@pytest.mark.usefixtures("package")
+def test_what_no_other_process_finds(registry: Registry[type]) -> None:
+    registry.register("number", int)
+    assert registry.only_here("number") and not registry.only_here("round") and not registry.only_here("path")
+
+
+@pytest.mark.usefixtures("package")
+def test_folders_that_another_process_has_to_import_from(tmp_path: Path) -> None:
+    assert import_folders(["optkit.test_shapes"]) == [str(tmp_path)]
