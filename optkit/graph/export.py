@@ -86,20 +86,28 @@ def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind
         The path of the graph.
 
     Raises:
-        InputError: `max_length` exceeds the model's position table, or the finished graph does not compute what the
-            model computes.
+        InputError: `max_length` exceeds the model's position table, or the finished graph is invalid or does not compute
+            what the model computes.
     """
     _check_length(model, max_length)
     path = Path(folder) / "model.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".onnx.partial")
-    with _ready_for_export(model):
-        wrapper = Logits(model, max_length, task).eval()
-        _trace(wrapper, partial, max_length)
-        _clean_file(partial, family_of(model.config).layers)
-        for batch, sequence in ((8, min(9, max_length)), (3, max_length)):
-            _check_against_model(wrapper, partial, _example(model, wrapper.names, batch, sequence))
-    os.replace(partial, path)
+    try:
+        with _ready_for_export(model):
+            wrapper = Logits(model, max_length, task).eval()
+            _trace(wrapper, partial, max_length)
+            _clean_file(partial, family_of(model.config).layers)
+            for batch, sequence in ((8, min(9, max_length)), (3, max_length)):
+                _check_against_model(wrapper, partial, _example(model, wrapper.names, batch, sequence))
+        os.replace(partial, path)
+    except onnx.checker.ValidationError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{type(model).__name__} cannot be exported: PyTorch makes an invalid graph of it ({reason})"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

@@ -105,7 +105,18 @@ def test_a_model_that_tracing_cannot_follow_is_refused_and_leaves_no_graph(tmp_p
     model.classifier.forward = lambda pooled: plain(pooled) * (1.0 if pooled.shape[0] == 2 else 3.0)
     with pytest.raises(InputError, match=r"differs from the model by .* on input_ids \[8, 9\]"):
         export(model, tmp_path, LENGTH, Classification)
-    assert not (tmp_path / "model.onnx").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_architecture_that_becomes_an_invalid_graph_is_named_and_leaves_nothing(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    places = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16}
+    config = transformers.DebertaV2Config(vocab_size=120, max_position_embeddings=66, **sizes, **places)
+    model = transformers.DebertaV2ForSequenceClassification(config).eval()
+    with pytest.raises(InputError, match="DebertaV2ForSequenceClassification cannot be exported"):
+        export(model, tmp_path, LENGTH, Classification)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("family", ["Roberta", "Electra", "DistilBert"])
