@@ -300,13 +300,18 @@ def test_a_store_that_cannot_keep_publishers_apart_is_read_and_not_written(forge
 
 
 def test_the_downloads_of_those_who_were_killed_are_removed(url, published, releases, tmp_path, monkeypatch):
-    fill(url, published)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    assert killed_at(3, publish, url, releases[3])
-    (left,) = tmp_path.glob("optkit-repository-*")
-    state(url)
-    assert not left.exists()
+    left = []
+    for step in range(3, 8):  # on a busy machine the lease may be written once more before the download
+        place = f"{url}-{step}"
+        fill(place, published)
+        assert killed_at(step, publish, place, releases[3])
+        if left := list(tmp_path.glob("optkit-repository-*")):
+            break
+    assert len(left) == 1
+    state(place)
+    assert not left[0].exists()
 
 
 def test_a_lock_is_taken_over_by_one_alone(url):
