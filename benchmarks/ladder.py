@@ -55,7 +55,7 @@ def measure(given: argparse.Namespace) -> None:
     task._examples["dev"] = rows.select(range(min(given.examples, len(rows))))  # type: ignore[attr-defined]
     loaded = checkpoint.load(given.folder, task)
     features = task.encode("dev", loaded.tokenizer)
-    engine = sorted(given.folder.glob("engines/*/engine.json"))[0].parent
+    engine = min(given.folder.glob("engines/*/engine.json")).parent
     config = model_config(MODEL, engine, loaded.tokenizer, task, max_length(loaded, task))
     with tempfile.TemporaryDirectory() as scratch:
         repository.place(Path(scratch, "models"), engine, config, link=True)

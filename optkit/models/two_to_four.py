@@ -65,9 +65,8 @@ def check(linears: Mapping[str, nn.Linear], when: str) -> None:
 def held(linears: Mapping[str, nn.Linear]) -> Iterator[None]:
     """Hold the zeros of these weights while they are trained: they get no gradient, and AdamW moves nothing without one
     (its weight decay scales, and zero stays zero)."""
-    handles = []
-    for weight in [linear.weight for linear in linears.values() if linear.weight.requires_grad]:
-        handles.append(weight.register_hook(_only((weight.detach() != 0).to(weight.dtype))))
+    weights = [linear.weight for linear in linears.values() if linear.weight.requires_grad]
+    handles = [weight.register_hook(_only((weight.detach() != 0).to(weight.dtype))) for weight in weights]
     try:
         yield
     finally:

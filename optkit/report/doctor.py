@@ -127,7 +127,7 @@ def _docker() -> str:
         return ""
     try:
         asked = ["docker", "version", "--format", "docker {{.Server.Version}}"]
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=_DOCKER_S)
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=_DOCKER_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optkit.evaluation.results import Row
-from optkit.recipe.recipe import BASELINE
+from optkit.recipe.stage import BASELINE
 
 
 @dataclass(frozen=True)
