@@ -55,8 +55,8 @@ _RECIPES = {
     "Stage": "optkit.recipe.stage:Stage",
     "Training": "optkit.recipe.training:Training",
 }
-"""What recipes are written in: light, and imported together, as a recipe finds the technique of a stage that is given as a
-dictionary among those that are imported."""
+"""Classes that recipes are written in: light, and imported together, because a stage given as a dictionary is looked up
+among the imported techniques."""
 _VERBS = {
     "Engine": "optkit.engines.registry:Engine",
     "Evaluation": "optkit.evaluation.evaluate:Evaluation",
@@ -82,7 +82,14 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 
 def main(recipe: "Recipe") -> None:
-    """Run a recipe from its own script: `python recipes/NAME.py --task TASK`, options as of `optkit run`."""
+    """Run a recipe from its own script, with the options of `optkit run`: `python recipes/NAME.py --task TASK`.
+
+        if __name__ == "__main__":
+            optkit.main(recipe)
+
+    Args:
+        recipe: the script's recipe. The command line loads it again by the script's path.
+    """
     import sys
 
     from optkit.cli.app import main as run
@@ -91,7 +98,7 @@ def main(recipe: "Recipe") -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for, so that the server's backend and `--help` start quickly."""
+    """Import a public name on first access, so that the server's backend and `--help` start quickly."""
     if name in _RECIPES:
         return {own: _found(place) for own, place in _RECIPES.items()}[name]
     if name in _VERBS:
@@ -100,7 +107,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, as a notebook completes them."""
+    """Return the public names, for completion in notebooks."""
     return [*__all__, "__version__"]
 
 

@@ -26,7 +26,7 @@ ROOMS = (
     "report",
     "cli",
 )
-"""In the order in which a recipe goes through them: each imports from itself and from those before it."""
+"""Rooms in the order in which a recipe goes through them: each imports from itself and from those before it."""
 TOP = {"optkit", "optkit.__main__"}
 """What hands out the names of all rooms, and starts the command line."""
 SHARED_NAMES = {"__init__", "base", "registry"}

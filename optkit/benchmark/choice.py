@@ -1,4 +1,4 @@
-"""Which configuration is taken: what is looked for, and whether a candidate is better by more than noise."""
+"""Choice of a configuration: the goal, and whether a candidate is better by more than noise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ Gain = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Goal:
-    """What to look for."""
+    """Goal of the search."""
 
     kind: str
     """One of `KINDS`: the lowest median latency, or the highest throughput."""
     clients: int
-    """Who ask at the same time, each waiting for the answer."""
+    """Number of concurrent clients, each waiting for its answer."""
     p99_ms: float | None = None
     """Bound that the 99th percentile has to hold."""
 
     def value(self, line: Measurement) -> float:
-        """The higher the better."""
+        """Return the figure to maximise."""
         return 1e3 / line.reading.p50_ms if self.kind == "latency" else line.reading.rate
 
     def holds(self, p99_ms: float) -> bool:
@@ -42,23 +42,23 @@ class Trial:
     line: Measurement
 
     def as_dict(self) -> dict[str, Any]:
-        """In JSON's types."""
+        """Return the fields in JSON types."""
         return {"phase": self.phase, "settings": self.settings.as_dict(), **self.line.as_dict()}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What came of a search."""
+    """Result of a search."""
 
     settings: Settings
     held: bool
-    """Whether they hold the bound."""
+    """Whether the chosen settings hold the bound."""
     reason: str
     gain: Gain | None = None
-    """Over the default; None where the default stays."""
+    """Gain over the default; None if the default stays."""
 
     def as_dict(self) -> dict[str, Any]:
-        """In JSON's types."""
+        """Return the fields in JSON types."""
         gain = None if self.gain is None else dict(zip(("ratio", "low", "high"), self.gain, strict=True))
         return {"settings": self.settings.as_dict(), "held": self.held, "reason": self.reason, "gain": gain}
 
@@ -95,7 +95,7 @@ def choose(goal: Goal, default: Settings, final: Sequence[Trial], tried: int) ->
 
 
 def _gain(goal: Goal, own: Sequence[Measurement], other: Sequence[Measurement], default_holds: bool) -> Gain:
-    """Over the default, in what is looked for; where the default breaks the bound, in the 99th percentile."""
+    """Return the gain over the default in the goal's figure, or in the 99th percentile if the default breaks the bound."""
     if default_holds:
         return median_ratio([goal.value(line) for line in own], [goal.value(line) for line in other])
     return median_ratio([line.reading.p99_ms for line in other], [line.reading.p99_ms for line in own])

@@ -27,7 +27,7 @@ class Steady:
     """What a closed loop showed, its warm-up left out."""
 
     latencies_ms: np.ndarray
-    """[requests]"""
+    """Latency of each request, [requests]."""
     rate: float
     """Requests per second."""
     stable: bool

@@ -14,7 +14,7 @@ from optkit.benchmark.scratch_server import Bench, Model, loaded, scratch_server
 CLIENTS = 4
 """How many clients ask each model, in a closed loop."""
 ROUNDS = 4
-"""In which alone, idle and busy take turns."""
+"""Number of rounds in which alone, idle and busy take turns."""
 
 
 def measure(models: Sequence[Model], samples: Samples, logs: Path, seconds: float) -> Iterator[Measurement]:

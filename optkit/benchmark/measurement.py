@@ -23,15 +23,15 @@ class Reading:
     """One run under load. Latencies are those of queries, from the moment one was due."""
 
     scenario: str
-    """MLPerf's, or `closed loop`: every client sends its next request when the last is answered."""
+    """MLPerf's scenario, or `closed loop`: every client sends its next request when the last is answered."""
     rate: float
     """Examples per second."""
     p50_ms: float
     p90_ms: float
     p99_ms: float
     valid: bool
-    """By MLPerf's rules: enough queries, and for Server the 99th percentile below the bound with statistical confidence. Of
-    a closed loop, whether its throughput was stable."""
+    """Whether the run is valid by MLPerf's rules: enough queries, and for Server the 99th percentile below the bound with
+    statistical confidence. For a closed loop, whether its throughput was stable."""
     target_rate: float | None = None
     """Queries per second that Server was to send."""
 

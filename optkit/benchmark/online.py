@@ -12,10 +12,10 @@ from optkit.benchmark.scratch_server import Bench, Model, loaded, scratch_server
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 """How many clients the closed loop is measured with."""
 ROUNDS = 5
-"""In which batching and none take turns at `COMPARED` clients."""
+"""Number of rounds in which batching and none take turns at `COMPARED` clients."""
 _SERVER_CLIENTS, _OFFLINE_CLIENTS = 32, 2
 _SWEEP = 0.5
-"""Time of a closed loop over that of the other measurements: there are many of them, and they go on until stable."""
+"""Ratio of a closed loop's time to that of other measurements: loops are many, and go on until they are stable."""
 
 
 def measure(models: Sequence[Model], samples: Samples, logs: Path, seconds: float, p99_ms: float) -> Iterator[Measurement]:

@@ -31,7 +31,7 @@ class Model:
     config: ModelConfig
 
     def batching(self) -> "Model":
-        """The same under another name, with requests that wait for each other to share a batch."""
+        """Return the model under another name, with requests that wait for each other to share a batch."""
         config = replace(self.config, name=f"{self.config.name}.batching", queue_delay_us=QUEUE_DELAY_US)
         return replace(self, config=config)
 

@@ -29,7 +29,7 @@ _OVERHEAD_S = 2.0
 """What loading and warming a model costs, until it is known better."""
 LEAST_ROUNDS, _MOST_ROUNDS = 6, 24
 _FINALISTS = 2
-"""Beside the default."""
+"""Number of finalists besides the default."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Search:
     clock: Callable[[], float] = time.monotonic
     trials: list[Trial] = field(default_factory=list)
     not_tried: list[Settings] = field(default_factory=list)
-    """For lack of time."""
+    """Settings that were not tried for lack of time."""
 
     def __post_init__(self) -> None:
         self.default = Settings.of(vars(self.model.config))
@@ -115,7 +115,7 @@ class Search:
         return self._placed_as[settings]
 
     def _ranked(self, candidates: Sequence[Settings]) -> list[Settings]:
-        """Those that hold the bound before those that do not; then by what is looked for, or by how near they come."""
+        """Sort candidates: those that hold the bound first, then by the goal's figure or the distance to the bound."""
         return sorted(candidates, key=lambda one: rank(self.goal, [t.line for t in self.trials if t.settings == one]))
 
     def _elapsed(self) -> float:

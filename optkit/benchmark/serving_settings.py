@@ -30,12 +30,12 @@ class Settings:
         return replace(config, name=name, **vars(self))
 
     def as_dict(self) -> dict[str, Any]:
-        """In JSON's types."""
+        """Return the fields in JSON types."""
         return asdict(self) | {"preferred_batch_sizes": list(self.preferred_batch_sizes)}
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
-        """Those of a dictionary that may say more, such as a stored configuration; older ones may say less."""
+        """Read the settings from a dictionary with possibly more or, if an older version stored it, fewer keys."""
         known = {field.name: content[field.name] for field in fields(cls) if field.name in content}
         return cls(**known | {"preferred_batch_sizes": tuple(known.get("preferred_batch_sizes", ()))})
 

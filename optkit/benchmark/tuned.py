@@ -1,4 +1,4 @@
-"""What `optkit tune` found for an engine, for whoever publishes it."""
+"""Result of `optkit tune` for an engine, as publishing uses it."""
 
 import logging
 from pathlib import Path

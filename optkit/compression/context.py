@@ -27,20 +27,20 @@ class Context:
     """Training features."""
     collator: Collator
     training: Training
-    """Resolved, without None; a stage overrides what it sets itself."""
+    """Training settings without None; a stage overrides those that it sets itself."""
     seed: int
     logs: Path
     teacher_logits: Callable[[str], Sequence[NDArray[Any]]]
-    """From a teacher's name to its logits on the training features."""
+    """Function from a teacher's name to its logits on the training features, one array each."""
     teacher_model: Callable[[str], LoadedModel]
-    """From a teacher's name to the model itself."""
+    """Function from a teacher's name to its model."""
     snapshots: Snapshots | None = None
-    """Where a training that was killed goes on from."""
+    """Snapshots that an interrupted training resumes from."""
     calibration: Sequence[Feed] | None = None
-    """Inputs to look at activations on, in the place of training examples."""
+    """Inputs for calibration, in place of training examples."""
 
     def batches(self, batch_size: int | None, augment: Augment | None = None) -> Batches:
-        """The training features to train on."""
+        """Return the batches to train on."""
         return Batches(self.features, self.collator, batch_size, self.seed, self.task.targets, augment)
 
     def run_examples(self, model: PreTrainedModel, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Distillation into a smaller student: make it of its own teacher's layers, then train it beside the teacher."""
+"""Distillation into a smaller student, which is initialised from the teacher's layers and trained against the teacher."""
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -14,33 +14,39 @@ if TYPE_CHECKING:
 
 
 class Distill(Taught):
-    """A smaller student, begun from evenly spaced layers of the model and taught in two phases."""
+    """Distillation: a smaller student, initialised from evenly spaced layers of the model and trained in two phases.
+
+    The first phase matches hidden states and attention relations, the second the teacher's logits.
+
+        optkit.Recipe(name="distill_6l", stages=[optkit.Distill(layers=6)])
+    """
 
     technique: Literal["distill"] = "distill"
     order: ClassVar[int] = 10
     layers: int | None = Field(None, ge=1)
-    """Layers of the student; None keeps the depth."""
+    """Number of the student's layers; None keeps the model's."""
     hidden_size: int | None = Field(None, ge=1)
-    """Width of the student; None keeps it. A narrower student matches hidden states through a projection."""
+    """Hidden size of the student; None keeps the model's. A narrower student matches hidden states through a learned
+    projection."""
     teacher: str = BASELINE
     epochs: float = Field(1, gt=0)
     representation_epochs: float = Field(3, ge=0)
 
     def preflight(self, model: "PreTrainedModel", recipe: str) -> "PreTrainedModel":
-        """The student, untaught.
+        """Return the untrained student.
 
         Raises:
-            InputError: it cannot be made.
+            InputError: no student of this size can be made from the model.
         """
         from optkit.compression.student import student
 
         return student(model, self.layers, self.hidden_size)
 
     def apply(self, loaded: "LoadedModel", context: "Context") -> History:
-        """Replace a model by a student made of its layers, and teach it.
+        """Replace the model by a student made of its layers, and train the student.
 
         Returns:
-            The history of both phases.
+            Training history of both phases.
 
         Raises:
             InputError: the student cannot be made, or its teacher reads other tokens or is shallower than it.

@@ -18,36 +18,38 @@ Calibrator = Literal["max", "percentile", "mse", "entropy"]
 
 
 class Quantize(Taught):
-    """INT8: symmetric, weights per output channel, activations per tensor (Wu et al. 2020, arXiv 2004.09602).
+    """INT8 quantization: symmetric, weights per output channel, activations per tensor (Wu et al. 2020, arXiv 2004.09602).
 
-    With `epochs=0` it is post-training quantization; otherwise quantization-aware training follows the calibration.
+    `epochs=0` is post-training quantization; otherwise quantization-aware training follows the calibration.
+
+        optkit.Recipe(name="qat", stages=[optkit.Quantize(calibrator="mse", epochs=1)])
     """
 
     technique: Literal["quantize"] = "quantize"
     order: ClassVar[int] = 30
     quantises: ClassVar[bool] = True
     calibrator: Calibrator = "max"
-    """How an activation's amax is chosen from the calibration data."""
+    """Calibrator that chooses an activation's amax from the calibration data."""
     percentile: float = Field(99.99, gt=50, le=100)
-    """Share of the absolute values that stay in range; for the percentile calibrator."""
+    """Percentile of the absolute values that amax is set to, in percent; for the percentile calibrator only."""
     calibration_examples: int = Field(512, ge=1)
     gelu_clip: float | None = Field(None, gt=0)
     """Upper bound of GELU's output, so that a few large activations do not take the whole INT8 range."""
     embeddings: bool = True
-    """Store the word embeddings in INT8 too, one scale per word."""
+    """Whether the word embeddings are stored in INT8 too, with one scale per word."""
     epochs: float = Field(0, ge=0)
     learning_rate: float | None = Field(1e-5, gt=0)
 
     def apply(self, loaded: "LoadedModel", context: "Context") -> History:
-        """Quantise a float model in place: scales from its checkpoint or by calibration, then training if asked for.
+        """Quantise a float model in place, with scales from its checkpoint or by calibration, and train it if `epochs` > 0.
 
-        Training moves the weights only: the scales are buffers, which the optimiser does not see.
+        Training updates the weights only: the scales are buffers, which the optimiser does not see.
 
         Returns:
-            The training's history, empty for post-training quantization.
+            Training history, empty for post-training quantization.
 
         Raises:
-            InputError: there is nothing to quantise, scales from elsewhere do not fit, or an activation has no range.
+            InputError: there is nothing to quantise, the checkpoint's scales do not fit, or an activation has no range.
             TrainingError: the loss is not finite.
         """
         from optkit.compression import fake_quantization, quantizers
@@ -65,10 +67,10 @@ class Quantize(Taught):
         return history
 
     def restore(self, model: "PreTrainedModel", tensors: dict[str, "torch.Tensor"]) -> None:
-        """Insert the quantisers whose scales lie in a checkpoint.
+        """Insert quantisers with the scales of a checkpoint.
 
         Raises:
-            InputError: naming every quantiser without a scale, and every scale of another shape.
+            InputError: a quantiser has no scale, or a scale has the wrong shape; names all of them.
         """
         from optkit.compression import quantizers
 
@@ -77,11 +79,11 @@ class Quantize(Taught):
         quantizers.load_amax(model, amax)
 
     def check(self, model: "PreTrainedModel", when: str) -> None:
-        """Raise `InputError` naming every quantiser that has no finite, positive amax."""
+        """Raise `InputError` naming every quantiser without a finite, positive amax."""
         from optkit.compression import quantizers
 
         quantizers.check(model)
 
     def check_graph(self, audit: "Audit", model: "PreTrainedModel") -> None:
-        """Raise `InputError` naming every node that is quantised and should not be, or the other way round."""
+        """Raise `InputError` naming every node that is wrongly quantised or wrongly left in float."""
         audit.check_quantised()

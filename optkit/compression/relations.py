@@ -73,5 +73,5 @@ def _relations(cut: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _exp(logs: torch.Tensor) -> torch.Tensor:
-    """Without the subnormal numbers that a CPU multiplies ten times as slowly as others."""
+    """Exponential in place, without subnormal numbers, which a CPU multiplies ten times as slowly as others."""
     return logs.clamp(min=_SMALLEST).exp_()

@@ -17,7 +17,7 @@ _VECTORS = ("query", "key", "value")
 
 
 class Representations(nn.Module):
-    """Both models as one module whose forward gives the loss between their representations.
+    """Module of student and teacher whose forward returns the loss between their representations.
 
     Only the student, and the projection of its hidden states [student's width → teacher's width] where the widths
     differ, are trained.

@@ -76,7 +76,7 @@ def _follow_representations(
 
 
 def _answers(teacher: LoadedModel | None, stage: Taught, context: Context) -> Loss:
-    """Beside the teacher's stored logits, or its own look at every batch where none comes twice."""
+    """Return the training loss: the task's alone, or with the teacher's logits, computed per batch if words are replaced."""
     task = context.task
     if not stage.teacher:
         return task_loss(task)

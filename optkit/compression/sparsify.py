@@ -1,7 +1,7 @@
 """2:4 sparsity: prune the trained model, then repeat its training with the mask fixed.
 
-The mask is what is not zero: pruning writes zeros into the weights, and `retrain` holds them, in this stage and in
-every later one (Mishra et al. 2021, arXiv 2104.08378, section 4).
+No mask is stored: pruning writes zeros into the weights, and `retrain` keeps them at zero, in this stage and in every
+later one (Mishra et al. 2021, arXiv 2104.08378, section 4).
 """
 
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -20,24 +20,27 @@ if TYPE_CHECKING:
 
 
 class Sparsify(Taught):
-    """2:4 structured sparsity the ASP way: prune the trained model, then repeat its training with the mask held fixed
-    (Mishra et al. 2021, arXiv 2104.08378)."""
+    """2:4 structured sparsity as in ASP: prune the trained model, then repeat its training with the mask fixed (Mishra et
+    al. 2021, arXiv 2104.08378).
+
+        optkit.Recipe(name="sparse_2to4", stages=[optkit.Sparsify(criterion="magnitude", epochs=2)])
+    """
 
     technique: Literal["sparsify"] = "sparsify"
     order: ClassVar[int] = 20
     sparsity: ClassVar[str | None] = "2:4"
     criterion: Literal["magnitude", "sparsegpt"] = "magnitude"
-    """Which two of four weights stay: the largest, or those whose loss SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774)
-    finds hardest to make up for. Its own correction of what stays is left to the training."""
+    """Criterion for the two weights kept of every four: magnitude, or the reconstruction error of SparseGPT (Frantar &
+    Alistarh 2023, arXiv 2301.00774), whose update of the kept weights is left to the training."""
     calibration_examples: int = Field(512, ge=1)
-    """Whose activations SparseGPT looks at."""
+    """Number of training examples that SparseGPT reads activations on."""
     epochs: float = Field(2, ge=0)
 
     def preflight(self, model: "PreTrainedModel", recipe: str) -> "PreTrainedModel":
-        """The same model, after a warning of what of it stays dense.
+        """Return the model unchanged, after a warning about the modules that stay dense.
 
         Raises:
-            InputError: no Linear can be 2:4.
+            InputError: no Linear module can be 2:4.
         """
         from optkit.compression import pruning
 
@@ -45,14 +48,14 @@ class Sparsify(Taught):
         return model
 
     def apply(self, loaded: "LoadedModel", context: "Context") -> History:
-        """Prune every Linear of the encoder that can be 2:4, by masks from its checkpoint or by the criterion; train again.
+        """Prune the encoder's Linear modules to 2:4, by the checkpoint's masks or by the criterion, and train again.
 
         Returns:
-            The training's history, empty without epochs.
+            Training history, empty without epochs.
 
         Raises:
-            InputError: no Linear can be 2:4, or masks from elsewhere do not fit.
-            GateError: a group has lost its zeros.
+            InputError: no Linear module can be 2:4, or the checkpoint's masks do not fit.
+            GateError: a group of four has lost its zeros.
         """
         from optkit.compression import pruning
         from optkit.compression.retrain import retrain
@@ -66,14 +69,14 @@ class Sparsify(Taught):
         return retrain(loaded, self, context, "sparse retraining")
 
     def check(self, model: "PreTrainedModel", when: str) -> None:
-        """Raise `GateError` naming every Linear that can be 2:4 and is not."""
+        """Raise `GateError` naming every Linear module that can be 2:4 and is not."""
         from optkit.models import two_to_four
         from optkit.models.families import prunable
 
         two_to_four.check(prunable(model), when)
 
     def check_graph(self, audit: "Audit", model: "PreTrainedModel") -> None:
-        """Raise `GateError` naming every such Linear whose weight in the graph is not 2:4."""
+        """Raise `GateError` naming every Linear module that can be 2:4 and whose weight in the graph is not."""
         from optkit.models.families import prunable
 
         audit.check_sparse(prunable(model))

@@ -1,10 +1,11 @@
-"""The verbs of this room, on a model that you hold: no recipe, no folder.
+"""Compression of a model in memory, without a recipe or a folder of checkpoints.
 
     optkit.quantize_(model, optkit.Quantize(calibrator="mse"), calibration=batches)
     optkit.sparsify_(model, optkit.Sparsify(), task=task)
     student = optkit.distill(model, optkit.Distill(layers=6), task)
 
-What ends in `_` changes the model in place. Each takes a `LoadedModel`, as `load_model` gives it, or a `PreTrainedModel`.
+Functions whose name ends in `_` change the model in place. Each takes a `LoadedModel`, as `load_model` returns it, or a
+`PreTrainedModel`.
 """
 
 import copy
@@ -38,7 +39,7 @@ from optkit.tasks.collate import BATCH_SIZE, Collator, run
 log = logging.getLogger(__name__)
 T = TypeVar("T", bound=Taught)
 Batches = Iterable[Mapping[str, Any]]
-"""Inputs of the model, tensors or arrays of integers [batch, sequence] by name; what is no input of it is left out."""
+"""Batches of model inputs: integer tensors or arrays [batch, sequence] by name; other names are ignored."""
 
 
 def quantize_(
@@ -51,28 +52,29 @@ def quantize_(
     teacher: Model | None = None,
     seed: int = 0,
 ) -> History:
-    """Insert INT8 fake quantisers into the encoder's Linear modules and calibrate them; with epochs and a task, train on.
+    """Insert INT8 fake quantisers into the encoder's Linear modules and calibrate them; train if there are epochs and
+    a task.
 
-    Symmetric INT8, weights per output channel, activations per tensor (Wu et al. 2020, arXiv 2004.09602). The model stays
-    one of PyTorch: train it further with your own loop (quantization-aware), evaluate it, or export it.
+    Symmetric INT8, weights per output channel, activations per tensor (Wu et al. 2020, arXiv 2004.09602). The result is
+    still a PyTorch model: train it in your own loop (quantization-aware training), evaluate it, or export it.
 
         optkit.quantize_(model, optkit.Quantize(calibrator="mse", gelu_clip=10), calibration=batches)
 
     Args:
-        model: float; changed in place.
-        config: calibrator, clip, epochs, …; the default is post-training quantization by the maximum.
-        calibration: real inputs to take the scales from; by default examples of the task's training split.
-        task: trains and calibrates on its data.
-        tokenizer: of the model, where it is a `PreTrainedModel` and a task is given.
-        teacher: of the training; by default the model as it was before.
-        seed: of the examples drawn and of the training.
+        model: float32 model, changed in place.
+        config: calibrator, clip, epochs, …; the default is post-training quantization with the max calibrator.
+        calibration: real inputs to calibrate on; by default examples of the task's training split.
+        task: task with the data for calibration and training.
+        tokenizer: tokenizer of the model; required for a bare `PreTrainedModel` with a task.
+        teacher: teacher of the training; by default a copy of the unquantised model.
+        seed: seed of the examples drawn and of the training.
 
     Returns:
-        The training's history, empty without training.
+        Training history, empty without training.
 
     Raises:
-        InputError: the settings have mistakes, there is nothing to calibrate on, nothing that can be quantised, or an
-            activation that is not finite.
+        InputError: the settings have mistakes, there is nothing to calibrate on, the model has nothing to quantise, or an
+            activation is not finite.
     """
     loaded, config = loaded_model(model, task, tokenizer), _settings(config, Quantize)
     if calibration is not None:
@@ -95,24 +97,24 @@ def sparsify_(
     teacher: Model | None = None,
     seed: int = 0,
 ) -> History:
-    """Prune the encoder's Linear modules to 2:4; with a task, train again with the mask held (Mishra et al. 2021, arXiv
+    """Prune the encoder's Linear modules to 2:4; with a task, train again with the mask fixed (Mishra et al. 2021, arXiv
     2104.08378).
 
-    Without a task nothing is trained, which costs accuracy: train the model yourself within `keep_sparse`.
+    Without a task nothing is trained, which costs accuracy: train the model in your own loop within `keep_sparse`.
 
         optkit.sparsify_(model, optkit.Sparsify(epochs=1), task=task)
 
     Args:
-        model: changed in place.
+        model: float32 model, changed in place.
         config: criterion, epochs, …
         calibration: real inputs for the criterion `sparsegpt`; by default examples of the task's training split.
-        task, tokenizer, teacher, seed: as of `quantize_`.
+        task, tokenizer, teacher, seed: the same as for `quantize_`.
 
     Returns:
-        The training's history, empty without training.
+        Training history, empty without training.
 
     Raises:
-        InputError: the settings have mistakes, or no Linear has a shape that can be 2:4.
+        InputError: the settings have mistakes, or no Linear module has a shape that can be 2:4.
         GateError: a group of four has lost its zeros.
     """
     settings = _settings(config, Sparsify)
@@ -128,16 +130,20 @@ def distill(
     teacher: Model | None = None,
     seed: int = 0,
 ) -> LoadedModel:
-    """Make a smaller student of a model's own layers, and teach it: hidden states and attention relations first, then
-    answers (Jiao et al. 2020, arXiv 1909.10351; Wang et al. 2021, arXiv 2012.15828; Hinton et al. 2015, arXiv 1503.02531).
+    """Create a smaller student from a model's layers and distil into it: hidden states and attention relations first, then
+    logits (Jiao et al. 2020, arXiv 1909.10351; Wang et al. 2021, arXiv 2012.15828; Hinton et al. 2015, arXiv 1503.02531).
 
         student = optkit.distill(model, optkit.Distill(layers=6), task)
 
     Args:
-        model: stays as it is.
-        config: layers, width, epochs, …
-        task: whose training data it learns on.
-        tokenizer, teacher, seed: as of `quantize_`.
+        model: model that the student is initialised from; not changed.
+        config: layers, hidden size, epochs, …
+        task: task with the training data.
+        tokenizer, seed: the same as for `quantize_`.
+        teacher: teacher of the training; by default a copy of the model.
+
+    Returns:
+        The trained student with the model's tokenizer.
 
     Raises:
         InputError: the settings have mistakes, or the student would be larger than its teacher.
@@ -149,14 +155,17 @@ def distill(
 
 @contextmanager
 def keep_sparse(model: Model) -> Iterator[None]:
-    """Hold the zeros of 2:4 weights while your own loop trains the model: they get no gradient.
+    """Keep the zeros of 2:4 weights at zero while your own loop trains the model, by masking their gradients.
 
         with optkit.keep_sparse(model):
             trainer.train()
 
+    Args:
+        model: model with 2:4 weights, as `sparsify_` leaves it.
+
     Raises:
-        InputError: there is nothing 2:4 to hold.
-        GateError: a group of four has lost its zeros all the same, as by an optimiser that moves weights without gradients.
+        InputError: the model has no 2:4 weights.
+        GateError: a group of four has lost its zeros, as with an optimiser that updates weights without gradients.
     """
     module = loaded_model(model).model
     sparse = two_to_four.sparse_linears(families.encoder_linears(module))
@@ -170,7 +179,7 @@ def keep_sparse(model: Model) -> Iterator[None]:
 
 
 def _settings(config: Any, kind: type[T]) -> T:
-    """The settings of a verb, the defaults where None were given."""
+    """Return the settings given, or the defaults for None."""
     config = kind.model_validate({}) if config is None else config
     if not isinstance(config, kind):
         raise InputError(f"config: found {config!r}, expected optkit.{kind.__name__}(…)")
@@ -180,7 +189,7 @@ def _settings(config: Any, kind: type[T]) -> T:
 def _apply(
     loaded: LoadedModel, stage: Taught, calibration: Batches | None, task: Task | None, teacher: Model | None, seed: int
 ) -> History:
-    """Apply a stage as a recipe would; without a task what it would train is left to the caller, and said."""
+    """Apply a stage as a recipe would; without a task, warn that nothing is trained."""
     stage = stage.checked()
     if quantizers.quantisers(loaded.model):
         raise InputError(
@@ -210,7 +219,7 @@ def _apply(
 def _context(
     loaded: LoadedModel, calibration: Batches | None, task: Task | None, teacher: LoadedModel | None, seed: int, logs: Path
 ) -> Context:
-    """What a recipe would give the stage, without a folder of checkpoints."""
+    """Return the context that a recipe would pass to the stage, without a folder of checkpoints."""
     feeds = None if calibration is None else _feeds(loaded, calibration)
     if task is None:
         kind = cast(type[Task], loaded.task)
@@ -232,7 +241,7 @@ def _nobody(name: str) -> Any:
 
 
 def _feeds(loaded: LoadedModel, calibration: Batches) -> list[Feed]:
-    """The model's inputs of each batch, checked before anything is done to the model."""
+    """Return the model inputs of each batch, checked before the model is changed."""
     if isinstance(calibration, Mapping | str | torch.Tensor):
         raise InputError("calibration: found one batch, expected several: calibration=[batch]")
     feeds = [_feed(loaded, batch) for batch in calibration]
@@ -242,7 +251,7 @@ def _feeds(loaded: LoadedModel, calibration: Batches) -> list[Feed]:
 
 
 def _feed(loaded: LoadedModel, batch: Mapping[str, Any]) -> Feed:
-    """The model's inputs of a batch, int64 [batch, sequence]."""
+    """Return the model inputs of a batch, int64 [batch, sequence]."""
     if not isinstance(batch, Mapping):
         raise InputError(
             f"calibration: found a batch that is a {type(batch).__name__}, expected {{input: [batch, sequence]}}"
@@ -261,7 +270,7 @@ def _feed(loaded: LoadedModel, batch: Mapping[str, Any]) -> Feed:
 
 
 def _integers(name: str, given: Any) -> NDArray[Any]:
-    """An input as int64 [batch, sequence]."""
+    """Convert an input to int64 [batch, sequence]."""
     try:
         array = np.asarray(given)
     except ValueError as error:

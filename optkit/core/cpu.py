@@ -10,11 +10,11 @@ _ARM = ("asimddp", "i8mm", "bf16")
 _FLAGS = (*_X86, *_ARM)
 """The flags of /proc/cpuinfo that decide how fast INT8 and 16-bit products are."""
 INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm")
-"""Those of which one makes INT8 products both fast and exact."""
+"""CPU flags any of which makes INT8 products both fast and exact."""
 
 
 def cpu_features() -> tuple[str, ...]:
-    """Which of the instruction sets that matter here this CPU has; empty where the kernel does not tell."""
+    """Return the relevant instruction sets of this CPU; empty if the kernel does not list them."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

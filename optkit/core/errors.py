@@ -17,7 +17,7 @@ class GateError(OptkitError):
 
 
 class InputError(OptkitError):
-    """What the user gave is wrong: a file, a setting, a name."""
+    """Error in what the user gave: a file, a setting, a name."""
 
     exit_status = 2
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 OLDEST_DRIVER = {12: 525, 13: 580}
-"""By major version of CUDA: the oldest driver that its minor versions run on (CUDA Toolkit release notes, table 2)."""
+"""Oldest driver for all minor versions of CUDA, by its major version (CUDA Toolkit release notes, table 2)."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Gpu:
 
     @property
     def has_int8_tensor_cores(self) -> bool:
-        """From Turing on; Volta multiplies INT8 outside of its tensor cores."""
+        """Whether tensor cores compute INT8: from Turing on; Volta multiplies INT8 outside of them."""
         return self.capability >= (7, 5)
 
     @property
     def has_sparse_tensor_cores(self) -> bool:
-        """2:4 sparsity: from Ampere on."""
+        """Whether tensor cores skip the zeros of 2:4 weights: from Ampere on."""
         return self.capability >= (8, 0)
 
     @property
     def has_bf16(self) -> bool:
-        """From Ampere on."""
+        """Whether the card computes in bf16: from Ampere on."""
         return self.capability >= (8, 0)
 
 

@@ -1,4 +1,4 @@
-"""Locks on files, which the kernel gives back when their holder dies; those who wait are told for whom."""
+"""Locks on files, which the kernel releases when their holder dies; waiting processes log who holds them."""
 
 import fcntl
 import json
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def exclusive(path: Path, name: str, doing: str, wait_s: float) -> Iterator[None]:
-    """Be the only one to hold a lock.
+    """Hold a lock exclusively.
 
     Args:
         path: of its file, which is made if it does not exist.
@@ -40,7 +40,7 @@ def exclusive(path: Path, name: str, doing: str, wait_s: float) -> Iterator[None
 
 @contextmanager
 def shared(path: Path, name: str, wait_s: float) -> Iterator[None]:
-    """Have nobody else be the only one meanwhile; others may share too. A lock that was never held is not made.
+    """Hold a lock shared with other readers, excluding exclusive holders; a lock file that does not exist is not created.
 
     Args and errors as of `exclusive`.
     """

@@ -1,15 +1,15 @@
-"""What is found by name: optkit's own kinds of a thing, those of other packages, and those of a script or notebook.
+"""Registries of plugins by name: optkit's own, those of other packages, and those of a script or notebook.
 
     TASKS = Registry("task", "optkit.tasks", {"squad": "optkit.tasks.question_answering:QuestionAnswering"})
     TASKS.get("squad")
 
-Another package brings its own by an entry point of the group (Python Packaging User Guide, "Entry points"):
+Another package adds its own by an entry point of the group (Python Packaging User Guide, "Entry points"):
 
     [options.entry_points]
     optkit.tasks =
         mine = my_package.task:Mine
 
-Nothing is imported before it is asked for.
+A plugin is imported when it is looked up.
 """
 
 import difflib
@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Things of one kind by name.
+    """Registry of the plugins of one kind by name.
 
     Args:
-        what: the kind, for messages, such as "engine kind".
-        group: of the entry points of other packages.
-        own: optkit's, `{name: "module:attribute"}`.
-        fits: whether something that another package brings is of this kind.
+        what: name of the kind in messages, such as "engine kind".
+        group: entry-point group of other packages' plugins.
+        own: optkit's own plugins, `{name: "module:attribute"}`.
+        fits: predicate that a plugin of another package has to satisfy.
     """
 
     def __init__(
@@ -44,10 +44,19 @@ class Registry(Generic[T]):
         self._registered: dict[str, T] = {}
 
     def register(self, name: str, thing: T) -> T:
-        """Add one for this process; returns it. Defined again, as by a notebook's cell that runs twice, it is replaced.
+        """Register a plugin in this process. A redefinition, as by a notebook's cell that runs twice, replaces the first.
+
+            FAMILIES.register("my-encoder", Family(depth=("blocks",)))
+
+        Args:
+            name: name to look it up by.
+            thing: the plugin.
+
+        Returns:
+            The plugin.
 
         Raises:
-            InputError: the name is another's.
+            InputError: the name is taken.
         """
         known = self._registered.get(name)
         if name in self.own or not (known is None or known is thing or _definition(known) == _definition(thing)):
@@ -56,15 +65,19 @@ class Registry(Generic[T]):
         return thing
 
     def forget(self, name: str) -> None:
-        """Take back what `register` did."""
+        """Remove a plugin that `register` added; an unknown name is ignored.
+
+        Args:
+            name: name it was registered by.
+        """
         self._registered.pop(name, None)
 
     def names(self) -> tuple[str, ...]:
-        """All names, optkit's own first."""
+        """Return all names, optkit's own first."""
         return tuple(dict.fromkeys((*self.own, *self._registered, *self._elsewhere())))
 
     def working(self) -> Iterator[tuple[str, T]]:
-        """All of them, optkit's own first; what cannot be imported of another package is said, and left out."""
+        """Yield all plugins with their names, optkit's own first; those that fail to import are skipped with a warning."""
         for name in self.names():
             try:
                 yield name, self.get(name)
@@ -72,15 +85,18 @@ class Registry(Generic[T]):
                 log.warning("%s; left out", error)
 
     def only_here(self, name: str) -> bool:
-        """Whether no other process knows it, since it was registered and comes by no entry point."""
+        """Return whether other processes cannot find a plugin, because it was registered and has no entry point."""
         return name in self._registered and name not in self._elsewhere()
 
     def get(self, name: str) -> T:
-        """The thing of this name.
+        """Return the plugin of a name, importing it if needed.
+
+        Args:
+            name: one of `names`.
 
         Raises:
-            InputError: there is none.
-            MachineError: the package that brings it cannot be imported.
+            InputError: there is no plugin of that name; the message lists the known ones.
+            MachineError: its package cannot be imported, or the entry point names something of another kind.
         """
         if name in self._registered:
             return self._registered[name]
@@ -93,7 +109,7 @@ class Registry(Generic[T]):
         return cast(T, self._loaded(found))
 
     def _elsewhere(self) -> dict[str, EntryPoint]:
-        """What other packages bring; optkit's own names are not theirs to take."""
+        """Entry points of other packages by name; those with one of optkit's own names are ignored."""
         return {point.name: point for point in entry_points(group=self.group) if point.name not in self.own}
 
     def _loaded(self, point: EntryPoint) -> Any:
@@ -116,13 +132,17 @@ class Registry(Generic[T]):
 
 
 def import_folders(groups: Iterable[str]) -> list[str]:
-    """Folders that the packages with entry points of these groups are imported from, for a process that is not told."""
+    """Return the folders that packages with entry points in some groups are imported from, for the search path of a process.
+
+    Args:
+        groups: entry-point groups.
+    """
     tops = {point.module.partition(".")[0] for group in groups for point in entry_points(group=group)}
     specs = [spec for top in sorted(tops) if (spec := importlib.util.find_spec(top))]
     return [str(Path(spec.origin).parents[bool(spec.submodule_search_locations)]) for spec in specs if spec.origin]
 
 
 def _definition(thing: Any) -> tuple[str, str]:
-    """Where a class, or that of an instance, is defined."""
+    """Return module and qualified name of a class, or of an instance's class."""
     kind = thing if isinstance(thing, type) else type(thing)
     return kind.__module__, kind.__qualname__

@@ -1,4 +1,4 @@
-"""What a person sees while optkit works: progress bars and messages on standard error, never on standard output."""
+"""Display of progress: progress bars and messages on standard error, never on standard output."""
 
 import logging
 import time

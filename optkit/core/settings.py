@@ -27,7 +27,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             self._mistakes = [mistake(type(self), detail) for detail in error.errors()]
 
     def checked(self) -> Self:
-        """These settings themselves.
+        """Return the settings themselves.
 
         Raises:
             RecipeError: naming every mistake in them.

@@ -1,4 +1,4 @@
-"""Who does something, and when, as it is written down."""
+"""Signatures of actions: person, machine and time, as records store them."""
 
 import getpass
 import os

@@ -1,13 +1,13 @@
-"""What a kind of engine is: one subclass of `Runtime`, in one file, and nothing else is known of it elsewhere.
+"""Base class of engine kinds. A kind is one subclass of `Runtime` in one file; no other module depends on it.
 
-`optkit.engines.registry` names optkit's own kinds; another package brings one by an entry point that names an instance:
+`optkit.engines.registry` names optkit's own kinds; another package adds one by an entry point that names an instance:
 
     [options.entry_points]
     optkit.engines =
         mine = my_package.engine:RUNTIME
 
-A subclass imports its packages inside its methods: results are compared where they are not installed, and the server's
-processes load what they run and no more.
+A subclass imports its packages inside its methods: results can be compared where they are not installed, and the server's
+processes load only what they run.
 """
 
 import importlib
@@ -26,11 +26,11 @@ from optkit.engines.build_options import BuildOptions
 Record = Mapping[str, Any]
 """Content of an engine's `engine.json`."""
 Tensors = dict[str, list[dict[str, Any]]]
-"""`inputs` and `outputs`, each tensor with `name`, `dtype` (NumPy's word) and `shape`, -1 where it varies."""
+"""Tensors of an engine under `inputs` and `outputs`, each with `name`, `dtype` (NumPy's name) and `shape` (-1: dynamic)."""
 
 
 class Measured(Protocol):
-    """What the gate knows of an engine (`optkit.evaluation.results.Row`), as far as a kind may promise something of it."""
+    """The fields of a result row (`optkit.evaluation.results.Row`) that `Runtime.promises` may check."""
 
     precision: str
     sparsity: str | None
@@ -39,37 +39,37 @@ class Measured(Protocol):
 
 
 class Runtime(ABC):
-    """A kind of engine. What a subclass does not say holds as it stands here, which is right for most that run on a CPU."""
+    """Base class of an engine kind. The defaults suit most runtimes on a CPU."""
 
     kind: ClassVar[str]
-    """Its name: in `--engine`, in `engine.json`, and of its entry point."""
+    """Name of the kind: in `--engine`, in `engine.json`, and of its entry point."""
     package: ClassVar[str]
-    """The Python package that runs it, as pip and `import` know it."""
+    """Python package of the runtime, the same name for pip and `import`."""
     on_gpu: ClassVar[bool] = False
-    """Whether its engines run on an NVIDIA GPU."""
+    """Whether the engines run on an NVIDIA GPU."""
     needs: ClassVar[str] = "an NVIDIA GPU with its driver"
-    """What they need to run, for messages; what runs on a CPU runs everywhere."""
+    """Hardware that the engines need, for messages; unused for kinds that run on a CPU."""
     builds_without_running: ClassVar[bool] = False
-    """Whether its engines can be built, for what that tells of a graph, where they do not run."""
+    """Whether engines can be built on machines that cannot run them, for the evidence of the build."""
     needs_ranges: ClassVar[bool] = False
-    """Whether INT8 also needs the ranges of tensors that the graph does not quantise, in `ranges.json` beside it."""
+    """Whether INT8 also needs ranges of tensors that the graph does not quantise, from `ranges.json` beside the graph."""
     options: ClassVar[type[BuildOptions]] = BuildOptions
-    """What its builds can be told."""
+    """Class of the build options."""
     artefacts: ClassVar[tuple[str, ...]] = ()
-    """Files that Triton's native backend wants, as they lie in an engine's folder. In a folder `1/` there, they make the
-    engine's folder a model of a repository as it is."""
+    """Files that Triton's native backend needs, relative to the engine's folder. If they lie in `1/`, the engine's folder
+    can serve as a model of a repository unchanged."""
 
     # ---- what this machine has
 
     def version(self) -> str | None:
-        """The version that is installed, found without importing it; None without."""
+        """Return the installed version of the runtime without importing it; None if it is not installed."""
         try:
             return importlib.metadata.version(self.package)
         except importlib.metadata.PackageNotFoundError:
             return None
 
     def require(self) -> None:
-        """Raise `MachineError` where nothing of this kind can be built, because its package is not installed."""
+        """Raise `MachineError` if engines of this kind cannot be built because the package is not installed."""
         try:
             importlib.import_module(self.package)
         except ModuleNotFoundError as error:
@@ -81,103 +81,149 @@ class Runtime(ABC):
             ) from error
 
     def runs_here(self) -> bool:
-        """Whether its engines run on this machine, where its package is installed."""
+        """Return whether this machine has the hardware to run the engines; the package is not checked."""
         return not self.on_gpu or bool(gpus())
 
     def machine(self) -> dict[str, Any]:
-        """What its engines depend on beside the CPU and the version."""
+        """Return what the engines depend on besides the CPU and the runtime's version, in JSON types."""
         return {"gpus": [gpu.name for gpu in gpus()[:1]]} if self.on_gpu else {}
 
     # ---- building
 
     @abstractmethod
     def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
-        """What this machine can build from such a graph, of "fp32", "bf16", "fp16" and "int8"."""
+        """Return the precisions that this machine can build, out of "fp32", "bf16", "fp16" and "int8".
+
+        Args:
+            graph_is_quantised: whether the graph has quantisers.
+        """
 
     def variants(self, precision: str) -> tuple[str, ...]:
-        """The ways to build a precision that are worth comparing, named after what stays float; the default first."""
+        """Return the build variants of a precision to compare, named after the type of what stays float; the default first.
+
+        Args:
+            precision: one of `precisions`.
+        """
         return ("f32",)
 
     def build_options(self, given: Mapping[str, Any]) -> BuildOptions:
-        """The options of a build from texts or JSON's types by key.
+        """Parse build options.
+
+        Args:
+            given: option values by key, as text or JSON types.
 
         Raises:
-            InputError: naming every one that is wrong.
+            InputError: an option is unknown or invalid; the message names all of them.
         """
         return self.options.parse(self.kind, given)
 
     @abstractmethod
     def build(self, graph: Path, precision: str, folder: Path, variant: str | None = None, options: Any = None) -> None:
-        """Write the engine of a graph and its `engine.json` (`optkit.engines.record.write_record`) into a folder.
+        """Build the engine of a graph into a folder, with its `engine.json` (`optkit.engines.record.write_record`).
 
         Args:
-            graph: `model.onnx`; a quantised one for "int8".
+            graph: path of `model.onnx`, with quantisers for "int8".
             precision: one of `precisions`.
-            folder: existing and empty.
+            folder: existing, empty folder.
             variant: one of `variants`; None for the default.
-            options: of the class `self.options`; None for the defaults.
+            options: instance of `self.options`; None for the defaults.
         """
 
     def preferred(self, graph: Path, precision: str, options: Any) -> str:
-        """The variant to build where none can be timed."""
+        """Return the variant to build on a machine that cannot time engines.
+
+        Args:
+            graph: path of `model.onnx`.
+            precision: one of `precisions`.
+            options: instance of `self.options`.
+        """
         return self.variants(precision)[0]
 
     def stored_evidence(self, folder: Path) -> dict[str, Any]:
-        """What a build has left of `evidence`, for engines that do not run here."""
+        """Return the evidence that the build stored in an engine's folder, for engines that cannot run here."""
         return {}
 
     # ---- running
 
     @abstractmethod
     def load(self, folder: Path, threads: int | None = None) -> Any:
-        """A handle, ready to run; `threads` None takes every core that this process may use."""
+        """Load an engine.
+
+        Args:
+            folder: folder of the engine.
+            threads: number of CPU threads; None for every core that this process may use.
+
+        Returns:
+            A handle for `infer` and `evidence`.
+        """
 
     @abstractmethod
     def infer(self, handle: Any, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Logits, float32, [batch, classes] or [batch, sequence, 2], of `{name: int64 [batch, sequence]}`."""
+        """Run one batch.
+
+        Args:
+            handle: handle from `load`.
+            feed: inputs by name, int64 [batch, sequence].
+
+        Returns:
+            Logits, float32, such as [batch, classes] or [batch, sequence, 2].
+        """
 
     @abstractmethod
     def evidence(self, handle: Any) -> dict[str, Any]:
-        """What the runtime says it runs: `int8_gemm_share` above all, and `sparse_weights` for 2:4 sparsity."""
+        """Return what the runtime reports about the kernels it runs, such as `int8_gemm_share`, and `sparse_weights` for 2:4
+        sparsity.
+
+        Args:
+            handle: handle from `load`.
+        """
 
     # ---- what is held against its engines
 
     def promises(self, row: Measured) -> Iterable[tuple[str, str]]:
-        """What the gate finds broken of what engines of this kind are for: verdicts with their reasons."""
+        """Return the checks specific to this kind that a result row fails, as (verdict, reason) for the gate.
+
+        Args:
+            row: result row of an engine of this kind.
+        """
         return ()
 
     def longest_input(self, record: Record) -> int | None:
-        """Tokens of the longest input that an engine takes; None where the model decides."""
+        """Return the longest input of an engine in tokens; None if only the model limits it."""
         return None
 
     # ---- serving from NVIDIA's containers
 
     def tensors(self, folder: Path) -> Tensors:
-        """Inputs and outputs as the artefact has them."""
+        """Return inputs and outputs of an engine, as stored in its artefact.
+
+        Raises:
+            InputError: Triton has no native backend for this kind.
+        """
         raise InputError(
             f"{folder}: Triton has no native backend for {self.kind} engines. Serve it with optkit's: --flavour python"
         )
 
     def largest_batch(self, record: Record) -> int:
-        """Up to how many rows Triton may hand to the native backend at once; 0: it does not batch, the engine takes any."""
+        """Return the native backend's `max_batch_size`; 0 disables batching by Triton, and the engine takes any batch."""
         return 64
 
     def native_config(self, record: Record) -> dict[str, Any]:
-        """Fields of Triton's model configuration (`model_config.proto`) beside the tensors and the batch size."""
+        """Return the fields of Triton's model configuration (`model_config.proto`) besides tensors and batch size."""
         return {"backend": self.kind, "instance_group": [{"count": 1, "kind": "KIND_GPU" if self.on_gpu else "KIND_CPU"}]}
 
     def containers(self, record: Record) -> Mapping[str, str]:
-        """The runtime's version by the tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`, as far as known.
+        """Return the known versions of the runtime by tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`.
 
         Raises:
-            MachineError: no container runs the engine, whichever version is in it.
+            MachineError: no container runs the engine, regardless of the version.
         """
         return {}
 
     def runs_on_newer(self, record: Record) -> bool:
-        """Whether newer versions of the runtime run an engine."""
+        """Return whether newer versions of the runtime run an engine."""
         return True
 
     def server_options(self, record: Record) -> tuple[str, ...]:
-        """What `tritonserver` has to be told so that it runs an engine."""
+        """Return the command-line options that `tritonserver` needs to run an engine."""
         return ()

@@ -1,4 +1,4 @@
-"""What a build can be told beside the graph and the precision: a frozen dataclass for each kind of engine that has any."""
+"""Build options besides graph and precision: a frozen dataclass for each kind of engine that has any."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -46,5 +46,5 @@ class BuildOptions:
         return f"{key}: found {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON takes it, for keys and records: all that the result depends on."""
+        """Return the options that the result depends on in JSON types, for keys and records."""
         return dataclasses.asdict(self)

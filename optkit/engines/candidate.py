@@ -23,7 +23,7 @@ class Candidate:
     kind: str
     precision: str
     variant: str
-    """What stays float runs in this: "f32" or "bf16"."""
+    """Type of what stays float: "f32" or "bf16"."""
     ms: dict[str, float] = dataclasses.field(default_factory=dict)
     """Median latency by shape, such as {"8x128": 12.3}."""
     largest_difference: float | None = None
@@ -36,12 +36,12 @@ class Candidate:
     evidence: dict[str, Any] = dataclasses.field(default_factory=dict)
     agreed: bool = False
     refusal: str | None = None
-    """Why it is out, in full."""
+    """Full reason why the candidate is refused."""
     chosen: bool = False
 
     @property
     def name(self) -> str:
-        """Also that of its folder while candidates are compared."""
+        """Name of the candidate, and of its folder while candidates are compared."""
         return f"{self.precision}-{self.kind}-{self.variant}"
 
     def speed_ms(self) -> float:

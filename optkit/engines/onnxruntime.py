@@ -30,18 +30,18 @@ _INT8_PRODUCTS = ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger", "Dyn
 _FLOAT_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
 
 _UNSIGNED_ZERO = 128
-"""What ONNX Runtime adds to INT8 weights, and to their zero point, where it stores them unsigned."""
+"""Offset that ONNX Runtime adds to INT8 weights, and to their zero point, where it stores them unsigned."""
 
 _TOKENS = 128
-"""At which length the work of the encoder is weighed against that of the pooler and the classifier, done once a row."""
+"""Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
 
 _NO_OPTIMISATION = 2
-"""Triton's word for it."""
+"""Triton's value of `optimization.graph.level` for no optimisation."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Handle:
-    """A session with what it takes."""
+    """A session with its inputs."""
 
     session: "onnxruntime.InferenceSession"
     folder: Path

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 FILE = "model.xml"
 
 _TOKENS = 128
-"""At which length the work of the encoder is weighed against that of the pooler and the classifier, done once a row."""
+"""Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
 
 _PLUMBING = ("Convert", "Subtract", "Multiply", "FakeQuantize", "Transpose", "Reshape")
-"""What may stand between a stored weight and its product."""
+"""Node types that may stand between a stored weight and its product."""
 
 _PARTS_PER_THREAD = 2
-"""Into how many parts a thread's share of a batch is cut, so that a thread held up elsewhere leaves work to the others."""
+"""Number of parts of a thread's share of a batch, so that a thread held up elsewhere leaves work to the others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,11 +196,11 @@ class OpenVINO(Runtime):
         }
 
     def largest_batch(self, record: Record) -> int:
-        """The backend demands full batches where Triton batches for it (openvino_backend#71)."""
+        """Return 0, no batching by Triton: the backend would demand full batches (openvino_backend#71)."""
         return 0
 
     def native_config(self, record: Record) -> dict[str, Any]:
-        """As optkit runs it: all threads work on one request, and what stays float in the type of the variant."""
+        """Return the backend's settings: all threads on one request, and float parts in the variant's type, as in optkit."""
         parameters = {"PERFORMANCE_HINT": {"string_value": "LATENCY"}}
         if record["variant"] == "bf16":
             parameters["HINT_BF16"] = {"string_value": "YES"}

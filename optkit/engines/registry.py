@@ -1,6 +1,6 @@
-"""The kinds of engine by name, and engines of any kind: loaded, run, and asked what they run.
+"""Engine kinds by name, and engines of any kind: built, loaded, run, and inspected.
 
-Nothing of a kind is imported before it is asked for.
+A kind's module is imported when the kind is looked up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,28 +29,41 @@ RUNTIMES: Registry[Runtime] = Registry(
 
 
 class Engine(NamedTuple):
-    """A loaded engine: the runtime that knows how to run it, and that runtime's handle."""
+    """A loaded engine: its runtime, the runtime's handle, and its folder.
+
+        engine = optkit.load_engine("out/openvino-int8")
+        logits = engine.infer({"input_ids": ids, "attention_mask": mask})
+
+    `build_engine` returns one too.
+    """
 
     runtime: Runtime
     handle: Any
     folder: Path
 
     def infer(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Logits, float32, such as [batch, classes], of `{name: int64 [batch, sequence]}`; other names are left out."""
+        """Run one batch.
+
+        Args:
+            feed: inputs by name, int64 [batch, sequence]; names that the engine does not have are ignored.
+
+        Returns:
+            Logits, float32, such as [batch, classes].
+        """
         return self.runtime.infer(self.handle, feed)
 
     def evidence(self) -> dict[str, Any]:
-        """What the runtime says it runs, above all `int8_gemm_share`: the share of the matrix products done in INT8."""
+        """Return what the runtime reports about its kernels, such as `int8_gemm_share`: share of products in INT8."""
         return self.runtime.evidence(self.handle)
 
 
 def kinds() -> tuple[str, ...]:
-    """The names of all kinds, installed or not."""
+    """Return the names of all kinds, installed or not."""
     return RUNTIMES.names()
 
 
 def runtime(kind: str) -> Runtime:
-    """What a kind of engine is, whether it is installed here or not.
+    """Return the runtime of a kind, installed or not.
 
     Raises:
         InputError: no such kind.
@@ -69,7 +82,7 @@ def runtime(kind: str) -> Runtime:
 
 
 def installed() -> tuple[str, ...]:
-    """The kinds whose engines run here: the runtime is installed, and the GPU that it may need is there.
+    """Return the kinds whose engines run here: the runtime is installed, and a GPU is present if needed.
 
     Raises:
         MachineError: there is none.
@@ -81,7 +94,7 @@ def installed() -> tuple[str, ...]:
 
 
 def require_running(kind: str) -> None:
-    """Raise `MachineError` where engines of a kind cannot be run on this machine, and so not be timed or served."""
+    """Raise `MachineError` if engines of a kind cannot run on this machine, and so cannot be timed or served."""
     found = runtime(kind)
     if not found.runs_here():
         raise MachineError(
@@ -91,7 +104,7 @@ def require_running(kind: str) -> None:
 
 
 def machine(kinds: Sequence[str] = ()) -> dict[str, Any]:
-    """What engines depend on beside the graph: the CPU, the cores this process may use, the runtimes' versions, the GPU.
+    """Return what engines depend on besides the graph: CPU features, available cores, runtime versions, GPU.
 
     Args:
         kinds: engine kinds to build; empty for all that run here.
@@ -109,17 +122,17 @@ def machine(kinds: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def options(kinds: Sequence[str], given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What builds of these kinds are told, defaults included, for the keys of steps.
+    """Return the build options of engine kinds, defaults included, for the keys of steps.
 
     Args:
-        kinds: that are built.
-        given: value by kind and key; kinds that are not built do not count.
+        kinds: kinds to build.
+        given: option values by kind and key; other kinds are ignored.
     """
     return {kind: runtime(kind).build_options(given.get(kind, {})).as_dict() for kind in kinds}
 
 
 def modules(kinds: Sequence[str]) -> tuple[str, ...]:
-    """Where the code of these kinds lies, for the keys of steps: it is found by name, which no import shows."""
+    """Return the modules of engine kinds, for the keys of steps: kinds are looked up by name, not imported."""
     return tuple(type(runtime(kind)).__module__ for kind in kinds)
 
 
@@ -133,25 +146,28 @@ def build_engine(
     options: Mapping[str, Any] | None = None,
     threads: int | None = None,
 ) -> Engine:
-    """Build an engine of a graph, and load it.
+    """Build an engine from a graph, and load it.
 
         engine = optkit.build_engine(graph, "openvino", "int8")
         logits = engine.infer({"input_ids": ids, "attention_mask": mask})
 
-    Nothing is compared or judged: `evaluate` scores it, and a recipe builds every candidate and keeps the fastest that is
-    right.
+    The engine is neither timed nor compared with the graph: `evaluate` scores it, and a recipe builds every candidate and
+    keeps the fastest whose logits agree with the graph's.
 
     Args:
-        graph: `model.onnx`, as `export_onnx` gives it, or its folder.
-        kind: of engine: `openvino`, `onnxruntime`, `tensorrt`, or one that another package brings.
-        precision: `fp32`, `bf16`, `fp16`, or `int8` of a quantised graph.
-        folder: where it goes; an engine that lies there is replaced. By default `<kind>-<precision>/` beside the graph.
-        variant: one of those that the kind has for the precision.
-        options: of the kind's own, by name.
-        threads: None for every core that this process may use.
+        graph: path of `model.onnx`, as `export_onnx` returns it, or of its folder.
+        kind: engine kind: `openvino`, `onnxruntime`, `tensorrt`, or one of another package.
+        precision: `fp32`, `bf16`, `fp16`, or `int8` for a quantised graph.
+        folder: folder of the engine; an engine already there is replaced. By default `<kind>-<precision>/` beside the graph.
+        variant: build variant of the kind for the precision; None for the default.
+        options: build options of the kind by name.
+        threads: number of CPU threads; None for every core that this process may use.
+
+    Returns:
+        The loaded engine.
 
     Raises:
-        InputError: no such graph, kind, precision, variant or option, or other files lie in the folder.
+        InputError: no such graph, kind, precision, variant or option, or the folder contains other files.
         MachineError: the runtime is not installed, or this machine cannot run what it builds.
     """
     graph, made_by = Path(graph), runtime(kind)
@@ -181,7 +197,7 @@ def build_engine(
 
 
 def _require_replaceable(folder: Path) -> None:
-    """Raise `InputError` where something lies in a folder that is no engine, and would be lost."""
+    """Raise `InputError` if a folder contains something other than an engine, which would be lost."""
     if folder.is_dir() and any(folder.iterdir()):
         read_record(folder)
 
@@ -194,7 +210,16 @@ def _is_quantised(graph: Path) -> bool:
 
 
 def load(folder: Path, threads: int | None = None) -> Engine:
-    """Load the engine in a folder, whatever its kind; `threads` None takes every core this process may use.
+    """Load the engine in a folder, of any kind.
+
+        engine = optkit.load_engine("out/openvino-int8")
+
+    Args:
+        folder: folder of the engine, with an `engine.json`.
+        threads: number of CPU threads; None for every core that this process may use.
+
+    Returns:
+        The loaded engine.
 
     Raises:
         InputError: the folder holds no engine, or one of an unknown kind.

@@ -1,4 +1,4 @@
-"""From a graph to the engines to serve: build every candidate, measure side by side, keep the fastest that is right.
+"""Selection of the engines to serve: build every candidate of a graph, measure side by side, keep the fastest correct one.
 
 "Right" is decided against the graph run as it is written (`optkit.graph.reference`), on real inputs. Candidates take
 turns in every round of the measurement, so that whatever else the machine does hits all of them alike.
@@ -28,10 +28,10 @@ from optkit.tasks.base import Task
 
 FILE = "conversion.json"
 SHAPES = ((1, 32), (1, 128), (8, 128), (32, 128))
-"""[batch, sequence] at which candidates are timed."""
+"""Shapes [batch, sequence] at which candidates are timed."""
 
 DECIDED_ROUNDS, DECIDED_RATIO = 3, 1.5
-"""After so many rounds a candidate that takes so much longer than the fastest of its precision has lost at a shape."""
+"""Number of rounds after which a candidate has lost at a shape, if it takes this many times as long as the fastest."""
 
 OPTIONAL = ("bf16", "fp16")
 """Precisions that come beside "fp32" where they can: a model without them is still served."""
@@ -52,7 +52,7 @@ class Conversion:
         return {c.precision: self.folder / c.precision for c in self.candidates if c.chosen}
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Return the record in JSON types."""
         return {"candidates": [dataclasses.asdict(candidate) for candidate in self.candidates]}
 
     def check_masks(self, expected: int) -> None:

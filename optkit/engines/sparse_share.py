@@ -30,6 +30,6 @@ def sparse_share(weights: Iterable[NDArray[Any]]) -> dict[str, Any]:
 
 
 def _groups_with_two_zeros(weight: NDArray[Any]) -> NDArray[Any]:
-    """For each whole group of four input channels whether two of them are zero, [groups]."""
+    """Return for each whole group of four input channels whether at least two are zero, bool [groups]."""
     whole = weight.shape[1] // 4 * 4
     return ((weight[:, :whole].reshape(-1, 4) == 0).sum(axis=1) >= 2) if whole else np.zeros(0, bool)

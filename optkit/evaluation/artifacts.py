@@ -8,15 +8,15 @@ SCORES, EVIDENCE, SAMPLE, EXAMPLES = "scores.npz", "validation.json", "sample.np
 TEXT, TEXT_SAMPLE = "text", "text-sample.json"
 """The folder with tokenizer and settings for serving text; some texts and the served answers to them."""
 STAGE_SCORES = "stages.npz"
-"""In the checkpoint: {stage: the metric example by example after it, in PyTorch}, from the baseline on."""
+"""File in the checkpoint with the metric of each example in PyTorch by stage, from the baseline on."""
 BESIDE = "baseline."
 """Prefix of the baseline's engines among the served models of another recipe."""
 LOAD = "load"
-"""Beside `served/`: what `optkit load` measured, and the name of the JSON file in it."""
+"""Folder beside `served/` with the results of `optkit load`, and the name of the JSON file in it."""
 TUNING = "tuning"
-"""Likewise of `optkit tune`, with a folder for each precision."""
+"""Folder beside `served/` with the results of `optkit tune`, one folder per precision."""
 BESIDE_LOAD = "load_beside"
-"""Likewise of `optkit load --beside`."""
+"""Folder beside `served/` with the results of `optkit load --beside`."""
 
 
 def engine_folders(engines: Path) -> dict[str, Path]:

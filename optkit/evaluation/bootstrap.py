@@ -1,4 +1,4 @@
-"""Accuracy deltas with their uncertainty."""
+"""Bootstrap intervals of accuracy deltas."""
 
 import numpy as np
 

@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Difference:
-    """Between the logits of the same features, without padding.
+    """Difference between two sets of logits of the same features, without padding.
 
     The relative figures are over the reference's mean absolute deviation from its mean: noise over signal, which is the
     same for a model whose logits span 0.1 and for one whose logits span 10.
@@ -20,7 +20,7 @@ class Difference:
     relative_largest: float
 
     def as_dict(self) -> dict[str, float]:
-        """As JSON takes it."""
+        """Return the figures in JSON types, rounded to four digits."""
         return {name: float(f"{value:.4g}") for name, value in vars(self).items()}
 
 

@@ -1,4 +1,4 @@
-"""Scoring a model or an engine that you hold on a task's dev split, in this process."""
+"""Evaluation of a model or an engine on a task's dev split, in this process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,26 +26,29 @@ class Delta(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model or an engine reached on a task's dev split."""
+    """Scores and predictions of a model or an engine on a task's dev split."""
 
     metric: str
-    """The headline metric."""
+    """Name of the headline metric, a key of `scores`."""
     scores: dict[str, float]
-    """Every metric of the task, in points."""
+    """All metrics of the task by name, in points."""
     example_scores: NDArray[Any]
-    """The headline metric example by example, [examples]."""
+    """Headline metric of each example, [examples]."""
     predictions: list[Prediction]
 
     @property
     def value(self) -> float:
-        """The headline metric, in points."""
+        """Headline metric, in points."""
         return self.scores[self.metric]
 
     def delta(self, baseline: "Evaluation") -> Delta:
-        """How much better than a baseline on the same examples; the interval is a paired bootstrap over them.
+        """Return the difference to a baseline, with a 95 % interval by the paired bootstrap over the examples.
+
+        Args:
+            baseline: evaluation on the same examples.
 
         Raises:
-            InputError: the two were scored on other examples.
+            InputError: the two have different numbers of examples.
         """
         if self.example_scores.shape != baseline.example_scores.shape:
             found = [len(one.example_scores) for one in (self, baseline)]
@@ -61,12 +64,16 @@ def evaluate(subject: Engine | Model, task: Task, *, tokenizer: PreTrainedTokeni
         result.value, result.scores, result.delta(optkit.evaluate(model, task))
 
     Args:
-        subject: as `build_engine` or `load_model` gives it, or a `PreTrainedModel`.
-        task: whose dev split.
-        tokenizer: of the model; by default the one that came with it, or that lies beside the engine's graph.
+        subject: an engine, as `build_engine` returns it, or a model: a `LoadedModel` or a `PreTrainedModel`.
+        task: task with the dev split.
+        tokenizer: tokenizer of the model; by default that of the `LoadedModel`, or the one stored beside the engine or its
+            graph.
+
+    Returns:
+        Scores, scores by example, and predictions.
 
     Raises:
-        InputError: the tokenizer is not known.
+        InputError: there is no tokenizer.
         GateError: a logit is not finite.
     """
     infer: Callable[[Feed], NDArray[Any]]
@@ -81,7 +88,7 @@ def evaluate(subject: Engine | Model, task: Task, *, tokenizer: PreTrainedTokeni
 
 
 def _beside(engine: Path) -> Any:
-    """The tokenizer that was exported with the engine's graph."""
+    """Load the tokenizer that was exported with the engine's graph."""
     folder = next((place for place in (engine, engine.parent) if (place / "tokenizer.json").is_file()), None)
     if folder is None:
         raise InputError(f"{engine}: no tokenizer beside it or its graph; give tokenizer=…, or export with one")

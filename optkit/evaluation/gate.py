@@ -17,7 +17,7 @@ INT8_SHARE = 0.9
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far logits may move, over their mean absolute deviation; `docs/validation.md` says why these."""
+    """Allowed change of logits relative to their mean absolute deviation; `docs/validation.md` gives the reasons."""
 
     mean: float
     largest: float
@@ -29,19 +29,19 @@ ARITHMETIC = {
     "int8": Tolerance(0.04, 1.0),
     "int8, bf16": Tolerance(0.1, 1.5),
 }
-"""From the graph as written to an engine, by what the engine computes in: float32 rounds at 2^-24, bf16 at 2^-9, and INT8
-turns a rounding in what stays float into a whole step of a scale."""
+"""Tolerance from the graph as written to an engine, by the engine's arithmetic: float32 rounds at 2^-24, bf16 at 2^-9, and
+INT8 turns a rounding in what stays float into a whole step of a scale."""
 
 NOISE = {"int8": Tolerance(0.6, 2.0), "int8, bf16": Tolerance(1.5, 4.0)}
-"""For INT8, where it is known what quantization itself moved, from `float` to `pytorch`: at most this many times that. A
+"""Tolerance of INT8 in multiples of the change by quantization itself, from `float` to `pytorch`, where that is known. A
 rounding that falls otherwise draws that noise anew and does not add to it, while a wrong scale does."""
 
 QUANTISED = Tolerance(0.5, math.inf)
-"""What the rung `pytorch` may differ from `float`: what quantization costs is judged by the delta, and this finds
+"""Tolerance of the rung `pytorch` against `float`: what quantization costs is judged by the delta, and this finds
 quantisers that destroy the model."""
 
 SERVED = Tolerance(1e-4, 1e-3)
-"""What the rung `server` may differ: the same engine on the same batches."""
+"""Tolerance of the rung `server`: the same engine on the same batches."""
 
 
 def judge(row: Row) -> tuple[str, list[str]]:
@@ -57,7 +57,7 @@ def judge(row: Row) -> tuple[str, list[str]]:
 
 
 def tolerance(rung: str, row: Row) -> Tolerance:
-    """How far a rung of the row's ladder may move from the rung before."""
+    """Return the tolerance of a rung of the row's ladder against the rung before."""
     if rung in ("pytorch", "server"):
         return QUANTISED if rung == "pytorch" else SERVED
     if row.precision != "int8":
@@ -74,7 +74,7 @@ def invariance_tolerance(row: Row) -> Tolerance:
 
 
 def _of_int8(row: Row, rest: str) -> Tolerance:
-    """For INT8 whose `rest` stays float in that type: never below the tolerance of that type alone."""
+    """Return the tolerance of INT8 with float parts of type `rest`, never below that of this type alone."""
     kind = "int8" if rest == "f32" else "int8, bf16"
     least, times = ARITHMETIC["f32" if rest == "f32" else "bf16"], NOISE[kind]
     noise = row.ladder.get("pytorch", {})
@@ -226,7 +226,7 @@ def _factor(reach: float, margin: float) -> float | None:
 
 
 def _rounded(count: float) -> int:
-    """Up to two digits: an estimate has no more."""
+    """Round up to two significant digits: an estimate has no more."""
     if count <= 0:
         return 0
     unit = 10 ** max(0, math.floor(math.log10(count)) - 1)

@@ -30,13 +30,13 @@ Logits = list[np.ndarray]
 
 @dataclass(frozen=True)
 class Rung:
-    """What one rung answers."""
+    """Answers of one rung."""
 
     name: str
     logits: Logits
-    """One array per feature, without padding."""
+    """Logits, one array per feature, without padding."""
     predictions: list[Prediction]
-    """One per example."""
+    """Predictions, one per example."""
     scores: dict[str, float]
     """Every metric of the task."""
 
@@ -76,7 +76,7 @@ def rungs(task: Task, features: Dataset, logits: Mapping[str, Logits]) -> list[R
 
 
 def climb(task: Task, ladder: Sequence[Rung]) -> dict[str, dict[str, float]]:
-    """{rung: its metric, and from the second on the differences from the rung before and the predictions that flip}."""
+    """Return {rung: its metric, and from the second on the differences from the rung before, and the flips}."""
     found: dict[str, dict[str, float]] = {ladder[0].name: {"value": ladder[0].scores[task.metric]}}
     for before, rung in pairwise(ladder):
         found[rung.name] = {

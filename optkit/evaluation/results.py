@@ -17,7 +17,7 @@ class Row:
     recipe: str
     task: str
     seed: int | None
-    """None where several seeds are pooled."""
+    """Seed of the training; None for a row over several seeds."""
     metric: str
     value: float
     baseline: float
@@ -30,11 +30,11 @@ class Row:
     size_bytes: int
     rungs: dict[str, float]
     latency_ms: dict[str, dict[str, float]]
-    """{batch size: {p50, p95, p99}}"""
+    """Served latency in ms, `{batch size: {p50, p95, p99}}`."""
     throughput: dict[str, float]
-    """{batch size: inferences per second of one client that waits for each answer}"""
+    """Throughput in inferences per second by batch size, of one client that waits for each answer."""
     speedup: dict[str, float]
-    """{batch size: median latency of the FP32 baseline over this one's, measured in turn}"""
+    """Speed-up by batch size: median latency of the FP32 baseline over this one's, measured in turn."""
     speedup_vs_16bit: dict[str, float] | None
     evidence: dict[str, Any]
     served_by: str
@@ -46,23 +46,23 @@ class Row:
     """Every metric of the task, served."""
     seeds: list[int] = field(default_factory=list)
     examples: int = 0
-    """How many were scored."""
+    """Number of examples scored."""
     ladder: dict[str, dict[str, float]] = field(default_factory=dict)
-    """{rung: its `value`, and how far its logits are from the rung before: `mean`, `largest`, both also over the signal
-    (`relative_mean`, `relative_largest`), and `flips`}; `float` is the model with its quantisers off. Of several seeds
-    the largest."""
+    """Ladder, {rung: its `value`, and how far its logits are from the rung before: `mean`, `largest`, both also over the
+    signal (`relative_mean`, `relative_largest`), and `flips`}; `float` is the model with its quantisers off. Over several
+    seeds the largest."""
     invariance: dict[str, dict[str, float]] = field(default_factory=dict)
-    """{way to ask the server: how far its answers are from those to examples sent alone, without padding}"""
+    """Invariance, {way to ask the server: how far its answers are from those to examples sent alone, without padding}"""
     speedup_ci95: dict[str, list[float]] = field(default_factory=dict)
     p99_ms_ci95: dict[str, list[float]] = field(default_factory=dict)
     min_speedup: float | dict[str, float] | None = None
-    """The gate's bound: at every batch size, or at those named."""
+    """Gate: smallest speed-up, for every batch size or by batch size."""
     max_p99_ms: float | dict[str, float] | None = None
-    """The gate's bound on the 99th percentile of the latency, likewise."""
+    """Gate: largest 99th percentile of the latency in ms, for every batch size or by batch size."""
     stages: list[dict[str, Any]] = field(default_factory=list)
-    """What each stage cost: `{stage, delta, ci95}` in points against the one before it."""
+    """Cost of each stage: `{stage, delta, ci95}` in points against the one before it."""
     load: dict[str, Any] = field(default_factory=dict)
-    """What `optkit load` measured, see `validation.lines.summary`; of several seeds the first that was measured."""
+    """Results of `optkit load`, see `optkit.benchmark.measurement.summary`; of several seeds the first that was measured."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 Predictions = Mapping[str, Sequence[Prediction]]
-"""{precision: one per example of the dev split}"""
+"""Predictions, {precision: one per example of the dev split}."""
 
 
 def write(task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Predictions, folder: Path) -> None:

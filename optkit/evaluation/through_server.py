@@ -27,17 +27,17 @@ class Served:
     """What the server answered."""
 
     logits: dict[str, list[np.ndarray]]
-    """{model: one array per feature}; of the models that were asked to be scored."""
+    """Logits of the models that were scored, {model: one array per feature}."""
     performance: dict[str, dict[int, dict[str, Any]]]
-    """{model: {batch size: what `performance.measure` says}}"""
+    """Latency and throughput, {model: {batch size: measurements}}."""
     configs: dict[str, ModelConfig]
-    """What the server was told of each model."""
+    """Configuration of each model on the server."""
     version: str
     """The server that answered."""
     probes: dict[str, dict[str, list[np.ndarray]]]
-    """{model: {way to ask: one array per probe}}; of the models that were scored."""
+    """Probes' logits of the models that were scored, {model: {way to ask: one array per probe}}."""
     batches: dict[str, dict[str, int]]
-    """{model: how many `requests` the server ran in how many `batches`}, where it was free to share batches."""
+    """Number of `requests` and of the `batches` that the server ran them in, by model, with batching by the server."""
 
 
 def through_server(
@@ -86,7 +86,7 @@ def through_server(
 
 
 def _sharing(config: ModelConfig) -> ModelConfig:
-    """The same model under another name, with requests that wait for each other to share a batch."""
+    """Return the model under another name, with requests that wait for each other to share a batch."""
     return replace(config, name=f"{config.name}.sharing", queue_delay_us=QUEUE_DELAY_US)
 
 

@@ -35,7 +35,7 @@ class Audit:
     attention_products: int
     quantized_attention_products: int
     sparse_groups_kept: dict[str, float]
-    """By module: the share of groups of 4 input channels with at least 2 zeros; 1.0 is 2:4 sparse."""
+    """Share of groups of 4 input channels with at least 2 zeros, by module; 1.0 is 2:4 sparse."""
     sparse: bool
     """Every weight of the encoder is 2:4 sparse; the pooler and the head stay dense."""
 
@@ -45,7 +45,7 @@ class Audit:
         return self.qdq_pairs > 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """Return the audit in JSON types."""
         return dataclasses.asdict(self)
 
     def check_quantised(self) -> None:

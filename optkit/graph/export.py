@@ -1,4 +1,4 @@
-"""From a trained model to `model.onnx`: one clean graph that every engine builds from.
+"""Export of a trained model to `model.onnx`: one clean graph that every engine is built from.
 
 The exporter is PyTorch's TorchScript one (`dynamo=False`), the one that ModelOpt's quantisers know how to write
 themselves with. The graph takes `input_ids`, `attention_mask` and, where the model has them, `token_type_ids`, int64
@@ -27,10 +27,10 @@ from optkit.models.families import family_of, first_position, longest_input, tok
 from optkit.tasks.base import TOKEN, TaskKind
 
 OPSET = 17
-"""The first with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""
+"""First opset with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""
 
 MASKED = -1e4
-"""Added to the scores of padding. exp(-1e4) is exactly 0 in float32, bf16 and FP16, and -1e4 is finite in all of them,
+"""Value added to the scores of padding. exp(-1e4) is exactly 0 in float32, bf16 and FP16, and -1e4 is finite in all of them,
 so that a row of padding alone gives numbers rather than NaN."""
 
 TOLERANCE = 1e-3
@@ -167,7 +167,7 @@ def _trace(wrapper: Logits, path: Path, max_length: int) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings that it is the older one, and that a Python number became a constant."""
+    """Silence the exporter's warnings that it is the older one, and that a Python number became a constant."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, torch.jit.TracerWarning, UserWarning):
             warnings.simplefilter("ignore", category)

@@ -1,4 +1,4 @@
-"""Exporting a model that you hold: its ONNX graph, and its tokenizer beside it."""
+"""Export of a model in memory: its ONNX graph, and its tokenizer beside it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from optkit.models.loading import Model, loaded_model
 from optkit.tasks.base import Task
 
 LONGEST = 512
-"""Tokens that a graph has positions for, where model, tokenizer and task do not say fewer."""
+"""Longest input of a graph in tokens, unless model, tokenizer or task set a smaller limit."""
 
 
 def export_onnx(
@@ -22,25 +22,25 @@ def export_onnx(
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_length: int | None = None,
 ) -> Path:
-    """Write a model as `model.onnx`, one clean graph that every engine builds from, checked against the model itself.
+    """Export a model to `model.onnx`, the graph that engines of every kind are built from, and check it against the model.
 
-    It takes `input_ids`, `attention_mask` and, where the model tells them apart, `token_type_ids`, int64 [batch, sequence],
-    and gives `logits`, such as [batch, classes]. Fake quantisers become QuantizeLinear and DequantizeLinear.
+    Inputs are `input_ids`, `attention_mask` and, if the model has token types, `token_type_ids`, int64 [batch, sequence];
+    the output is `logits`, such as [batch, classes]. Fake quantisers become QuantizeLinear and DequantizeLinear.
 
         graph = optkit.export_onnx(model, "out/")
 
     Args:
-        model: as `load_model` gives it, or a `PreTrainedModel` with the head of a task.
-        folder: where `model.onnx` goes, and the tokenizer where it is known; made if missing.
-        task: that the model answers; by default what its head is for.
-        tokenizer: of a bare model, to be kept beside the graph.
-        max_length: longest input in tokens; by default what model, tokenizer and task take, at most 512.
+        model: a `LoadedModel`, as `load_model` returns it, or a `PreTrainedModel` with the head of a task.
+        folder: folder for `model.onnx` and, if known, the tokenizer; created if missing.
+        task: task of the model; by default that of its head.
+        tokenizer: tokenizer of a bare model, stored beside the graph.
+        max_length: longest input in tokens; by default the smallest limit of model, tokenizer and task, at most 512.
 
     Returns:
-        The path of the graph.
+        Path of the graph.
 
     Raises:
-        InputError: the model has no head that a task has, or positions for fewer tokens, or the graph computes otherwise.
+        InputError: the model has the head of no known task or positions for fewer tokens, or the graph's logits differ.
     """
     loaded = loaded_model(model, tokenizer=tokenizer)
     kind = task or loaded.task

@@ -35,7 +35,7 @@ def products(graph: GraphProto) -> list[Product]:
 
 
 def layers_of(graph: GraphProto) -> Layers:
-    """Where the encoder's layers are in a graph of `optkit.graph.export`, by the names of the modules of its nodes."""
+    """Return the place of the encoder's layers in a graph of `optkit.graph.export`, by the modules in its nodes' names."""
     told = next((entry.value for entry in graph.metadata_props if entry.key == LAYERS_KEY), "")
     return Layers.among((module_of(node.name) for node in _nodes(graph)), told)
 

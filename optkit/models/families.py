@@ -1,11 +1,11 @@
-"""What differs between model families: where the layers are, which Linear is which, positions, names of sizes.
+"""Differences between model families: place of the layers, roles of Linear modules, positions, names of sizes.
 
-It follows from a model's tree of modules and from names that many families have in common. A family that has others gets
-one record, under the `model_type` of its configuration:
+They are derived from the tree of modules and from names that many families share. A family with other names gets one
+record, registered under the `model_type` of its configuration:
 
     FAMILIES.register("my-encoder", Family(depth=("blocks",), query=("ask",)))
 
-Another package brings its own by an entry point of the group `optkit.families` (see `optkit.core.plugins`).
+Another package adds its own by an entry point of the group `optkit.families` (see `optkit.core.plugins`).
 """
 
 import copy
@@ -28,15 +28,22 @@ Names = tuple[str, ...]
 Config = Any
 """A configuration of transformers, or the content of a `config.json`."""
 ATTENTION = ("query", "key", "value", "attention_output")
-"""Roles of Linear modules: the first three give channels of attention heads, the fourth takes them."""
+"""Roles of an attention block's Linear modules: the outputs of the first three and the inputs of the last are split into
+heads."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """By which names a family's parts and sizes go; of several the first that is there. The defaults are the usual ones."""
+    """Names of a family's modules and configuration fields, the first one present being used. The defaults are the usual
+    ones.
+
+        FAMILIES.register("my-encoder", Family(depth=("blocks",), query=("ask",)))
+
+    A field that is left out keeps its default.
+    """
 
     layers: str = ""
-    """Name of the list of the encoder's layers, such as `bert.encoder.layer`, or its end; empty to find it by `Layers`."""
+    """Name or suffix of the module list of the encoder's layers, such as `bert.encoder.layer`; empty to detect it."""
     query: Names = ("query", "query_proj", "q_lin", "q_proj", "q_head", "q", "query_global", "pos_query_proj")
     key: Names = ("key", "key_proj", "k_lin", "k_proj", "k_head", "k", "key_global", "pos_key_proj")
     value: Names = ("value", "value_proj", "v_lin", "v_proj", "v_head", "v", "value_global")
@@ -44,24 +51,24 @@ class Family:
         *("attention.output.dense", "attention.dense", "out_lin", "out_proj", "o_proj", "post_proj", "attn.o"),
         *("SelfAttention.o", "attn.Wo"),
     )
-    """Ends of the names of the Linear modules of each role in a layer."""
+    """Name suffixes of the Linear modules with this role in a layer; likewise `query`, `key` and `value`."""
     depth: Names = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
-    """Fields of the configuration, from here on: the number of layers."""
+    """Configuration fields for the number of layers. The tuples that follow name configuration fields too."""
     width: Names = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
     heads: Names = ("num_attention_heads", "n_heads", "n_head", "num_heads")
     inner: Names = (
         *("intermediate_size", "hidden_dim", "d_inner", "d_ff", "n_inner", "embedding_size", "input_embedding_size"),
         *("pooler_hidden_size", "true_hidden_size", "intra_bottleneck_size", "head_dim", "d_head", "d_kv"),
     )
-    """Sizes that narrow with the width: all those that are there."""
+    """Configuration fields of sizes that scale with the width; all that are present are scaled."""
     positions: Names = ("max_position_embeddings", "n_positions")
     token_types: Names = ("type_vocab_size",)
     activation: Names = ("hidden_act", "activation", "hidden_activation", "activation_function", "ff_activation")
     first_position: int | None = None
-    """Position id of the first token; None to find it: RoBERTa and its kin count from the padding id onwards."""
+    """Position id of the first token; None to detect it (RoBERTa-like models start after the padding id)."""
 
     def role(self, module: str) -> str | None:
-        """Which one of `ATTENTION` a Linear of this name is; None where it is none."""
+        """Return the role in `ATTENTION` of a Linear module by its name; None if it has none of them."""
         return next((role for role in ATTENTION if _ends(module, getattr(self, role))), None)
 
 
@@ -69,33 +76,32 @@ FAMILIES: Registry[Family] = Registry("model family", "optkit.families", {}, lam
 
 
 def family_of(config: Config) -> Family:
-    """The record of a configuration's `model_type`, or the usual names."""
+    """Return the record registered for a configuration's `model_type`, or the defaults."""
     kind = _field(config, ("model_type",))[1]
     return FAMILIES.get(kind) if kind in FAMILIES.names() else Family()
 
 
 def records() -> dict[str, Any]:
-    """Every record that there is, as the key of a step takes it."""
+    """Return all registered records in JSON types, for the keys of steps."""
     return {name: asdict(family) for name, family in FAMILIES.working()}
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Where the layers of an encoder are: the lists that number them, such as `bert.encoder.layer`."""
+    """Place of an encoder's layers: names of the module lists that hold them, such as `bert.encoder.layer`."""
 
     lists: frozenset[str]
 
     @classmethod
     def among(cls, products: Iterable[str], told: str = "") -> "Layers":
-        """Find them: most of a model's products are in the layers of its encoder.
+        """Detect the layers: the module lists that hold most of a model's matrix products.
 
-        Where a name has several numbers, the first counts, since layers may hold lists of their own. There may be more than
-        one list side by side, such as XLM's of attentions and of feed-forward blocks. A head or embeddings may have lists
-        too, of less.
+        In a name with several numbers the first counts, as layers may contain lists. Lists side by side count together, such
+        as XLM's attentions and feed-forward blocks. Heads and embeddings may have lists too, with fewer products.
 
         Args:
-            products: names of the modules that the products are in.
-            told: where a record says that the layers are.
+            products: names of the modules with matrix products.
+            told: name of the list in the family's record; empty to detect it.
         """
         numbers: dict[str, list[str]] = {}
         for place in filter(None, map(_place, [f"{told}.0"] if told else products)):
@@ -106,18 +112,18 @@ class Layers:
         return cls(frozenset(name for name, group in beside.items() if group in most))
 
     def number(self, name: str) -> int | None:
-        """The layer that a module, parameter or buffer of this name belongs to, from 0; None outside of the layers."""
+        """Return the index of the layer that a module, parameter or buffer belongs to; None outside of the layers."""
         place = _place(name)
         return int(place[2]) if place and _ends(place[1], self.lists) else None
 
 
 def plain(name: str) -> str:
-    """A module's name as both sides have it: the exporter calls `mlp.0` of a `Sequential` `mlp.mlp.0`."""
+    """Normalise a module's name: the ONNX exporter writes `mlp.mlp.0` for `mlp.0` in a `Sequential`."""
     return re.sub(r"(^|\.)([^.]+)\.\2\.(?=\d)", r"\1\2.", name)
 
 
 def _place(name: str) -> re.Match[str] | None:
-    """The list and the number in a name; where there are several, the outermost."""
+    """Match the outermost module list and index in a name."""
     return re.match(r"(.+?)\.(\d+)(?=\.|$)", plain(name))
 
 
@@ -126,7 +132,7 @@ def _ends(name: str, ends: Iterable[str]) -> bool:
 
 
 def _field(config: Config, names: Names) -> tuple[str, Any]:
-    """The first of these fields that a configuration has, and its value; None as the first one's where it has none."""
+    """Return name and value of the first field that a configuration has; the first name and None if it has none."""
     get = config.get if isinstance(config, Mapping) else partial(getattr, config)
     found = ((name, get(name, None)) for name in names)
     return next((pair for pair in found if pair[1] is not None), (names[0], None))
@@ -144,39 +150,57 @@ def _size(config: Config, names: Names, least: int = 1) -> int:
 
 
 def depth(config: Config) -> int:
-    """Number of layers. It raises `InputError` where no field says it; so do `width` and `heads`."""
+    """Return the number of layers.
+
+    Raises:
+        InputError: the configuration has no field with it.
+    """
     return _size(config, family_of(config).depth, least=0)
 
 
 def width(config: Config) -> int:
-    """Channels of a hidden state."""
+    """Return the hidden size.
+
+    Raises:
+        InputError: the configuration has no field with it.
+    """
     return _size(config, family_of(config).width)
 
 
 def heads(config: Config) -> int:
-    """Attention heads of a layer."""
+    """Return the number of attention heads of a layer.
+
+    Raises:
+        InputError: the configuration has no field with it.
+    """
     return _size(config, family_of(config).heads)
 
 
 def positions(config: Config) -> int | None:
-    """Rows of the table of positions, or None where there is none."""
+    """Return the number of position embeddings; None for a model without them."""
     rows: int | None = _field(config, family_of(config).positions)[1]
     return rows
 
 
 def token_types(config: Config) -> int:
-    """How many kinds of token the model tells apart; 0 where it knows nothing of them."""
+    """Return the number of token types; 0 for a model without them."""
     return _field(config, family_of(config).token_types)[1] or 0
 
 
 def activation(config: Config) -> str | None:
-    """Name of the activation between the two feed-forward products."""
+    """Return the name of the activation between the two feed-forward products; None if no field has it."""
     name: str | None = _field(config, family_of(config).activation)[1]
     return name
 
 
 def resized(config: Config, layers: int, ratio: float) -> Config:
-    """A configuration of transformers with another number of layers, and narrower by a ratio."""
+    """Return a copy of a configuration of transformers with another number of layers and scaled widths.
+
+    Args:
+        config: configuration to copy.
+        layers: number of layers.
+        ratio: factor of the sizes in `width` and `inner`.
+    """
     family, made, own = family_of(config), copy.deepcopy(config), config.to_dict()
     setattr(made, _field(config, family.depth)[0], layers)
     for name in (*family.width, *family.inner):
@@ -186,15 +210,15 @@ def resized(config: Config, layers: int, ratio: float) -> Config:
 
 
 def layers_of(model: "nn.Module") -> Layers:
-    """Where the layers of a model's encoder are."""
+    """Return the place of the layers of a model's encoder."""
     return Layers.among(linears(model), family_of(getattr(model, "config", {})).layers)
 
 
 def encoder_layers(model: "PreTrainedModel") -> "list[nn.Module]":
-    """The layers of the encoder, the first one first.
+    """Return the modules of the encoder's layers, in order.
 
     Raises:
-        InputError: the configuration has another number of them.
+        InputError: their number differs from the configuration's.
     """
     number, layers = layers_of(model).number, depth(model.config)
     found = [
@@ -210,13 +234,13 @@ def encoder_layers(model: "PreTrainedModel") -> "list[nn.Module]":
 
 
 def encoder_linears(model: "nn.Module") -> "dict[str, nn.Linear]":
-    """The Linear modules of the encoder's layers by name; pooler, classifier and embeddings are not among them."""
+    """Return the Linear modules of the encoder's layers by name, without pooler, classifier and embeddings."""
     number = layers_of(model).number
     return {name: linear for name, linear in linears(model).items() if number(name) is not None}
 
 
 def attention_linears(model: "PreTrainedModel") -> "dict[str, nn.Linear]":
-    """The last layer's Linear modules by their role in `ATTENTION`, those that are found."""
+    """Return the Linear modules of the last layer's attention by role in `ATTENTION`; roles not found are left out."""
     family, found = family_of(model.config), dict[str, Any]()
     for name, linear in linears(encoder_layers(model)[-1]).items():
         if role := family.role(name):
@@ -225,26 +249,26 @@ def attention_linears(model: "PreTrainedModel") -> "dict[str, nn.Linear]":
 
 
 def prunable(model: "nn.Module") -> "dict[str, nn.Linear]":
-    """Those of `encoder_linears` that the hardware can take as 2:4."""
+    """Return the modules of `encoder_linears` whose shape the hardware supports for 2:4 sparsity, by name."""
     from optkit.models import two_to_four
 
     return {name: linear for name, linear in encoder_linears(model).items() if two_to_four.fits(linear.weight)}
 
 
 def linears(module: "nn.Module") -> "dict[str, nn.Linear]":
-    """The Linear modules in a module by name."""
+    """Return the Linear modules inside a module by name."""
     from torch import nn
 
     return {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
 
 
 def word_embeddings(model: "PreTrainedModel") -> "torch.Tensor":
-    """The table of word embeddings [words, width]."""
+    """Return the word embeddings [words, width]."""
     return cast("nn.Embedding", model.get_input_embeddings()).weight
 
 
 def first_position(model: "PreTrainedModel") -> int:
-    """The position id of the first token."""
+    """Return the position id of the first token."""
     told = family_of(model.config).first_position
     if told is not None:
         return told
@@ -254,6 +278,6 @@ def first_position(model: "PreTrainedModel") -> int:
 
 
 def longest_input(model: "PreTrainedModel") -> int | None:
-    """How many tokens the model has positions for, or None where it has no table of them."""
+    """Return the longest input in tokens that the model has positions for; None for a model without position embeddings."""
     table = positions(model.config)
     return None if table is None else table - first_position(model)

@@ -1,4 +1,4 @@
-"""Models: loading them without running anybody's code, saving them, and what optkit changes in their architecture."""
+"""Loading models: safetensors only, without running code from the checkpoint."""
 
 import logging
 import re
@@ -27,35 +27,41 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 @dataclass
 class LoadedModel:
-    """A model with what came beside its weights."""
+    """A model with its tokenizer, and the scales and masks found in its checkpoint; returned by `load_model`.
+
+        model = optkit.load_model("bert-base-uncased-finetuned/", task)
+        model.model, model.tokenizer, model.fine_tuned
+
+    Functions that take a model also take a bare `PreTrainedModel`.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     fine_tuned: bool = False
-    """The task's head was in the checkpoint, so the model already answers the task."""
+    """Whether the checkpoint has the task's head, so that no fine-tuning is needed."""
     amax: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Scales found in the checkpoint, `{quantiser's name: amax}`, as of ModelOpt or pytorch-quantization."""
+    """Scales found in the checkpoint, `{quantiser's name: amax}`, as ModelOpt and pytorch-quantization store them."""
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
-    """2:4 masks found in the checkpoint, `{Linear's name: [out, in]}`, as of apex ASP."""
+    """2:4 masks found in the checkpoint, `{Linear's name: [out, in]}`, as apex ASP stores them."""
     task: type[Task] | None = None
-    """The kind of task that its head answers."""
+    """Class of the task that the head is for."""
 
 
 Model = PreTrainedModel | LoadedModel
-"""What the functions of the public API take."""
+"""A model as the public API takes it."""
 
 
 def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTokenizerBase | None = None) -> LoadedModel:
-    """A model that somebody holds, as the rest of optkit takes it; changes to it are changes to the caller's own.
+    """Wrap a model in memory as a `LoadedModel` after checking it. The model is not copied.
 
     Args:
-        model: as `load` gives it, or a bare one.
-        task: that it is used for; by default what its head is for.
-        tokenizer: of a bare model; needed where the task's texts are encoded.
+        model: a `LoadedModel`, which is returned unchanged, or a `PreTrainedModel`.
+        task: task that it is used for; by default that of its head.
+        tokenizer: tokenizer of a bare model; required with a task.
 
     Raises:
-        InputError: no model, weights that are not float32, a bare model without its tokenizer or with a head that no task
-            has, or a head for another task or other classes, or in another order.
+        InputError: not a model, weights that are not float32, a bare model without its tokenizer or with a head of no known
+            task, or a head for another task, for other classes, or for the classes in another order.
     """
     if task is not None and not isinstance(task, Task):
         raise InputError(f"task: found {task!r}, expected a task, as optkit.load_task gives it")
@@ -80,15 +86,22 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
 
 
 def max_length(loaded: LoadedModel, task: Task) -> int:
-    """The longest feature in tokens that task, tokenizer and model can take."""
+    """Return the longest feature, in tokens, that task, tokenizer and model all accept."""
     return min(task.max_length, loaded.tokenizer.model_max_length, longest_input(loaded.model) or task.max_length)
 
 
 def load(source: str | Path, task: Task) -> LoadedModel:
-    """Load a model for a task from a hub name or a folder: safetensors only, and no code of the checkpoint's own.
+    """Load a model for a task from the hub or a folder: safetensors only, without running code from the checkpoint.
 
         model = optkit.load_model("bert-base-uncased-finetuned/", task)
         model.model, model.tokenizer, model.fine_tuned
+
+    Args:
+        source: name on the Hugging Face hub, or folder saved by `save_pretrained`.
+        task: task whose head the model gets; a missing head is initialised at random.
+
+    Returns:
+        The model in float32 with its tokenizer.
 
     Raises:
         InputError: a folder without weights, config or tokenizer, a pickle, a file that cannot be read, tensors that are
@@ -131,7 +144,7 @@ def load(source: str | Path, task: Task) -> LoadedModel:
 
 
 def architecture(source: str, task: Task) -> LoadedModel:
-    """What `load` gives, without reading weights: its model is on the meta device.
+    """Load a model as `load` does, but without weights: on the meta device.
 
     Raises:
         InputError: a folder without a configuration or a tokenizer.
@@ -151,12 +164,12 @@ def architecture(source: str, task: Task) -> LoadedModel:
 
 
 def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> LoadedModel:
-    """A model with random weights (torch's global seed) for a task that brings its own architecture."""
+    """Return a model with random weights (torch's global seed) for a task that defines its own architecture."""
     return LoadedModel(task.auto_class().from_config(config, trust_remote_code=False), tokenizer, task=type(task))
 
 
 def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], NDArray[Any]]:
-    """The model as a function from a feed to the task's logits in float32, on the GPU where there is one."""
+    """Return a function from a feed to the task's float32 logits; moves the model to the GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(model, device).eval()
 
@@ -169,7 +182,7 @@ def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], NDArra
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a folder's `model*.safetensors`."""
+    """Read all tensors of a folder's `model*.safetensors`, by name."""
     found = {}
     for path in sorted(folder.glob("model*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -198,7 +211,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_tensors(source: str, report: Mapping[str, Any], fine_tuned: bool, task: Task) -> None:
-    """Nothing but a new head, and the pooler that only heads use, may start at random."""
+    """Raise `InputError` if tensors other than a new head and its pooler are missing or of another shape."""
     for name, found, expected in report["mismatched_keys"]:
         if name.startswith(task.head_modules) and task.labels and found[0] != expected[0]:
             raise InputError(
@@ -216,7 +229,7 @@ def _check_tensors(source: str, report: Mapping[str, Any], fine_tuned: bool, tas
 
 
 def _check_head(model: PreTrainedModel, task: Task) -> None:
-    """The head of a model that somebody holds is the task's, as `load` sees to it for one that it reads."""
+    """Raise `InputError` unless the head of a model in memory fits the task."""
     name, expected = type(model).__name__, task.auto_class().__name__.removeprefix("AutoModel")
     if not name.endswith(expected):
         raise InputError(f"{name}: found another head than the task's, expected a model …{expected}")
@@ -230,7 +243,7 @@ def _check_head(model: PreTrainedModel, task: Task) -> None:
 
 
 def _check_order(source: str, found: Sequence[str], task: Task) -> None:
-    """A head whose classes are the task's in another order would answer with the wrong names."""
+    """Raise `InputError` if a head has the task's classes in another order, which would give answers the wrong names."""
     ours, theirs = [name.casefold() for name in task.labels], [name.casefold() for name in found]
     if ours != theirs and sorted(ours) == sorted(theirs):
         raise InputError(
@@ -253,7 +266,7 @@ def _unloadable(source: str, local: bool, error: Exception) -> Exception:
 
 
 def _foreign(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """What other tools left in a checkpoint.
+    """Read scales and masks that other tools stored in a checkpoint.
 
     Returns:
         Scales, `*_quantizer._amax`, with pytorch-quantization's leading underscore taken off, and 2:4 masks, apex ASP's

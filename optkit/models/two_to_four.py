@@ -39,7 +39,7 @@ def is_sparse(weight: torch.Tensor) -> bool:
 
 
 def sparse_linears(linears: Mapping[str, nn.Linear]) -> dict[str, nn.Linear]:
-    """Those whose weight is 2:4, and not zero altogether: a branch that begins at zero is to be trained."""
+    """Return the Linear modules whose weight is 2:4 but not all zero: a branch that starts at zero has yet to train."""
     return {name: linear for name, linear in linears.items() if is_sparse(linear.weight) and bool(linear.weight.any())}
 
 
@@ -108,7 +108,7 @@ def restore(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _has_negative_zeros(weight: torch.Tensor) -> bool:
-    """As `weight * mask` leaves them; they would come back positive."""
+    """Return whether a weight has negative zeros, as `weight * mask` leaves; compression would restore them as positive."""
     return bool((torch.signbit(weight) & (weight == 0)).any())
 
 

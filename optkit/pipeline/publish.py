@@ -22,12 +22,12 @@ from optkit.serving.config import ModelConfig, Shapes, from_json
 
 log = logging.getLogger(__name__)
 BEST = "best"
-"""In place of a recipe's name."""
+"""Word in place of a recipe's name for the best recipe."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to publish.
+    """Options of publishing.
 
     Raises:
         InputError: options that do not go together.
@@ -36,7 +36,7 @@ class Options:
     force: bool = False
     """Publish although the gate says no; needs `why`."""
     why: str = ""
-    """Kept in the provenance and on the card."""
+    """Reason to publish against the gate, stored in the provenance and on the card."""
     url: str | None = None
     """`host:port` of a running server that serves the repository and goes over to the new version."""
     shadow: str | None = None

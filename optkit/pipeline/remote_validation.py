@@ -43,7 +43,7 @@ class Target:
     url: str
     """`host:port` of its HTTP protocol."""
     model: str | None = None
-    """None for `<task>_<recipe>`, as published models are called."""
+    """Name of the model; None for `<task>_<recipe>`, as published models are named."""
     timeout_s: float = TIMEOUT_S
     """Seconds for each request."""
 

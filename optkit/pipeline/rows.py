@@ -266,7 +266,7 @@ def _mean(values: list[Any]) -> Any:
 
 
 def _worst(ladders: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Over several seeds: the mean of the metric, and the largest of every difference."""
+    """Return one ladder over several seeds: the mean of the metric, and the largest of every difference."""
     if not all(ladders):  # results of before there were ladders
         return {}
     return {
@@ -280,7 +280,7 @@ def _worst(ladders: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, di
 
 
 def _widest(intervals: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
-    """Over several seeds, each measured in a run of its own: from the lowest to the highest."""
+    """Return one interval per batch size over several seeds, each measured in its own run: from lowest to highest bound."""
     if not all(intervals):
         return {}
     return {size: [min(one[size][0] for one in intervals), max(one[size][1] for one in intervals)] for size in intervals[0]}

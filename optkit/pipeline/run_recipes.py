@@ -1,4 +1,4 @@
-"""Running recipes from Python: on a task and a model that you hold, with a folder of results or without."""
+"""Running recipes from Python, on a task and a model in memory, with or without a folder of results."""
 
 import shutil
 import tempfile
@@ -37,30 +37,29 @@ def run_recipes(
     tokenizer: PreTrainedTokenizerBase | None = None,
     seconds: float = SECONDS,
 ) -> list[Row]:
-    """Take recipes all the way: train, export, build every engine, score through a real Triton server, judge.
+    """Run recipes end to end: train, export, build engines, score them through a real Triton server, and apply the gate.
 
         rows = optkit.run(recipe, task, model, seeds=[0])
         print(optkit.compare(rows))
 
     Args:
-        recipes: one or several; teachers and shared beginnings are found among them, and the baseline is known.
-        task: what they are run on.
-        model: to start from: a folder, a name on the hub, or a model that you hold; None takes the task's own.
-        seeds: of the training; several are pooled in a row of their own.
-        root: folder for everything that is made, where a second run finds what is finished and `optkit publish` takes it
-            from; None keeps nothing but the rows.
-        engine: kinds to build; by default all that this machine has.
-        options: what builds are told, by kind of engine and key.
-        tokenizer: of a bare model.
-        seconds: how long each served model is measured at each batch size.
+        recipes: one or more recipes. Teachers other than the baseline have to be among them.
+        task: task to train and score on.
+        model: model to start from: a folder, a name on the hub, or a model in memory; None for the task's own.
+        seeds: training seeds; several seeds are also pooled into one row.
+        root: folder for all results, which later runs and `optkit publish` reuse; None keeps the rows only.
+        engine: engine kinds to build; by default all that this machine can run.
+        options: build options by engine kind and key.
+        tokenizer: tokenizer of a bare `PreTrainedModel`.
+        seconds: measuring time per served model and batch size, in seconds.
 
     Returns:
-        The rows of the recipes and of the FP32 baseline, the best first.
+        Result rows of the recipes and of the FP32 baseline, the best first.
 
     Raises:
-        InputError: a recipe, the data or the model has a mistake; all that can be known is found before training.
+        InputError: a recipe, the data or the model has a mistake; as far as possible it is reported before training.
         MachineError: a runtime or the server is missing.
-        GateError: an engine does not answer as its graph does.
+        GateError: an engine's logits do not agree with its graph's.
     """
     install.find()  # a machine without a server should say so before it trains
     asked = [recipes] if isinstance(recipes, Recipe) else list(recipes)
@@ -87,7 +86,7 @@ def _numbers(seeds: Any) -> list[int]:
 
 
 def _require_served(kind: str) -> None:
-    """The kind runs here, and in the server's processes too."""
+    """Raise unless engines of a kind run on this machine, in the server's processes too."""
     engines.require_running(kind)
     if engines.RUNTIMES.only_here(kind):
         raise InputError(
@@ -97,7 +96,7 @@ def _require_served(kind: str) -> None:
 
 
 def _known(asked: Sequence[Recipe]) -> dict[str, Recipe]:
-    """The recipes by name, with the baseline, after a look at their names and teachers."""
+    """Return the recipes by name, with the baseline, after checking their names and teachers."""
     if not asked or not all(isinstance(recipe, Recipe) for recipe in asked):
         raise InputError(f"recipes: found {asked!r:.80}, expected one or more of optkit.Recipe(name=…, stages=[…])")
     known = {BASELINE: Recipe(name=BASELINE)} | {recipe.name: recipe for recipe in asked}
@@ -112,7 +111,7 @@ def _known(asked: Sequence[Recipe]) -> dict[str, Recipe]:
 def _source(
     model: Model | str | Path | None, task: Task, tokenizer: PreTrainedTokenizerBase | None, root: Path
 ) -> str | None:
-    """The name or folder of the model to start from; one that is held is saved under the digest of what it is."""
+    """Return name or folder of the model to start from; a model in memory is saved under the digest of its files."""
     if model is None or isinstance(model, str | Path):
         return None if model is None else str(model)
     loaded = loaded_model(model, task, tokenizer)

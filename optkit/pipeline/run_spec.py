@@ -47,7 +47,7 @@ class RunSpec:
         return self.recipes[BASELINE]
 
     def folder(self, recipe: Recipe) -> Path:
-        """Where everything of a recipe lies: `checkpoints/<task>/<recipe>/seed-<n>`."""
+        """Return the folder of a recipe's results: `checkpoints/<task>/<recipe>/seed-<n>`."""
         return self.root / self.task.name / recipe.name / f"seed-{self.seed}"
 
     @cached_property
@@ -86,7 +86,7 @@ class RunSpec:
         return self._encoded[split]
 
     def modules(self, recipe: Recipe) -> tuple[str, ...]:
-        """Where the code of the task and of a recipe's techniques lies: it is found by name, which no import shows."""
+        """Return the modules of the task and of a recipe's techniques, which are looked up by name and not imported."""
         return (type(self.task).__module__, *recipe.modules)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collator:

@@ -24,13 +24,13 @@ class SystemUnderTest:
     samples: Samples
     """Examples of the dev split."""
     folder: Path
-    """The recipe's."""
+    """Folder of the recipe."""
     key: str
     """The key of the step that made the engines."""
 
     @property
     def logs(self) -> Path:
-        """Where the server's log goes."""
+        """Folder of the server's logs."""
         return self.folder / "logs"
 
 

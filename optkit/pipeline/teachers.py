@@ -27,7 +27,7 @@ class Teachers:
 
     spec: RunSpec
     trained: Callable[[Recipe, RunSpec], Path]
-    """Gives the folder of a recipe's checkpoint."""
+    """Function that returns the folder of a recipe's checkpoint."""
 
     def key(self, name: str) -> Any:
         """What a student depends on when this teacher teaches it."""
@@ -36,7 +36,7 @@ class Teachers:
         return step_cache.key_at(self.trained(self.spec.recipes[name], self.spec))
 
     def load(self, name: str) -> LoadedModel:
-        """The teacher itself.
+        """Load a teacher's model.
 
         Raises:
             InputError: a folder without such a model, or with one that does not answer the task yet.
@@ -49,7 +49,7 @@ class Teachers:
         return loaded
 
     def logits(self, name: str) -> list[np.ndarray]:
-        """Its logits on the training features, one array each."""
+        """Return a teacher's logits on the training features, one array each."""
         code = code_version(__name__, type(self.spec.task).__module__)
         folder = self._place(name)
         depends_on = {"teacher": self.key(name), "data": self.spec.task.fingerprint(), "code": code}

@@ -105,6 +105,6 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _median(trials: Sequence[dict[str, Any]], name: str) -> float:
-    """Over a configuration's measurements; memory is of those in which it was alone on the server."""
+    """Return the median over a configuration's measurements; for memory, over those with it alone on the server."""
     kept = [trial[name] for trial in trials if name != "memory_mb" or trial["others"] == ALONE]
     return median(kept) if kept else float("nan")

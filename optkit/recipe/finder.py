@@ -15,10 +15,13 @@ FOLDER = Path("recipes")
 
 
 def find(names: Sequence[str]) -> tuple[list[Recipe], dict[str, Recipe]]:
-    """The recipes asked for, and by name every recipe known beside them: teachers and shared prefixes.
+    """Find recipes, and every recipe in the same folders, which may be their teachers or share a prefix with them.
 
     Args:
         names: paths of recipe modules, or names of modules in `recipes/`.
+
+    Returns:
+        The recipes asked for, the baseline first; and all recipes by name.
 
     Raises:
         InputError: an unknown name, a module that cannot be imported, or mistakes in recipes, all reported together.
@@ -36,7 +39,7 @@ def find(names: Sequence[str]) -> tuple[list[Recipe], dict[str, Recipe]]:
 
 
 def _known(asked: Mapping[Path, Recipe]) -> tuple[dict[str, Recipe], dict[str, str]]:
-    """By name, every recipe in the folders of those asked for, and what is wrong with the modules that are broken."""
+    """Return every recipe in the folders of those asked for, and the errors of modules that cannot be imported, by name."""
     own = {recipe.name: recipe for recipe in asked.values()}
     known, broken = {BASELINE: Recipe(name=BASELINE)}, {}
     for folder in {path.parent for path in asked} | {FOLDER}:
@@ -88,7 +91,7 @@ def _import(path: Path) -> Recipe:
 
 
 def _line(error: Exception, file: str | None) -> int | str:
-    """The last line of a module that an error went through."""
+    """Return the last line of a module in an error's traceback."""
     if isinstance(error, SyntaxError) and error.filename == file:
         return error.lineno or "?"
     frames = reversed(traceback.extract_tb(error.__traceback__))
@@ -96,7 +99,7 @@ def _line(error: Exception, file: str | None) -> int | str:
 
 
 def _of_one_name(asked: Mapping[Path, Recipe]) -> Iterator[str]:
-    """Recipes of one name, whose results would lie in one folder."""
+    """Yield a message for each name that several recipes share: their results would lie in one folder."""
     files: dict[str, list[str]] = {}
     for path, recipe in asked.items():
         files.setdefault(recipe.name, []).append(str(path))
@@ -108,7 +111,14 @@ def _of_one_name(asked: Mapping[Path, Recipe]) -> Iterator[str]:
 def mistakes_of_teachers(
     recipe: Recipe, known: Mapping[str, Recipe], broken: Mapping[str, str], students: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """What is wrong with those a recipe learns from (and every recipe is measured beside the baseline)."""
+    """Yield what is wrong with a recipe's teachers, and with the baseline that every recipe is compared with.
+
+    Args:
+        recipe: recipe to check.
+        known: all recipes by name.
+        broken: errors of modules that cannot be imported, by name.
+        students: names of the recipes that this one teaches, to find circles.
+    """
     for name in dict.fromkeys((*(name for name in recipe.teachers if not is_folder(name)), BASELINE)):
         if name in broken:
             yield broken[name]

@@ -24,23 +24,25 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """A name and the stages a model goes through. Without stages it is the FP32 baseline.
+    """A named sequence of stages applied to a model. Without stages it is the FP32 baseline.
+
+        recipe = optkit.Recipe(name="ptq_int8", stages=[optkit.Quantize(calibrator="mse")], max_drop=0.5)
 
     Raises:
         RecipeError: naming every mistake of the recipe and of its parts.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
-    """Also the name of its folder: small letters, digits and underscores."""
+    """Name of the recipe and of its folder: small letters, digits and underscores."""
     stages: tuple[Annotated[SerializeAsAny[Stage], BeforeValidator(from_dictionary)], ...] = ()
     training: Training = Training()
-    """Training of the baseline; the stages take from it what they do not set themselves."""
+    """Training settings of the baseline; a stage inherits those that it does not set itself."""
     max_drop: float = Field(1.0, ge=0)
-    """Gate: largest loss of the metric in points against the served FP32 baseline."""
+    """Gate: largest drop of the headline metric, in points, from the served FP32 baseline."""
     min_speedup: Positive | dict[str, Positive] | None = None
-    """Gate: least speed-up over the served FP32 baseline, at every batch size or at those named."""
+    """Gate: smallest speed-up over the served FP32 baseline, for every batch size or by batch size."""
     max_p99_ms: Positive | dict[str, Positive] | None = None
-    """Gate: largest 99th percentile of the served latency, likewise."""
+    """Gate: largest 99th percentile of the served latency in ms, for every batch size or by batch size."""
     description: str = ""
 
     def __init__(self, **given: Any) -> None:
@@ -55,7 +57,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     @field_validator("stages", "training")
     @classmethod
     def _report_parts(cls, parts: Any, field: ValidationInfo) -> Any:
-        """Pass on what the parts have kept, also of those that were given as dictionaries."""
+        """Raise the mistakes that the parts have collected, including parts given as dictionaries."""
         stages = parts if isinstance(parts, tuple) else ()
         mistakes = [of_part for part in stages or [parts] if part for of_part in part._mistakes]
         mistakes += _mistakes_of_order(field.data.get("name"), stages)
@@ -77,33 +79,37 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @property
     def sparsity(self) -> str | None:
-        """The pattern of its weights, as "2:4"; None where they are dense."""
+        """Sparsity pattern of the weights, such as "2:4"; None for dense weights."""
         return next((stage.sparsity for stage in self.stages if stage.sparsity), None)
 
     def has(self, technique: str) -> bool:
-        """Whether one of the stages is of this technique."""
+        """Return whether one of the stages is of a technique.
+
+        Args:
+            technique: its name, such as "quantize".
+        """
         return any(stage.technique == technique for stage in self.stages)
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Whoever teaches this one: names of recipes, and folders of models (see `is_folder`)."""
+        """Teachers of all stages, each once: names of recipes, and folders of models (see `is_folder`)."""
         return tuple(dict.fromkeys(name for stage in self.stages for name in stage.teachers))
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The modules of its techniques, which a step that asks stages for something adds to its `code_version`."""
+        """Modules that define the techniques; steps that call the stages add them to their `code_version`."""
         return tuple(sorted({type(stage).__module__ for stage in self.stages}))
 
     def resolved(self) -> dict[str, Any]:
-        """Everything that shapes the result, in JSON's types: what is hashed and kept with a checkpoint."""
+        """Return all settings that affect the result, in JSON types, as hashed and stored with a checkpoint."""
         return self.model_dump(mode="json", exclude={"description", *_GATE})
 
     def digest(self) -> str:
-        """SHA-256 of `resolved`."""
+        """Return the SHA-256 of `resolved`, as hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.resolved(), sort_keys=True).encode()).hexdigest()
 
     def main(self) -> None:
-        """What recipes of version 0.1 call; tells them the line to write.
+        """Refuse the call that recipes of version 0.1 make, and print its replacement, `optkit.main(recipe)`.
 
         Raises:
             SystemExit: always, with status 2.
@@ -113,7 +119,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
 
 def is_folder(teacher: str) -> bool:
-    """Whether a teacher is the folder of a model rather than a recipe."""
+    """Return whether a teacher names a model's folder (it contains a slash) rather than a recipe."""
     return "/" in teacher
 
 

@@ -33,106 +33,122 @@ if TYPE_CHECKING:  # later rooms, and what takes long to import
     from optkit.models.loading import LoadedModel
 
 _ELSEWHERE: Registry[type["Stage"]] = Registry("technique", "optkit.techniques", {})
-"""What other packages bring; `optkit.compression.registry`, a later room, knows optkit's own too."""
+"""Techniques of other packages; `optkit.compression.registry`, a later room, has optkit's own too."""
 BASELINE = "baseline_fp32"
 History = list[dict[str, float]]
-"""What a training logs: step, epoch, loss and learning rate."""
+"""Log of a training, one entry per logged step: step, epoch, loss and learning rate."""
 
 
 class Stage(Settings, ABC):
-    """Frozen settings of one stage, and the calls by which a recipe is carried out. Only `apply` has to be written."""
+    """Base class of techniques: frozen settings of one stage, and the methods that a recipe calls. `apply` is abstract."""
 
     technique: str
-    """Its name, as a `Literal` with itself as the default: what `recipe.json` holds."""
+    """Name of the technique, declared as a `Literal` with itself as the default; stored in `recipe.json`."""
     order: ClassVar[int]
-    """Stages stand in rising order (distill 10, sparsify 20, quantize 30): each would undo what a later one has fixed."""
+    """Position among a recipe's stages, ascending (distill 10, sparsify 20, quantize 30): each would undo what a later one
+    has fixed."""
     quantises: ClassVar[bool] = False
-    """Whether the graph has quantisers afterwards, from which engines in INT8 are built."""
+    """Whether the exported graph has quantisers, so that INT8 engines can be built from it."""
     sparsity: ClassVar[str | None] = None
-    """The pattern that the weights have afterwards, as "2:4"."""
+    """Sparsity pattern of the weights after the stage, such as "2:4"; None if it leaves them dense."""
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Names of recipes, and folders of models, that teach it."""
+        """Teachers of the stage: names of recipes, and folders of models."""
         return ()
 
     def preflight(self, model: "PreTrainedModel", recipe: str) -> "PreTrainedModel":
-        """Find what cannot work before any training is paid for; warn of what can in part only.
+        """Check, before any training, that the stage can work on a model; warn where it applies to a part of it only.
 
         Args:
-            model: what the stage starts from, which may be on the meta device; stays as it is.
-            recipe: its name, for warnings.
+            model: input of the stage, possibly on the meta device; not changed.
+            recipe: name of the recipe, for warnings.
 
         Returns:
-            The model as the stage will leave it.
+            A model of the architecture that the stage will produce.
 
         Raises:
-            InputError: it cannot work on this model.
+            InputError: the stage cannot work on this model.
         """
         return model
 
     @abstractmethod
     def apply(self, loaded: "LoadedModel", context: "Context") -> History:
-        """Do to a model, in place, what the settings say.
+        """Apply the technique to a model in place.
+
+        Args:
+            loaded: the model, its tokenizer, and scales and masks from its checkpoint.
+            context: training features, settings, seed and teachers.
 
         Returns:
-            The training's history, empty where nothing is trained.
+            Training history, empty if nothing is trained.
         """
 
     def restore(self, model: "PreTrainedModel", tensors: dict[str, "torch.Tensor"]) -> None:
-        """Give a fresh model what the stage has added to it, so that a checkpoint's tensors have their places.
+        """Add the stage's modules and buffers to a fresh model, so that a checkpoint can be loaded into it.
 
         Args:
             model: made from the checkpoint's configuration, with random weights.
-            tensors: the checkpoint's by name, loaded into the model afterwards.
+            tensors: tensors of the checkpoint by name, loaded into the model afterwards.
         """
 
     def check(self, model: "PreTrainedModel", when: str) -> None:
-        """Raise where what the stage has reached does not hold: after it, after every later one, and in a checkpoint.
+        """Raise if the stage's invariant is broken; called after the stage, after every later one, and on a checkpoint.
 
         Args:
-            model: to look at.
-            when: for the message, as "after quantize".
+            model: model to check.
+            when: point in time for the message, such as "after quantize".
         """
 
     def check_graph(self, audit: "Audit", model: "PreTrainedModel") -> None:
-        """Raise where it does not hold in the ONNX graph of the model."""
+        """Raise if the stage's invariant is broken in the ONNX graph exported from the model.
+
+        Args:
+            audit: audit of the graph.
+            model: model that the graph was exported from.
+        """
 
     def check_engines(self, conversion: "Conversion", model: "PreTrainedModel") -> None:
-        """Raise where it does not hold in the engines built from that graph."""
+        """Raise if the stage's invariant is broken in the engines built from the graph.
+
+        Args:
+            conversion: the engines, one per precision.
+            model: model that the graph was exported from.
+        """
 
 
 class Taught(Stage):
-    """What every stage has that trains: for how long, how fast, and beside which teacher (see `compression.retrain`)."""
+    """Base class of stages that train: epochs, learning rates, teacher and loss weights (see `compression.retrain`)."""
 
     epochs: float = Field(1, ge=0)
-    """Epochs of training on the task, beside the teacher's answers."""
+    """Epochs of training on the task, with the teacher's logits as soft targets."""
     learning_rate: float | None = Field(None, gt=0)
-    """None takes that of the baseline's training, which suits model and task."""
+    """Peak learning rate; None takes that of the baseline's training."""
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     dropout: float | None = Field(0.0, ge=0, lt=1)
-    """While it trains. A teacher regularises enough, and noise keeps a student from its answers; None leaves the model's
-    own, for training on labels alone."""
+    """Dropout probability during training; None keeps the model's own, for training on labels alone. A teacher
+    regularises enough, and dropout noise keeps a student from matching it."""
     teacher: str | None = BASELINE
-    """Recipe that teaches, or the folder of a fine-tuned model (a name with a slash in it); None trains on the labels
-    alone."""
+    """Teacher: name of a recipe, or folder of a fine-tuned model (contains a slash); None trains on the labels alone."""
     temperature: float = Field(2.0, gt=0)
     label_weight: float = Field(0.1, ge=0, le=1)
-    """Weight of the labels' cross-entropy beside the teacher's logits."""
+    """Weight of the task's loss on the labels; the loss on the teacher's logits has the rest."""
     representation_epochs: float = Field(0, ge=0)
-    """Epochs of a phase before, in which hidden states and attention relations follow the teacher's; 0 leaves it out."""
+    """Epochs of the preceding representation phase, which matches hidden states and attention relations to the teacher's;
+    0 skips it."""
     representation_learning_rate: float = Field(3e-4, gt=0)
-    """Learning rate of that phase; higher than of the second, as each layer is told its target."""
+    """Peak learning rate of the representation phase; higher than `learning_rate`, as each layer has a target of its own."""
     hidden_weight: float = Field(1.0, ge=0)
     relation_weight: float = Field(1.0, ge=0)
     relation_heads: int | None = Field(None, ge=1)
-    """Into how many heads both models' queries, keys and values are cut; None takes the teacher's attention heads."""
+    """Number of relation heads that queries, keys and values of both models are split into; None takes the teacher's number
+    of attention heads."""
     augment: float = Field(0.0, ge=0, lt=1)
-    """Share of the words replaced by neighbours in the model's own embedding, anew in every epoch; 0 changes nothing."""
+    """Share of words replaced by neighbours in the model's own word embedding, drawn anew in every epoch; 0 disables it."""
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Whoever teaches: nobody where nothing is trained."""
+        """The teacher, if there is one; empty if nothing is trained."""
         return (self.teacher,) if self.teacher and (self.epochs or self.representation_epochs) else ()
 
     @model_validator(mode="after")
@@ -146,7 +162,7 @@ class Taught(Stage):
 
 
 def from_dictionary(given: Any) -> Any:
-    """The stage that a dictionary describes, if its technique's module has been imported; anything else as it is.
+    """Return the stage that a dictionary describes; any other value is returned unchanged.
 
     Raises:
         ValueError: no technique of that name has been imported.
@@ -163,7 +179,7 @@ def from_dictionary(given: Any) -> Any:
 
 
 def _kinds(base: type) -> Iterator[type[Stage]]:
-    """The classes of techniques below a base."""
+    """Yield the concrete subclasses of a base, at any depth."""
     kinds: list[type] = base.__subclasses__()
     for kind in kinds:
         if not isabstract(kind):

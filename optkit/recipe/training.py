@@ -1,4 +1,4 @@
-"""How a model is trained: settings of the baseline, from which the stages take what they do not set themselves."""
+"""Training settings of the baseline; a stage inherits those that it does not set itself."""
 
 from typing import Any, Literal
 
@@ -10,23 +10,31 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class Training(Settings):
-    """How weights are trained. A field left at None takes what suits the task (see `for_task`)."""
+    """Training settings: AdamW with linear warm-up and decay.
+
+    A field left at None takes the task's default (see `for_task`).
+
+        optkit.Recipe(name="baseline_fp32", training=optkit.Training(epochs=3, learning_rate=3e-5))
+    """
 
     epochs: float | None = Field(None, gt=0)
     learning_rate: float | None = Field(None, gt=0)
     batch_size: int | None = Field(None, ge=1)
-    """Examples per optimiser step and process."""
+    """Training features per optimiser step and process."""
     warmup_ratio: float | None = Field(None, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises linearly from 0; it falls linearly to 0 after them."""
+    """Share of the steps with linear warm-up of the learning rate from 0; linear decay to 0 follows."""
     weight_decay: float | None = Field(None, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_accumulation: int = Field(1, ge=1)
-    """Micro-batches that one optimiser step is split into."""
+    """Number of micro-batches that one optimiser step is split into."""
     precision: Precision | None = None
-    """Autocast type of forward and backward; `auto` is bf16 or fp16 where the device computes in it, else fp32."""
+    """Autocast type; `auto` is bf16 or fp16 where the device computes in it, else fp32."""
 
     def for_task(self, defaults: dict[str, Any]) -> "Training":
-        """The same settings with every None filled from the task's defaults, then from those of BERT fine-tuning.
+        """Return the settings with every None filled from the task's defaults, then from those of BERT fine-tuning.
+
+        Args:
+            defaults: the task's defaults by field.
 
         Raises:
             RecipeError: naming every mistake in the settings.

@@ -56,7 +56,7 @@ def locked(repository: Path, doing: str, wait_s: float = WAIT_S) -> Iterator[Non
 
 
 def reading(repository: Path, wait_s: float = WAIT_S) -> AbstractContextManager[None]:
-    """Have nobody change a repository meanwhile; others may read too. One that was never locked is just read.
+    """Hold a repository's lock shared with other readers, excluding publishers; one that was never locked is just read.
 
     Raises:
         MachineError: somebody is changing it all the time.

@@ -132,7 +132,7 @@ def read_config(model: Path) -> ModelConfig:
 
 
 def provenance(version: Path) -> dict[str, Any]:
-    """Where a version came from.
+    """Read the provenance of a version.
 
     Raises:
         InputError: the file is not what publishing writes.

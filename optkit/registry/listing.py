@@ -20,7 +20,7 @@ class Version:
     version: int
     live: bool
     published: str
-    """When, ISO 8601 in UTC."""
+    """Time of publication, ISO 8601 in UTC."""
     by: str
     recipe: str
     seed: int
@@ -56,7 +56,7 @@ def versions(root: Path) -> list[Version]:
 
 
 def render(found: list[Version], form: str) -> str:
-    """As a table or as JSON.
+    """Render versions as a table or as JSON.
 
     Raises:
         InputError: no such format.

@@ -115,7 +115,7 @@ class Running:
         return f"Triton server {self.url}"
 
     def _states(self) -> dict[tuple[str, str], str]:
-        """{(model, version): state}"""
+        """Return `{(model, version): state}`."""
         status, body = self._ask("/v2/repository/index")
         try:
             return {(item["name"], item.get("version", "")): item.get("state", "") for item in json.loads(body)}
@@ -150,7 +150,7 @@ class Running:
 
     @cached_property
     def _grpc_url(self) -> str | None:
-        """Where this same server takes gRPC, if that is the port after HTTP's."""
+        """Return the gRPC address of the same server, if its port is the one after HTTP's."""
         from tritonclient.grpc import InferenceServerClient
 
         parts = urlsplit(f"//{self.url}")

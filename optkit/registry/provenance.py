@@ -1,4 +1,4 @@
-"""Where a published version comes from, as one JSON document that lies beside it."""
+"""Provenance of a published version, as one JSON document that lies beside it."""
 
 import importlib.metadata
 import platform

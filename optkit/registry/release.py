@@ -33,15 +33,15 @@ class Release:
     engine: Path
     """The engine's folder, whose files are copied."""
     config: ModelConfig
-    """With the model's name."""
+    """Triton configuration, with the model's name."""
     probes: Probes
-    """What it is asked before it goes live."""
+    """Requests that it has to answer correctly before it goes live."""
     provenance: dict[str, Any]
     """What is known of it; model, version, checks, configuration and the files' SHA-256 are added."""
     forced: str | None = None
     """Why it is published although its gate says no."""
     words: Words | None = None
-    """What it takes to be asked in text; None where it takes tokens alone."""
+    """Tokenizer, settings and probe for text; None for tokens alone."""
 
     @property
     def decisions(self) -> Decisions:
@@ -171,7 +171,7 @@ def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
 
 
 def _found(staged: Path, model: Path, version: int, server: Running | None) -> None:
-    """A model's first version: the whole folder appears."""
+    """Place a model's first version: the whole folder appears."""
     disk.replace_text(staged / CARD, (staged / str(version) / CARD).read_text(encoding="utf-8"))
     disk.replace_text(staged / HISTORY, history.text(_event(staged, version, None)))
     disk.replace_text(staged / CONFIG, configuration.write(layout.config_of(staged / str(version), version)))
@@ -192,7 +192,7 @@ def _found(staged: Path, model: Path, version: int, server: Running | None) -> N
 
 
 def _add(staged: Path, model: Path, version: int, server: Running | None) -> None:
-    """Another version: its folder appears, which nobody serves, then the configuration says that it is live."""
+    """Place a further version: its folder appears, not served yet, then the configuration makes it live."""
     done = _event(staged, version, layout.live(model))
     os.rename(staged / str(version), model / str(version))
     flush(model)

@@ -29,13 +29,13 @@ class Probe(NamedTuple):
     """A request and the answer that is right."""
 
     feed: Mapping[str, np.ndarray]
-    """int64 [batch, sequence] each."""
+    """Inputs by name, int64 [batch, sequence]."""
     logits: np.ndarray
-    """Float32 [batch, …]."""
+    """Expected logits, float32 [batch, …]."""
 
 
 Probes = Mapping[str, Probe]
-"""By name: `min`, `opt`, `max`, and `sample` where there is one."""
+"""Probes by name: `min`, `opt`, `max`, and `sample` if there is one."""
 
 
 def make(engine: Path, config: ModelConfig, sample: Probe | None) -> dict[str, Probe]:

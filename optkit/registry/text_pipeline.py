@@ -27,19 +27,19 @@ from optkit.serving.text_client import TextClient
 
 TEXT, PROBE = "text", "text-probe.json"
 _SHARE = 8
-"""At most one in so many answers may differ from the scored ones: batches of another size round differently."""
+"""Inverse of the share of answers that may differ from the scored ones: batches of another size round differently."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """What a release needs to take text."""
+    """Tokenizer, settings and probe that a release needs to take text."""
 
     source: Path
     """The folder with tokenizer and settings."""
     texts: Sequence[Sequence[str]]
     """Input texts, one list per probe."""
     answers: Sequence[str]
-    """What the served engine answered to them when it was scored."""
+    """Answers of the served engine when it was scored, one per probe."""
 
     @property
     def digest(self) -> str:
@@ -48,7 +48,7 @@ class Words:
 
     @property
     def probe(self) -> dict[str, Any]:
-        """As it lies beside a version."""
+        """Probe as stored beside a version."""
         return {"texts": [list(one) for one in self.texts], "answers": list(self.answers)}
 
 

@@ -40,7 +40,7 @@ def shown(rows: Sequence[Row]) -> list[Row]:
 
 
 def batch_sizes(rows: Sequence[Row]) -> list[str]:
-    """Those that every row was measured at."""
+    """Return the batch sizes that every row was measured at."""
     return [size for size in rows[0].latency_ms if all(size in row.speedup for row in rows)]
 
 
@@ -74,7 +74,7 @@ def front(found: Sequence[Point]) -> list[Point]:
 
 
 def waterfall(row: Row) -> list[Bar]:
-    """From the baseline's metric to the row's, stage by stage; empty where the stages were not measured."""
+    """Return the steps from the baseline's metric to the row's, stage by stage; empty if stages were not measured."""
     if not row.stages:
         return []
     bars = [Bar("FP32", 0.0, row.baseline, None, total=True)]

@@ -50,7 +50,7 @@ def _drawn(rows: Sequence[Row]) -> dict[str, Mapping[str, str]]:
 
 
 def _rungs(row: Row) -> list[Rung]:
-    """From PyTorch to the server, and what the server's answer depends on."""
+    """Return the rungs from PyTorch to the server, and the server's invariance checks."""
     rungs = [(rung, values, gate.tolerance(rung, row)) for rung, values in row.ladder.items()]
     ways = [(f"server: {way}", values, gate.invariance_tolerance(row)) for way, values in row.invariance.items()]
     return [

@@ -21,7 +21,23 @@ FORMATS = ("table", "json", "csv", "html")
 
 
 def render(rows: Sequence[Row], form: str = "table") -> str:
-    """All rows as JSON or CSV; as a table or a page, one row per recipe and precision, over all its seeds."""
+    """Render result rows as text.
+
+        rows = optkit.run(recipe, task, model, seeds=[0])
+        print(optkit.compare(rows))
+
+    JSON and CSV have all rows; table and HTML page have one row per recipe and precision, over all its seeds.
+
+    Args:
+        rows: result rows, as `optkit.run` returns them.
+        form: "table", "json", "csv" or "html".
+
+    Returns:
+        The rendered text.
+
+    Raises:
+        InputError: there are no rows, or the form is unknown.
+    """
     if not rows:
         raise InputError("compare: found no rows, expected those of a run")
     if form not in FORMATS:
@@ -40,7 +56,7 @@ def _json(rows: Sequence[Row]) -> str:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    """Nested fields become columns of their own, as `latency_ms.8.p50`."""
+    """Return the rows as CSV; nested fields become columns, such as `latency_ms.8.p50`."""
     flat = [dict(_flat(row.as_dict())) for row in rows]
     columns = list(dict.fromkeys(column for row in flat for column in row))
     text = io.StringIO()

@@ -55,7 +55,7 @@ class Client(Connection):
         return [answer for answer, _ in self._many(feeds, concurrency)]
 
     def time_many(self, feeds: Sequence[Feed], concurrency: int = 1) -> np.ndarray:
-        """As `infer_many`, but gives the milliseconds [requests] that each took, from sending it to its answer."""
+        """Ask as `infer_many` does, and return each request's milliseconds [requests], from sending it to its answer."""
         return np.array([latency_ms for _, latency_ms in self._many(feeds, concurrency)])
 
     @property

@@ -10,7 +10,7 @@ ADDRESS = "127.0.0.1"
 
 
 class Ports(NamedTuple):
-    """Where a server listens."""
+    """Ports that a server listens on."""
 
     http: int
     grpc: int

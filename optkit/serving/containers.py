@@ -1,4 +1,4 @@
-"""Which of NVIDIA's containers serves an engine, and the command that starts it."""
+"""NVIDIA's containers: the one that serves an engine, and the command that starts it."""
 
 import shlex
 from collections.abc import Mapping

@@ -24,10 +24,10 @@ from optkit.tasks.served import OFFSETS, SETTINGS, Tensors, TextSettings
 SUFFIX = "_text"
 STEPS = ("_tokenizer", "_answer")
 DIGEST = "digest"
-"""Parameter of a pipeline: what makes its tokens and its answers."""
+"""Parameter of a pipeline: SHA-256 of its tokenizer and settings."""
 TOKENIZER = "tokenizer.json"
 HEAD, LABELS = "head", "labels"
-"""Likewise: whose answers they are, and the class names as JSON."""
+"""Parameters of a pipeline: head of its task, and class names as JSON."""
 
 
 def pipeline(model: str) -> str:

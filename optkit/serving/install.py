@@ -1,4 +1,4 @@
-"""Where the server is: the `tritonserver` of the `nvidia-pytriton` wheel, its libraries and its Python backend."""
+"""Location of the server: the `tritonserver` of the `nvidia-pytriton` wheel, its libraries and its Python backend."""
 
 import importlib.util
 import os

@@ -51,7 +51,7 @@ def place(repository: Path, engine_folder: Path, config: ModelConfig, version: i
 
 @contextmanager
 def staging(repository: Path, name: str, version: int = 1) -> Iterator[Path]:
-    """Where a model's folder is made before it is renamed: not there yet, on the repository's own file system.
+    """Yield the path, not made yet, to build a model's folder at before it is renamed: on the repository's file system.
 
     Raises:
         MachineError: the repository cannot be written; nothing is left behind.

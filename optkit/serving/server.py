@@ -81,7 +81,7 @@ class Server:
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus reads the metrics."""
+        """URL of the metrics for Prometheus."""
         return f"http://{ADDRESS}:{self._ports.metrics}/metrics"
 
     def __enter__(self) -> Self:

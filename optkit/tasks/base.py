@@ -1,15 +1,15 @@
-"""What a task is: a data set, and everything that depends on what a model is asked there.
+"""Base class of tasks: a data set, with the encoding, loss, metrics and served form that belong to it.
 
-A task is one file with a class that follows from `Task` and one that follows from `optkit.tasks.served.ServedForm`, and a
-name in `optkit.tasks.registry`; nothing else knows of it. Such a file also runs inside the server's processes: it imports
-torch, transformers and datasets where it uses them.
+A task is one file with a subclass of `Task` and a subclass of `optkit.tasks.served.ServedForm`, and a name in
+`optkit.tasks.registry`; no other module depends on it. The file also runs inside the server's processes, so it imports
+torch, transformers and datasets inside functions.
 
-Words used by every task:
+Terms:
 
 * *example*: one row of the user's data, for which one prediction is made;
-* *feature*: one encoded input of the model. A long passage gives several features for one example;
-* *feed*: a batch of features, `{name: int64 array [batch, sequence]}`, what the graph, the engines and the server take;
-* *logits*: what the model answers, of the task's `axes`, the batch first. The axis "token" is padded as the feed is.
+* *feature*: one encoded input of the model; a long passage yields several features for one example;
+* *feed*: a batch of features, `{name: int64 array [batch, sequence]}`, the input of the graph, the engines and the server;
+* *logits*: the model's output, with the task's `axes`, batch first. The axis "token" is padded like the feed.
 """
 
 from __future__ import annotations
@@ -34,53 +34,59 @@ Split = Literal["train", "dev"]
 Feed = Mapping[str, NDArray[Any]]
 Prediction = Any  # a class index (classification) or an answer's text (question answering)
 Decisions = Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]
-"""See `Task.decisions`."""
+"""Function from logits and attention mask to decisions, such as `Task.decisions`."""
 
 TOKEN = "token"
-"""The axis with an entry for each token."""
+"""Name of the logits' axis with an entry for each token."""
 
 
 class OwnModel(NamedTuple):
-    """A model that a task brings along, to be trained from random weights."""
+    """A model that a task defines itself, trained from random weights."""
 
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     initialise: Callable[[PreTrainedModel], None]
-    """Changes its random weights in place."""
+    """Function that modifies the random weights in place before training."""
     training: Mapping[str, Any]
-    """Fields of `stages.Training` that suit it."""
+    """Default training settings of the model, fields of `Training`."""
 
 
 class Task(ABC):
-    """One data set with what it takes to train on it, to score a model by it, and to serve one."""
+    """Base class of tasks: a data set, and how models are trained, scored and served on it.
+
+        task = optkit.load_task("classification", data="reviews/")
+        task.score(task.predict(task.encode("dev", tokenizer), logits))
+
+    `optkit.evaluate` does the latter for a model or an engine.
+    """
 
     head: ClassVar[str]
-    """The kind of answer, as files and the server name it."""
+    """Name of the head, such as "classification", in files and on the server."""
     axes: ClassVar[tuple[str, ...]]
     """Axes of the logits: ("batch", "class"), or ("batch", "token", "end")."""
     choice: ClassVar[str | None]
-    """The axis along which softmax makes a distribution, of which the largest is taken; None where nothing is chosen."""
+    """Axis of softmax and argmax, for decisions and distillation; None for a task without discrete choices."""
     targets: ClassVar[tuple[str, ...]]
-    """Columns of the training features with what is right: numbers, or lists, which a batch pads with `collate.IGNORED`."""
+    """Target columns of the training features: numbers, or lists, which a batch pads with `collate.IGNORED`."""
     head_modules: ClassVar[tuple[str, ...]]
-    """How the names of the head's own tensors begin: those of a model that is not fine-tuned yet."""
+    """Name prefixes of the head's tensors, which a pretrained model lacks until it is fine-tuned."""
     served: ClassVar[ServedForm]
-    """From text to the answer, in the server and at its client."""
+    """Served form: conversion of logits to answers in the server and of outputs to answers in the client."""
     metric: ClassVar[str]
-    """The headline metric, a key of what `score` returns."""
+    """Name of the headline metric, a key of `score`'s result."""
     training: ClassVar[Mapping[str, Any]] = {}
-    """Fields of `stages.Training` that suit it better than those of BERT's fine-tuning."""
+    """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     labels: tuple[str, ...] = ()
-    """Class names in the order of the logits; empty where there are no classes."""
+    """Class names in the order of the logits; empty for tasks without classes."""
     text_columns: tuple[str, ...]
-    """The columns of `examples` with the texts, in the order of `text_fields`."""
+    """Text columns of `examples`, in the order of `text_fields`."""
 
     def __init__(self, name: str, examples: Mapping[Split, Dataset], max_length: int) -> None:
-        """Takes checked rows.
+        """Create a task from rows that have been checked.
 
         Args:
-            name: as on the command line.
-            examples: the rows of both splits.
+            name: name of the task, as on the command line.
+            examples: rows by split.
             max_length: longest feature in tokens.
         """
         self.name, self.max_length, self._examples = name, max_length, examples
@@ -88,77 +94,81 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def load(cls, name: str, data: Path | None, limit_train: int | None) -> Task:
-        """The task of one of its names, read and checked; see `optkit.tasks.registry.load`."""
+        """Read and check the data of a task; see `optkit.tasks.registry.load` for arguments and errors."""
 
     def examples(self, split: Split) -> Dataset:
-        """The raw rows of a split, checked."""
+        """Return the checked rows of a split, not encoded."""
         return self._examples[split]
 
     def fingerprint(self) -> str:
-        """SHA-256 of both splits, the limit on training rows included."""
+        """Return the SHA-256 of the rows used of both splits; a limit on training rows changes it."""
         return fingerprint(self._examples["train"], self._examples["dev"])
 
     @abstractmethod
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        """Features with the tokenizer's `model_input_names`, the `targets`, `example` (the row the feature belongs to) and
-        `length` in tokens."""
+        """Encode a split.
+
+        Returns:
+            Features with the columns of the tokenizer's `model_input_names`, the `targets`, `example` (index of the row
+            that the feature belongs to) and `length` in tokens.
+        """
 
     def own_model(self) -> OwnModel | None:
-        """What is trained where no other model is asked for; None for a pretrained one."""
+        """Return the task's own model, trained unless another is given; None to start from a pretrained one."""
         return None
 
     @staticmethod
     @abstractmethod
     def auto_class() -> Any:
-        """The Auto class of transformers that makes models with the head."""
+        """Return the Auto class of transformers for models with this head."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the last axis of the logits, for the model's `id2label`."""
+        """Names of the entries on the logits' last axis, for the model's `id2label`."""
         return self.labels
 
     @property
     def logits_shape(self) -> tuple[int, ...]:
-        """Shape of the logits without the batch; -1 for tokens."""
+        """Shape of the logits without the batch axis; -1 for the token axis."""
         return tuple(-1 if axis == TOKEN else len(self.class_names) for axis in self.axes[1:])
 
     @classmethod
     def per_token(cls) -> bool:
-        """Whether the logits have an entry for each token."""
+        """Return whether the logits have an entry for each token."""
         return TOKEN in cls.axes
 
     @staticmethod
     @abstractmethod
     def logits(output: Any) -> torch.Tensor:
-        """One tensor of `axes` from what the model gives."""
+        """Return the logits of a model's output as one tensor with `axes`."""
 
     @staticmethod
     @abstractmethod
     def loss(output: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """What training minimises, computed in float32.
+        """Return the training loss, a scalar computed in float32.
 
         Args:
-            output: what the model gives.
-            targets: of the batch.
+            output: output of the model.
+            targets: target tensors of the batch by column.
         """
 
     @classmethod
     def unpadded(cls, logits: Any, mask: Any) -> Any:
-        """Logits without those of padding, [tokens, …]; as they are where they have no entry for each token.
+        """Return the logits of real tokens, [tokens, …]; logits without a token axis are returned unchanged.
 
         Args:
-            logits: of `axes`, of NumPy or PyTorch.
-            mask: [batch, sequence], 1 for tokens and 0 for padding; None where nothing is padded.
+            logits: logits with `axes`, a NumPy array or a PyTorch tensor.
+            mask: attention mask [batch, sequence], 1 for tokens and 0 for padding; None without padding.
         """
         return logits[mask > 0] if mask is not None and cls.per_token() else logits
 
     @classmethod
     def distributions(cls, logits: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor | None:
-        """Logits as rows [distributions, choices], over which softmax makes a distribution each; None without a `choice`.
+        """Return the logits as rows [distributions, choices], to take softmax over the last axis; None without a `choice`.
 
         Args:
-            logits: of `axes`.
-            mask: [batch, sequence], 1 for tokens and 0 for padding; None where nothing is padded.
+            logits: logits with `axes`.
+            mask: attention mask [batch, sequence], 1 for tokens and 0 for padding; None without padding.
         """
         if cls.choice is None:
             return None
@@ -168,14 +178,14 @@ class Task(ABC):
 
     @classmethod
     def decisions(cls, logits: NDArray[Any], mask: NDArray[Any] | None = None) -> NDArray[Any]:
-        """What predictions depend on, to count those that flip: the index of the largest logit in each distribution.
+        """Return the index of the largest logit in each distribution, to count decisions that flip.
 
         Args:
-            logits: of `axes`.
-            mask: [batch, sequence], 1 for tokens and 0 for padding; None where nothing is padded.
+            logits: logits with `axes`.
+            mask: attention mask [batch, sequence], 1 for tokens and 0 for padding; None without padding.
 
         Returns:
-            [decisions], none without a `choice`.
+            Indices [decisions]; empty without a `choice`.
         """
         if cls.choice is None:
             return np.empty(0)
@@ -188,12 +198,16 @@ class Task(ABC):
 
     @classmethod
     def _choice_axis(cls) -> int:
-        """Counted from the last."""
+        """Return the negative index of the axis `choice`."""
         return cls.axes.index(str(cls.choice)) - len(cls.axes)
 
     @abstractmethod
     def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:
-        """One prediction per example of the dev split from one array per feature, of `axes` without the batch.
+        """Return one prediction per example of the dev split.
+
+        Args:
+            features: encoded dev split.
+            logits: one array per feature, with `axes` but the batch.
 
         Raises:
             GateError: a logit is not finite (see `collate.check_logits`).
@@ -201,31 +215,36 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Every metric of the task on the dev split, in points (0 to 100; Matthews -100 to 100)."""
+        """Return all metrics of predictions on the dev split by name, in points (0 to 100; Matthews -100 to 100)."""
 
     @abstractmethod
     def example_scores(self, predictions: Sequence[Prediction]) -> NDArray[Any]:
-        """The headline metric example by example, float64 [examples], whose mean is the score: what bootstraps need."""
+        """Return the headline metric of each example, float64 [examples], for bootstraps; their mean is the score."""
 
     def weakness(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> str | None:
-        """Why a model would be a bad teacher, by its logits on training features, as "is right on …"; None if it is not."""
+        """Return why a model would be a bad teacher, such as "is right on …"; None if it is good enough.
+
+        Args:
+            features: encoded training split.
+            logits: the model's logits, one array per feature.
+        """
         return None
 
     def shown(self, prediction: Prediction) -> str:
-        """A prediction as people read it, and as `str` makes it of the served answer."""
+        """Return a prediction as text for people; `str` of the served answer gives the same."""
         return str(prediction)
 
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row of `examples` as people read it."""
+        """Return a row of `examples` for display, such as with class names for indices."""
         return dict(row)
 
     @property
     def text_fields(self) -> tuple[str, ...]:
-        """What a client calls the texts, in the order in which it sends them."""
+        """Names of a request's texts, in the order in which a client sends them."""
         return self.text_columns
 
     def text_settings(self, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
-        """The way from text to tokens and from logits to answers, as a server needs it."""
+        """Return the settings that the server needs to tokenise text and to convert logits to answers."""
         padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
         return TextSettings(
             head=self.head,
@@ -237,11 +256,11 @@ class Task(ABC):
         )
 
     def check_count(self, predictions: Sequence[Prediction]) -> None:
-        """Raises `ValueError` unless there is a prediction for each dev example."""
+        """Raise `ValueError` unless there is one prediction per example of the dev split."""
         expected = len(self._examples["dev"])
         if len(predictions) != expected:
             raise ValueError(f"{len(predictions)} predictions for {expected} dev examples; expected one for each")
 
 
 TaskKind = Task | type[Task]
-"""A task, or its class where no data is needed."""
+"""A task, or its class if no data is needed."""

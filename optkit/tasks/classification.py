@@ -97,7 +97,7 @@ class Classification(Task):
     def __init__(
         self, name: str, tables: Mapping[Split, Table], limit_train: int | None = None, max_length: int = 128
     ) -> None:
-        """Checks both tables.
+        """Check both tables and encode their labels.
 
         Args:
             name: of the task, as on the command line.
@@ -184,7 +184,7 @@ class Classification(Task):
         return 100.0 * (np.asarray(predictions) == self._gold(predictions))
 
     def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
-        """Where a teacher knows less than how frequent the classes are."""
+        """Return why a teacher is bad: it is right less often than always naming the most frequent class."""
         labels = np.array(features["labels"][:])
         right = float((np.stack(list(logits)).argmax(1) == labels).mean())
         majority = float(np.bincount(labels).max() / len(labels))
@@ -246,7 +246,7 @@ def text_columns(table: Table) -> tuple[str, ...]:
 
 
 def read_tables(name: str, data: Path | None) -> dict[Split, Table]:
-    """Both splits of a folder, or of the hub.
+    """Read both splits from a folder or from the hub.
 
     Raises:
         InputError: a file is wrong, or there is no folder and nothing of that name on the hub.

@@ -87,7 +87,7 @@ class Collator:
 
     @classmethod
     def of(cls, task: Task, tokenizer: PreTrainedTokenizerBase) -> Collator:
-        """For the features of a task."""
+        """Return the collator for the features of a task."""
         return cls(tokenizer, task.max_length, per_token=task.per_token())
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Span(NamedTuple):
     """The sum of the answer's start and end logit."""
     start: int
     end: int
-    """Its first character in the passage, and the one after its last."""
+    """`start` and `end`: offsets of its first character in the passage, and of the one after its last."""
     others: tuple[Span, ...] = ()
     """The next best answers, where this is the served one."""
 
@@ -103,7 +103,7 @@ class QuestionAnswering(Task):
     served = ServedSpans()
     metric = "f1"
     training: ClassVar[Mapping[str, Any]] = {"epochs": 3, "batch_size": 16}
-    """Devlin et al. 2018 (arXiv 1810.04805), 4.2 and A.3."""
+    """Default training settings (Devlin et al. 2018, arXiv 1810.04805, 4.2 and A.3)."""
     class_names = ("start", "end")
     text_columns = ("question", "context")
 
@@ -115,7 +115,7 @@ class QuestionAnswering(Task):
         max_length: int = 384,
         stride: int = 128,
     ) -> None:
-        """Takes checked questions.
+        """Create a task from checked questions.
 
         Args:
             name: of the task, as on the command line.
@@ -225,7 +225,7 @@ class QuestionAnswering(Task):
         return np.array([100.0 * squad_metric.f1(text, answers) for text, answers in zip(predictions, gold, strict=True)])
 
     def text_settings(self, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
-        """With windows, and how long and how many answers may be."""
+        """Return the settings with the windows' stride, and the length and number of answers."""
         settings = super().text_settings(tokenizer)
         stride = self._stride(settings.max_length)
         return replace(settings, stride=stride, longest_answer=LONGEST_ANSWER, n_best=N_BEST)
@@ -283,7 +283,7 @@ class QuestionAnswering(Task):
 
 
 def read_splits(name: str, data: Path | None) -> dict[Split, Dataset]:
-    """Both splits of a folder, or of the hub.
+    """Read both splits from a folder or from the hub.
 
     Raises:
         InputError: a file is wrong, or there is no folder and nothing of that name on the hub.

@@ -1,4 +1,4 @@
-"""Tasks by name: optkit's own, and those that other packages bring.
+"""Tasks by name: optkit's own, and those of other packages.
 
 task = load("classification", Path("reviews"))
 features, collator = task.encode("dev", tokenizer), Collator.of(task, tokenizer)
@@ -44,15 +44,18 @@ TASKS: Registry[type[Task]] = Registry(
 
 
 def load(name: str, data: Path | str | None = None, limit_train: int | None = None) -> Task:
-    """Load the task of a name: its data is read and checked.
+    """Load a task by name: read and check its data.
 
         task = optkit.load_task("classification", data="reviews/")
 
     Args:
         name: one of `TASKS`. `sample` ships with the package, `sst2` and `squad` come from the Hugging Face hub
             unless `data` is given, `classification` and `qa` are read from `data`.
-        data: the folder with a `train` and a `dev` file.
-        limit_train: train on this many rows only: the first ones after a shuffle that is the same for everybody.
+        data: folder with a `train` and a `dev` file.
+        limit_train: number of training rows to use, the first after a shuffle with a fixed seed; None for all.
+
+    Returns:
+        The task, with checked rows of both splits.
 
     Raises:
         InputError: the name, a setting or a file is wrong.
@@ -69,7 +72,7 @@ def load(name: str, data: Path | str | None = None, limit_train: int | None = No
 
 
 def task_of(model: PreTrainedModel) -> type[Task]:
-    """The kind of task that a model's head is for.
+    """Return the class of the task that a model's head is for.
 
     Raises:
         InputError: none of the tasks has such a head.
@@ -84,10 +87,10 @@ def task_of(model: PreTrainedModel) -> type[Task]:
 
 
 def form(head: str) -> ServedForm:
-    """How the tasks of a head are served.
+    """Return the served form of the tasks with a head.
 
     Raises:
-        InputError: there are none.
+        InputError: no task has this head.
     """
     for _, task in TASKS.working():
         if task.head == head:

@@ -117,7 +117,7 @@ def _table(split: Split) -> Table:
 
 @cache
 def _splits() -> dict[Split, tuple[tuple[str, int], ...]]:
-    """Both splits; dev first, so that more training rows leave it as it is."""
+    """Draw both splits, dev first, so that more training rows leave it as it is."""
     seen: set[str] = set()
     return {
         "dev": tuple(_draw(SIZES["dev"], Random(20_001), seen)),

@@ -1,7 +1,7 @@
-"""How a task is served in words: what a client sends, what the server makes of it, and what the client is given.
+"""Text serving of a task: the request's texts, the server's outputs, and the answers that the client returns.
 
-Two steps stand around the tensor model: the first makes tokens of text by `TextSettings`, the second an answer of logits
-by the task's `ServedForm`. Both run in the server's processes, and need NumPy and the standard library only.
+Two steps surround the tensor model: the first tokenises text by `TextSettings`, the second converts logits to outputs by
+the task's `ServedForm`. Both run in the server's processes and need only NumPy and the standard library.
 """
 
 from __future__ import annotations
@@ -19,96 +19,102 @@ from optkit.core.errors import InputError
 
 SETTINGS = "text.json"
 OFFSETS = ("context_starts", "context_ends")
-"""Where each token stands in the last text, in characters, int32 [features, sequence]; `NOWHERE` outside of it."""
+"""Names of the tensors with each token's start and end in the last text, in characters, int32 [features, sequence];
+`NOWHERE` for tokens outside of it."""
 NOWHERE = -1
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
-"""{name: (Triton's type, shape)}"""
+"""Output tensors, `{name: (Triton's type, shape)}`."""
 
 
 class Answer(Protocol):
-    """What a client is given for one example; `str` makes of it what the task calls its prediction."""
+    """Answer to one example; `str` of it is the task's prediction as text."""
 
     def shown(self) -> str:
-        """All of it in lines, the best first."""
+        """Return all of the answer as lines of text, the best candidate first."""
         ...
 
 
 class ServedForm(ABC):
-    """The served side of one kind of task."""
+    """Base class of the served form of tasks with one head: outputs in the server, answers in the client."""
 
     has_windows: ClassVar[bool] = False
-    """Whether a request is one example, whose last text may become several features. Else it is a batch of examples."""
+    """Whether a request is a single example, whose last text may be split into several features (windows); otherwise it is a
+    batch of examples."""
     beside: ClassVar[tuple[str, ...]] = ()
-    """What `answer` needs beside the logits: some of `OFFSETS`, and of the request's texts."""
+    """Names of further inputs of `answer` besides the logits: some of `OFFSETS` and of the request's texts."""
 
     @abstractmethod
     def logits_shape(self, settings: TextSettings) -> tuple[int, ...]:
-        """Shape of the logits without the batch; -1 for tokens."""
+        """Return the shape of the logits without the batch axis; -1 for the token axis."""
 
     @abstractmethod
     def outputs(self, settings: TextSettings) -> Tensors:
-        """What the server gives, without the batch where requests are batches; -1 for what varies."""
+        """Return the server's output tensors, without the batch axis if requests are batches; -1 for dynamic dimensions."""
 
     @abstractmethod
     def answer(
         self, logits: NDArray[Any], beside: Mapping[str, NDArray[Any]], settings: TextSettings
     ) -> dict[str, NDArray[Any]]:
-        """The outputs, in the server.
+        """Convert logits to the output tensors, in the server.
 
         Args:
-            logits: finite, [batch, …], or [windows, …] of one example.
-            beside: texts as bytes [batch, 1], or [1] of one example; offsets [batch or windows, sequence].
-            settings: of the task.
+            logits: finite logits [batch, …], or [windows, …] of a single example.
+            beside: the inputs named by `beside`: texts as bytes [batch, 1], or [1] for a single example; offsets
+                [batch or windows, sequence].
+            settings: text settings of the task.
+
+        Returns:
+            Output tensors by name, as `outputs` declares them.
         """
 
     @abstractmethod
     def decode(self, outputs: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> Sequence[Answer]:
-        """An answer for each example, at the client.
+        """Convert output tensors to one answer per example, in the client.
 
         Args:
-            outputs: as the server gave them.
+            outputs: output tensors of the server by name.
             labels: class names in the order of the logits.
         """
 
 
 @dataclass(frozen=True)
 class TextSettings:
-    """How a task makes tokens of text and an answer of logits."""
+    """Settings for tokenising text and converting logits to answers."""
 
     head: str
-    """Head of the task, which says whose `ServedForm` reads the logits."""
+    """Head of the task, which selects the `ServedForm`."""
     fields: tuple[str, ...]
     """Names of a request's texts, such as `text`, or `question` and `context`."""
     padding: Mapping[str, int]
-    """The model's inputs in their order, each with what fills it up."""
+    """Padding value by model input, in the model's order."""
     max_length: int
-    """Longest feature in tokens: longer texts are cut, or become several windows."""
+    """Longest feature in tokens; longer texts are truncated or split into windows."""
     truncation_side: str = "right"
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits."""
     stride: int = 0
-    """Tokens that two neighbouring windows share."""
+    """Overlap of neighbouring windows, in tokens."""
     longest_answer: int = 0
-    """Tokens an answer may have."""
+    """Longest answer, in tokens."""
     n_best: int = 1
-    """Answers to a question."""
+    """Number of answers per question."""
     max_windows: int = 0
-    """Windows of one text that the engine takes at once."""
+    """Largest number of windows of one text, limited by the engine's batch."""
     more: Mapping[str, Any] = field(default_factory=dict)
-    """What else the task's form needs, as JSON takes it."""
+    """Further settings of the task's served form, in JSON types."""
 
     def write(self, folder: Path) -> None:
-        """Keep the settings in a folder."""
+        """Write the settings to `text.json` in a folder."""
         content = {name: value for name, value in asdict(self).items() if name != "more" or value}
         (folder / SETTINGS).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> TextSettings:
-        """What `write` kept.
+        """Read the settings that `write` stored in a folder.
 
         Raises:
-            InputError: it is something else.
+            InputError: the file is missing or holds something else.
         """
         path = folder / SETTINGS
         try:

@@ -12,7 +12,7 @@ Window = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def positions(encoded: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Where each token of each feature starts and ends in the passage, int32 [sequence], in characters."""
+    """Return each token's start and end in the passage, int32 [sequence] per feature, in characters."""
     for encoding in encoded.encodings:
         passage = np.array([sequence == 1 for sequence in encoding.sequence_ids])[:, None]
         starts, ends = np.where(passage, np.array(encoding.offsets, dtype=np.int32), NOWHERE).T

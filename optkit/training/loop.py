@@ -30,7 +30,7 @@ from optkit.training.resume import Snapshots, State, Trained
 
 log = logging.getLogger(__name__)
 Augment = Callable[[Feed], Feed]
-"""From a batch of inputs, int64 [batch, sequence] by name, to the one to train on."""
+"""Function from a batch of inputs, int64 [batch, sequence] by name, to the batch to train on."""
 _FLUSH_STEPS = 10  # how many losses stay on the device before they are looked at
 
 
@@ -59,7 +59,7 @@ class Batches:
         return bucketed(self.lengths, self.batch_size, (self.seed, number))
 
     def collate(self, indices: Sequence[int], device: torch.device) -> Batch:
-        """Those features as a padded batch on a device."""
+        """Return the features of some indices as a padded batch on a device."""
         columns = self.features[indices]
         inputs = self.collator.feed({name: columns[name] for name in self.collator.names})
         if self.augment:
@@ -242,7 +242,7 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def _sharded(batches: Batches, steps: range, per_epoch: int, accelerator: Accelerator) -> Iterator[tuple[int, list[int]]]:
-    """This process's batches of all epochs, by the number of their step."""
+    """Yield this process's batches of all epochs, with the number of their step."""
     orders = cache(lambda epoch: batches.epoch(epoch)[accelerator.process_index :: accelerator.num_processes])
     for number in steps:
         epoch, position = divmod(number, per_epoch)

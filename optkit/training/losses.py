@@ -20,12 +20,12 @@ _NO_POSITION = -1e4  # a teacher's logit where its feature had no token
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step trains on."""
+    """Batch that a step trains on."""
 
     inputs: Tensors
     """Inputs of the model, int64 [batch, sequence]."""
     targets: Tensors
-    """The task's, [batch, …]."""
+    """Targets of the task by column, [batch, …]."""
     indices: Sequence[int]
     """Indices of the batch's examples among the training features."""
 
@@ -66,7 +66,7 @@ def with_teacher(task: TaskKind, teacher: Teacher, temperature: float, label_wei
 def _apart(
     task: TaskKind, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None, temperature: float
 ) -> torch.Tensor:
-    """How far a student's logits are from a teacher's; the squared distance where the task has no distributions."""
+    """Return the distillation loss between logits; the squared distance for tasks without distributions."""
     ours, theirs = (task.distributions(logits, mask) for logits in (student, teacher))
     if ours is None or theirs is None:
         ours, theirs = (task.unpadded(logits, mask).float() for logits in (student, teacher))

@@ -76,7 +76,7 @@ class Trained:
     """Scales FP16's gradients; None in other precisions."""
 
     def state(self) -> State:
-        """As plain tensors and numbers."""
+        """Return the state as plain tensors and numbers."""
         with_state = {name: part.state_dict() for name, part in self._stateful()}
         random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
         return {**with_state, "tensors": dict(self._tensors()), "random": random}
@@ -97,6 +97,6 @@ class Trained:
             yield "scaler", self.scaler
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """What is trained, and what the modules keep beside it; a teacher's weights never change."""
+        """Yield trainable parameters and all buffers by name; a teacher's weights never change."""
         yield from ((name, part.detach()) for name, part in self.model.named_parameters() if part.requires_grad)
         yield from self.model.named_buffers()

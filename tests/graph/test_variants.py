@@ -114,7 +114,7 @@ def test_probabilities_have_the_scale_of_numbers_up_to_one(prepared, tmp_path):
 
 
 def test_ranges_are_those_of_the_tensors(prepared):
-    """Those of the twelve GEMMs in front of GELU have no range of their own."""
+    """The outputs of GEMMs in front of GELU have no range of their own."""
     found = ranges.read(prepared)
     assert len(found) == 10 and {f"{name}/Add_output_0" for name in QKV} <= set(found)
     model = onnx.load(prepared)
@@ -195,7 +195,7 @@ def test_only_a_graph_whose_whole_encoder_is_two_of_four_is_sparse(exported, tmp
 
 
 def test_quantisers_can_be_placed_alone(prepared):
-    """Without the residual's, the graph is as it was but for attention."""
+    """Without the residual's quantisers only attention changes."""
     model = onnx.load(prepared)
     placement.place(model, Placement(attention=True), ranges.read(prepared))
     added = {node.name for node in model.graph.node} - {node.name for node in onnx.load(prepared).graph.node}

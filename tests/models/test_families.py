@@ -89,7 +89,7 @@ def test_layers_are_where_most_products_are() -> None:
 
 
 def test_lists_side_by_side_are_layers_together() -> None:
-    """As of XLM."""
+    """XLM has lists of attentions and of feed-forward blocks."""
     layers = Layers.among([f"transformer.{part}.{layer}.lin" for part in ("attentions", "ffns") for layer in range(2)])
     assert layers.lists == {"transformer.attentions", "transformer.ffns"}
     assert layers.number("transformer.ffns.1.lin2") == 1

@@ -175,7 +175,7 @@ def test_half_the_space_and_two_bits_per_value(tmp_path: Path) -> None:
 
 
 def test_negative_zeros_come_back_negative() -> None:
-    """As ASP's own `weight * mask` leaves them."""
+    """ASP's own `weight * mask` leaves negative zeros."""
     weight = torch.tensor([[-1.0, 2.0, 3.0, -4.0] * 4] * 8) * torch.tensor([0.0, 1.0, 1.0, 0.0] * 4)
     back = two_to_four.restore(two_to_four.compress({"weight": weight}))["weight"]
     assert torch.equal(back.view(torch.int32), weight.view(torch.int32))

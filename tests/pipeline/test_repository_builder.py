@@ -116,7 +116,7 @@ def test_another_recipes_engine_fails_with_the_reason(spec, url):
 
 
 def test_the_command_line_ends_in_the_verdict(spec, url, tiny_data, capsys):
-    """As in the README, once for each exit status."""
+    """The README's command, once for each exit status."""
     rest = ["--task", "classification", "--data", str(tiny_data), "--checkpoints", str(spec.root), "--url"]
     main_ends(["validate", "ptq_int8", *rest, url], 0)
     assert "onnxruntime), classification, seed 0: pass\n" in capsys.readouterr().out

@@ -466,7 +466,7 @@ def test_a_full_disk_leaves_nothing_half_written(workshop, tiny_data, tmp_path, 
 
 
 def test_two_processes_train_together(workshop, tiny_data, tmp_path):
-    """As `accelerate launch` starts them on two GPUs: each takes half of the batches, and the main one does the rest."""
+    """Two processes as of `accelerate launch` on two GPUs: each takes half of the batches, the main one does the rest."""
     options = run_arguments(workshop, tiny_data, tmp_path / "checkpoints", ("baseline_fp32", "qat_gelu10"))
     launched = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "optkit", *options]
     finished = subprocess.run(launched, capture_output=True, text=True, timeout=300)

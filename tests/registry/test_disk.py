@@ -1,4 +1,4 @@
-"""Who holds a repository is known to those who wait, and readers wait for publishers only."""
+"""Locks on a repository: waiting processes know the holder, and readers wait for publishers only."""
 
 import logging
 import threading

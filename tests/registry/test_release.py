@@ -135,7 +135,7 @@ def mount(tmp_path):
 
 
 def test_a_full_disk_at_every_fill_leaves_what_was_there(mount, releases):
-    """From no space at all, page by page, to enough: nothing or all of the version, and no leftovers."""
+    """Disk space from none at all, page by page, to enough: nothing or all of the version, and no leftovers."""
     root = mount("-t", "tmpfs", "-o", "size=512k", "tmpfs") / "repository"
     publish(root, releases[0])
     before, filler, failures = state(root), root.parent / "filler", 0

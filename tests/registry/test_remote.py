@@ -127,7 +127,7 @@ STATES = {
 
 @pytest.mark.parametrize("work", [publish, go_back, remove_old])
 def test_killed_before_any_write_it_is_as_it_was_or_done(work, url, two_versions, releases):
-    """Whoever comes next puts it right and goes on."""
+    """The next publisher repairs what is left and goes on."""
     seen, killed = [], True
     while killed:
         here = fill(f"{url}/{len(seen)}", two_versions)
@@ -246,7 +246,7 @@ def test_no_bucket_and_no_server(url, monkeypatch):
 
 
 def test_the_command_line(url, published, checkpoints, capsys):
-    """As in docs/publishing.md."""
+    """The commands of docs/publishing.md."""
     fill(url, published)
     main_ends(["list", "--repository", url, "--format", "json"], 0)
     assert [row["version"] for row in json.loads(capsys.readouterr().out)] == [3, 2, 1]

@@ -98,7 +98,7 @@ def test_a_version_made_by_hand_is_named(model):
 
 @pytest.mark.parametrize("name", [".", "1", "1/engine", "1/engine/model.onnx"])
 def test_a_link_out_of_the_repository_is_named(name, model, tmp_path):
-    """Also where the files behind it are the right ones: they may change at any time."""
+    """A link is named even if the files behind it are the right ones: they may change at any time."""
     outside = tmp_path / "outside"
     os.rename(model / name if name != "." else model, outside)
     (model / name if name != "." else model).symlink_to(outside)

@@ -100,7 +100,7 @@ def test_what_the_docs_warn_of_an_error_is_kept_as_an_empty_answer(server, word,
 
 
 def test_what_the_docs_warn_of_the_cache_outlives_the_model(server):
-    """As above: another engine under the same name and number is not asked."""
+    """Answers outlive the model: another engine under the same name and number is not asked."""
     with Client(server.url, "shared") as client:
         before = client.infer(toy.feed(1, 7))
         code = server.repository / "shared/1/model.py"
@@ -112,7 +112,7 @@ def test_what_the_docs_warn_of_the_cache_outlives_the_model(server):
 
 
 def test_what_the_docs_warn_of_the_key_has_no_shape(server):
-    """As above."""
+    """The cache's key leaves out the shape of inputs."""
     row = toy.feed(1, 16, seed=7)
     with Client(server.url, "cached") as client:
         client.infer(row)

@@ -23,7 +23,7 @@ task_loss = losses.task_loss(Classification)
 
 
 class KilledError(Exception):
-    """In the place of a signal."""
+    """Error that stands in for a signal."""
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""From an ONNX graph to a serialised plan, strongly typed: what runs in which precision is what the graph says."""
+"""Builder of serialised plans from ONNX graphs, strongly typed: the graph alone decides what runs in which precision."""
 
 import dataclasses
 import logging
@@ -25,9 +25,9 @@ class Tensor:
 
     name: str
     dtype: str
-    """NumPy's word: "int64", "float32"."""
+    """Type by NumPy's name: "int64", "float32"."""
     shape: tuple[int, ...]
-    """-1 where the profiles decide."""
+    """Shape; -1 for dimensions that the profiles decide."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Plan:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     shapes: tuple[dict[str, list[list[int]]], ...]
-    """One per profile: {input: [smallest, best, largest shape]}."""
+    """Shapes of each profile: {input: [smallest, best, largest shape]}."""
     build_log: BuildLog
     seconds: float
     """TensorRT's own part: parsing and building."""
@@ -159,7 +159,7 @@ def _build_error(graph: Path, build_log: BuildLog, settings: Settings) -> str:
 
 
 def cache_file(settings: Settings) -> Path:
-    """Where measured kernel times are kept: they hold for one TensorRT version on one kind of card."""
+    """Return the file of measured kernel times, which hold for one TensorRT version on one kind of card."""
     if settings.timing_cache is not None:
         return settings.timing_cache
     card = next((gpu.name for gpu in gpus()), "no gpu").lower().replace(" ", "-")

@@ -14,7 +14,7 @@ CONTAINERS = {"26.05": "10.16", "26.06": "11.0.0", "26.07": "11.1.0", "26.08": "
 """TensorRT's version by the tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`."""
 
 Profiles = Sequence[Mapping[str, Sequence[Sequence[int]]]]
-"""`{input: [smallest, best, largest shape]}` of each."""
+"""Shapes of each profile, `{input: [smallest, best, largest shape]}`."""
 
 
 def native_config(record: Record, instances: int = 1, queue_delay_us: int | None = 100) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class TensorRT(Runtime):
             yield "fail", f"no layer runs a 2:4 kernel ({'unknown' if eligible is None else eligible} were eligible)"
 
     def longest_input(self, record: Record) -> int:
-        """By the plan's profiles."""
+        """Return the longest input that one of the plan's profiles takes, in tokens."""
         return deployment.largest(record["profiles"])[1]
 
     def tensors(self, folder: Path) -> Tensors:
@@ -161,11 +161,11 @@ class TensorRT(Runtime):
         return deployment.tensors(read_record(folder))
 
     def largest_batch(self, record: Record) -> int:
-        """By the plan's profiles."""
+        """Return the largest batch that one of the plan's profiles takes."""
         return deployment.largest(record["profiles"])[0]
 
     def native_config(self, record: Record) -> dict[str, Any]:
-        """What Triton's TensorRT backend is told."""
+        """Return the settings of Triton's TensorRT backend."""
         return deployment.native_config(record)
 
     def containers(self, record: Record) -> Mapping[str, str]:
@@ -173,11 +173,11 @@ class TensorRT(Runtime):
         return deployment.containers(record)
 
     def runs_on_newer(self, record: Record) -> bool:
-        """Only where the plan was built for newer versions too."""
+        """Return whether the plan was built to run on newer versions too."""
         return bool(record["settings"]["version_compatible"])
 
     def server_options(self, record: Record) -> tuple[str, ...]:
-        """A server refuses plans of an older TensorRT unless it is told that they were built for it."""
+        """Return the option without which a server refuses plans of an older TensorRT; none for other plans."""
         return ("--backend-config=tensorrt,version-compatible=true",) if self.runs_on_newer(record) else ()
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from optkit.graph.products import Product  # brings onnx along, which running a plan does not need
 
 _TOKENS = 128
-"""At which length the work of the encoder is weighed against that of the pooler and the classifier, done once a row."""
+"""Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
 
 _ONNX = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _TABLE_LINE = re.compile(

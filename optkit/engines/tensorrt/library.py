@@ -1,4 +1,4 @@
-"""Where TensorRT comes from: the `tensorrt` package, or for building alone a builder that needs no GPU.
+"""Import of TensorRT: the `tensorrt` package, or for building alone a builder that needs no GPU.
 
 NVIDIA's `tensorrt` package is what builds and runs plans on a machine with a GPU. A machine without one cannot even
 create its builder. There the wheels `tensorrt-cu13-bindings` (NVIDIA's own Python interface) and

@@ -1,4 +1,4 @@
-"""Before GPU hours are spent: what TensorRT will not be able to do with a model, told by its config and its graph."""
+"""Check, before GPU hours are spent, of what TensorRT cannot do with a model, by its config and its graph."""
 
 import json
 from collections.abc import Mapping

@@ -24,7 +24,7 @@ class Profile:
     batch: tuple[int, int, int] = (1, 8, 64)
     """Smallest, best and largest batch."""
     sequence: tuple[int, int, int] | None = None
-    """The same of tokens; None for 1, the smaller of 128 and the graph's longest, and the graph's longest."""
+    """Smallest, best and largest length in tokens; None for 1, min(128, longest) and the longest that the graph takes."""
 
     def __post_init__(self) -> None:
         lines = []
@@ -38,7 +38,7 @@ class Profile:
             raise InputError("optimisation profile: " + "; ".join(lines))
 
     def for_graph(self, longest: int) -> "Profile":
-        """With the sequence filled in.
+        """Return the profile with its sequence lengths filled in.
 
         Args:
             longest: tokens that the graph has positions for.
@@ -56,7 +56,7 @@ class Profile:
         return self
 
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """[batch, sequence]: smallest, best, largest."""
+        """Return the smallest, best and largest shape, [batch, sequence] each."""
         if self.sequence is None:
             raise InputError("optimisation profile: without a sequence; ask `for_graph` first")
         return tuple(zip(self.batch, self.sequence, strict=True))
@@ -85,7 +85,7 @@ class Settings:
     hardware: str = "none"
     """Cards that the plan runs on beside this one; may cost speed."""
     optimization_level: int = 3
-    """0 to 5: how long TensorRT looks for faster kernels."""
+    """Optimisation level, 0 to 5: how long TensorRT searches for faster kernels."""
     timing_cache: Path | None = None
     """File of measured kernel times, read and written; None for optkit's cache folder."""
 
@@ -103,7 +103,7 @@ class Settings:
             raise InputError("TensorRT settings: " + "; ".join(lines))
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON takes it, for keys and records; the cache decides nothing about the result."""
+        """Return the settings in JSON types, for keys and records, without the cache, which does not affect the result."""
         found = dataclasses.asdict(self)
         del found["timing_cache"]
         return found
@@ -126,15 +126,15 @@ class Options(BuildOptions):
     """
 
     batch: str | None = None
-    """"smallest,best,largest"; several profiles apart by "/"."""
+    """Batches "smallest,best,largest" of each profile, profiles separated by "/"."""
     sequence: str | None = None
-    """The same of tokens; as many profiles, or one for all."""
+    """Lengths "smallest,best,largest" in tokens of each profile, or one triple for all."""
     workspace_mb: int | None = None
     """Scratch memory in MiB."""
     variant: str | None = None
     """Placement of the INT8 quantisers, where none can be timed."""
     sparse: bool | None = None
-    """This and the others as in `Settings`."""
+    """Sparse kernels; this and the fields that follow are as in `Settings`."""
     tf32: bool | None = None
     refit: bool | None = None
     version_compatible: bool | None = None
@@ -146,7 +146,7 @@ class Options(BuildOptions):
         self.settings()
 
     def settings(self) -> Settings:
-        """What the builder takes."""
+        """Return the settings of the builder."""
         batches, sequences = _triples("--batch", self.batch), _triples("--sequence", self.sequence)
         count = max(len(batches), len(sequences))
         if not {len(batches), len(sequences)} <= {1, count}:

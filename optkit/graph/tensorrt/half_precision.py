@@ -14,7 +14,7 @@ from optkit.graph.passes import constants, remove_unused
 
 TYPES = {"fp16": (TensorProto.FLOAT16, np.float16), "bf16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16)}
 OPSET = 19
-"""The first whose quantisers read and write 16-bit types."""
+"""First opset whose quantisers read and write 16-bit types."""
 
 
 def to_16bit(model: ModelProto, precision: str) -> None:

@@ -17,14 +17,14 @@ from optkit.graph.passes import constants, producers, remove_unused
 from optkit.graph.products import layers_of, module_of, products
 
 SOFTMAX_AMAX = 1.0
-"""Probabilities: the scale is 1/127."""
+"""Amax of attention probabilities: the scale is 1/127."""
 _PASSED_ON = ("Reshape", "Transpose", "Add")
 """What reads a GEMM's output as it is; what reads that of the first feed-forward GEMM is GELU, quantised behind it."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Which tensors are quantised beside the inputs of the encoder's GEMMs."""
+    """Choice of the tensors to quantise besides the inputs of the encoder's GEMMs."""
 
     residual: bool = False
     """The branch that goes around a block, with the scale of the GEMM that reads the same tensor."""

@@ -19,7 +19,7 @@ from optkit.tasks.collate import BATCH_SIZE, random_batches
 
 log = logging.getLogger(__name__)
 _COMPARED_TOKENS = 4096
-"""At most in a batch on which engines are compared: the reference, which runs the graph as written, is slow."""
+"""Largest batch, in tokens, on which engines are compared: the reference, which runs the graph as written, is slow."""
 
 
 def converted(recipe: Recipe, spec: RunSpec) -> Path:

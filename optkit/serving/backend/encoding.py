@@ -65,7 +65,7 @@ class Encoder:
         return found
 
     def _strategy(self) -> str:
-        """Which text is cut."""
+        """Return the tokenizer's truncation strategy: which text is cut."""
         if not self.form.has_windows:
             return "longest_first"
         return "only_second" if len(self.settings.fields) > 1 else "only_first"
@@ -107,7 +107,7 @@ def _tensors(features: Sequence[Encoding], settings: TextSettings, inputs: Seque
 
 
 def _offsets(feature: Encoding, settings: TextSettings) -> dict[str, Sequence[int]]:
-    """Where each token starts and ends in the last text, in characters."""
+    """Return each token's start and end in the last text, in characters."""
     last = len(settings.fields) - 1
     pairs = [
         offsets if sequence == last else (NOWHERE, NOWHERE)

@@ -34,7 +34,7 @@ class Table:
         return len(self.lines)
 
     def at(self, row: int) -> str:
-        """Where a row was read, for error messages."""
+        """Return the place where a row was read, for error messages."""
         return f"{self.source}, {self.unit} {self.lines[row]}"
 
 
@@ -79,7 +79,7 @@ def check_text(where: str, name: str, value: object) -> None:
 
 
 def limited(rows: int, limit: int | None) -> Sequence[int]:
-    """Which rows to keep: all, or the first `limit` after a shuffle of a fixed seed, so that no class is left out."""
+    """Return the rows to keep: all, or the first `limit` after a shuffle with a fixed seed, so that no class is left out."""
     if limit is None or limit >= rows:
         return range(rows)
     return np.random.default_rng(SHUFFLE_SEED).permutation(rows)[:limit].tolist()
