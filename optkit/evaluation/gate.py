@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 from optkit.core.errors import OptkitError
 from optkit.engines import registry as engines
+from optkit.engines.candidate import INT8_SHARE
 from optkit.evaluation.results import VERDICTS, Row
 
 Finding = tuple[str, str]
 """A verdict with its reason."""
-
-INT8_SHARE = 0.9
-"""The least share of the matrix products that an engine sold as INT8 must really do in INT8."""
 
 
 @dataclass(frozen=True)
