@@ -132,7 +132,7 @@ class Marker:
             )
         elif last - first >= self.longest:
             kind = f"have more than the {self.longest} tokens that a predicted answer may have"
-            self._add(kind, f"{where}, with {last - first + 1}")
+            self._add(kind, f"{where}, of {last - first + 1} tokens")
 
     def _add(self, kind: str, example: str) -> None:
         self._found.setdefault(kind, []).append(example)

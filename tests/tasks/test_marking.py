@@ -188,7 +188,7 @@ def test_answers_that_no_window_holds_or_no_prediction_reaches_are_counted(
         f"First: question 'q0', answer '{letters[2:39]}'"
     )
     assert "have more than the 30 tokens that a predicted answer may have. First: question 'q0', answer 'a b c" in many
-    assert many.endswith("with 40")
+    assert many.endswith("of 40 tokens")
 
 
 def test_characters_that_the_tokenizer_drops_do_not_hide_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
