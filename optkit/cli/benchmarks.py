@@ -2,11 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optkit.cli.options import Checkpoints, Data, Engines, LimitTrain, Model, Out, TaskName, specs_of
+from optkit.cli.option_groups import on_data
+from optkit.cli.options import Checkpoints, Engines, Model, Out, TaskName, specs_of
+from optkit.tasks.data.data_settings import DataSettings
+
+if TYPE_CHECKING:
+    from optkit.recipe.training import Training
 
 OneRecipe = Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")]
 Seed = Annotated[int, typer.Option(help="training seed", min=0)]
@@ -16,12 +21,14 @@ Again = Annotated[bool, typer.Option("--again", help="measure anew what was meas
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (load, tune):
-        app.command()(command)
+        app.command()(on_data(command))
 
 
 def load(
     recipe: OneRecipe,
     task: TaskName,
+    data: DataSettings,
+    training: "Training",
     p99_ms: Annotated[
         float, typer.Option("--p99-ms", help="bound of the 99th percentile under random load", min=0.1)
     ] = 100.0,
@@ -32,10 +39,8 @@ def load(
     again: Again = False,
     out: Out = None,
     engine: Engines = None,
-    data: Data = None,
     model: Model = None,
     seed: Seed = 0,
-    limit_train: LimitTrain = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
     """Put load on a recipe's engines behind the server, with MLPerf's load generator; print each measurement as CSV.
@@ -50,7 +55,7 @@ def load(
     from optkit.pipeline.load_test import run
 
     recipes = [recipe, *(beside or ())]
-    (spec,), (asked, *others) = specs_of(recipes, task, data, model, [seed], engine, limit_train, checkpoints)
+    (spec,), (asked, *others) = specs_of(recipes, task, data, model, training, [seed], engine, checkpoints)
     for sentence in run(asked, spec, seconds, p99_ms, out, again, others):
         print(sentence, file=sys.stderr)
 
@@ -58,6 +63,8 @@ def load(
 def tune(
     recipe: OneRecipe,
     task: TaskName,
+    data: DataSettings,
+    training: "Training",
     goal: Annotated[str, typer.Option(help="latency or throughput", metavar="GOAL")] = "throughput",
     p99_ms: Annotated[
         float | None, typer.Option("--p99-ms", help="bound that the 99th percentile has to hold [default: none]", min=0.1)
@@ -69,10 +76,8 @@ def tune(
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
     again: Again = False,
     engine: Engines = None,
-    data: Data = None,
     model: Model = None,
     seed: Seed = 0,
-    limit_train: LimitTrain = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
     """Find how an engine is served best here: instances, threads, batching by the server; print what was tried.
@@ -89,7 +94,7 @@ def tune(
 
     if goal not in KINDS:
         raise InputError(f"--goal {goal}: expected one of {', '.join(KINDS)}")
-    (spec,), (asked,) = specs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints)
+    (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints)
     wanted = Goal(goal, clients or (1 if goal == "latency" else 16), p99_ms)
     found = tuning.run(asked, spec, wanted, minutes, precision, again)
     sys.stdout.write(tuning.render(found))

@@ -12,16 +12,16 @@ from optkit.tasks.registry import TASKS
 if TYPE_CHECKING:
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe.recipe import Recipe
+    from optkit.recipe.training import Training
+    from optkit.tasks.data.data_settings import DataSettings
 
 *_TASKS, _LAST_TASK = TASKS.own
 TaskName = Annotated[str, typer.Option("--task", help=f"{', '.join(_TASKS)} or {_LAST_TASK}", metavar="TASK")]
-Data = Annotated[Path | None, typer.Option(help="folder with train and dev files", metavar="DIR")]
 Model = Annotated[str | None, typer.Option(help="hub name or folder of the model to start from")]
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
 BuildOption = Annotated[
     list[str] | None, typer.Option("--option", help="what an engine's build is told; may be repeated", metavar="KEY=VALUE")
 ]
-LimitTrain = Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")]
 Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
 Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
 Repository = Annotated[str, typer.Option(help="model repository: a folder, s3://… or gs://…", metavar="DIR")]
@@ -33,11 +33,11 @@ DEFAULT_URL = "127.0.0.1:8000"
 def specs_of(
     recipes: list[str],
     task: str,
-    data: Path | None,
+    data: "DataSettings",
     model: str | None,
+    training: "Training",
     seeds: list[int],
     kinds: list[str] | None,
-    limit_train: int | None,
     checkpoints: Path,
     seconds: float = 4.0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -46,12 +46,14 @@ def specs_of(
     from optkit.engines import registry as engines
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe import finder
-    from optkit.tasks.registry import load
+    from optkit.tasks.registry import of_settings
 
     asked, known = finder.find(recipes)
+    asked = [recipe.trained_with(training) for recipe in asked]
+    known = {name: recipe.trained_with(training) for name, recipe in known.items()}
     for kind in kinds or ():
         engines.runtime(kind).require()
-    loaded = load(task, data, limit_train)
+    loaded = of_settings(task, data)
     unique = dict.fromkeys(seeds)
     shared = (checkpoints, known, tuple(kinds or ()), seconds, options or {})
     return [RunSpec(loaded, model, one, *shared) for one in unique], asked

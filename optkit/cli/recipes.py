@@ -2,39 +2,34 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optkit.cli.options import (
-    BuildOption,
-    Checkpoints,
-    Data,
-    Engines,
-    LimitTrain,
-    Model,
-    TaskName,
-    engine_options,
-    specs_of,
-)
+from optkit.cli.option_groups import on_data
+from optkit.cli.options import BuildOption, Checkpoints, Engines, Model, TaskName, engine_options, specs_of
 from optkit.cli.tensorrt_flags import with_flags
+from optkit.tasks.data.data_settings import DataSettings
+
+if TYPE_CHECKING:
+    from optkit.recipe.training import Training
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (run, with_flags(build)):
-        app.command()(command)
+        app.command()(on_data(command))
 
 
 def run(
     recipes: Annotated[list[str], typer.Argument(help="recipe files, or names of modules in recipes/", metavar="RECIPE…")],
     task: TaskName,
-    data: Data = None,
+    data: DataSettings,
+    training: "Training",
     model: Model = None,
     seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
     engine: Engines = None,
     option: BuildOption = None,
-    limit_train: LimitTrain = None,
     seconds: Annotated[float, typer.Option(help="time to measure each served model at each batch size", min=0)] = 4.0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -55,7 +50,7 @@ def run(
     for kind in engine or ():
         engines.require_running(kind)
     options = engine_options(engine, option)
-    specs, asked = specs_of(recipes, task, data, model, seed or [0], engine, limit_train, checkpoints, seconds, options)
+    specs, asked = specs_of(recipes, task, data, model, training, seed or [0], engine, checkpoints, seconds, options)
     found = run_all(asked, specs)
     if not found:  # not the main process of several
         return
@@ -68,6 +63,8 @@ def run(
 def build(
     recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
     task: TaskName,
+    data: DataSettings,
+    training: "Training",
     engine: Engines = None,
     option: BuildOption = None,
     out: Annotated[Path | None, typer.Option(help="copy the engines to this folder", metavar="DIR")] = None,
@@ -77,10 +74,8 @@ def build(
     container: Annotated[
         str | None, typer.Option(help="native: tag of the container, such as 26.07 or 26.09=11.3", metavar="TAG[=VERSION]")
     ] = None,
-    data: Data = None,
     model: Model = None,
     seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
-    limit_train: LimitTrain = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
     """Train, export and convert one recipe, without serving it; print the folder of its engines.
@@ -100,7 +95,7 @@ def build(
     options = engine_options(engine, option)
     repository_builder.check(flavour, out, engine or (), container, options)
     plans = only_built(engine or ())
-    (spec,), (asked,) = specs_of([recipe], task, data, model, [seed], engine, limit_train, checkpoints, options=options)
+    (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, options=options)
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:
         print(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}", file=sys.stderr)

@@ -100,6 +100,11 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         """Modules that define the techniques; steps that call the stages add them to their `code_version`."""
         return tuple(sorted({type(stage).__module__ for stage in self.stages}))
 
+    def trained_with(self, training: Training) -> "Recipe":
+        """Return the recipe with training settings in place of its own; those that are None change nothing."""
+        given = training.model_dump(exclude_unset=True, exclude_none=True)
+        return self.model_copy(update={"training": self.training.model_copy(update=given)}) if given else self
+
     def resolved(self) -> dict[str, Any]:
         """Return all settings that affect the result, in JSON types, as hashed and stored with a checkpoint."""
         return self.model_dump(mode="json", exclude={"description", *_GATE})

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
 from optkit.tasks.served import ServedForm, TextSettings
 
@@ -93,8 +93,8 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def load(cls, name: str, data: Path | None, limit_train: int | None) -> Task:
-        """Read and check the data of a task; see `optkit.tasks.registry.load` for arguments and errors."""
+    def load(cls, name: str, data: DataSettings) -> Task:
+        """Read and check the data of a task; see `optkit.tasks.registry.load` for errors."""
 
     def examples(self, split: Split) -> Dataset:
         """Return the checked rows of a split, not encoded."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from optkit.tasks.base import Prediction, Split, Task
 from optkit.tasks.collate import check_logits
 from optkit.tasks.data.classes import class_indices, classes_of, label_names
+from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table, check_text, limited, listed, problem, required, table_of
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
 
@@ -119,8 +119,8 @@ class Classification(Task):
         super().__init__(name, examples, max_length)
 
     @classmethod
-    def load(cls, name: str, data: Path | None, limit_train: int | None) -> Task:
-        return cls(name, read_tables(name, data), limit_train)
+    def load(cls, name: str, data: DataSettings) -> Task:
+        return cls(name, read_tables(name, data.source), data.limit_train)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per example: the tokenizer's `model_input_names`, `labels`, `example`, `length`."""
@@ -245,7 +245,7 @@ def text_columns(table: Table) -> tuple[str, ...]:
     raise problem(table.source, found, expected, "rename the column that holds the text")
 
 
-def read_tables(name: str, data: Path | None) -> dict[Split, Table]:
+def read_tables(name: str, data: str | None) -> dict[Split, Table]:
     """Read both splits from a folder or from the hub.
 
     Raises:

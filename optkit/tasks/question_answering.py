@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from optkit.core.errors import InputError
 from optkit.tasks import marking, spans, squad_metric
 from optkit.tasks.base import Prediction, Split, Task
 from optkit.tasks.collate import check_logits
+from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import limited, problem, required, shown
 from optkit.tasks.served import OFFSETS, ServedForm, Tensors, TextSettings
 
@@ -131,8 +131,8 @@ class QuestionAnswering(Task):
         super().__init__(name, {"train": kept, "dev": splits["dev"]}, max_length)
 
     @classmethod
-    def load(cls, name: str, data: Path | None, limit_train: int | None) -> Task:
-        return cls(name, read_splits(name, data), limit_train)
+    def load(cls, name: str, data: DataSettings) -> Task:
+        return cls(name, read_splits(name, data.source), data.limit_train)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per window of a passage.
@@ -282,7 +282,7 @@ class QuestionAnswering(Task):
         )
 
 
-def read_splits(name: str, data: Path | None) -> dict[Split, Dataset]:
+def read_splits(name: str, data: str | None) -> dict[Split, Dataset]:
     """Read both splits from a folder or from the hub.
 
     Raises:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optkit.core.errors import InputError
 from optkit.core.plugins import Registry
+from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,16 +44,17 @@ TASKS: Registry[type[Task]] = Registry(
 )
 
 
-def load(name: str, data: Path | str | None = None, limit_train: int | None = None) -> Task:
+def load(name: str, data: Path | str | None = None, limit_train: int | None = None, **settings: Any) -> Task:
     """Load a task by name: read and check its data.
 
-        task = optkit.load_task("classification", data="reviews/")
+        task = optkit.load_task("classification", data="reviews/", max_length=256)
 
     Args:
         name: one of `TASKS`. `sample` ships with the package, `sst2` and `squad` come from the Hugging Face hub
             unless `data` is given, `classification` and `qa` are read from `data`.
         data: folder with a `train` and a `dev` file.
         limit_train: number of training rows to use, the first after a shuffle with a fixed seed; None for all.
+        settings: further fields of `optkit.tasks.data.data_settings.DataSettings`.
 
     Returns:
         The task, with checked rows of both splits.
@@ -61,14 +63,17 @@ def load(name: str, data: Path | str | None = None, limit_train: int | None = No
         InputError: the name, a setting or a file is wrong.
         MachineError: the hub cannot be reached.
     """
+    return of_settings(name, DataSettings(None if data is None else str(data), limit_train, **settings))
+
+
+def of_settings(name: str, settings: DataSettings) -> Task:
+    """Load a task by name, with all settings of its data; see `load`."""
     names = TASKS.names()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else "Your own data: --task classification (or qa) --data DIR."
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
-    if limit_train is not None and limit_train < 1:
-        raise InputError(f"limit on training rows: found {limit_train}, expected 1 or more. Fix: --limit-train 1000")
-    return TASKS.get(name).load(name, None if data is None else Path(data), limit_train)
+    return TASKS.get(name).load(name, settings)
 
 
 def task_of(model: PreTrainedModel) -> type[Task]:

@@ -9,7 +9,6 @@ labelled, so that no model scores 100.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from optkit.core.errors import InputError
 from optkit.tasks.base import OwnModel, Split, Task
 from optkit.tasks.classification import Classification
 from optkit.tasks.data import sample_grammar
+from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ class Sample(Classification):
     """The reviews, sorted into negative, neutral and positive."""
 
     @classmethod
-    def load(cls, name: str, data: Path | None, limit_train: int | None) -> Task:
-        if data is not None:
+    def load(cls, name: str, data: DataSettings) -> Task:
+        if data.source is not None:
             raise InputError(
-                f"task {name!r}: found --data {data}, but the sample ships with the package. "
+                f"task {name!r}: found --data {data.source}, but the sample ships with the package. "
                 "Fix: leave --data out, or use --task classification for your own data"
             )
-        return cls(name, {"train": _table("train"), "dev": _table("dev")}, limit_train, max_length=MAX_LENGTH)
+        return cls(name, {"train": _table("train"), "dev": _table("dev")}, data.limit_train, max_length=MAX_LENGTH)
 
     def own_model(self) -> OwnModel:
         """The small BERT."""

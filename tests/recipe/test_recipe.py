@@ -176,3 +176,11 @@ def test_a_script_of_version_0_1_is_told_the_line_to_write(capsys: pytest.Captur
         Recipe(name="one").main()
     assert end.value.code == 2
     assert "recipe.main() is no more. Write: import optkit; optkit.main(recipe)" in capsys.readouterr().err
+
+
+def test_training_settings_in_place_of_a_recipes_own_are_part_of_it() -> None:
+    recipe = Recipe(name="r", training=Training(epochs=3, learning_rate=1e-4))
+    told = recipe.trained_with(Training(epochs=0.5))
+    assert told.training == Training(epochs=0.5, learning_rate=1e-4)
+    assert told.digest() != recipe.digest()
+    assert recipe.trained_with(Training()) == recipe

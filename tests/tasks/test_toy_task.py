@@ -16,6 +16,7 @@ import pytest
 
 from optkit.tasks.base import OwnModel, Prediction, Split, Task
 from optkit.tasks.collate import IGNORED, check_logits
+from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.served import NOWHERE, OFFSETS, ServedForm, Tensors, TextSettings
 
 pytestmark = pytest.mark.slow
@@ -86,7 +87,7 @@ class Toy(Task):
     text_columns = ("text",)
 
     @classmethod
-    def load(cls, name: str, data: Path | None, limit_train: int | None) -> Task:
+    def load(cls, name: str, data: DataSettings) -> Task:
         from datasets import Dataset
 
         random = Random(0)

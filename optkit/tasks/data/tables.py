@@ -108,7 +108,7 @@ def only_file(folder: Path, split: str, candidates: Sequence[Path], expected: st
     raise problem(folder, f"no {split} file (the folder holds: {names})", expected, f"add the {split} file")
 
 
-def required(task: str, data: Path | None) -> Path:
+def required(task: str, data: str | None) -> Path:
     """The folder of a task that is read from one.
 
     Raises:
@@ -116,7 +116,7 @@ def required(task: str, data: Path | None) -> Path:
     """
     if data is None:
         raise InputError(f"task {task!r}: no data; expected a folder with a train and a dev file. Fix: --data DIR")
-    return data
+    return Path(data)
 
 
 def check_folder(folder: Path) -> None:

@@ -1,0 +1,74 @@
+"""Groups of options that several commands share: each group is a function whose options make one value.
+
+    @grouped(data=data_settings)
+    def run(task: TaskName, data: DataSettings) -> None: ...
+
+The command line of `run` has the options of `data_settings` in place of `data`.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from optkit.tasks.data.data_settings import DataSettings
+
+if TYPE_CHECKING:
+    from optkit.recipe.training import Training
+
+
+def grouped(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that replaces parameters of a command by the options of the functions that make their values.
+
+    Args:
+        groups: function with typer's options by the parameter that takes its result.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def taking_options(**given: Any) -> None:
+            made = {
+                name: make(**{option: given.pop(option) for option in inspect.signature(make).parameters})
+                for name, make in groups.items()
+            }
+            command(**given, **made)
+
+        own = inspect.signature(command)
+        expanded = [
+            option
+            for name, parameter in own.parameters.items()
+            for option in (inspect.signature(groups[name]).parameters.values() if name in groups else [parameter])
+        ]
+        keywords = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in expanded]
+        taking_options.__signature__ = own.replace(parameters=keywords)  # type: ignore[attr-defined]
+        taking_options.__annotations__ = {option.name: option.annotation for option in keywords}
+        return taking_options
+
+    return decorate
+
+
+def data_settings(
+    data: Annotated[str | None, typer.Option(help="folder with train and dev files", metavar="DIR")] = None,
+    limit_train: Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")] = None,
+) -> DataSettings:
+    """The data that a task is read from."""
+    return DataSettings(data, limit_train)
+
+
+def training_settings(
+    epochs: Annotated[float | None, typer.Option(help="epochs of the baseline's fine-tuning", metavar="N")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="peak learning rate of the baseline, and of stages that set none", metavar="X")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="training features per optimiser step", metavar="N")] = None,
+) -> "Training":
+    """Training settings that go before those of the recipes."""
+    from optkit.recipe.training import Training
+
+    return Training(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size).checked()
+
+
+on_data = grouped(data=data_settings, training=training_settings)
+"""Decorator of the commands that train: their parameters `data` and `training`."""

@@ -1,0 +1,35 @@
+"""What a user says about a task's data: where it is, which columns are meant, how much of it is used."""
+
+from dataclasses import dataclass
+
+from optkit.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Place and reading of a task's data; None leaves a choice to the task.
+
+    Raises:
+        InputError: a limit below 1.
+    """
+
+    source: str | None = None
+    """Folder with a `train` and a `dev` file."""
+    limit_train: int | None = None
+    """Number of training rows to use, the first after a shuffle with a fixed seed."""
+    max_length: int | None = None
+    """Longest feature in tokens."""
+    metric: str | None = None
+    """Headline metric."""
+    text_column: str | None = None
+    """Column of the text, or of the first text of a pair."""
+    text_pair_column: str | None = None
+    """Column of the second text of a pair."""
+    label_column: str | None = None
+    """Column of the class."""
+
+    def __post_init__(self) -> None:
+        if self.limit_train is not None and self.limit_train < 1:
+            raise InputError(
+                f"limit on training rows: found {self.limit_train}, expected 1 or more. Fix: --limit-train 1000"
+            )
