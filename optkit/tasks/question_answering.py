@@ -17,6 +17,7 @@ from optkit.tasks.base import Prediction, Split, Task
 from optkit.tasks.collate import check_logits
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import limited, problem, required, shown
+from optkit.tasks.degenerate import Doubt, of_answers
 from optkit.tasks.served import OFFSETS, ServedForm, Tensors, TextSettings
 
 if TYPE_CHECKING:
@@ -192,15 +193,12 @@ class QuestionAnswering(Task):
         return [answers[0].answer if answers else "" for answers in self.n_best(features, logits, 1)]
 
     def n_best(self, features: Dataset, logits: Sequence[np.ndarray], count: int = N_BEST) -> list[list[Span]]:
-        """The best answers of all windows of a passage, the best one first, question by question.
+        """The best answers of all windows of a passage, the best one first, question by question; see `predict`.
 
         Args:
             features: of the dev split, in any order.
             logits: [sequence, 2] for each feature, padded or not: of start and end.
             count: how many for each question; there are fewer where its passage has no more.
-
-        Raises:
-            GateError: a logit is not finite.
         """
         check_logits(features, logits)
         contexts = self.examples("dev")["context"][:]
@@ -208,12 +206,12 @@ class QuestionAnswering(Task):
         columns = (features[name][:] for name in ("example", "context_starts", "context_ends"))
         for example, starts, ends, window in zip(*columns, logits, strict=True):
             windows[example].append((window, np.array(starts), np.array(ends)))
-        found = (
-            spans.of_passage(own, context, LONGEST_ANSWER, count) for own, context in zip(windows, contexts, strict=True)
-        )
         return [
-            [Span(context[first:last], value, first, last) for value, first, last in best]
-            for context, best in zip(contexts, found, strict=True)
+            [
+                Span(context[first:last], value, first, last)
+                for value, first, last in spans.of_passage(own, context, LONGEST_ANSWER, count)
+            ]
+            for own, context in zip(windows, contexts, strict=True)
         ]
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -226,6 +224,10 @@ class QuestionAnswering(Task):
         """F1 from 0 to 100 of each question, [examples]."""
         gold = self._gold(predictions)
         return np.array([100.0 * squad_metric.f1(text, answers) for text, answers in zip(predictions, gold, strict=True)])
+
+    def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
+        """Return why answers are all the same, or no better than any piece of the passage."""
+        return of_answers(predictions, self._gold(predictions), self.examples("dev")["context"][:])
 
     def text_settings(self, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
         """Return the settings with the windows' stride, and the length and number of answers."""
