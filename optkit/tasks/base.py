@@ -37,6 +37,9 @@ Prediction = Any  # a class index (classification) or an answer's text (question
 Decisions = Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]
 """Function from logits and attention mask to decisions, such as `Task.decisions`."""
 
+LONGEST = 512
+"""Longest feature in tokens unless a task or a user says otherwise; models of shorter positions cut at theirs."""
+
 TOKEN = "token"
 """Name of the logits' axis with an entry for each token."""
 
@@ -97,6 +100,10 @@ class Task(ABC):
     def load(cls, name: str, data: DataSettings) -> Task:
         """Read and check the data of a task; see `optkit.tasks.registry.load` for errors."""
 
+    def length(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return the longest feature in tokens that both task and tokenizer, which knows the model's limit, accept."""
+        return min(self.max_length, tokenizer.model_max_length)
+
     def examples(self, split: Split) -> Dataset:
         """Return the checked rows of a split, not encoded."""
         return self._examples[split]
@@ -111,7 +118,7 @@ class Task(ABC):
 
         Returns:
             Features with the columns of the tokenizer's `model_input_names`, the `targets`, `example` (index of the row
-            that the feature belongs to) and `length` in tokens.
+            that the feature belongs to) and `length` in tokens; where rows can be cut, also `whole_length`, uncut.
         """
 
     def own_model(self) -> OwnModel | None:
@@ -258,7 +265,7 @@ class Task(ABC):
             head=self.head,
             fields=self.text_fields,
             padding={name: int(padding.get(name, 0)) for name in tokenizer.model_input_names},
-            max_length=min(self.max_length, tokenizer.model_max_length),
+            max_length=self.length(tokenizer),
             truncation_side=tokenizer.truncation_side,
             labels=self.labels,
         )

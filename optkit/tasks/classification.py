@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from optkit.tasks.base import Prediction, Split, Task
-from optkit.tasks.collate import check_logits
+from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.collate import check_logits, truncated
 from optkit.tasks.data.classes import class_indices, classes_of, label_names
+from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import Table, check_text, limited, listed, problem, required, table_of
+from optkit.tasks.data.tables import Table, check_text, limited, listed, problem
 from optkit.tasks.degenerate import Doubt, of_classes
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
 
@@ -32,7 +33,7 @@ TEXT_COLUMNS = (
 """What the columns with the text may be called, pairs before their parts."""
 FIELDS = ("text", "text_pair")
 """What a client calls them."""
-HUB = {"sst2": ("nyu-mll/glue", "sst2")}
+HUB = {"sst2": "hub:nyu-mll/glue/sst2"}
 """Names of the tasks whose data is on the Hugging Face hub."""
 
 
@@ -96,7 +97,7 @@ class Classification(Task):
     metric = "accuracy"
 
     def __init__(
-        self, name: str, tables: Mapping[Split, Table], limit_train: int | None = None, max_length: int = 128
+        self, name: str, tables: Mapping[Split, Table], limit_train: int | None = None, max_length: int = LONGEST
     ) -> None:
         """Check both tables and encode their labels.
 
@@ -121,20 +122,19 @@ class Classification(Task):
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
-        return cls(name, read_tables(name, data.source), data.limit_train)
+        from optkit.tasks.data.source import read_tables
+
+        tables = read_tables(name, data.source, HUB.get(name))
+        named = {split: mapped(table, data, TEXT_COLUMNS) for split, table in tables.items()}
+        return cls(name, named, data.limit_train, data.max_length or LONGEST)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        """One feature per example: the tokenizer's `model_input_names`, `labels`, `example`, `length`."""
+        """One feature per example: the tokenizer's `model_input_names`, `labels`, `example`, `length`, `whole_length`."""
         from datasets import Dataset
 
         rows = self.examples(split)
-        texts = [rows[column][:] for column in self.text_columns]
-        encoded = tokenizer(*texts, truncation=True, max_length=min(self.max_length, tokenizer.model_max_length))
-        columns = {name: encoded[name] for name in tokenizer.model_input_names}
-        lengths = [len(tokens) for tokens in encoded["input_ids"]]
-        return Dataset.from_dict(
-            {**columns, "labels": rows["label"][:], "example": list(range(len(rows))), "length": lengths}
-        )
+        columns = truncated(tokenizer, [rows[column][:] for column in self.text_columns], self.length(tokenizer))
+        return Dataset.from_dict({**columns, "labels": rows["label"][:], "example": list(range(len(rows)))})
 
     @staticmethod
     def auto_class() -> Any:
@@ -247,22 +247,7 @@ def text_columns(table: Table) -> tuple[str, ...]:
         found = f"texts under several names ({'; '.join(' and '.join(names) for names in largest)})"
         raise problem(table.source, found, f"one of: {expected}", "rename the columns that are not the model's input")
     found = f"no column with text (columns: {listed(table.columns)})"
-    raise problem(table.source, found, expected, "rename the column that holds the text")
-
-
-def read_tables(name: str, data: str | None) -> dict[Split, Table]:
-    """Read both splits from a folder or from the hub.
-
-    Raises:
-        InputError: a file is wrong, or there is no folder and nothing of that name on the hub.
-        MachineError: the hub cannot be reached.
-    """
-    from optkit.tasks.data import hub, reading
-
-    if data is None and name in HUB:
-        splits = hub.fetch(*HUB[name])
-        return {split: table_of(rows, f"{' '.join(HUB[name])}, {split}") for split, rows in splits.items()}
-    return {split: reading.read(path) for split, path in reading.find(required(name, data)).items()}
+    raise problem(table.source, found, expected, "name it: --text-column NAME, or rename the column")
 
 
 def _check_column(table: Table, column: str) -> None:
