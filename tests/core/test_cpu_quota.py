@@ -84,3 +84,17 @@ def test_threads_fit_into_the_quota_and_the_affinity_mask(
 ) -> None:
     monkeypatch.setattr(cpu, "allowed_cores", lambda: 8)
     assert cpu.available_threads(proc(tmp_path, "0::/\n", V2, {"cpu.max": limit})) == threads
+
+
+def test_torch_and_numpy_are_told_of_the_quota_unless_somebody_told_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "allowed_cores", lambda: 8)
+    limited = proc(tmp_path, "0::/\n", V2, {"cpu.max": "200000 100000"})
+    for own, expected in (({}, {"OMP_NUM_THREADS": "2"}), ({"OMP_NUM_THREADS": "5"}, {"OMP_NUM_THREADS": "5"})):
+        environment = dict(own)
+        cpu.bound_openmp(environment, limited)
+        assert environment == expected
+    unlimited: dict[str, str] = {}
+    cpu.bound_openmp(unlimited, tmp_path / "none")
+    assert not unlimited
