@@ -56,6 +56,7 @@ def v1(quota: int, period: int, group: str = "") -> dict[str, str]:
         # both versions at once: the controller is version 1's
         ("3:cpu,cpuacct:/c\n0::/c\n", V1, v1(200000, 100000, "c/"), "/", 2.0),
         ("0::/\n", V2, {"cpu.max": "something else"}, "/", None),
+        ("\nnothing\n0::/\n", "\nnothing\n- - cgroup2\n" + V2, {"cpu.max": "50000 100000"}, "/", 0.5),
     ],
 )
 def test_the_smallest_quota_counts(
