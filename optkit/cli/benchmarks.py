@@ -13,7 +13,7 @@ from optkit.tasks.data.data_settings import DataSettings
 if TYPE_CHECKING:
     from optkit.recipe.training import Training
 
-OneRecipe = Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")]
+OneRecipe = Annotated[str, typer.Argument(help="recipe file, or name: see optkit recipes", metavar="RECIPE")]
 Seed = Annotated[int, typer.Option(help="training seed", min=0)]
 Again = Annotated[bool, typer.Option("--again", help="measure anew what was measured before")]
 

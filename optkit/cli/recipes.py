@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    recipes: Annotated[list[str], typer.Argument(help="recipe files, or names of modules in recipes/", metavar="RECIPE…")],
+    recipes: Annotated[list[str], typer.Argument(help="recipe files, or names: see optkit recipes", metavar="RECIPE…")],
     task: TaskName,
     data: DataSettings,
     training: "Training",
@@ -61,7 +61,7 @@ def run(
 
 
 def build(
-    recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
+    recipe: Annotated[str, typer.Argument(help="recipe file, or name: see optkit recipes", metavar="RECIPE")],
     task: TaskName,
     data: DataSettings,
     training: "Training",
