@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
 from optkit.tasks.degenerate import Doubt
@@ -76,8 +77,10 @@ class Task(ABC):
     """Name prefixes of the head's tensors, which a pretrained model lacks until it is fine-tuned."""
     served: ClassVar[ServedForm]
     """Served form: conversion of logits to answers in the server and of outputs to answers in the client."""
-    metric: ClassVar[str]
+    metric: str
     """Name of the headline metric, a key of `score`'s result."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """Names of the metrics that may be chosen as the headline one."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     labels: tuple[str, ...] = ()
@@ -111,6 +114,17 @@ class Task(ABC):
     def fingerprint(self) -> str:
         """Return the SHA-256 of the rows used of both splits; a limit on training rows changes it."""
         return fingerprint(self._examples["train"], self._examples["dev"])
+
+    def choose_metric(self, name: str) -> None:
+        """Make another of the task's metrics the headline one, for intervals, the gate and reports.
+
+        Raises:
+            InputError: the task has no such metric.
+        """
+        if name not in self.metrics:
+            expected = ", ".join(self.metrics) or f"{self.metric}, its only one"
+            raise InputError(f"--metric {name}: task {self.name!r} has {expected}")
+        self.metric = name
 
     @abstractmethod
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -226,8 +240,11 @@ class Task(ABC):
         """Return all metrics of predictions on the dev split by name, in points (0 to 100; Matthews -100 to 100)."""
 
     @abstractmethod
-    def example_scores(self, predictions: Sequence[Prediction]) -> NDArray[Any]:
-        """Return the headline metric of each example, float64 [examples], for bootstraps; their mean is the score."""
+    def outcomes(self, predictions: Sequence[Prediction]) -> NDArray[Any]:
+        """Return what all metrics of the dev split are computed from, [examples] (see `optkit.tasks.outcomes`).
+
+        For a task with one metric that is a mean over examples: that of each example, float64 in points.
+        """
 
     def weakness(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> str | None:
         """Return why a model would be a bad teacher, such as "is right on …"; None if it is good enough.

@@ -14,6 +14,8 @@ from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table, check_text, limited, listed, problem
 from optkit.tasks.degenerate import Doubt, of_classes
+from optkit.tasks.outcomes import CLASSES, METRICS
+from optkit.tasks.outcomes import value as metric_of
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ TEXT_COLUMNS = (
     ("text",),
 )
 """What the columns with the text may be called, pairs before their parts."""
+REPORTED = ("accuracy", "f1", "matthews")
+"""Metrics that every score has."""
 FIELDS = ("text", "text_pair")
 """What a client calls them."""
 HUB = {"sst2": "hub:nyu-mll/glue/sst2"}
@@ -95,6 +99,7 @@ class Classification(Task):
     head_modules = ("classifier.", "pre_classifier.")
     served = ServedLabels()
     metric = "accuracy"
+    metrics = tuple(METRICS)
 
     def __init__(
         self, name: str, tables: Mapping[Split, Table], limit_train: int | None = None, max_length: int = LONGEST
@@ -169,20 +174,15 @@ class Classification(Task):
         return predictions.tolist()
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Accuracy, F1 (of the second class where there are two, macro otherwise) and Matthews correlation."""
-        from sklearn.metrics import f1_score, matthews_corrcoef
+        """Accuracy, F1 (of the second of two classes, else macro), Matthews correlation, and the headline metric."""
+        outcomes = self.outcomes(predictions)
+        return {name: metric_of(outcomes, name) for name in dict.fromkeys((*REPORTED, self.metric))}
 
-        gold = self._gold(predictions)
-        average = "binary" if len(self.labels) == 2 else "macro"
-        return {
-            "accuracy": float(self.example_scores(predictions).mean()),
-            "f1": 100.0 * float(f1_score(gold, predictions, average=average, zero_division=0.0)),
-            "matthews": 100.0 * float(matthews_corrcoef(gold, predictions)),
-        }
-
-    def example_scores(self, predictions: Sequence[Prediction]) -> np.ndarray:
-        """100 where the class is right and 0 where it is wrong, [examples]."""
-        return 100.0 * (np.asarray(predictions) == self._gold(predictions))
+    def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
+        """Return the true and the predicted class of each example."""
+        found = np.empty(len(predictions), CLASSES)
+        found["gold"], found["predicted"] = self._gold(predictions), predictions
+        return found
 
     def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
         """Return why a teacher is bad: it is right less often than always naming the most frequent class."""

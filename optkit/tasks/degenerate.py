@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optkit.tasks import squad_metric
+from optkit.tasks.outcomes import METRICS, accuracy
 
 _HEADROOM = 0.1
 """Share of what a constant answer leaves to be gained; a model that surely gains less has learned nothing of use."""
@@ -53,7 +54,7 @@ def of_classes(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Se
     if doubt := _renamed(gold, predicted, labels):
         return doubt
     right = gold == predicted
-    if metric == "accuracy":
+    if METRICS[metric] is accuracy:
         most = classes[counts.argmax()]
         than, reference = f"always answering {labels[most]!r} would be on", gold == most
         if _mostly(right & ~reference, reference & ~right):

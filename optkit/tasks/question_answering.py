@@ -106,6 +106,7 @@ class QuestionAnswering(Task):
     head_modules = ("qa_outputs.",)
     served = ServedSpans()
     metric = "f1"
+    metrics = ("f1", "exact_match")
     training: ClassVar[Mapping[str, Any]] = {"epochs": 3, "batch_size": 16}
     """Default training settings (Devlin et al. 2018, arXiv 1810.04805, 4.2 and A.3)."""
     class_names = ("start", "end")
@@ -222,14 +223,16 @@ class QuestionAnswering(Task):
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """F1 and exact match."""
-        gold = self._gold(predictions)
-        exact = [squad_metric.exact_match(text, answers) for text, answers in zip(predictions, gold, strict=True)]
-        return {"f1": float(self.example_scores(predictions).mean()), "exact_match": 100.0 * float(np.mean(exact))}
+        outcomes = self.outcomes(predictions)
+        return {name: float(outcomes[name].mean()) for name in self.metrics}
 
-    def example_scores(self, predictions: Sequence[Prediction]) -> np.ndarray:
-        """F1 from 0 to 100 of each question, [examples]."""
-        gold = self._gold(predictions)
-        return np.array([100.0 * squad_metric.f1(text, answers) for text, answers in zip(predictions, gold, strict=True)])
+    def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
+        """Return F1 and exact match of each question, in points."""
+        pairs = list(zip(predictions, self._gold(predictions), strict=True))
+        found = np.empty(len(pairs), [(name, np.float64) for name in self.metrics])
+        found["f1"] = [100.0 * squad_metric.f1(*pair) for pair in pairs]
+        found["exact_match"] = [100.0 * squad_metric.exact_match(*pair) for pair in pairs]
+        return found
 
     def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
         """Return why answers are all the same, or no better than any piece of the passage."""

@@ -7,6 +7,7 @@ from optkit.core.errors import GateError, InputError
 from optkit.tasks.base import Task
 from optkit.tasks.classification import TEXT_COLUMNS, Classification
 from optkit.tasks.data.tables import Table
+from optkit.tasks.outcomes import example_points, value
 from optkit.tasks.registry import load
 
 GOOD = "sentence\tlabel\ngood\t1\nbad\t0\n"
@@ -136,8 +137,8 @@ def test_scores_by_hand() -> None:
     assert scores["accuracy"] == pytest.approx(400 / 6)
     assert scores["f1"] == pytest.approx(100 * 2 / 3)
     assert scores["matthews"] == pytest.approx(100 * (2 * 2 - 1 * 1) / 9)
-    assert task.example_scores(predictions).tolist() == [100, 100, 0, 100, 100, 0]
-    assert task.example_scores(predictions).mean() == scores[task.metric]
+    assert example_points(task.outcomes(predictions), "accuracy").tolist() == [100, 100, 0, 100, 100, 0]
+    assert value(task.outcomes(predictions), "accuracy") == scores[task.metric]
 
 
 def test_f1_of_three_classes_is_macro() -> None:
