@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli.option_groups import on_data
-from optkit.cli.options import Checkpoints, Engines, Model, Out, TaskName, specs_of
+from optkit.cli.options import Checkpoints, Engines, Model, Name, Out, TaskName, specs_of
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def load(
     out: Out = None,
     engine: Engines = None,
     model: Model = None,
+    name: Name = None,
     seed: Seed = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -55,7 +56,7 @@ def load(
     from optkit.pipeline.load_test import run
 
     recipes = [recipe, *(beside or ())]
-    (spec,), (asked, *others) = specs_of(recipes, task, data, model, training, [seed], engine, checkpoints)
+    (spec,), (asked, *others) = specs_of(recipes, task, data, model, training, [seed], engine, checkpoints, name=name)
     for sentence in run(asked, spec, seconds, p99_ms, out, again, others):
         print(sentence, file=sys.stderr)
 
@@ -77,6 +78,7 @@ def tune(
     again: Again = False,
     engine: Engines = None,
     model: Model = None,
+    name: Name = None,
     seed: Seed = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -94,7 +96,7 @@ def tune(
 
     if goal not in KINDS:
         raise InputError(f"--goal {goal}: expected one of {', '.join(KINDS)}")
-    (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints)
+    (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, name=name)
     wanted = Goal(goal, clients or (1 if goal == "latency" else 16), p99_ms)
     found = tuning.run(asked, spec, wanted, minutes, precision, again)
     sys.stdout.write(tuning.render(found))

@@ -16,6 +16,7 @@ import typer
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
+    from optkit.pipeline.projects import Source
     from optkit.recipe.training import Training
 
 
@@ -79,5 +80,20 @@ def training_settings(
     return Training(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size).checked()
 
 
+def project_settings(
+    name: Annotated[str | None, typer.Option(help="name of the project [default: the only one]", metavar="NAME")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="data that the project was run on, in place of its name", metavar="DIR")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="model that the project started from")] = None,
+) -> "tuple[str | None, Source]":
+    """The project whose results are meant, by its name or by what it was run on."""
+    from optkit.pipeline.projects import Source
+
+    return name, Source.of(data, model)
+
+
 on_data = grouped(data=data_settings, training=training_settings)
 """Decorator of the commands that train: their parameters `data` and `training`."""
+on_project = grouped(project=project_settings)
+"""Decorator of the commands that read results: their parameter `project`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli.option_groups import on_data
-from optkit.cli.options import BuildOption, Checkpoints, Engines, Model, TaskName, engine_options, specs_of
+from optkit.cli.options import BuildOption, Checkpoints, Engines, Model, Name, TaskName, engine_options, specs_of
 from optkit.cli.tensorrt_flags import with_flags
 from optkit.tasks.data.data_settings import DataSettings
 
@@ -27,6 +27,7 @@ def run(
     data: DataSettings,
     training: "Training",
     model: Model = None,
+    name: Name = None,
     seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
     engine: Engines = None,
     option: BuildOption = None,
@@ -50,12 +51,16 @@ def run(
     for kind in engine or ():
         engines.require_running(kind)
     options = engine_options(engine, option)
-    specs, asked = specs_of(recipes, task, data, model, training, seed or [0], engine, checkpoints, seconds, options)
+    specs, asked = specs_of(
+        recipes, task, data, model, training, seed or [0], engine, checkpoints, seconds, options, name, new=True
+    )
     found = run_all(asked, specs)
     if not found:  # not the main process of several
         return
     names = {BASELINE, *(recipe.name for recipe in asked)}
-    sys.stdout.write(table.render([row for row in rows.read(checkpoints, task) if row.recipe in names], "table"))
+    sys.stdout.write(
+        table.render([row for row in rows.read(checkpoints, task, specs[0].home.name) if row.recipe in names], "table")
+    )
     if any(row.verdict == "fail" for row in found):
         raise typer.Exit(1)
 
@@ -75,6 +80,7 @@ def build(
         str | None, typer.Option(help="native: tag of the container, such as 26.07 or 26.09=11.3", metavar="TAG[=VERSION]")
     ] = None,
     model: Model = None,
+    name: Name = None,
     seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -95,7 +101,9 @@ def build(
     options = engine_options(engine, option)
     repository_builder.check(flavour, out, engine or (), container, options)
     plans = only_built(engine or ())
-    (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, options=options)
+    (spec,), (asked,) = specs_of(
+        [recipe], task, data, model, training, [seed], engine, checkpoints, options=options, name=name
+    )
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:
         print(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}", file=sys.stderr)

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from optkit.core import atomic
 from optkit.models import families, loading
 from optkit.models.loading import LoadedModel
+from optkit.pipeline.projects import Project, Source
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.recipe.training import Training
@@ -41,14 +42,22 @@ class RunSpec:
     """How long each served model is measured at each batch size."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What builds are told, by kind of engine and key, in JSON's types; see each runtime's `options`."""
+    project: str | None = None
+    """Name of the project that the results belong to; None for the one called like the task."""
+    given: Source | None = None
+    """Data and model as the user named them, which the project remembers."""
 
     @property
     def baseline(self) -> Recipe:
         return self.recipes[BASELINE]
 
+    @property
+    def home(self) -> Project:
+        return Project(self.root, self.task.name, self.project or self.task.name)
+
     def folder(self, recipe: Recipe) -> Path:
-        """Return the folder of a recipe's results: `checkpoints/<task>/<recipe>/seed-<n>`."""
-        return self.root / self.task.name / recipe.name / f"seed-{self.seed}"
+        """Return the folder of a recipe's results: `checkpoints/<task>/[<project>/]<recipe>/seed-<n>`."""
+        return self.home.recipe(recipe.name, self.seed)
 
     @cached_property
     def source(self) -> dict[str, Any]:
