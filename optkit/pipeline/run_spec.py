@@ -55,7 +55,7 @@ class RunSpec:
         """What every result depends on: the model to start from, what is said of its family, the data and the seed."""
         folder = Path(self.model or "").expanduser()
         model = atomic.hashes(folder) if self.model and folder.is_dir() else self.model
-        found = {"model": model, "data": self.task.fingerprint(), "seed": self.seed}
+        found = {"model": model, "data": self.task.fingerprint(), "max_length": self.task.max_length, "seed": self.seed}
         return {**found, "families": records} if (records := families.records()) else found
 
     def start(self) -> LoadedModel:
@@ -85,6 +85,12 @@ class RunSpec:
             self._encoded[split] = self.task.encode(split, tokenizer)
         return self._encoded[split]
 
+    def is_first(self, what: str) -> bool:
+        """Return whether this is the first time that something is asked for."""
+        first = what not in self._asked
+        self._asked.add(what)
+        return first
+
     def modules(self, recipe: Recipe) -> tuple[str, ...]:
         """Return the modules of the task and of a recipe's techniques, which are looked up by name and not imported."""
         return (type(self.task).__module__, *recipe.modules)
@@ -95,6 +101,10 @@ class RunSpec:
     @cached_property
     def _encoded(self) -> dict[Split, Dataset]:
         return {}
+
+    @cached_property
+    def _asked(self) -> set[str]:
+        return set()
 
     def _own_model(self) -> OwnModel | None:
         """The model that the task brings along, unless another one is asked for."""

@@ -97,14 +97,28 @@ class Task(ABC):
             max_length: longest feature in tokens.
         """
         self.name, self.max_length, self._examples = name, max_length, examples
+        self._told_length = False
 
     @classmethod
     @abstractmethod
     def load(cls, name: str, data: DataSettings) -> Task:
         """Read and check the data of a task; see `optkit.tasks.registry.load` for errors."""
 
+    def limit_length(self, tokens: int) -> None:
+        """Set the longest feature in tokens, which a model then has to take."""
+        self.max_length, self._told_length = tokens, True
+
     def length(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Return the longest feature in tokens that both task and tokenizer, which knows the model's limit, accept."""
+        """Return the longest feature in tokens that both task and tokenizer, which knows the model's limit, accept.
+
+        Raises:
+            InputError: a length was set that the model does not take.
+        """
+        if self._told_length and self.max_length > tokenizer.model_max_length:
+            raise InputError(
+                f"--max-length {self.max_length}: the model takes {tokenizer.model_max_length} tokens at most; give a "
+                "smaller length, or leave it out"
+            )
         return min(self.max_length, tokenizer.model_max_length)
 
     def examples(self, split: Split) -> Dataset:
