@@ -1,6 +1,8 @@
 """Tokenizers that fit their model: its inputs, its length and its words."""
 
+import hashlib
 import inspect
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -98,15 +100,21 @@ def keep_first_segment(model: PreTrainedModel, source: str) -> None:
 
 
 def differences(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> list[str]:
-    """Return the parts in which two fast tokenizers differ, such as "vocabulary" or "normalizer"; empty if they agree."""
+    """Return the parts in which two fast tokenizers differ, such as "normalizer"; empty if they read texts alike."""
     one, other = _parts(ours), _parts(theirs)
     return [name for name in one if one[name] != other[name]]
 
 
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the SHA-256 of all that features depend on: the tokenizer's parts, inputs, length and side of truncation."""
+    settings = [tokenizer.model_input_names, tokenizer.model_max_length, tokenizer.truncation_side]
+    content = json.dumps([_parts(tokenizer), settings], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 def _parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    backend = cast(Any, tokenizer).backend_tokenizer
-    parts = {name: str(getattr(backend, name)) for name in ("normalizer", "pre_tokenizer", "post_processor")}
-    return {"vocabulary": tokenizer.get_vocab(), **parts}
+    stored = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
+    return {name: stored[name] for name in ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")}
 
 
 def _missing(package: str) -> bool:
