@@ -56,8 +56,8 @@ def specs_of(
     loaded = of_settings(task, data)
     unique = dict.fromkeys(seeds)
     shared = (checkpoints, known, tuple(kinds or ()), seconds, options or {})
-    more = {"revision": model.revision, "labels": model.labels}
-    return [RunSpec(loaded, model.source, one, *shared, **more) for one in unique], asked
+    told = (model.revision, model.labels)
+    return [RunSpec(loaded, model.source, one, *shared, *told) for one in unique], asked
 
 
 def engine_options(kinds: list[str] | None, texts: list[str] | None) -> dict[str, dict[str, str]]:

@@ -55,7 +55,7 @@ def order(found: Sequence[str], classes: Sequence[str], labels: Sequence[str] | 
         f"{source}: its head's classes are {', '.join(found)} (id2label in config.json), the data's are "
         f"{', '.join(classes)}, and the names do not tell which is which. Say it by --labels (labels=[…] in Python), the "
         f"data's classes in the order of the head's rows, such as --labels {','.join(classes)}; or write the data's names "
-        "into id2label"
+        "into its id2label, as for a teacher"
     )
 
 
@@ -118,9 +118,14 @@ def _matched(found: Sequence[str], classes: Sequence[str], alike: Callable[[str]
 def _by_beginnings(found: Sequence[str], classes: Sequence[str]) -> list[int] | None:
     """Return the row of each class where each name begins, or is begun by, exactly one of the others."""
     theirs, ours = [_letters(name) for name in found], [_letters(name) for name in classes]
-    pairs = [[row for row, other in enumerate(theirs) if other.startswith(name) or name.startswith(other)] for name in ours]
+    pairs = [[row for row, other in enumerate(theirs) if _begins(name, other) or _begins(other, name)] for name in ours]
     rows = [own[0] for own in pairs if len(own) == 1]
     return rows if len(rows) == len(classes) == len(found) == len(set(rows)) else None
+
+
+def _begins(short: str, long: str) -> bool:
+    """Return whether a name begins another; 1 does not begin 10 or 1.5."""
+    return long.startswith(short) and not re.match(r"[\d.]", long[len(short) :] if short[-1:].isdigit() else "")
 
 
 def _exactly(name: str) -> str:
@@ -128,8 +133,8 @@ def _exactly(name: str) -> str:
 
 
 def _letters(name: str) -> str:
-    """Return a name without case, blanks, underscores and punctuation; one of nothing else stays."""
-    return re.sub(r"[\W_]+", "", name.casefold()) or name
+    """Return a name without case, blanks, underscores and punctuation; one without letters, as -1, stays."""
+    return re.sub(r"[\W_]+", "", name.casefold()) if any(map(str.isalpha, name)) else name.strip()
 
 
 def _number(name: str) -> str | None:

@@ -1,5 +1,6 @@
 """Loading models: safetensors only, without running code from the checkpoint."""
 
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ from optkit.tasks.base import Feed, Task, TaskKind
 
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "google-bert/bert-base-uncased"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 @dataclass
@@ -81,6 +81,9 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
         _check_head(bare, task)
     if task is not None and tokenizer is None:
         raise InputError(f"{type(model).__name__}: the task's texts need its tokenizer; give tokenizer=…, or load_model(…)")
+    if tokenizer is not None:
+        tokenizer = copy.deepcopy(tokenizer)  # the user's own stays as it is
+        tokenizers.fit(tokenizer, bare, type(bare).__name__)
     kind = type(task) if task is not None else registry.task_of(model)
     return LoadedModel(model, cast(PreTrainedTokenizerBase, tokenizer), fine_tuned=True, task=kind)
 
@@ -192,10 +195,10 @@ def _reading(name: str) -> Iterator[None]:
 
 def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any, list[str]]:
     """Return tokenizer and configuration of a model, in float32 and with the task's classes, and its own classes' names."""
-    _check_folder(found)
+    model_source.check(found)
     config = AutoConfig.from_pretrained(found.folder, trust_remote_code=False)
     checkpoint_tensors.check_config(found.folder, config, found.name)
-    tokenizer, names = tokenizers.load(found.folder, found.name), class_order.names_of(config)
+    tokenizer, names = tokenizers.load(found.folder, f"--model {found.name}"), class_order.names_of(config)
     config.dtype = torch.float32  # which is what the weights become, whatever they are stored in
     config.name_or_path = found.name
     _name_classes(config, task.class_names)
@@ -205,8 +208,8 @@ def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any,
 def _fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
     """Make tokenizer and model agree on their inputs, both in place."""
     if tokenizers.takes_segments(model) and "token_type_ids" not in tokenizer.model_input_names:
-        tokenizers.keep_first_segment(model, name)
-    tokenizers.fit(tokenizer, model, name)
+        tokenizers.keep_first_segment(model, f"--model {name}")
+    tokenizers.fit(tokenizer, model, f"--model {name}")
 
 
 def _name_classes(config: Any, names: Sequence[str]) -> None:
@@ -224,29 +227,6 @@ def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], NDArra
         return task.logits(output).float().cpu().numpy()
 
     return infer
-
-
-def _check_folder(found: Source) -> None:
-    folder, name = found.folder, found.name
-    weights = [*folder.glob("*.safetensors")]
-    pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
-    if not weights and pickles:
-        raise InputError(
-            f"--model {name}: {pickles[0]} is a pickle, which can run code when it is read; expected "
-            "model.safetensors. Convert it where you trust it: "
-            "`AutoModel….from_pretrained(folder).save_pretrained(folder, safe_serialization=True)`"
-        )
-    if not weights and found.commit:
-        raise InputError(f"--model {name}: no *.safetensors in it; give a --revision that has them, as refs/pr/1 often does")
-    if not weights:
-        raise InputError(f"--model {name}: no *.safetensors in it; expected a folder saved by save_pretrained")
-    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
-        raise InputError(f"--model {name}: no config.json in it; expected a folder saved by save_pretrained")
-    if not any((folder / file).is_file() for file in tokenizers.FILES):
-        raise InputError(
-            f"--model {name}: no tokenizer in it ({', '.join(tokenizers.FILES[:2])}, …); save it there with "
-            "`tokenizer.save_pretrained(folder)`"
-        )
 
 
 def _in_head(tensor: str, model: PreTrainedModel, task: Task) -> bool:

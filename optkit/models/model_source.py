@@ -7,8 +7,10 @@ from typing import Any
 
 from optkit.core import atomic
 from optkit.core.errors import InputError, MachineError
+from optkit.models import tokenizers
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.codes")
 """What is fetched from a repository: configuration, weights and tokenizer, no code and no pickle."""
 
@@ -50,6 +52,30 @@ def find(source: str | Path, revision: str | None = None, local_files_only: bool
     if not _HUB_NAME.fullmatch(name) or ("/" in name and folder.parent.is_dir()):
         raise InputError(f"--model {name}: no such folder; expected one with config.json and model.safetensors")
     return _from_hub(name, revision, local_files_only)
+
+
+def check(found: Source) -> None:
+    """Raise `InputError` unless a folder has weights that are no pickle, a configuration and a tokenizer."""
+    folder, name = found.folder, found.name
+    weights = [*folder.glob("*.safetensors")]
+    pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+    if not weights and pickles:
+        raise InputError(
+            f"--model {name}: {pickles[0]} is a pickle, which can run code when it is read; expected "
+            "model.safetensors. Convert it where you trust it: "
+            "`AutoModel….from_pretrained(folder).save_pretrained(folder, safe_serialization=True)`"
+        )
+    if not weights and found.commit:
+        raise InputError(f"--model {name}: no *.safetensors in it; give a --revision that has them, as refs/pr/1 often does")
+    if not weights:
+        raise InputError(f"--model {name}: no *.safetensors in it; expected a folder saved by save_pretrained")
+    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        raise InputError(f"--model {name}: no config.json in it; expected a folder saved by save_pretrained")
+    if not any((folder / file).is_file() for file in tokenizers.FILES):
+        raise InputError(
+            f"--model {name}: no tokenizer in it ({', '.join(tokenizers.FILES[:2])}, …); save it there with "
+            "`tokenizer.save_pretrained(folder)`"
+        )
 
 
 def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Source:

@@ -35,12 +35,12 @@ def load(folder: Path, source: str) -> PreTrainedTokenizerBase:
     if "tokenizer.json" not in present and any(name.endswith(".model") for name in present) and missing:
         packages = " ".join(name.replace("google.", "") for name in missing)
         raise InputError(
-            f"--model {source}: its tokenizer is {present[0]} only, and converting it needs packages that are not here; pip "
+            f"{source}: its tokenizer is {present[0]} only, and converting it needs packages that are not here; pip "
             f"install {packages}, or save it as tokenizer.json where they are"
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
-        raise InputError(f"--model {source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
+        raise InputError(f"{source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
@@ -64,9 +64,9 @@ def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str)
         taken.append("token_type_ids")
     given = [name for name in tokenizer.model_input_names if name in taken]
     tokenizer.model_input_names = list(dict.fromkeys([*given, *taken]))
-    stated = tokenizer.model_max_length
-    longest = families.longest_input(model) or (_NO_LIMIT if stated > _NEVER_SO_LONG else stated)
-    tokenizer.model_max_length = int(min(stated, longest))
+    limits = [families.longest_input(model) or 0, tokenizer.model_max_length]
+    stated = [limit for limit in limits if 0 < limit < _NEVER_SO_LONG]  # XLNet says -1, tokenizers say 1e30
+    tokenizer.model_max_length = min(stated, default=_NO_LIMIT)
 
 
 def takes_segments(model: PreTrainedModel) -> bool:
@@ -90,7 +90,7 @@ def keep_first_segment(model: PreTrainedModel, source: str) -> None:
     ]
     if not tables:
         raise InputError(
-            f"--model {source}: its tokenizer gives no token_type_ids, which {type(model).__name__} takes, and no table of "
+            f"{source}: its tokenizer gives no token_type_ids, which {type(model).__name__} takes, and no table of "
             "them is known in it; add token_type_ids to model_input_names in tokenizer_config.json"
         )
     for table in tables:
@@ -130,7 +130,7 @@ def _check_words(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, sou
     if beyond:
         shown = ", ".join(f"{token!r} ({number})" for number, token in beyond[:5])
         raise InputError(
-            f"--model {source}: its tokenizer has {len(beyond)} tokens beyond the {rows} rows of the model's embeddings: "
+            f"{source}: its tokenizer has {len(beyond)} tokens beyond the {rows} rows of the model's embeddings: "
             f"{shown}{', …' if len(beyond) > 5 else ''}. They were added without room for them: "
             "model.resize_token_embeddings(len(tokenizer)), train it, and save both again"
         )
@@ -143,7 +143,7 @@ def _find_padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, so
     token = None if stated is None else tokenizer.convert_ids_to_tokens(stated)
     if token is None:
         raise InputError(
-            f"--model {source}: its tokenizer has no padding token, and config.json has no pad_token_id; set pad_token in "
+            f"{source}: its tokenizer has no padding token, and config.json has no pad_token_id; set pad_token in "
             "tokenizer_config.json to a token that texts do not have"
         )
     tokenizer.pad_token = token
@@ -153,6 +153,6 @@ def _check_segments(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, 
     kinds, known = set(tokenizer("a", "a")["token_type_ids"]), families.token_types(model.config)
     if max(kinds) >= known:
         raise InputError(
-            f"--model {source}: its tokenizer gives token_type_ids up to {max(kinds)}, the model knows 0 to {known - 1}; "
+            f"{source}: its tokenizer gives token_type_ids up to {max(kinds)}, the model knows 0 to {known - 1}; "
             "take the tokenizer that the model was trained with"
         )

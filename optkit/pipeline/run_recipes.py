@@ -75,10 +75,10 @@ def run_recipes(
         engines.runtime(kind)  # refuses a kind that there is not
     with ExitStack() as stack:
         place = Path(root or stack.enter_context(tempfile.TemporaryDirectory(prefix="optkit-run-")))
-        source = _source(model, task, tokenizer, place)
-        more = {"revision": revision, "labels": None if labels is None else tuple(labels)}
-        shared = (place, known, tuple(engine), seconds, options or {})
-        specs = [RunSpec(task, source, seed, *shared, **more) for seed in seeds]
+        source = _source(model, None if labels else task, tokenizer, place)  # labels sort the head as it is read
+        told = (revision, None if labels is None else tuple(labels))
+        shared = (place, known, tuple(engine), seconds, options or {}, *told)
+        specs = [RunSpec(task, source, seed, *shared) for seed in seeds]
         run_all(asked, specs)
         names = {BASELINE, *(recipe.name for recipe in asked)}
         return [row for row in rows.read(place, task.name) if row.recipe in names]
@@ -115,7 +115,7 @@ def _known(asked: Sequence[Recipe]) -> dict[str, Recipe]:
 
 
 def _source(
-    model: Model | str | Path | None, task: Task, tokenizer: PreTrainedTokenizerBase | None, root: Path
+    model: Model | str | Path | None, task: Task | None, tokenizer: PreTrainedTokenizerBase | None, root: Path
 ) -> str | None:
     """Return name or folder of the model to start from; a model in memory is saved under the digest of its files."""
     if model is None or isinstance(model, str | Path):
