@@ -11,7 +11,7 @@ from optkit.models import tokenizers
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.codes")
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What is fetched from a repository: configuration, weights and tokenizer, no code and no pickle."""
 
 

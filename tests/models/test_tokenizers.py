@@ -1,7 +1,6 @@
 """Tokenizers and their models: the inputs, the length and the words on which they agree."""
 
 import copy
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,8 @@ from transformers import (
     DistilBertConfig,
     DistilBertForSequenceClassification,
     PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaModel,
     XLNetConfig,
     XLNetForSequenceClassification,
 )
@@ -169,14 +170,30 @@ def test_a_vocabulary_alone_becomes_a_fast_tokenizer(
     assert (tmp_path / "saved" / "tokenizer.json").is_file()
 
 
-def test_a_sentencepiece_model_says_what_converts_it(folder: Path, refusal: Refusal) -> None:
+def test_a_sentencepiece_model_that_cannot_be_read_says_what_converts_it(folder: Path, refusal: Refusal) -> None:
     (folder / "tokenizer.json").unlink()
-    (folder / "spiece.model").write_bytes(b"")
-    missing = [
-        name for name in ("sentencepiece", "protobuf") if find_spec({"protobuf": "google.protobuf"}.get(name, name)) is None
-    ]
-    expected = f"pip install {' '.join(missing)}" if missing else "cannot be loaded"
-    assert expected in refusal()
+    (folder / "spiece.model").write_bytes(b"\xff")
+    message = refusal()
+    assert message.startswith(f"--model {folder}: its tokenizer is spiece.model only and cannot be converted (")
+    assert message.endswith("pip install sentencepiece protobuf, or save it as tokenizer.json where they are")
+
+
+def test_a_sentencepiece_model_becomes_a_fast_tokenizer(tiny_task: Task, tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    texts = tiny_task.examples("train")["sentence"][:]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_prefix=str(tmp_path / "sentencepiece.bpe"),
+        vocab_size=60,
+        hard_vocab_limit=False,
+    )
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    XLMRobertaModel(XLMRobertaConfig(vocab_size=99, max_position_embeddings=34, **sizes)).save_pretrained(tmp_path)
+    loaded = loading.load(tmp_path, tiny_task)
+    assert loaded.tokenizer.is_fast and loaded.tokenizer.tokenize("a lovely film")[0].startswith("▁a")
+    (tmp_path / "saved").mkdir()
+    checkpoint.save(loaded, [], [], tmp_path / "saved")
+    assert (tmp_path / "saved" / "tokenizer.json").is_file()
 
 
 def test_differences_and_fingerprints(tiny_tokenizer: BertTokenizerFast) -> None:
