@@ -12,6 +12,7 @@ from optkit.core.errors import InputError
 from optkit.tasks.registry import TASKS
 
 if TYPE_CHECKING:
+    from optkit.models.model_settings import ModelSettings
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe.recipe import Recipe
     from optkit.recipe.training import Training
@@ -22,7 +23,6 @@ TaskName = Annotated[str, typer.Option("--task", help=f"{', '.join(_TASKS)} or {
 Name = Annotated[
     str | None, typer.Option(help="name of the project [default: of the data's and the model's folders]", metavar="NAME")
 ]
-Model = Annotated[str | None, typer.Option(help="hub name or folder of the model to start from")]
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
 BuildOption = Annotated[
     list[str] | None, typer.Option("--option", help="what an engine's build is told; may be repeated", metavar="KEY=VALUE")
@@ -40,7 +40,7 @@ def specs_of(
     recipes: list[str],
     task: str,
     data: "DataSettings",
-    model: str | None,
+    model: "ModelSettings",
     training: "Training",
     seeds: list[int],
     kinds: list[str] | None,
@@ -68,8 +68,9 @@ def specs_of(
     loaded = of_settings(task, data)
     unique = dict.fromkeys(seeds)
     shared = (checkpoints, known, tuple(kinds or ()), seconds, options or {})
-    specs = [RunSpec(loaded, model, one, *shared) for one in unique]
-    given = projects.Source.of(data.source, model)
+    told = (model.revision, model.labels)
+    specs = [RunSpec(loaded, model.source, one, *shared, *told) for one in unique]
+    given = projects.Source.of(data.source, model.source)
     find = projects.to_run if new else projects.to_go_on
     project = find(checkpoints, task, name, given, lambda: specs[0].source)
     log.info("project %s, in %s", project.name, project.folder)

@@ -193,7 +193,13 @@ def _is_of(project: Project, given: Source, made_of: Callable[[], Mapping[str, A
         return False
     wanted = made_of()
     found = (read_record(path.parent)["depends_on"] for path in records)
-    return any(all(record.get(name) == wanted[name] for name in ("data", "model")) for record in found)
+    return any(one["data"] == wanted["data"] and _is_same_model(one["model"], wanted["model"], given) for one in found)
+
+
+def _is_same_model(stored: Any, wanted: Any, given: Source) -> bool:
+    """Whether a checkpoint started from a model; version 0.1 stated the name alone of one on the hub, and none by default."""
+    on_hub = isinstance(wanted, dict) and wanted.get("hub")
+    return stored == wanted or (stored == on_hub if stored else given.model is None)
 
 
 def _records(project: Project) -> list[Path]:
