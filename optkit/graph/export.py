@@ -24,7 +24,8 @@ from optkit.core.errors import InputError
 from optkit.graph import passes, reference
 from optkit.graph.products import LAYERS_KEY
 from optkit.models.families import family_of, first_position, longest_input, token_types
-from optkit.tasks.base import TOKEN, TaskKind
+from optkit.tasks.base import TaskKind
+from optkit.tasks.logits_axes import TOKEN
 
 OPSET = 17
 """First opset with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""
