@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
 from optkit.models import families
+from optkit.models.family import ATTENTION
 from optkit.models.loading import LoadedModel
 
 
@@ -75,11 +76,11 @@ def chosen_layers(depth: int, count: int) -> list[int]:
 def _check_modules(teacher: PreTrainedModel, narrower: bool) -> None:
     """Raise `InputError` where layers are not modules of their own, or where their attention heads are not known."""
     found = families.attention_linears(teacher)
-    missing = [role for role in families.ATTENTION if role not in found]
+    missing = [role for role in ATTENTION if role not in found]
     if narrower and missing:
         raise InputError(
             f"{type(teacher).__name__}: no Linear in its layers is known as {', '.join(missing)}; expected all of "
-            f"{', '.join(families.ATTENTION)}, whose heads a narrower student cuts. Leave hidden_size out, or register an "
+            f"{', '.join(ATTENTION)}, whose heads a narrower student cuts. Leave hidden_size out, or register an "
             "optkit.models.families.Family that names them"
         )
 

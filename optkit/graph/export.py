@@ -99,7 +99,7 @@ def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind
             _trace(wrapper, partial, max_length)
             _clean_file(partial, family_of(model.config).layers)
             for batch, sequence in ((8, min(9, max_length)), (3, max_length)):
-                _check_against_model(wrapper, partial, _example(model, wrapper.names, batch, sequence))
+                _check_against_model(wrapper, partial, example(model, wrapper.names, batch, sequence))
         os.replace(partial, path)
     except onnx.checker.ValidationError as error:
         reason = str(error).partition("\n")[0]
@@ -134,7 +134,7 @@ def _ready_for_export(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
-def _example(model: PreTrainedModel, names: list[str], batch: int, sequence: int) -> dict[str, torch.Tensor]:
+def example(model: PreTrainedModel, names: list[str], batch: int, sequence: int) -> dict[str, torch.Tensor]:
     """A feed [batch, sequence] with padding on every row but the first; the same at every call."""
     generator = torch.Generator().manual_seed(batch * 1000 + sequence)
     ids = torch.randint(0, model.config.vocab_size, (batch, sequence), generator=generator)
@@ -149,13 +149,13 @@ def _example(model: PreTrainedModel, names: list[str], batch: int, sequence: int
 
 def _trace(wrapper: Logits, path: Path, max_length: int) -> None:
     """Run PyTorch's exporter. It is traced at a length that no dimension of the model has by accident."""
-    example = _example(wrapper.model, wrapper.names, 2, min(7, max_length))
+    given = example(wrapper.model, wrapper.names, 2, min(7, max_length))
     axes = {name: {0: "batch", 1: "sequence"} for name in wrapper.names}
     axes["logits"] = {number: _FREE[axis] for number, axis in enumerate(wrapper.task.axes) if axis in _FREE}
     with torch.no_grad(), _quiet():
         torch.onnx.export(
             wrapper,
-            tuple(example.values()),
+            tuple(given.values()),
             str(path),
             dynamo=False,
             opset_version=OPSET,

@@ -18,67 +18,42 @@ from typing import TYPE_CHECKING, Any, cast
 
 from optkit.core.errors import InputError
 from optkit.core.plugins import Registry
+from optkit.models.family import Family, Names, ends_with
+from optkit.models.family_records import OWN
 
 if TYPE_CHECKING:  # `optkit compare` reads sizes, and starts without torch
     import torch
     from torch import nn
     from transformers import PreTrainedModel
 
-Names = tuple[str, ...]
 Config = Any
 """A configuration of transformers, or the content of a `config.json`."""
-ATTENTION = ("query", "key", "value", "attention_output")
-"""Roles of an attention block's Linear modules: the outputs of the first three and the inputs of the last are split into
-heads."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """Names of a family's modules and configuration fields, the first one present being used. The defaults are the usual
-    ones.
-
-        FAMILIES.register("my-encoder", Family(depth=("blocks",), query=("ask",)))
-
-    A field that is left out keeps its default.
-    """
-
-    layers: str = ""
-    """Name or suffix of the module list of the encoder's layers, such as `bert.encoder.layer`; empty to detect it."""
-    query: Names = ("query", "query_proj", "q_lin", "q_proj", "q_head", "q", "query_global", "pos_query_proj")
-    key: Names = ("key", "key_proj", "k_lin", "k_proj", "k_head", "k", "key_global", "pos_key_proj")
-    value: Names = ("value", "value_proj", "v_lin", "v_proj", "v_head", "v", "value_global")
-    attention_output: Names = (
-        *("attention.output.dense", "attention.dense", "out_lin", "out_proj", "o_proj", "post_proj", "attn.o"),
-        *("SelfAttention.o", "attn.Wo"),
-    )
-    """Name suffixes of the Linear modules with this role in a layer; likewise `query`, `key` and `value`."""
-    depth: Names = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
-    """Configuration fields for the number of layers. The tuples that follow name configuration fields too."""
-    width: Names = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
-    heads: Names = ("num_attention_heads", "n_heads", "n_head", "num_heads")
-    inner: Names = (
-        *("intermediate_size", "hidden_dim", "d_inner", "d_ff", "n_inner", "embedding_size", "input_embedding_size"),
-        *("pooler_hidden_size", "true_hidden_size", "intra_bottleneck_size", "head_dim", "d_head", "d_kv"),
-    )
-    """Configuration fields of sizes that scale with the width; all that are present are scaled."""
-    positions: Names = ("max_position_embeddings", "n_positions")
-    token_types: Names = ("type_vocab_size",)
-    activation: Names = ("hidden_act", "activation", "hidden_activation", "activation_function", "ff_activation")
-    first_position: int | None = None
-    """Position id of the first token; None to detect it (RoBERTa-like models start after the padding id)."""
-
-    def role(self, module: str) -> str | None:
-        """Return the role in `ATTENTION` of a Linear module by its name; None if it has none of them."""
-        return next((role for role in ATTENTION if _ends(module, getattr(self, role))), None)
-
-
 FAMILIES: Registry[Family] = Registry("model family", "optkit.families", {}, lambda thing: isinstance(thing, Family))
 
 
 def family_of(config: Config) -> Family:
-    """Return the record registered for a configuration's `model_type`, or the defaults."""
+    """Return the record registered for a configuration's `model_type`, optkit's own, or the defaults."""
     kind = _field(config, ("model_type",))[1]
-    return FAMILIES.get(kind) if kind in FAMILIES.names() else Family()
+    return FAMILIES.get(kind) if kind in FAMILIES.names() else OWN.get(kind, Family())
+
+
+def check(config: Config) -> None:
+    """Raise `InputError` where no model of this configuration can be taken, whatever the recipe."""
+    kind, refused = _field(config, ("model_type",))[1], family_of(config).refused
+    if not refused and _field(config, ("is_encoder_decoder",))[1] is True:
+        refused = "it has a decoder beside its encoder; choose an encoder"
+    if refused:
+        raise InputError(f"model type {kind!r} is not supported: {refused}")
+
+
+def check_model(model: "PreTrainedModel") -> None:
+    """Raise `InputError` where a model cannot be taken, whatever the recipe; its weights are not looked at."""
+    check(model.config)
+    if any(getattr(module, "is_causal", False) for module in model.modules()):
+        raise InputError(
+            f"{type(model).__name__} is not supported: its tokens see those before them only; choose an encoder, whose "
+            "tokens see one another, such as one of the BERT, DeBERTa or ModernBERT family"
+        )
 
 
 def records() -> dict[str, Any]:
@@ -114,7 +89,7 @@ class Layers:
     def number(self, name: str) -> int | None:
         """Return the index of the layer that a module, parameter or buffer belongs to; None outside of the layers."""
         place = _place(name)
-        return int(place[2]) if place and _ends(place[1], self.lists) else None
+        return int(place[2]) if place and ends_with(place[1], self.lists) else None
 
 
 def plain(name: str) -> str:
@@ -125,10 +100,6 @@ def plain(name: str) -> str:
 def _place(name: str) -> re.Match[str] | None:
     """Match the outermost module list and index in a name."""
     return re.match(r"(.+?)\.(\d+)(?=\.|$)", plain(name))
-
-
-def _ends(name: str, ends: Iterable[str]) -> bool:
-    return any(f".{name}".endswith(f".{end}") for end in ends)
 
 
 def _field(config: Config, names: Names) -> tuple[str, Any]:
@@ -174,6 +145,17 @@ def heads(config: Config) -> int:
         InputError: the configuration has no field with it.
     """
     return _size(config, family_of(config).heads)
+
+
+def key_heads(config: Config) -> int:
+    """Return the number of heads of a layer's keys and values: fewer than its heads where several queries share one."""
+    return _size(config, family_of(config).key_heads)
+
+
+def layer_kinds(config: Config) -> list[str]:
+    """Return the kind of each layer, such as "full_attention"; empty where the configuration tells no kinds apart."""
+    kinds: list[str] | None = _field(config, family_of(config).per_layer)[1]
+    return list(kinds or ())[: depth(config)]
 
 
 def positions(config: Config) -> int | None:

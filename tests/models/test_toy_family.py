@@ -23,7 +23,8 @@ from optkit.graph.export import export
 from optkit.graph.products import layers_of
 from optkit.graph.tensorrt import variants
 from optkit.models import families
-from optkit.models.families import FAMILIES, Family
+from optkit.models.families import FAMILIES
+from optkit.models.family import Family
 from optkit.models.gelu import ClippedGELU
 from optkit.pipeline.run_spec import RunSpec
 from optkit.tasks.base import Task
