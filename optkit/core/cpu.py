@@ -4,6 +4,8 @@ import logging
 import os
 from pathlib import Path
 
+from optkit.core.cpu_quota import PROC, cpu_quota
+
 log = logging.getLogger(__name__)
 _X86 = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _ARM = ("asimddp", "i8mm", "bf16")
@@ -34,8 +36,21 @@ def int8_saturates() -> bool:
     return "avx2" in have and not set(INT8_FLAGS).intersection(have)
 
 
-def available_threads() -> int:
-    """Cores that this process may use, which in a container is often fewer than the machine has."""
+def available_threads(proc: Path = PROC) -> int:
+    """Return the cores that this process may use, which in a container is often fewer than the machine has.
+
+    A quota of 1.5 cores is one thread: threads that want more than the quota are all stopped until the next period (0.1 s),
+    which every slow request then shows, and the half that is left does the work around the engine's.
+
+    Args:
+        proc: the process's folder, as `cpu_quota` reads it.
+    """
+    quota = cpu_quota(proc)
+    return allowed_cores() if quota is None else max(1, min(allowed_cores(), int(quota)))
+
+
+def allowed_cores() -> int:
+    """Return the cores in this process's affinity mask."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

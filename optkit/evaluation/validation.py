@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from optkit.core.atomic import write_json
-from optkit.evaluation import invariance, parity, text_sample
+from optkit.evaluation import doubts, invariance, parity, text_sample
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, EXAMPLES, SAMPLE, SCORES, engine_folders
 from optkit.evaluation.difference import signal
 from optkit.evaluation.through_server import Served, through_server
@@ -103,6 +103,7 @@ def _evidence(task: Task, rungs: list[parity.Rung], served: Served, precision: s
     scale = signal(served.logits[precision])
     return {
         "scores": rungs[-1].scores,
+        doubts.KEY: doubts.of_predictions(task, rungs[-1].predictions),
         "ladder": parity.climb(task, rungs),
         "invariance": invariance.judged(task, served.probes[precision], scale),
         "sharing": served.batches[precision],

@@ -16,7 +16,7 @@ from optkit.core.errors import InputError
 from optkit.core.step_cache import verify
 from optkit.engines import registry as engines
 from optkit.engines.record import read_record
-from optkit.evaluation import parity
+from optkit.evaluation import doubts, parity
 from optkit.evaluation.artifacts import SAMPLE, SCORES, read_sample, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.difference import signal
@@ -165,12 +165,14 @@ def _row(row: Row, task: Task, compared: Sequence[parity.Rung], baseline: Path) 
         raise InputError(f"{baseline}: {len(against)} examples were scored, and this dev split has {len(scores)}")
     climbed = parity.climb(task, compared)
     before = {name: values for name, values in row.ladder.items() if name not in ("server", served.name)}
+    own = {doubts.KEY: doubts.of_predictions(task, served.predictions)}
     return replace(
         row,
         value=served.scores[task.metric],
         delta=float(scores.mean() - against.mean()),
         delta_ci95=list(paired_bootstrap(scores, against)),
         scores=served.scores,
+        degenerate=doubts.of_engines(own, {doubts.KEY: row.degenerate.get(doubts.BASELINE)}),
         ladder=before | {served.name: climbed[served.name]},
         rungs={**row.rungs, "server": served.scores[task.metric]},
         latency_ms={}, throughput={}, speedup={}, speedup_vs_16bit=None, speedup_ci95={}, p99_ms_ci95={},

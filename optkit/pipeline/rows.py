@@ -12,6 +12,7 @@ import numpy as np
 from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import GateError, InputError
 from optkit.core.step_cache import RECORD, key_at, read_record
+from optkit.evaluation import doubts
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
@@ -42,6 +43,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
     """
     evidence = read_json(folder / "served" / EVIDENCE)
     scores, reference = _scores(folder), _scores(baseline)[FP32]
+    against = read_json(baseline / "served" / EVIDENCE)["precisions"][FP32]
     found = []
     for precision, own in evidence["precisions"].items():
         engine = folder / "engines" / precision
@@ -60,6 +62,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             rungs={rung: values["value"] for rung, values in own["ladder"].items() if rung != "float"},
             ladder=own["ladder"],
             invariance=own["invariance"],
+            degenerate=doubts.of_engines(own, None if recipe.is_baseline else against),
             scores=own["scores"],
             examples=len(reference),
             served_by=evidence["served_by"],
@@ -164,6 +167,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
     reference = np.stack([_scores(_baseline_of(folder))[FP32] for folder in group])
     averaged = ("value", "baseline", "delta", "rungs", "scores", "latency_ms", "throughput", "speedup")
     row = replace(rows[0], **{name: _mean([getattr(row, name) for row in rows]) for name in averaged})
+    row.degenerate = doubts.worst(rows)
     for name in ("ladder", "invariance"):
         setattr(row, name, _worst([getattr(row, name) for row in rows]))
     for name in ("speedup_ci95", "p99_ms_ci95"):

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
+from optkit.tasks.degenerate import Doubt
 from optkit.tasks.served import ServedForm, TextSettings
 
 if TYPE_CHECKING:
@@ -227,6 +228,13 @@ class Task(ABC):
         Args:
             features: encoded training split.
             logits: the model's logits, one array per feature.
+        """
+        return None
+
+    def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
+        """Return why predictions on the dev split are no better than knowing nothing; None if they are, or nothing is known.
+
+        The gate judges every model by it, the baseline too.
         """
         return None
 

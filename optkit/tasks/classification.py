@@ -12,6 +12,7 @@ from optkit.tasks.collate import check_logits
 from optkit.tasks.data.classes import class_indices, classes_of, label_names
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table, check_text, limited, listed, problem, required, table_of
+from optkit.tasks.degenerate import Doubt, of_classes
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
 
 if TYPE_CHECKING:
@@ -194,6 +195,10 @@ class Classification(Task):
             f"is right on {100 * right:.1f} % of the training examples; always answering with the most frequent class "
             f"would be on {100 * majority:.1f} %"
         )
+
+    def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
+        """Return why predictions are no better than one class, than chance, or than those of renamed classes."""
+        return of_classes(self._gold(predictions), np.asarray(predictions, np.int64), self.labels, self.metric)
 
     def shown(self, prediction: Prediction) -> str:
         """The class's name."""

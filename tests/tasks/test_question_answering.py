@@ -145,8 +145,8 @@ def test_what_two_windows_share_is_one_answer() -> None:
     first = np.array([[9.0, 9.0], [3.0, 0.0], [0.0, 2.0], [0.0, -9.0]])
     second = np.array([[9.0, 9.0], [4.0, 5.0], [0.0, 1.0]])
     windows = [(first, starts, ends), (second, starts[[0, 2, 3]], ends[[0, 2, 3]])]
-    assert spans.of_passage(windows, longest=2, count=3) == [(9.0, 2, 3), (5.0, 0, 3), (5.0, 2, 5)]
-    assert len(spans.of_passage(windows, longest=2, count=99)) == 5
+    assert spans.of_passage(windows, "a b c", longest=2, count=3) == [(9.0, 2, 3), (5.0, 0, 3), (5.0, 2, 5)]
+    assert len(spans.of_passage(windows, "a b c", longest=2, count=99)) == 5
 
 
 def test_the_first_of_the_best_answers_is_the_prediction(tokenizer: PreTrainedTokenizerBase) -> None:
