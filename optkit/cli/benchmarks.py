@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optkit.cli.option_groups import on_data
-from optkit.cli.options import Checkpoints, Engines, Model, Out, TaskName, specs_of
+from optkit.cli.option_groups import on_data, on_model
+from optkit.cli.options import Checkpoints, Engines, Out, TaskName, specs_of
+from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Again = Annotated[bool, typer.Option("--again", help="measure anew what was meas
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (load, tune):
-        app.command()(on_data(command))
+        app.command()(on_data(on_model(command)))
 
 
 def load(
@@ -29,6 +30,7 @@ def load(
     task: TaskName,
     data: DataSettings,
     training: "Training",
+    model: ModelSettings,
     p99_ms: Annotated[
         float, typer.Option("--p99-ms", help="bound of the 99th percentile under random load", min=0.1)
     ] = 100.0,
@@ -39,7 +41,6 @@ def load(
     again: Again = False,
     out: Out = None,
     engine: Engines = None,
-    model: Model = None,
     seed: Seed = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -65,6 +66,7 @@ def tune(
     task: TaskName,
     data: DataSettings,
     training: "Training",
+    model: ModelSettings,
     goal: Annotated[str, typer.Option(help="latency or throughput", metavar="GOAL")] = "throughput",
     p99_ms: Annotated[
         float | None, typer.Option("--p99-ms", help="bound that the 99th percentile has to hold [default: none]", min=0.1)
@@ -76,7 +78,6 @@ def tune(
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
     again: Again = False,
     engine: Engines = None,
-    model: Model = None,
     seed: Seed = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:

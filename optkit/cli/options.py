@@ -10,6 +10,7 @@ from optkit.core.errors import InputError
 from optkit.tasks.registry import TASKS
 
 if TYPE_CHECKING:
+    from optkit.models.model_settings import ModelSettings
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe.recipe import Recipe
     from optkit.recipe.training import Training
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 *_TASKS, _LAST_TASK = TASKS.own
 TaskName = Annotated[str, typer.Option("--task", help=f"{', '.join(_TASKS)} or {_LAST_TASK}", metavar="TASK")]
-Model = Annotated[str | None, typer.Option(help="hub name or folder of the model to start from")]
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
 BuildOption = Annotated[
     list[str] | None, typer.Option("--option", help="what an engine's build is told; may be repeated", metavar="KEY=VALUE")
@@ -34,7 +34,7 @@ def specs_of(
     recipes: list[str],
     task: str,
     data: "DataSettings",
-    model: str | None,
+    model: "ModelSettings",
     training: "Training",
     seeds: list[int],
     kinds: list[str] | None,
@@ -56,7 +56,8 @@ def specs_of(
     loaded = of_settings(task, data)
     unique = dict.fromkeys(seeds)
     shared = (checkpoints, known, tuple(kinds or ()), seconds, options or {})
-    return [RunSpec(loaded, model, one, *shared) for one in unique], asked
+    told = (model.revision, model.labels)
+    return [RunSpec(loaded, model.source, one, *shared, *told) for one in unique], asked
 
 
 def engine_options(kinds: list[str] | None, texts: list[str] | None) -> dict[str, dict[str, str]]:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optkit.cli.option_groups import on_data
-from optkit.cli.options import BuildOption, Checkpoints, Engines, Model, TaskName, engine_options, specs_of
+from optkit.cli.option_groups import on_data, on_model
+from optkit.cli.options import BuildOption, Checkpoints, Engines, TaskName, engine_options, specs_of
 from optkit.cli.tensorrt_flags import with_flags
+from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (run, with_flags(build)):
-        app.command()(on_data(command))
+        app.command()(on_data(on_model(command)))
 
 
 def run(
@@ -26,7 +27,7 @@ def run(
     task: TaskName,
     data: DataSettings,
     training: "Training",
-    model: Model = None,
+    model: ModelSettings,
     seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
     engine: Engines = None,
     option: BuildOption = None,
@@ -65,6 +66,7 @@ def build(
     task: TaskName,
     data: DataSettings,
     training: "Training",
+    model: ModelSettings,
     engine: Engines = None,
     option: BuildOption = None,
     out: Annotated[Path | None, typer.Option(help="copy the engines to this folder", metavar="DIR")] = None,
@@ -74,7 +76,6 @@ def build(
     container: Annotated[
         str | None, typer.Option(help="native: tag of the container, such as 26.07 or 26.09=11.3", metavar="TAG[=VERSION]")
     ] = None,
-    model: Model = None,
     seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:

@@ -44,7 +44,7 @@ def retrain(loaded: LoadedModel, stage: Taught, context: Context, title: str) ->
     teacher = None
     if stage.teacher and (stage.representation_epochs or (stage.epochs and stage.augment)):
         teacher = context.teacher_model(stage.teacher)
-        check_teacher(loaded, teacher, stage.teacher)
+        check_teacher(loaded, teacher, stage.teacher, stage, context.task)
     history = []
     if teacher and stage.representation_epochs:
         history += _follow_representations(loaded, teacher, stage, context, title)
@@ -66,7 +66,8 @@ def _follow_representations(
 ) -> History:
     layers = chosen_layers(depth(teacher.model.config), depth(loaded.model.config))
     count = stage.relation_heads or heads(teacher.model.config)
-    pair = Representations(loaded.model, teacher.model, layers, stage.hidden_weight, stage.relation_weight, count)
+    weights = stage.hidden_weight, stage.relation_weight
+    pair = Representations(loaded.model, teacher.model, layers, *weights, count, teacher.tokenizer.model_input_names)
     own = {"epochs": stage.representation_epochs, "learning_rate": stage.representation_learning_rate}
     phase = stage.model_copy(update=own)
     try:
@@ -80,7 +81,10 @@ def _answers(teacher: LoadedModel | None, stage: Taught, context: Context) -> Lo
     task = context.task
     if not stage.teacher:
         return task_loss(task)
-    answers = live(teacher.model, task) if teacher and stage.augment else stored(context.teacher_logits(stage.teacher), task)
+    if teacher and stage.augment:
+        answers = live(teacher.model, task, teacher.tokenizer.model_input_names)
+    else:
+        answers = stored(context.teacher_logits(stage.teacher), task)
     return with_teacher(task, answers, stage.temperature, stage.label_weight)
 
 

@@ -64,7 +64,7 @@ def validate(
         evidence[precision] = _evidence(task, rungs, served, precision)
         examples[precision] = parity.worst(task, features, rungs)
     np.savez(folder / SCORES, **example_scores)
-    text_sample.write(task, loaded.tokenizer, predictions, folder)
+    text_sample.write(task, loaded, predictions, folder)
     _save_sample(folder, features, collator, served.logits)
     write_json(folder / EXAMPLES, examples)
     configs = {precision: asdict(served.configs[precision]) for precision in candidates}

@@ -50,7 +50,7 @@ def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec]) -> list[Row]:
     """
     start = specs[0].architecture()  # specs differ by their seed
     for recipe in recipes:
-        preflight.check(recipe, start, Teachers(specs[0], trained).load)
+        preflight.check(recipe, start, Teachers(specs[0], trained).load, specs[0].task)
     state = PartialState(cpu=on_cpu())
     if state.num_processes > 1:
         for spec, recipe in product(specs, recipes):

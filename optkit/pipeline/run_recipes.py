@@ -36,6 +36,8 @@ def run_recipes(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     seconds: float = SECONDS,
+    revision: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> list[Row]:
     """Run recipes end to end: train, export, build engines, score them through a real Triton server, and apply the gate.
 
@@ -52,6 +54,8 @@ def run_recipes(
         options: build options by engine kind and key.
         tokenizer: tokenizer of a bare `PreTrainedModel`.
         seconds: measuring time per served model and batch size, in seconds.
+        revision: branch, tag or commit of a model on the hub.
+        labels: the data's classes in the order of the rows of the model's head, where their names do not tell.
 
     Returns:
         Result rows of the recipes and of the FP32 baseline, the best first.
@@ -71,8 +75,10 @@ def run_recipes(
         engines.runtime(kind)  # refuses a kind that there is not
     with ExitStack() as stack:
         place = Path(root or stack.enter_context(tempfile.TemporaryDirectory(prefix="optkit-run-")))
-        source = _source(model, task, tokenizer, place)
-        specs = [RunSpec(task, source, seed, place, known, tuple(engine), seconds, options or {}) for seed in seeds]
+        source = _source(model, None if labels else task, tokenizer, place)  # labels sort the head as it is read
+        told = (revision, None if labels is None else tuple(labels))
+        shared = (place, known, tuple(engine), seconds, options or {}, *told)
+        specs = [RunSpec(task, source, seed, *shared) for seed in seeds]
         run_all(asked, specs)
         names = {BASELINE, *(recipe.name for recipe in asked)}
         return [row for row in rows.read(place, task.name) if row.recipe in names]
@@ -109,7 +115,7 @@ def _known(asked: Sequence[Recipe]) -> dict[str, Recipe]:
 
 
 def _source(
-    model: Model | str | Path | None, task: Task, tokenizer: PreTrainedTokenizerBase | None, root: Path
+    model: Model | str | Path | None, task: Task | None, tokenizer: PreTrainedTokenizerBase | None, root: Path
 ) -> str | None:
     """Return name or folder of the model to start from; a model in memory is saved under the digest of its files."""
     if model is None or isinstance(model, str | Path):

@@ -25,7 +25,7 @@ from transformers import BertForSequenceClassification as Bert
 from optkit import Quantize
 from optkit.compression import quantizers
 from optkit.core.errors import InputError
-from optkit.models import families, loading
+from optkit.models import checkpoint_tensors, families, loading
 from optkit.models.families import Layers, encoder_linears, prunable
 from optkit.models.gelu import ClippedGELU, clip_gelu
 from optkit.models.loading import LoadedModel, inference
@@ -312,7 +312,7 @@ def test_a_sharded_model_is_one_model(folder: Path, tiny_model: LoadedModel, tin
     tiny_model.model.save_pretrained(folder, max_shard_size="20KB")
     tiny_model.tokenizer.save_pretrained(folder)
     assert len(list(folder.glob("model-*.safetensors"))) > 1
-    assert set(loading.tensors(folder)) == set(tiny_model.model.state_dict())
+    assert set(checkpoint_tensors.tensors(folder)) == set(tiny_model.model.state_dict())
     assert loading.load(str(folder), tiny_task).fine_tuned
 
 

@@ -208,10 +208,10 @@ def test_its_weights_become_sparse(toy: PreTrainedModel, tmp_path: Path) -> None
 
 
 def test_its_record_is_in_the_key_of_every_result(toy: PreTrainedModel, tiny_task: Task, tmp_path: Path) -> None:
-    spec = RunSpec(tiny_task, None, 0, tmp_path, {})
+    spec = RunSpec(tiny_task, str(tmp_path), 0, tmp_path, {})
     assert spec.source["families"]["toy"]["layers"] == "toy.blocks"
     FAMILIES.forget("toy")
-    assert "families" not in RunSpec(tiny_task, None, 0, tmp_path, {}).source
+    assert "families" not in RunSpec(tiny_task, str(tmp_path), 0, tmp_path, {}).source
 
 
 def test_without_its_record_it_is_refused_in_words(toy: PreTrainedModel) -> None:
