@@ -36,12 +36,13 @@ def run(
 ) -> None:
     """Train, export, convert, serve and score recipes; print the comparison.
 
-    What is finished already is not done again. Exit status 1: a recipe failed its gate.
+    What is finished already is not done again. Exit status 1: a recipe failed its gate, or does not apply to the model.
 
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
     from optkit.engines import registry as engines
-    from optkit.pipeline import rows
+    from optkit.evaluation.results import REFUSED
+    from optkit.pipeline import refusals, rows
     from optkit.pipeline.run import run_all
     from optkit.recipe.stage import BASELINE
     from optkit.report import table
@@ -56,8 +57,9 @@ def run(
     if not found:  # not the main process of several
         return
     names = {BASELINE, *(recipe.name for recipe in asked)}
-    sys.stdout.write(table.render([row for row in rows.read(checkpoints, task) if row.recipe in names], "table"))
-    if any(row.verdict == "fail" for row in found):
+    results = [*rows.read(checkpoints, task), *refusals.read(checkpoints, task)]
+    sys.stdout.write(table.render([result for result in results if result.recipe in names], "table"))
+    if any(result.verdict in ("fail", REFUSED) for result in found):
         raise typer.Exit(1)
 
 
