@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
 from optkit.graph.audit import audit
-from optkit.graph.export import example, export, input_names
+from optkit.graph.export import export
+from optkit.graph.logits import example, input_names
 from optkit.models import families
 from optkit.models.tiny_copy import LENGTH, tiny_copy
 from optkit.tasks.base import TaskKind

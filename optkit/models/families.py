@@ -11,7 +11,7 @@ Another package adds its own by an entry point of the group `optkit.families` (s
 import copy
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -158,6 +158,11 @@ def layer_kinds(config: Config) -> list[str]:
     return list(kinds or ())[: depth(config)]
 
 
+def far(config: Config) -> bool:
+    """Return whether attention differs for tokens that are far from one another: it is cut off, or coarser."""
+    return _field(config, family_of(config).windows)[1] is not None
+
+
 def positions(config: Config) -> int | None:
     """Return the number of position embeddings; None for a model without them."""
     rows: int | None = _field(config, family_of(config).positions)[1]
@@ -175,16 +180,18 @@ def activation(config: Config) -> str | None:
     return name
 
 
-def resized(config: Config, layers: int, ratio: float) -> Config:
-    """Return a copy of a configuration of transformers with another number of layers and scaled widths.
+def resized(config: Config, layers: Sequence[int], ratio: float) -> Config:
+    """Return a copy of a configuration of transformers with a choice of its layers and scaled widths.
 
     Args:
         config: configuration to copy.
-        layers: number of layers.
+        layers: indices of the layers to keep.
         ratio: factor of the sizes in `width` and `inner`.
     """
     family, made, own = family_of(config), copy.deepcopy(config), config.to_dict()
-    setattr(made, _field(config, family.depth)[0], layers)
+    if kinds := layer_kinds(config):
+        setattr(made, _field(config, family.per_layer)[0], [kinds[index] for index in layers])
+    setattr(made, _field(config, family.depth)[0], len(layers))
     for name in (*family.width, *family.inner):
         if isinstance(own.get(name), int):  # under its own name only: some configurations have aliases
             setattr(made, name, round(own[name] * ratio))
@@ -192,27 +199,35 @@ def resized(config: Config, layers: int, ratio: float) -> Config:
 
 
 def layers_of(model: "nn.Module") -> Layers:
-    """Return the place of the layers of a model's encoder."""
-    return Layers.among(linears(model), family_of(getattr(model, "config", {})).layers)
+    """Return the place of the layers of a model's encoder, lists of their other parts beside them included."""
+    from torch import nn
+
+    lists = Layers.among(linears(model), family_of(getattr(model, "config", {})).layers).lists
+    sizes = {name: len(part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)}
+    wanted = {(name.rpartition(".")[0], sizes.get(name)) for name in lists}
+    beside = (name for name, size in sizes.items() if (name.rpartition(".")[0], size) in wanted)
+    return Layers(lists.union(beside))
 
 
 def encoder_layers(model: "PreTrainedModel") -> "list[nn.Module]":
-    """Return the modules of the encoder's layers, in order.
+    """Return the modules that put out the hidden states of the encoder's layers, in order; fewer where layers share weights.
 
     Raises:
         InputError: their number differs from the configuration's.
     """
     number, layers = layers_of(model).number, depth(model.config)
-    found = [
-        part for name, part in model.named_modules() if number(name) is not None and number(name.rpartition(".")[0]) is None
-    ]
-    if len(found) != layers:
+    found: dict[int, Any] = {}
+    for name, part in model.named_modules():
+        index = number(name)
+        if index is not None and number(name.rpartition(".")[0]) is None:
+            found[index] = part  # of lists side by side the last
+    if len(found) not in (layers, _field(model.config, family_of(model.config).groups)[1]):
         raise InputError(
             f"{type(model).__name__}: its configuration has {layers} layers, its modules are {len(found)}; expected one for "
-            "each. Layers that share their weights, are in parts, or have no Linear modules can neither become a student "
-            "nor be followed by one: leave Distill and representation_epochs out for this model"
+            "each. Layers that are in parts, or have no Linear modules, can neither become a student nor be followed by "
+            "one: leave Distill and representation_epochs out for this model"
         )
-    return found
+    return [found[index] for index in sorted(found)]
 
 
 def encoder_linears(model: "nn.Module") -> "dict[str, nn.Linear]":
@@ -222,12 +237,25 @@ def encoder_linears(model: "nn.Module") -> "dict[str, nn.Linear]":
 
 
 def attention_linears(model: "PreTrainedModel") -> "dict[str, nn.Linear]":
-    """Return the Linear modules of the last layer's attention by role in `ATTENTION`; roles not found are left out."""
-    family, found = family_of(model.config), dict[str, Any]()
-    for name, linear in linears(encoder_layers(model)[-1]).items():
-        if role := family.role(name):
-            found.setdefault(role, linear)
+    """Return the Linear modules of the last layer's attention by role, such as "query"; roles not found are left out."""
+    return {role: cast("nn.Linear", model.get_submodule(name)) for role, name in attention_names(model).items()}
+
+
+def attention_names(model: "PreTrainedModel") -> dict[str, str]:
+    """Return the names of the modules in `attention_linears`."""
+    family, number, last = family_of(model.config), layers_of(model).number, len(encoder_layers(model)) - 1
+    found = dict[str, str]()
+    for name in linears(model):
+        if number(name) == last and (role := family.role(name)):
+            found.setdefault(role, name)
     return found
+
+
+def head_size(model: "PreTrainedModel") -> int:
+    """Return the number of channels of an attention head."""
+    told = (getattr(part, name, None) for part in model.base_model.modules() for name in ("attention_head_size", "head_dim"))
+    found = next(filter(None, told), None)
+    return found or attention_linears(model)["query"].out_features // heads(model.config)
 
 
 def prunable(model: "nn.Module") -> "dict[str, nn.Linear]":

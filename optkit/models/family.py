@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 Names = tuple[str, ...]
-ATTENTION = ("query", "key", "value", "attention_output")
+VECTORS = ("query", "key", "value")
+ATTENTION = (*VECTORS, "attention_output")
 """Roles of an attention block's Linear modules: the outputs of the first three and the inputs of the last are split into
 heads."""
+_ROLES = ("fused", *ATTENTION, "by_head", "gated")
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,22 @@ class Family:
 
     layers: str = ""
     """Name or suffix of the module list of the encoder's layers, such as `bert.encoder.layer`; empty to detect it."""
-    query: Names = ("query", "query_proj", "q_lin", "q_proj", "q_head", "q", "query_global", "pos_query_proj")
-    key: Names = ("key", "key_proj", "k_lin", "k_proj", "k_head", "k", "key_global", "pos_key_proj")
-    value: Names = ("value", "value_proj", "v_lin", "v_proj", "v_head", "v", "value_global")
+    query: Names = ("query", "query_proj", "q_lin", "q_proj", "q_head", "q")
+    key: Names = ("key", "key_proj", "k_lin", "k_proj", "k_head", "k")
+    value: Names = ("value", "value_proj", "v_lin", "v_proj", "v_head", "v")
     attention_output: Names = (
         *("attention.output.dense", "attention.dense", "out_lin", "out_proj", "o_proj", "post_proj", "attn.o"),
         *("SelfAttention.o", "attn.Wo"),
     )
     """Name suffixes of the Linear modules with this role in a layer; likewise `query`, `key` and `value`."""
+    fused: Names = ("Wqkv", "qkv_proj", "qkv", "query_key_value")
+    """Name suffixes of a Linear module that gives queries, keys and values at once, one after the other."""
+    fused_by_head: bool = False
+    """Whether `fused` gives them head by head, rather than all queries first."""
+    by_head: Names = ("pos_query_proj", "pos_key_proj")
+    """Name suffixes of further modules and parameters of attention whose outputs are split into heads."""
+    gated: Names = ("Wi", "gate_up_proj", "up_gate_proj")
+    """Name suffixes of a Linear module that gives both factors of a gated feed-forward, one after the other."""
     depth: Names = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
     """Configuration fields for the number of layers. The tuples that follow name configuration fields too."""
     width: Names = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
@@ -45,6 +55,8 @@ class Family:
     per_layer: Names = ("layer_types",)
     """Configuration fields with an entry for each layer."""
     token_types: Names = ("type_vocab_size",)
+    groups: Names = ("num_hidden_groups",)
+    """Configuration fields for the number of layers with weights of their own, where several layers share theirs."""
     activation: Names = ("hidden_act", "activation", "hidden_activation", "activation_function", "ff_activation")
     refused: str = ""
     """Reason why optkit cannot take the family, as the end of a sentence; empty where it can."""
@@ -52,8 +64,8 @@ class Family:
     """Position id of the first token; None to detect it (RoBERTa-like models start after the padding id)."""
 
     def role(self, module: str) -> str | None:
-        """Return the role in `ATTENTION` of a Linear module by its name; None if it has none of them."""
-        return next((role for role in ATTENTION if ends_with(module, getattr(self, role))), None)
+        """Return the role of a Linear module or parameter by its name: the field above that lists it; None if none does."""
+        return next((role for role in _ROLES if ends_with(module, getattr(self, role))), None)
 
 
 def ends_with(name: str, ends: Iterable[str]) -> bool:
