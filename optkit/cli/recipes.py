@@ -91,7 +91,7 @@ def build(
     Example: optkit build qat_gelu10 --task sample --engine openvino --out engines
     """
     from optkit.engines.build_only import only_built
-    from optkit.pipeline import repository_builder
+    from optkit.pipeline import preflight, repository_builder
     from optkit.pipeline.steps.build_engines import converted
     from optkit.pipeline.steps.build_plans import planned
 
@@ -99,6 +99,7 @@ def build(
     repository_builder.check(flavour, out, engine or (), container, options)
     plans = only_built(engine or ())
     (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, options=options)
+    preflight.require([asked], spec)
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:
         print(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}", file=sys.stderr)

@@ -1,10 +1,10 @@
 """What can be known of a run before any training: from the configuration alone, and by a trial of the model's graph."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from optkit.compression.registry import TECHNIQUES
-from optkit.compression.student import check_teacher
+from optkit.compression.retrain import check_teaching
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
@@ -41,7 +41,7 @@ def refusals(recipes: Sequence[Recipe], spec: RunSpec) -> dict[str, str]:
     """
     start = spec.architecture()
     check_model(start, spec)
-    reasons = dict(why_not(recipes, start, spec))
+    reasons = why_not(recipes, start, spec)
     refused = {recipe.name: reasons[recipe.name] for recipe in recipes if recipe.name in reasons}
     if refused and len(refused) == len(recipes):
         raise InputError(_joined(refused))
@@ -60,62 +60,68 @@ def check_model(start: LoadedModel, spec: RunSpec) -> None:
     _try_graph(start, spec, quantised=False)
 
 
-def why_not(recipes: Sequence[Recipe], start: LoadedModel, spec: RunSpec) -> Iterator[tuple[str, str]]:
-    """Yield the name of each recipe that does not apply to the model, with the reason; teachers come before their students.
+def why_not(recipes: Sequence[Recipe], start: LoadedModel, spec: RunSpec) -> dict[str, str]:
+    """Find the recipes that do not apply to a model, those that teach the given ones included.
 
     Args:
-        recipes: to be looked at, with all that teach them.
+        recipes: to be looked at.
         start: what they start from, on the meta device.
         spec: what they are run on.
-    """
-    reasons: dict[str, str | None] = {}
-    teachers = Teachers(spec, trained)
 
-    def look_at(recipe: Recipe) -> Iterator[tuple[str, str]]:
-        if recipe.name in reasons:
+    Returns:
+        {name: why the recipe does not apply}.
+    """
+    made: dict[str, LoadedModel] = {}
+    reasons: dict[str, str] = {}
+
+    def teacher(name: str) -> LoadedModel:
+        """A teacher in a folder, or what a recipe makes of the model."""
+        if is_folder(name):
+            return Teachers(spec, trained).load(name)
+        look_at(spec.recipes[name])
+        if name in reasons:
+            raise InputError(f"it learns from the recipe {name!r}, which does not apply")
+        return made[name]
+
+    def look_at(recipe: Recipe) -> None:
+        if recipe.name in made or recipe.name in reasons:
             return
-        own = [spec.recipes[name] for name in recipe.teachers if not is_folder(name)]
-        for teacher in own:
-            yield from look_at(teacher)
-        refused = next((teacher.name for teacher in own if reasons[teacher.name]), None)
-        learns = f"it learns from the recipe {refused!r}, which does not apply" if refused else None
-        reasons[recipe.name] = learns or _reason(recipe, start, spec, teachers)
-        if reason := reasons[recipe.name]:
-            yield recipe.name, reason
+        try:
+            made[recipe.name] = check(recipe, start, teacher, spec.task)
+            if recipe.is_quantised:
+                _try_graph(start, spec, quantised=True)
+        except InputError as error:
+            reasons[recipe.name] = str(error)
 
     for recipe in recipes:
-        yield from look_at(recipe)
+        look_at(recipe)
+    return reasons
 
 
-def _reason(recipe: Recipe, start: LoadedModel, spec: RunSpec, teachers: Teachers) -> str | None:
-    """Return why a recipe does not apply to the model; None if it does."""
-    try:
-        check(recipe, start, teachers.load, spec.task)
-        if recipe.is_quantised:
-            _try_graph(start, spec, quantised=True)
-    except InputError as error:
-        return str(error)
-    return None
-
-
-def check(recipe: Recipe, start: LoadedModel, teacher: Callable[[str], LoadedModel], task: Task | None = None) -> None:
+def check(
+    recipe: Recipe, start: LoadedModel, teacher: Callable[[str], LoadedModel], task: Task | None = None
+) -> LoadedModel:
     """Raise where a stage of the recipe cannot work on a model; warn where it can on a part of it only.
 
     Args:
         recipe: to be run.
         start: what it starts from; its weights are not looked at and may be on the meta device.
-        teacher: gives the teacher in a folder.
+        teacher: gives a teacher by its name.
         task: that is trained; without one, teachers have to suit any.
+
+    Returns:
+        A model of the architecture that the recipe makes.
 
     Raises:
         InputError: a technique cannot work on the model, cannot be taught by its teacher, or is known by no name.
     """
-    model = start.model
+    loaded = start
     for stage in recipe.stages:
         TECHNIQUES.get(stage.technique)  # its checkpoint will be read by that name
-        model = stage.preflight(model, recipe.name)
-        for name in filter(is_folder, stage.teachers):
-            check_teacher(LoadedModel(model, start.tokenizer), teacher(name), name, stage, task)
+        loaded = LoadedModel(stage.preflight(loaded.model, recipe.name), start.tokenizer)
+        for name in stage.teachers:
+            check_teaching(loaded, teacher(name), name, stage, task)
+    return loaded
 
 
 def _try_graph(start: LoadedModel, spec: RunSpec, quantised: bool) -> None:

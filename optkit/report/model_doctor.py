@@ -8,7 +8,7 @@ from typing import Any
 from optkit.core.errors import InputError
 from optkit.engines.tensorrt import model_check
 from optkit.engines.tensorrt.model_check import Finding
-from optkit.graph.export import input_names
+from optkit.graph.logits import input_names
 from optkit.models import families, loading
 from optkit.models.loading import LoadedModel
 from optkit.pipeline import preflight
@@ -74,7 +74,7 @@ def _size(start: LoadedModel) -> str:
 
 
 def _recipes(start: LoadedModel, spec: RunSpec) -> Iterator[Finding]:
-    reasons = dict(preflight.why_not([*spec.recipes.values()], start, spec))
+    reasons = preflight.why_not([*spec.recipes.values()], start, spec)
     for name in spec.recipes:
         reason = reasons.get(name, "")
         yield Finding(name, "does not apply" if reason else "applies", not reason, reason)
