@@ -4,6 +4,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from optkit.core.cpu import bound_openmp
+
 if TYPE_CHECKING:
     from optkit.compression.distill import Distill
     from optkit.compression.quantize import Quantize
@@ -79,6 +81,7 @@ _VERBS = {
 # where other work needs a core too, keep the awaited one from running: a training step took 50 times as long.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+bound_openmp(os.environ)
 
 
 def main(recipe: "Recipe") -> None:

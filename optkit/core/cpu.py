@@ -2,7 +2,10 @@
 
 import logging
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
+
+from optkit.core.cpu_quota import PROC, cpu_quota
 
 log = logging.getLogger(__name__)
 _X86 = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -34,14 +37,38 @@ def int8_saturates() -> bool:
     return "avx2" in have and not set(INT8_FLAGS).intersection(have)
 
 
-def available_threads() -> int:
-    """Cores that this process may use, which in a container is often fewer than the machine has."""
+def available_threads(proc: Path = PROC) -> int:
+    """Return the cores that this process may use, which in a container is often fewer than the machine has.
+
+    A quota of 1.5 cores is one thread: threads that want more than the quota are all stopped until the next period (0.1 s),
+    which every slow request then shows, and the half that is left does the work around the engine's.
+
+    Args:
+        proc: the process's folder, as `cpu_quota` reads it.
+    """
+    quota = cpu_quota(proc)
+    return allowed_cores() if quota is None else max(1, min(allowed_cores(), int(quota)))
+
+
+def bound_openmp(environment: MutableMapping[str, str], proc: Path = PROC) -> None:
+    """Bound the threads of torch and NumPy by the quota, unless told how many: they count the affinity mask alone.
+
+    Args:
+        environment: of this process, before either is loaded.
+        proc: as for `available_threads`.
+    """
+    if (threads := available_threads(proc)) < allowed_cores():
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def allowed_cores() -> int:
+    """Return the cores in this process's affinity mask."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_average() -> float:
     """The load average of the last minute, before something is measured; warns where it is more than half of the cores."""
-    found, threads = os.getloadavg()[0], available_threads()
-    if found > threads / 2:
-        log.warning("the machine is busy (load average %.1f, %d cores): trust ratios within one run alone", found, threads)
+    found, cores = os.getloadavg()[0], allowed_cores()
+    if found > cores / 2:
+        log.warning("the machine is busy (load average %.1f, %d cores): trust ratios within one run alone", found, cores)
     return round(found, 2)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from optkit.core.errors import OptkitError
 from optkit.engines import registry as engines
 from optkit.engines.candidate import INT8_SHARE
+from optkit.evaluation import doubts
 from optkit.evaluation.results import VERDICTS, Row
 
 Finding = tuple[str, str]
@@ -45,11 +46,13 @@ SERVED = Tolerance(1e-4, 1e-3)
 def judge(row: Row) -> tuple[str, list[str]]:
     """Verdict and reasons of a row, by its own thresholds (`max_drop`, `min_speedup`, `max_p99_ms`) and the tolerances.
 
-    `fail`: an interval lies wholly beyond its threshold, a rung or the server's answers move more than they may, or the
-    engine is not what its recipe promises. `undecided`: an interval holds its threshold; the reason says how much more
-    measuring would decide; or nothing here knows the engine's kind. Else `pass`.
+    `fail`: an interval lies wholly beyond its threshold, a rung or the server's answers move more than they may, the engine
+    is not what its recipe promises, or the model or its baseline has learned nothing. `undecided`: an interval holds its
+    threshold, and the reason says how much more measuring would decide; there are too few examples to tell the model from
+    one that has learned nothing; or nothing here knows the engine's kind. Else `pass`.
     """
-    findings = [*_promises(row), *_ladder(row), *_invariance(row), *_drop(row), *_speed(row), *_p99(row)]
+    rules = (_degenerate, _promises, _ladder, _invariance, _drop, _speed, _p99)
+    findings = [finding for rule in rules for finding in rule(row)]
     verdict = max((verdict for verdict, _ in findings), key=VERDICTS.index, default="pass")
     return verdict, [reason for own, reason in findings if own == verdict]
 
@@ -89,6 +92,12 @@ def exceeds(values: Mapping[str, float], allowed: Tolerance) -> bool:
 
 
 _FLOAT = {"fp32": "f32"}
+
+
+def _degenerate(row: Row) -> Iterator[Finding]:
+    names = {doubts.MODEL: "the model {}", doubts.BASELINE: "the FP32 baseline {}. The delta to it says nothing"}
+    for who, found in row.degenerate.items():
+        yield found["verdict"], names[who].format(found["reason"])
 
 
 def _promises(row: Row) -> Iterator[Finding]:

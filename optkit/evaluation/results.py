@@ -53,6 +53,9 @@ class Row:
     seeds the largest."""
     invariance: dict[str, dict[str, float]] = field(default_factory=dict)
     """Invariance, {way to ask the server: how far its answers are from those to examples sent alone, without padding}"""
+    degenerate: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What makes the `model` or the `baseline` no better than knowing nothing: `verdict` and `reason` of a task's `Doubt`;
+    over several seeds the worst."""
     speedup_ci95: dict[str, list[float]] = field(default_factory=dict)
     p99_ms_ci95: dict[str, list[float]] = field(default_factory=dict)
     min_speedup: float | dict[str, float] | None = None

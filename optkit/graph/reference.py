@@ -12,12 +12,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from optkit.core.cpu import available_threads
+
 
 def load(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Open a graph; `threads` None takes every core."""
+    """Open a graph; `threads` None takes every core that this process may use."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or available_threads()
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import GateError, InputError
 from optkit.core.step_cache import RECORD, key_at, read_record
+from optkit.evaluation import doubts
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
@@ -21,6 +22,7 @@ from optkit.pipeline import load_summary
 from optkit.pipeline.loss_by_stage import loss_by_stage
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
+from optkit.tasks.outcomes import value
 
 if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
     from optkit.tasks.base import Task
@@ -42,6 +44,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
     """
     evidence = read_json(folder / "served" / EVIDENCE)
     scores, reference = _scores(folder), _scores(baseline)[FP32]
+    against = read_json(baseline / "served" / EVIDENCE)["precisions"][FP32]
     found = []
     for precision, own in evidence["precisions"].items():
         engine = folder / "engines" / precision
@@ -50,16 +53,17 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             task=task.name,
             seed=seed,
             metric=task.metric,
-            value=float(scores[precision].mean()),
-            baseline=float(reference.mean()),
-            delta=float(scores[precision].mean() - reference.mean()),
-            delta_ci95=list(paired_bootstrap(scores[precision], reference)),
+            value=value(scores[precision], task.metric),
+            baseline=value(reference, task.metric),
+            delta=value(scores[precision], task.metric) - value(reference, task.metric),
+            delta_ci95=list(paired_bootstrap(scores[precision], reference, task.metric)),
             precision=precision,
             engine=read_json(engine / "engine.json")["kind"],
             size_bytes=sum(path.stat().st_size for path in engine.rglob("*") if path.is_file()),
             rungs={rung: values["value"] for rung, values in own["ladder"].items() if rung != "float"},
             ladder=own["ladder"],
             invariance=own["invariance"],
+            degenerate=doubts.of_engines(own, None if recipe.is_baseline else against),
             scores=own["scores"],
             examples=len(reference),
             served_by=evidence["served_by"],
@@ -67,7 +71,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             min_speedup=recipe.min_speedup,
             max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
-            stages=loss_by_stage([folder], precision),
+            stages=loss_by_stage([folder], precision, task.metric),
             layers=depth(read_json(folder / "config.json")),
             sparsity=recipe.sparsity,
             **_speed(evidence["performance"], precision),
@@ -164,6 +168,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
     reference = np.stack([_scores(_baseline_of(folder))[FP32] for folder in group])
     averaged = ("value", "baseline", "delta", "rungs", "scores", "latency_ms", "throughput", "speedup")
     row = replace(rows[0], **{name: _mean([getattr(row, name) for row in rows]) for name in averaged})
+    row.degenerate = doubts.worst(rows)
     for name in ("ladder", "invariance"):
         setattr(row, name, _worst([getattr(row, name) for row in rows]))
     for name in ("speedup_ci95", "p99_ms_ci95"):
@@ -171,8 +176,8 @@ def pool(group: Mapping[Path, Row]) -> Row:
     row.seed, row.seeds = None, [row.seed for row in rows if row.seed is not None]
     if row.speedup_vs_16bit:
         row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
-    row.delta_ci95 = list(paired_bootstrap(own, reference))
-    row.stages = loss_by_stage(list(group), row.precision)
+    row.delta_ci95 = list(paired_bootstrap(own, reference, row.metric))
+    row.stages = loss_by_stage(list(group), row.precision, row.metric)
     row.load = next((own.load for own in rows if own.load), {})
     return _judged(row)
 

@@ -4,8 +4,10 @@ import importlib.metadata
 import shutil
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
-from optkit.core.cpu import INT8_FLAGS, available_threads, cpu_features
+from optkit.core.cpu import INT8_FLAGS, allowed_cores, available_threads, cpu_features
+from optkit.core.cpu_quota import PROC, cpu_quota
 from optkit.core.errors import MachineError
 from optkit.core.gpu import Gpu, gpus
 from optkit.engines import registry as engines
@@ -33,10 +35,17 @@ def _cpu() -> list[Finding]:
         "out. A CPU with VNNI (2019 on) or AMX would do"
     )
     return [
-        Finding("cores", f"{available_threads()} for this process"),
+        Finding("cores", _cores()),
         Finding("INT8", ", ".join(int8) or "no VNNI, no AMX", bool(int8), slow),
         Finding("16 bits", ", ".join(bf16) or "no bf16", bool(bf16), "there is no 16-bit engine on this CPU"),
     ]
+
+
+def _cores(proc: Path = PROC) -> str:
+    """Return how many cores this process takes, and what limits them."""
+    quota = cpu_quota(proc)
+    limit = "no quota" if quota is None else f"a quota of {quota:g}"
+    return f"{available_threads(proc)} for this process ({allowed_cores()} in its affinity mask, {limit})"
 
 
 def _engines() -> list[Finding]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from optkit.core.errors import InputError
-from optkit.tasks import spans, squad_metric
+from optkit.tasks import marking, spans, squad_metric
 from optkit.tasks.base import Prediction, Split, Task
 from optkit.tasks.collate import check_logits
-from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import limited, problem, required, shown
+from optkit.tasks.data.data_settings import COLUMNS, DataSettings
+from optkit.tasks.data.tables import limited, problem, shown
+from optkit.tasks.degenerate import Doubt, of_answers
 from optkit.tasks.served import OFFSETS, ServedForm, Tensors, TextSettings
 
 if TYPE_CHECKING:
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
 LONGEST_ANSWER = 30
 """Tokens a predicted answer may have."""
 
+WINDOW = 384
+"""Tokens of a window of question and passage, by default (Devlin et al. 2018, arXiv 1810.04805)."""
+
 N_BEST = 5
 """Answers that a served question gets."""
 
-HUB = {"squad": "rajpurkar/squad"}
+HUB = {"squad": "hub:rajpurkar/squad"}
 """Names of the tasks whose data is on the Hugging Face hub."""
 
 _CHUNK = 1000  # questions that are tokenized at once, to bound the memory
@@ -79,7 +83,7 @@ class ServedSpans(ServedForm):
         """
         context = beside["context"][0].decode("utf-8")
         windows = zip(logits, *(beside[name] for name in OFFSETS), strict=True)
-        found = spans.of_passage(windows, settings.longest_answer, settings.n_best)
+        found = spans.of_passage(windows, context, settings.longest_answer, settings.n_best)
         return {
             "answer": np.array([context[first:last].encode() for _, first, last in found], dtype=object),
             "score": np.array([value for value, _, _ in found], np.float32),
@@ -102,6 +106,7 @@ class QuestionAnswering(Task):
     head_modules = ("qa_outputs.",)
     served = ServedSpans()
     metric = "f1"
+    metrics = ("f1", "exact_match")
     training: ClassVar[Mapping[str, Any]] = {"epochs": 3, "batch_size": 16}
     """Default training settings (Devlin et al. 2018, arXiv 1810.04805, 4.2 and A.3)."""
     class_names = ("start", "end")
@@ -112,7 +117,7 @@ class QuestionAnswering(Task):
         name: str,
         splits: Mapping[Split, Dataset],
         limit_train: int | None = None,
-        max_length: int = 384,
+        max_length: int = WINDOW,
         stride: int = 128,
     ) -> None:
         """Create a task from checked questions.
@@ -132,14 +137,17 @@ class QuestionAnswering(Task):
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
-        return cls(name, read_splits(name, data.source), data.limit_train)
+        data.refuse(name, *COLUMNS)
+        from optkit.tasks.data import squad
+
+        return cls(name, squad.read_splits(name, data.source or HUB.get(name)), data.limit_train, data.max_length or WINDOW)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per window of a passage.
 
-        Columns: the tokenizer's `model_input_names`, `start_positions`, `end_positions` (of the first answer; [CLS]
-        where the window does not hold it), `example`, `length`, and for the dev split `context_starts` and
-        `context_ends`: where each token stands in the passage, in characters, -1 outside of it.
+        Columns: the tokenizer's `model_input_names`, `start_positions`, `end_positions` (of the first answer;
+        `marking.outside`, such as [CLS], where the window does not hold it), `example`, `length`, and for the dev split
+        `context_starts` and `context_ends`: where each token stands in the passage, in characters, -1 outside of it.
 
         Raises:
             InputError: the tokenizer is not a fast one, or a question leaves no room for its passage.
@@ -149,11 +157,12 @@ class QuestionAnswering(Task):
         if not tokenizer.is_fast:
             found = f"a slow tokenizer ({type(tokenizer).__name__})"
             raise problem(tokenizer.name_or_path, found, "a fast one, which knows offsets", "add its tokenizer.json")
-        rows = self.examples(split)
+        rows, marker = self.examples(split), marking.Marker(f"{self.name}, {split}", LONGEST_ANSWER)
         chunks = [
-            Dataset.from_dict(self._encode(rows[first : first + _CHUNK], first, tokenizer, offsets=split == "dev"))
+            Dataset.from_dict(self._encode(rows[first : first + _CHUNK], first, tokenizer, marker, offsets=split == "dev"))
             for first in range(0, len(rows), _CHUNK)
         ]
+        marker.report()
         return concatenate_datasets(chunks)
 
     @staticmethod
@@ -191,15 +200,12 @@ class QuestionAnswering(Task):
         return [answers[0].answer if answers else "" for answers in self.n_best(features, logits, 1)]
 
     def n_best(self, features: Dataset, logits: Sequence[np.ndarray], count: int = N_BEST) -> list[list[Span]]:
-        """The best answers of all windows of a passage, the best one first, question by question.
+        """The best answers of all windows of a passage, the best one first, question by question; see `predict`.
 
         Args:
             features: of the dev split, in any order.
             logits: [sequence, 2] for each feature, padded or not: of start and end.
             count: how many for each question; there are fewer where its passage has no more.
-
-        Raises:
-            GateError: a logit is not finite.
         """
         check_logits(features, logits)
         contexts = self.examples("dev")["context"][:]
@@ -207,22 +213,30 @@ class QuestionAnswering(Task):
         columns = (features[name][:] for name in ("example", "context_starts", "context_ends"))
         for example, starts, ends, window in zip(*columns, logits, strict=True):
             windows[example].append((window, np.array(starts), np.array(ends)))
-        found = (spans.of_passage(own, LONGEST_ANSWER, count) for own in windows)
         return [
-            [Span(context[first:last], value, first, last) for value, first, last in best]
-            for context, best in zip(contexts, found, strict=True)
+            [
+                Span(context[first:last], value, first, last)
+                for value, first, last in spans.of_passage(own, context, LONGEST_ANSWER, count)
+            ]
+            for own, context in zip(windows, contexts, strict=True)
         ]
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """F1 and exact match."""
-        gold = self._gold(predictions)
-        exact = [squad_metric.exact_match(text, answers) for text, answers in zip(predictions, gold, strict=True)]
-        return {"f1": float(self.example_scores(predictions).mean()), "exact_match": 100.0 * float(np.mean(exact))}
+        outcomes = self.outcomes(predictions)
+        return {name: float(outcomes[name].mean()) for name in self.metrics}
 
-    def example_scores(self, predictions: Sequence[Prediction]) -> np.ndarray:
-        """F1 from 0 to 100 of each question, [examples]."""
-        gold = self._gold(predictions)
-        return np.array([100.0 * squad_metric.f1(text, answers) for text, answers in zip(predictions, gold, strict=True)])
+    def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
+        """Return F1 and exact match of each question, in points."""
+        pairs = list(zip(predictions, self._gold(predictions), strict=True))
+        found = np.empty(len(pairs), [(name, np.float64) for name in self.metrics])
+        found["f1"] = [100.0 * squad_metric.f1(*pair) for pair in pairs]
+        found["exact_match"] = [100.0 * squad_metric.exact_match(*pair) for pair in pairs]
+        return found
+
+    def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
+        """Return why answers are all the same, or no better than any piece of the passage."""
+        return of_answers(predictions, self._gold(predictions), self.examples("dev")["context"][:])
 
     def text_settings(self, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
         """Return the settings with the windows' stride, and the length and number of answers."""
@@ -240,17 +254,14 @@ class QuestionAnswering(Task):
         return [answers["text"] for answers in self.examples("dev")["answers"][:]]
 
     def _encode(
-        self, rows: Mapping[str, Any], first: int, tokenizer: PreTrainedTokenizerBase, offsets: bool
+        self, rows: Mapping[str, Any], first: int, tokenizer: PreTrainedTokenizerBase, marker: marking.Marker, offsets: bool
     ) -> dict[str, list[Any]]:
         """The columns of a chunk's features, the chunk's first example being number `first`."""
         encoded = self._tokenized(rows, tokenizer)
-        positions = list(spans.positions(encoded))
+        positions, of_row = list(spans.positions(encoded)), encoded["overflow_to_sample_mapping"]
+        missing = [marking.outside(one.sequence_ids, one.ids, tokenizer.cls_token_id) for one in encoded.encodings]
         columns: dict[str, list[Any]] = {name: encoded[name] for name in tokenizer.model_input_names}
-        of_row = encoded["overflow_to_sample_mapping"]
-        targets = [
-            spans.target(starts, ends, spans.first_answer(rows["answers"][row]), tokens.index(tokenizer.cls_token_id))
-            for row, tokens, (starts, ends) in zip(of_row, encoded["input_ids"], positions, strict=True)
-        ]
+        targets = marker.targets(rows, of_row, positions, missing)
         columns["start_positions"], columns["end_positions"] = map(list, zip(*targets, strict=True))
         columns["example"] = [first + row for row in of_row]
         columns["length"] = [len(tokens) for tokens in encoded["input_ids"]]
@@ -260,7 +271,7 @@ class QuestionAnswering(Task):
 
     def _tokenized(self, rows: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
         """Windows of a chunk's passages, each after its question."""
-        length = min(self.max_length, tokenizer.model_max_length)
+        length = self.length(tokenizer)
         stride = self._stride(length)
         questions = [question.strip() for question in rows["question"]]
         room = length - tokenizer.num_special_tokens_to_add(pair=True) - stride - 1
@@ -280,18 +291,3 @@ class QuestionAnswering(Task):
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-
-
-def read_splits(name: str, data: str | None) -> dict[Split, Dataset]:
-    """Read both splits from a folder or from the hub.
-
-    Raises:
-        InputError: a file is wrong, or there is no folder and nothing of that name on the hub.
-        MachineError: the hub cannot be reached.
-    """
-    from optkit.tasks.data import hub, squad
-
-    if data is None and name in HUB:
-        splits = hub.fetch(HUB[name])
-        return {split: squad.checked(rows.to_list(), f"{HUB[name]}, {split}") for split, rows in splits.items()}
-    return {split: squad.read(path) for split, path in squad.find(required(name, data)).items()}

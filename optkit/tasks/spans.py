@@ -1,6 +1,6 @@
-"""Answers as spans: targets for training, and the best spans of the logits."""
+"""Answers as spans of a passage: the words that tokens stand for, and the best spans of the logits."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,29 +19,30 @@ def positions(encoded: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield starts, ends
 
 
-def first_answer(answers: Mapping[str, Any]) -> tuple[int, int]:
-    """The first answer's first character and the one after its last, without blanks around it."""
-    text, start = answers["text"][0], answers["answer_start"][0]
-    start += len(text) - len(text.lstrip())
-    return start, start + len(text.strip())
+class Words:
+    """Takes the blanks off what tokens stand for in one passage.
 
-
-def target(starts: np.ndarray, ends: np.ndarray, answer: tuple[int, int], missing: int) -> tuple[int, int]:
-    """First and last token of an answer.
-
-    Args:
-        starts: [sequence], where each token starts in the passage, in characters; `NOWHERE` outside of it.
-        ends: [sequence], where it ends, exclusive.
-        answer: the answer's first character and the one after its last.
-        missing: the position that stands for "not in this window", that of [CLS].
+    Byte-level and SentencePiece tokenizers count the blank before a word to its first token, and may have tokens that are
+    nothing but blanks.
     """
-    passage = np.flatnonzero(starts != NOWHERE)
-    first, last = answer
-    if not len(passage) or starts[passage[0]] > first or ends[passage[-1]] < last:
-        return missing, missing
-    start = np.searchsorted(starts[passage], first, side="right") - 1
-    end = np.searchsorted(ends[passage], last, side="left")
-    return int(passage[start]), int(passage[end])
+
+    def __init__(self, passage: str) -> None:
+        blank = np.char.isspace(np.array(list(passage), dtype="<U1"))
+        places = np.arange(len(passage) + 1, dtype=np.int32)
+        ahead, behind = np.where(blank, places[-1], places[:-1]), np.where(blank, 0, places[1:])
+        self._from = np.append(np.minimum.accumulate(ahead[::-1])[::-1], places[-1])
+        self._to = np.append(np.int32(0), np.maximum.accumulate(behind))
+
+    def of(self, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return starts and ends without blanks; `NOWHERE` for tokens of blanks alone and for empty ones.
+
+        Args:
+            starts: [sequence], where each token starts in the passage, in characters; `NOWHERE` outside of it.
+            ends: [sequence], where it ends, exclusive.
+        """
+        first, last = self._from[starts], self._to[ends]
+        full = (starts != NOWHERE) & (first < last)
+        return np.where(full, first, NOWHERE), np.where(full, last, NOWHERE)
 
 
 def best(logits: np.ndarray, passage: np.ndarray, longest: int, count: int = 1) -> list[tuple[float, int, int]]:
@@ -67,11 +68,12 @@ def best(logits: np.ndarray, passage: np.ndarray, longest: int, count: int = 1) 
     return [(float(sums[at]), int(at // longest), int(at // longest + at % longest)) for at in order if sums[at] != -np.inf]
 
 
-def of_passage(windows: Iterable[Window], longest: int, count: int) -> list[tuple[float, int, int]]:
-    """The best spans of a passage over all of its windows, each once.
+def of_passage(windows: Iterable[Window], passage: str, longest: int, count: int) -> list[tuple[float, int, int]]:
+    """The best spans of a passage over all of its windows, each once, without blanks around them.
 
     Args:
         windows: of the passage.
+        passage: its text.
         longest: tokens an answer may have.
         count: how many to find.
 
@@ -79,9 +81,26 @@ def of_passage(windows: Iterable[Window], longest: int, count: int) -> list[tupl
         For each its sum, its first character in the passage and the one after its last; fewer where there are no more.
     """
     found: dict[tuple[int, int], float] = {}
-    for logits, starts, ends in windows:
-        for value, first, last in best(logits[: len(starts)], starts != NOWHERE, longest, count):
+    words = Words(passage)
+    for logits, *offsets in windows:
+        starts, ends = words.of(*offsets)
+        distinct = _distinct(logits[: len(starts)], starts, ends)
+        for value, first, last in best(distinct, starts != NOWHERE, longest, count):
             span = int(starts[first]), int(ends[last])
             found[span] = max(value, found.get(span, -np.inf))
     ordered = sorted(found.items(), key=lambda entry: -entry[1])
     return [(value, *span) for span, value in ordered[:count]]
+
+
+def _distinct(logits: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return logits in which no two tokens start, and no two end, at the same character.
+
+    The tokens that a character was split into stand for all of it. The first of them gets their highest start logit, the
+    last their highest end logit, the others -inf, so that each pair of tokens is another span.
+    """
+    found = np.full(logits.shape, -np.inf, dtype=np.float32)
+    first = np.flatnonzero(np.append(True, starts[1:] != starts[:-1]))
+    found[first, 0] = np.maximum.reduceat(logits[:, 0], first)
+    first = np.flatnonzero(np.append(True, ends[1:] != ends[:-1]))
+    found[np.append(first[1:], len(ends)) - 1, 1] = np.maximum.reduceat(logits[:, 1], first)
+    return found

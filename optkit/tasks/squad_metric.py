@@ -7,8 +7,11 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from statistics import fmean
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PIECES = 8
+"""Pieces of a passage, evenly distributed, that `chance_f1` looks at."""
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -26,6 +29,14 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
     """The best F1 over the answers of the words in common, from 0 to 1; 0 where no words are left to compare."""
     words = normalized(prediction).split()
     return max(_f1(words, normalized(answer).split()) for answer in answers)
+
+
+def chance_f1(prediction: str, answers: Sequence[str], passage: str) -> float:
+    """Return the mean F1, from 0 to 1, of pieces of a passage that have as many words as the prediction has."""
+    words, length = passage.split(), len(prediction.split())
+    last = len(words) - length
+    starts = {round(step * last / (_PIECES - 1)) for step in range(_PIECES)} if last > 0 else {0}
+    return fmean(f1(" ".join(words[start : start + length]), answers) for start in starts)
 
 
 def _f1(prediction: Sequence[str], answer: Sequence[str]) -> float:

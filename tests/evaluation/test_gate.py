@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from optkit.evaluation import doubts
 from optkit.evaluation.gate import ARITHMETIC, SERVED, Tolerance, invariance_tolerance, judge, tolerance
 from optkit.evaluation.results import Row
 from tests.report.test_table import BASELINE, INT8
@@ -136,3 +137,29 @@ def test_a_failure_is_not_mixed_with_what_is_undecided() -> None:
 
 def test_a_baseline_without_thresholds_passes() -> None:
     assert judge(BASELINE) == ("pass", [])
+
+
+def test_a_model_that_has_learned_nothing_fails_and_so_does_what_is_compared_with_it() -> None:
+    found = {"verdict": "fail", "reason": "answers 'bad' to each of the 64 examples"}
+    assert judge(replace(RIGHT, degenerate={"model": found})) == (
+        "fail",
+        ["the model answers 'bad' to each of the 64 examples"],
+    )
+    verdict, reasons = judge(replace(RIGHT, degenerate={"baseline": found}))
+    assert verdict == "fail"
+    assert reasons == ["the FP32 baseline answers 'bad' to each of the 64 examples. The delta to it says nothing"]
+    few = {"verdict": "undecided", "reason": "is right on 100.0 % of the 4 examples"}
+    assert judge(replace(RIGHT, degenerate={"model": few}))[0] == "undecided"
+
+
+def test_what_was_found_of_several_seeds_is_the_worst() -> None:
+    few, nothing = ({"verdict": verdict, "reason": verdict} for verdict in ("undecided", "fail"))
+    rows = [replace(RIGHT, degenerate={"model": few}), replace(RIGHT, degenerate={"model": nothing, "baseline": few}), RIGHT]
+    assert doubts.worst(rows) == {"model": nothing, "baseline": few}
+    assert doubts.worst([RIGHT, RIGHT]) == {}
+
+
+def test_results_of_an_older_optkit_say_nothing_of_it() -> None:
+    assert doubts.of_engines({"scores": {}}, {"scores": {}}) == {}
+    assert doubts.of_engines({doubts.KEY: None}, None) == {}
+    assert doubts.of_engines({doubts.KEY: None}, {doubts.KEY: {"verdict": "fail"}}) == {"baseline": {"verdict": "fail"}}

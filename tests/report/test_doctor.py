@@ -5,7 +5,7 @@ import json
 import pytest
 
 from optkit.cli.app import main
-from optkit.core.cpu import cpu_features
+from optkit.core.cpu import allowed_cores, cpu_features
 from optkit.core.errors import InputError
 from optkit.core.gpu import Gpu, _visible
 from optkit.engines.tensorrt import library, model_check
@@ -23,6 +23,16 @@ def test_the_machine_as_it_is():
     found = {finding.name: finding for finding in parts["CPU"]}
     assert found["INT8"].fine == bool({"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"} & set(cpu_features()))
     assert {finding.name for finding in parts["engines"] if finding.fine} == {"openvino", "onnxruntime"}
+
+
+def test_the_quota_of_a_container_is_told(tmp_path):
+    assert (
+        doctor._cores(tmp_path) == f"{allowed_cores()} for this process ({allowed_cores()} in its affinity mask, no quota)"
+    )
+    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "mountinfo").write_text(f"31 23 0:28 / {tmp_path} rw - cgroup2 cgroup rw\n")
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert doctor._cores(tmp_path) == f"1 for this process ({allowed_cores()} in its affinity mask, a quota of 1.5)"
 
 
 @pytest.mark.slow

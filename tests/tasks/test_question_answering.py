@@ -145,8 +145,8 @@ def test_what_two_windows_share_is_one_answer() -> None:
     first = np.array([[9.0, 9.0], [3.0, 0.0], [0.0, 2.0], [0.0, -9.0]])
     second = np.array([[9.0, 9.0], [4.0, 5.0], [0.0, 1.0]])
     windows = [(first, starts, ends), (second, starts[[0, 2, 3]], ends[[0, 2, 3]])]
-    assert spans.of_passage(windows, longest=2, count=3) == [(9.0, 2, 3), (5.0, 0, 3), (5.0, 2, 5)]
-    assert len(spans.of_passage(windows, longest=2, count=99)) == 5
+    assert spans.of_passage(windows, "a b c", longest=2, count=3) == [(9.0, 2, 3), (5.0, 0, 3), (5.0, 2, 5)]
+    assert len(spans.of_passage(windows, "a b c", longest=2, count=99)) == 5
 
 
 def test_the_first_of_the_best_answers_is_the_prediction(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -169,7 +169,7 @@ def test_an_answer_has_no_more_tokens_than_allowed(tokenizer: PreTrainedTokenize
 def test_scores_are_the_means_of_what_bootstraps_draw_from() -> None:
     task = task_of(("x", "the black cat sat", "black cat"), ("y", "a dog", "dog"))
     predictions = ["cat", "a Dog"]
-    assert task.example_scores(predictions) == pytest.approx([200 / 3, 100.0])
+    assert task.outcomes(predictions)["f1"] == pytest.approx([200 / 3, 100.0])
     assert task.score(predictions) == pytest.approx({"f1": 250 / 3, "exact_match": 50.0})
     with pytest.raises(ValueError, match="1 predictions for 2 dev examples"):
         task.score(["cat"])

@@ -1,0 +1,36 @@
+"""What a task finds degenerate in a model's predictions, as result rows keep it: `{who: {verdict, reason}}`."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from optkit.evaluation.results import VERDICTS, Row
+
+if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
+    from optkit.tasks.base import Prediction, Task
+
+MODEL, BASELINE = "model", "baseline"
+KEY = "degenerate"
+"""Key of the finding in the evidence of an engine."""
+
+
+def of_predictions(task: "Task", predictions: Sequence["Prediction"]) -> dict[str, str] | None:
+    """Return the verdict and the reason of the task's doubt; None without one."""
+    doubt = task.degenerate(predictions)
+    return {"verdict": doubt.verdict, "reason": doubt.reason} if doubt else None
+
+
+def of_engines(own: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, dict[str, str]]:
+    """Return the findings of a row; results of an older optkit have none.
+
+    Args:
+        own: evidence of the engine.
+        baseline: evidence of the FP32 baseline's; None where the engine is the baseline's own.
+    """
+    found = {MODEL: own.get(KEY), BASELINE: (baseline or {}).get(KEY)}
+    return {who: doubt for who, doubt in found.items() if doubt}
+
+
+def worst(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
+    """Return the worst findings of several seeds."""
+    found = {who: [row.degenerate[who] for row in rows if who in row.degenerate] for who in (MODEL, BASELINE)}
+    return {who: max(doubts, key=lambda one: VERDICTS.index(one["verdict"])) for who, doubts in found.items() if doubts}
