@@ -4,7 +4,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from optkit.core.cpu import allowed_cores, available_threads
+from optkit.core.cpu import bound_openmp
 
 if TYPE_CHECKING:
     from optkit.compression.distill import Distill
@@ -81,9 +81,7 @@ _VERBS = {
 # where other work needs a core too, keep the awaited one from running: a training step took 50 times as long.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-# torch and NumPy count the cores of the affinity mask, which a container's quota does not change.
-if available_threads() < allowed_cores():
-    os.environ.setdefault("OMP_NUM_THREADS", str(available_threads()))
+bound_openmp(os.environ)
 
 
 def main(recipe: "Recipe") -> None:

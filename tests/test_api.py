@@ -150,7 +150,7 @@ def test_a_delta_and_its_interval(tiny_model: LoadedModel, tiny_task: Task) -> N
     untrained = optkit.evaluate(tiny_model, tiny_task)
     assert untrained.delta(untrained) == (0.0, 0.0, 0.0)
     assert untrained.value == untrained.scores["accuracy"]
-    assert len(untrained.predictions) == len(untrained.example_scores) == 64
+    assert len(untrained.predictions) == len(untrained.outcomes) == 64
     student = optkit.evaluate(optkit.distill(tiny_model, optkit.Distill(layers=1, epochs=4), tiny_task), tiny_task)
     delta = student.delta(untrained)
     assert delta.points == pytest.approx(student.value - untrained.value)

@@ -53,11 +53,20 @@ def grouped(**groups: Callable[..., Any]) -> Callable[[Callable[..., None]], Cal
 
 
 def data_settings(
-    data: Annotated[str | None, typer.Option(help="folder with train and dev files", metavar="DIR")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="folder with train and dev files, or hub:OWNER/NAME[/CONFIG]", metavar="DIR")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="column of the text, or of a pair's first", metavar="NAME")] = None,
+    text_pair_column: Annotated[str | None, typer.Option(help="column of a pair's second text", metavar="NAME")] = None,
+    label_column: Annotated[str | None, typer.Option(help="column of the class", metavar="NAME")] = None,
     limit_train: Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="longest input in tokens [default: what the model takes, at most 512]", metavar="N")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="headline metric, as f1 or macro_f1", metavar="NAME")] = None,
 ) -> DataSettings:
     """The data that a task is read from."""
-    return DataSettings(data, limit_train)
+    return DataSettings(data, limit_train, max_length, metric, text_column, text_pair_column, label_column)
 
 
 def training_settings(

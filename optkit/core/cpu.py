@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from optkit.core.cpu_quota import PROC, cpu_quota
@@ -49,6 +50,17 @@ def available_threads(proc: Path = PROC) -> int:
     return allowed_cores() if quota is None else max(1, min(allowed_cores(), int(quota)))
 
 
+def bound_openmp(environment: MutableMapping[str, str], proc: Path = PROC) -> None:
+    """Bound the threads of torch and NumPy by the quota, unless told how many: they count the affinity mask alone.
+
+    Args:
+        environment: of this process, before either is loaded.
+        proc: as for `available_threads`.
+    """
+    if (threads := available_threads(proc)) < allowed_cores():
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+
+
 def allowed_cores() -> int:
     """Return the cores in this process's affinity mask."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -56,7 +68,7 @@ def allowed_cores() -> int:
 
 def load_average() -> float:
     """The load average of the last minute, before something is measured; warns where it is more than half of the cores."""
-    found, threads = os.getloadavg()[0], available_threads()
-    if found > threads / 2:
-        log.warning("the machine is busy (load average %.1f, %d cores): trust ratios within one run alone", found, threads)
+    found, cores = os.getloadavg()[0], allowed_cores()
+    if found > cores / 2:
+        log.warning("the machine is busy (load average %.1f, %d cores): trust ratios within one run alone", found, cores)
     return round(found, 2)

@@ -35,7 +35,7 @@ def _groups(proc: Path) -> Iterator[Path]:
     """Yield the folders of the process's group and of those above it, of version 2 and of version 1's `cpu` controller."""
     groups = {}
     for line in _text(proc / "cgroup").splitlines():
-        number, controllers, group = line.split(":", 2)
+        number, controllers, group = (*line.split(":", 2), "", "")[:3]
         if number == "0" or "cpu" in controllers.split(","):
             groups["cgroup2" if number == "0" else "cgroup"] = group
     for kind, mount in _mounts(proc):
@@ -47,9 +47,9 @@ def _mounts(proc: Path) -> Iterator[tuple[str, _Mount]]:
     """Yield the hierarchies that may limit the CPU, with the kind of their file system."""
     for line in _text(proc / "mountinfo").splitlines():
         place, _, source = line.partition(" - ")
-        kind, *_, options = source.split(" ")
-        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(",")):
-            root, folder = (_unescaped(name) for name in place.split(" ")[3:5])
+        kind, options, names = source.split(" ")[0], source.split(" ")[-1], place.split(" ")[3:5]
+        if len(names) == 2 and (kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(","))):
+            root, folder = map(_unescaped, names)
             yield kind, _Mount(root, Path(folder))
 
 

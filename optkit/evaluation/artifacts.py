@@ -8,7 +8,7 @@ SCORES, EVIDENCE, SAMPLE, EXAMPLES = "scores.npz", "validation.json", "sample.np
 TEXT, TEXT_SAMPLE = "text", "text-sample.json"
 """The folder with tokenizer and settings for serving text; some texts and the served answers to them."""
 STAGE_SCORES = "stages.npz"
-"""File in the checkpoint with the metric of each example in PyTorch by stage, from the baseline on."""
+"""File in the checkpoint with the outcomes of the examples in PyTorch by stage, from the baseline on."""
 BESIDE = "baseline."
 """Prefix of the baseline's engines among the served models of another recipe."""
 LOAD = "load"
@@ -35,6 +35,6 @@ def read_sample(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:
-    """Example scores by name, in the order in which they were written."""
+    """Outcomes of examples by name, in the order in which they were written (see `optkit.tasks.outcomes`)."""
     with np.load(path) as saved:
         return dict(saved)

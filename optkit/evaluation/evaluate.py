@@ -32,8 +32,8 @@ class Evaluation:
     """Name of the headline metric, a key of `scores`."""
     scores: dict[str, float]
     """All metrics of the task by name, in points."""
-    example_scores: NDArray[Any]
-    """Headline metric of each example, [examples]."""
+    outcomes: NDArray[Any]
+    """Outcome of each example, [examples] (see `optkit.tasks.outcomes`)."""
     predictions: list[Prediction]
 
     @property
@@ -50,11 +50,10 @@ class Evaluation:
         Raises:
             InputError: the two have different numbers of examples.
         """
-        if self.example_scores.shape != baseline.example_scores.shape:
-            found = [len(one.example_scores) for one in (self, baseline)]
+        if self.outcomes.shape != baseline.outcomes.shape:
+            found = [len(one.outcomes) for one in (self, baseline)]
             raise InputError(f"delta: found {found[0]} and {found[1]} examples, expected the same; evaluate on one task")
-        points = float(self.example_scores.mean() - baseline.example_scores.mean())
-        return Delta(points, *paired_bootstrap(self.example_scores, baseline.example_scores))
+        return Delta(self.value - baseline.value, *paired_bootstrap(self.outcomes, baseline.outcomes, self.metric))
 
 
 def evaluate(subject: Engine | Model, task: Task, *, tokenizer: PreTrainedTokenizerBase | None = None) -> Evaluation:
@@ -84,7 +83,7 @@ def evaluate(subject: Engine | Model, task: Task, *, tokenizer: PreTrainedTokeni
         tokenizer, infer = tokenizer or loaded.tokenizer, inference(loaded.model, task)
     features = task.encode("dev", tokenizer)
     predictions = task.predict(features, run(infer, features, BATCH_SIZE, Collator.of(task, tokenizer)))
-    return Evaluation(task.metric, task.score(predictions), task.example_scores(predictions), predictions)
+    return Evaluation(task.metric, task.score(predictions), task.outcomes(predictions), predictions)
 
 
 def _beside(engine: Path) -> Any:

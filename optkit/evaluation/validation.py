@@ -38,8 +38,8 @@ def validate(
         features: of the dev split.
         own: folder of the candidate's engines, one per precision; its graph lies in `../graph/`.
         baseline: folder of the FP32 baseline's engines, to measure beside; may be the same.
-        folder: gets `scores.npz` ({precision: example scores}), `sample.npz`, `validation.json`, `examples.json` with those
-            that change most on the way, and what serving text needs (see `text`).
+        folder: gets `scores.npz` ({precision: outcomes of the examples}), `sample.npz`, `validation.json`, `examples.json`
+            with those that change most on the way, and what serving text needs (see `text`).
         logs: folder for the server's log.
         seconds: how long each served model is measured at each batch size.
 
@@ -55,15 +55,15 @@ def validate(
     engines = candidates | beside
     served = through_server(engines, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds)
     shared = parity.before_engines(task, loaded, own.parent / "graph" / "model.onnx", features, collator)
-    evidence, examples, example_scores, predictions = {}, {}, {}, {}
+    evidence, examples, outcomes, predictions = {}, {}, {}, {}
     for precision, engine in candidates.items():
         at_engine = parity.at_engine(engine, features, collator)
         rungs = parity.rungs(task, features, {**shared, "engine": at_engine, "server": served.logits[precision]})
         predictions[precision] = rungs[-1].predictions
-        example_scores[precision] = task.example_scores(rungs[-1].predictions)
+        outcomes[precision] = task.outcomes(rungs[-1].predictions)
         evidence[precision] = _evidence(task, rungs, served, precision)
         examples[precision] = parity.worst(task, features, rungs)
-    np.savez(folder / SCORES, **example_scores)
+    np.savez(folder / SCORES, **outcomes)
     text_sample.write(task, loaded, predictions, folder)
     _save_sample(folder, features, collator, served.logits)
     write_json(folder / EXAMPLES, examples)

@@ -38,8 +38,8 @@ def traceable(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
         model: a model with or without such blocks.
         positions: position ids [1, longest], of which a graph slices what it needs.
     """
-    blocks = [module for module in model.modules() if hasattr(module, "pos_att_type")]
-    encoders = [module for module in model.modules() if hasattr(module, "get_rel_pos")] if blocks else []
+    blocks: list[Any] = [module for module in model.modules() if hasattr(module, "pos_att_type")]
+    encoders: list[Any] = [module for module in model.modules() if hasattr(module, "get_rel_pos")] if blocks else []
     for encoder in encoders:
         encoder.get_attention_mask = additive
         encoder.get_rel_pos = partial(_relative, blocks[0], positions)

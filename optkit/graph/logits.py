@@ -95,9 +95,9 @@ def plain_function(model: PreTrainedModel, max_length: int, task: TaskKind) -> L
     """Return the model as a function to trace, with the first form of mask by which it computes what it does by itself.
 
     Raises:
-        InputError: there is no such form.
+        InputError: the logits are not finite, or those of one input differ.
     """
-    feeds, differences = examples(model, max_length), []
+    feeds, differences = examples(model, max_length), list[float]()
     with floating(model), torch.no_grad():
         expected = [_real(task, task.logits(model(**feed)).numpy(), feed) for feed in feeds]
         # a model whose padding has another id than its embeddings say can but count by itself
@@ -107,8 +107,8 @@ def plain_function(model: PreTrainedModel, max_length: int, task: TaskKind) -> L
             if differences[-1] <= SAME:
                 return wrapper
     raise InputError(
-        f"{type(model).__name__} cannot be exported: with a mask and position ids made for a graph, its logits differ by "
-        f"{min(differences):.3g} of the largest from those that it gives by itself"
+        f"{type(model).__name__} cannot be exported: its logits are not finite, or differ from call to call (by "
+        f"{min(differences):.3g} of the largest); expected the same for the same input"
     )
 
 

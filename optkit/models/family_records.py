@@ -13,6 +13,7 @@ OWN: dict[str, Family] = {
         refused="its attention slides over chunks of a padded length, which no graph of free length can hold; for long "
         "texts choose ModernBERT"
     ),
+    "mobilebert": Family(attention_output=("attention.output.dense",)),
     "xlnet": Family(
         refused="its attention multiplies by tensors that are no Linear modules, which could not be quantized or made "
         "sparse; choose another encoder"

@@ -32,6 +32,7 @@ from optkit.serving.config import OUTPUT
 from optkit.serving.connection import TIMEOUT_S, address
 from optkit.tasks.base import Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
+from optkit.tasks.outcomes import value
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ def _reference(
 def _row(row: Row, task: Task, compared: Sequence[parity.Rung], baseline: Path) -> Row:
     """The recipe's row with the served rung in the place of what was measured there before, and without speed."""
     served = compared[-1]
-    scores, against = task.example_scores(served.predictions), read_scores(baseline / "served" / SCORES)[rows.FP32]
+    scores, against = task.outcomes(served.predictions), read_scores(baseline / "served" / SCORES)[rows.FP32]
     if len(scores) != len(against):
         raise InputError(f"{baseline}: {len(against)} examples were scored, and this dev split has {len(scores)}")
     climbed = parity.climb(task, compared)
@@ -169,8 +170,8 @@ def _row(row: Row, task: Task, compared: Sequence[parity.Rung], baseline: Path) 
     return replace(
         row,
         value=served.scores[task.metric],
-        delta=float(scores.mean() - against.mean()),
-        delta_ci95=list(paired_bootstrap(scores, against)),
+        delta=served.scores[task.metric] - value(against, task.metric),
+        delta_ci95=list(paired_bootstrap(scores, against, task.metric)),
         scores=served.scores,
         degenerate=doubts.of_engines(own, {doubts.KEY: row.degenerate.get(doubts.BASELINE)}),
         ladder=before | {served.name: climbed[served.name]},

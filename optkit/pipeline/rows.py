@@ -22,6 +22,7 @@ from optkit.pipeline import load_summary, refusals
 from optkit.pipeline.loss_by_stage import loss_by_stage
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
+from optkit.tasks.outcomes import value
 
 if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
     from optkit.tasks.base import Task
@@ -52,10 +53,10 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             task=task.name,
             seed=seed,
             metric=task.metric,
-            value=float(scores[precision].mean()),
-            baseline=float(reference.mean()),
-            delta=float(scores[precision].mean() - reference.mean()),
-            delta_ci95=list(paired_bootstrap(scores[precision], reference)),
+            value=value(scores[precision], task.metric),
+            baseline=value(reference, task.metric),
+            delta=value(scores[precision], task.metric) - value(reference, task.metric),
+            delta_ci95=list(paired_bootstrap(scores[precision], reference, task.metric)),
             precision=precision,
             engine=read_json(engine / "engine.json")["kind"],
             size_bytes=sum(path.stat().st_size for path in engine.rglob("*") if path.is_file()),
@@ -70,7 +71,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             min_speedup=recipe.min_speedup,
             max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
-            stages=loss_by_stage([folder], precision),
+            stages=loss_by_stage([folder], precision, task.metric),
             layers=depth(read_json(folder / "config.json")),
             sparsity=recipe.sparsity,
             **_speed(evidence["performance"], precision),
@@ -177,8 +178,8 @@ def pool(group: Mapping[Path, Row]) -> Row:
     row.seed, row.seeds = None, [row.seed for row in rows if row.seed is not None]
     if row.speedup_vs_16bit:
         row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
-    row.delta_ci95 = list(paired_bootstrap(own, reference))
-    row.stages = loss_by_stage(list(group), row.precision)
+    row.delta_ci95 = list(paired_bootstrap(own, reference, row.metric))
+    row.stages = loss_by_stage(list(group), row.precision, row.metric)
     row.load = next((own.load for own in rows if own.load), {})
     return _judged(row)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
 from optkit.tasks.degenerate import Doubt
@@ -36,6 +37,9 @@ Feed = Mapping[str, NDArray[Any]]
 Prediction = Any  # a class index (classification) or an answer's text (question answering)
 Decisions = Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]
 """Function from logits and attention mask to decisions, such as `Task.decisions`."""
+
+LONGEST = 512
+"""Longest feature in tokens unless a task or a user says otherwise; models of shorter positions cut at theirs."""
 
 TOKEN = "token"
 """Name of the logits' axis with an entry for each token."""
@@ -73,8 +77,10 @@ class Task(ABC):
     """Name prefixes of the head's tensors, which a pretrained model lacks until it is fine-tuned."""
     served: ClassVar[ServedForm]
     """Served form: conversion of logits to answers in the server and of outputs to answers in the client."""
-    metric: ClassVar[str]
+    metric: str
     """Name of the headline metric, a key of `score`'s result."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """Names of the metrics that may be chosen as the headline one."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     labels: tuple[str, ...] = ()
@@ -97,6 +103,10 @@ class Task(ABC):
     def load(cls, name: str, data: DataSettings) -> Task:
         """Read and check the data of a task; see `optkit.tasks.registry.load` for errors."""
 
+    def length(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """Return the longest feature in tokens that both task and tokenizer, which knows the model's limit, accept."""
+        return min(self.max_length, tokenizer.model_max_length)
+
     def examples(self, split: Split) -> Dataset:
         """Return the checked rows of a split, not encoded."""
         return self._examples[split]
@@ -105,13 +115,24 @@ class Task(ABC):
         """Return the SHA-256 of the rows used of both splits; a limit on training rows changes it."""
         return fingerprint(self._examples["train"], self._examples["dev"])
 
+    def choose_metric(self, name: str) -> None:
+        """Make another of the task's metrics the headline one, for intervals, the gate and reports.
+
+        Raises:
+            InputError: the task has no such metric.
+        """
+        if name not in self.metrics:
+            expected = ", ".join(self.metrics) or f"{self.metric}, its only one"
+            raise InputError(f"--metric {name}: task {self.name!r} has {expected}")
+        self.metric = name
+
     @abstractmethod
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Encode a split.
 
         Returns:
             Features with the columns of the tokenizer's `model_input_names`, the `targets`, `example` (index of the row
-            that the feature belongs to) and `length` in tokens.
+            that the feature belongs to) and `length` in tokens; where rows can be cut, also `whole_length`, uncut.
         """
 
     def own_model(self) -> OwnModel | None:
@@ -219,8 +240,11 @@ class Task(ABC):
         """Return all metrics of predictions on the dev split by name, in points (0 to 100; Matthews -100 to 100)."""
 
     @abstractmethod
-    def example_scores(self, predictions: Sequence[Prediction]) -> NDArray[Any]:
-        """Return the headline metric of each example, float64 [examples], for bootstraps; their mean is the score."""
+    def outcomes(self, predictions: Sequence[Prediction]) -> NDArray[Any]:
+        """Return what all metrics of the dev split are computed from, [examples] (see `optkit.tasks.outcomes`).
+
+        For a task with one metric that is a mean over examples: that of each example, float64 in points.
+        """
 
     def weakness(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> str | None:
         """Return why a model would be a bad teacher, such as "is right on …"; None if it is good enough.
@@ -258,7 +282,7 @@ class Task(ABC):
             head=self.head,
             fields=self.text_fields,
             padding={name: int(padding.get(name, 0)) for name in tokenizer.model_input_names},
-            max_length=min(self.max_length, tokenizer.model_max_length),
+            max_length=self.length(tokenizer),
             truncation_side=tokenizer.truncation_side,
             labels=self.labels,
         )

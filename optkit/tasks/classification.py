@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from optkit.tasks.base import Prediction, Split, Task
-from optkit.tasks.collate import check_logits
+from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.collate import check_logits, truncated
 from optkit.tasks.data.classes import class_indices, classes_of, label_names
+from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import Table, check_text, limited, listed, problem, required, table_of
+from optkit.tasks.data.tables import Table, check_text, limited, listed, problem
 from optkit.tasks.degenerate import Doubt, of_classes
+from optkit.tasks.outcomes import CLASSES, METRICS
+from optkit.tasks.outcomes import value as metric_of
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
 
 if TYPE_CHECKING:
@@ -30,9 +33,11 @@ TEXT_COLUMNS = (
     ("text",),
 )
 """What the columns with the text may be called, pairs before their parts."""
+REPORTED = ("accuracy", "f1", "matthews")
+"""Metrics that every score has."""
 FIELDS = ("text", "text_pair")
 """What a client calls them."""
-HUB = {"sst2": ("nyu-mll/glue", "sst2")}
+HUB = {"sst2": "hub:nyu-mll/glue/sst2"}
 """Names of the tasks whose data is on the Hugging Face hub."""
 
 
@@ -94,9 +99,10 @@ class Classification(Task):
     head_modules = ("classifier.", "pre_classifier.")
     served = ServedLabels()
     metric = "accuracy"
+    metrics = tuple(METRICS)
 
     def __init__(
-        self, name: str, tables: Mapping[Split, Table], limit_train: int | None = None, max_length: int = 128
+        self, name: str, tables: Mapping[Split, Table], limit_train: int | None = None, max_length: int = LONGEST
     ) -> None:
         """Check both tables and encode their labels.
 
@@ -121,20 +127,19 @@ class Classification(Task):
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
-        return cls(name, read_tables(name, data.source), data.limit_train)
+        from optkit.tasks.data.source import read_tables
+
+        tables = read_tables(name, data.source, HUB.get(name))
+        named = {split: mapped(table, data, TEXT_COLUMNS) for split, table in tables.items()}
+        return cls(name, named, data.limit_train, data.max_length or LONGEST)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        """One feature per example: the tokenizer's `model_input_names`, `labels`, `example`, `length`."""
+        """One feature per example: the tokenizer's `model_input_names`, `labels`, `example`, `length`, `whole_length`."""
         from datasets import Dataset
 
         rows = self.examples(split)
-        texts = [rows[column][:] for column in self.text_columns]
-        encoded = tokenizer(*texts, truncation=True, max_length=min(self.max_length, tokenizer.model_max_length))
-        columns = {name: encoded[name] for name in tokenizer.model_input_names}
-        lengths = [len(tokens) for tokens in encoded["input_ids"]]
-        return Dataset.from_dict(
-            {**columns, "labels": rows["label"][:], "example": list(range(len(rows))), "length": lengths}
-        )
+        columns = truncated(tokenizer, [rows[column][:] for column in self.text_columns], self.length(tokenizer))
+        return Dataset.from_dict({**columns, "labels": rows["label"][:], "example": list(range(len(rows)))})
 
     @staticmethod
     def auto_class() -> Any:
@@ -169,20 +174,15 @@ class Classification(Task):
         return predictions.tolist()
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Accuracy, F1 (of the second class where there are two, macro otherwise) and Matthews correlation."""
-        from sklearn.metrics import f1_score, matthews_corrcoef
+        """Accuracy, F1 (of the second of two classes, else macro), Matthews correlation, and the headline metric."""
+        outcomes = self.outcomes(predictions)
+        return {name: metric_of(outcomes, name) for name in dict.fromkeys((*REPORTED, self.metric))}
 
-        gold = self._gold(predictions)
-        average = "binary" if len(self.labels) == 2 else "macro"
-        return {
-            "accuracy": float(self.example_scores(predictions).mean()),
-            "f1": 100.0 * float(f1_score(gold, predictions, average=average, zero_division=0.0)),
-            "matthews": 100.0 * float(matthews_corrcoef(gold, predictions)),
-        }
-
-    def example_scores(self, predictions: Sequence[Prediction]) -> np.ndarray:
-        """100 where the class is right and 0 where it is wrong, [examples]."""
-        return 100.0 * (np.asarray(predictions) == self._gold(predictions))
+    def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
+        """Return the true and the predicted class of each example."""
+        found = np.empty(len(predictions), CLASSES)
+        found["gold"], found["predicted"] = self._gold(predictions), predictions
+        return found
 
     def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
         """Return why a teacher is bad: it is right less often than always naming the most frequent class."""
@@ -247,22 +247,7 @@ def text_columns(table: Table) -> tuple[str, ...]:
         found = f"texts under several names ({'; '.join(' and '.join(names) for names in largest)})"
         raise problem(table.source, found, f"one of: {expected}", "rename the columns that are not the model's input")
     found = f"no column with text (columns: {listed(table.columns)})"
-    raise problem(table.source, found, expected, "rename the column that holds the text")
-
-
-def read_tables(name: str, data: str | None) -> dict[Split, Table]:
-    """Read both splits from a folder or from the hub.
-
-    Raises:
-        InputError: a file is wrong, or there is no folder and nothing of that name on the hub.
-        MachineError: the hub cannot be reached.
-    """
-    from optkit.tasks.data import hub, reading
-
-    if data is None and name in HUB:
-        splits = hub.fetch(*HUB[name])
-        return {split: table_of(rows, f"{' '.join(HUB[name])}, {split}") for split, rows in splits.items()}
-    return {split: reading.read(path) for split, path in reading.find(required(name, data)).items()}
+    raise problem(table.source, found, expected, "name it: --text-column NAME, or rename the column")
 
 
 def _check_column(table: Table, column: str) -> None:

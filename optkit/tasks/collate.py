@@ -88,7 +88,7 @@ class Collator:
     @classmethod
     def of(cls, task: Task, tokenizer: PreTrainedTokenizerBase) -> Collator:
         """Return the collator for the features of a task."""
-        return cls(tokenizer, task.max_length, per_token=task.per_token())
+        return cls(tokenizer, task.length(tokenizer), per_token=task.per_token())
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Inputs int64 [batch, sequence]; targets, `example` and every other single number int64 [batch].
@@ -120,6 +120,29 @@ class Collator:
     def trimmed(self, logits: np.ndarray, length: int) -> np.ndarray:
         """A copy of one feature's logits without those of padding, the feature having so many tokens."""
         return np.array(logits[:length] if self.per_token else logits)
+
+
+def truncated(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], length: int) -> dict[str, list[Any]]:
+    """Tokenise texts, or pairs of them, and cut what is too long.
+
+    Args:
+        tokenizer: gives the inputs.
+        texts: one column of texts, or two of pairs.
+        length: longest feature in tokens.
+
+    Returns:
+        The inputs by name, `length` in tokens, and `whole_length`, which it would be uncut.
+    """
+    encoded = tokenizer(*texts)
+    columns: dict[str, list[Any]] = {name: encoded[name] for name in tokenizer.model_input_names}
+    whole = [len(tokens) for tokens in encoded["input_ids"]]
+    long = [row for row, tokens in enumerate(whole) if tokens > length]
+    if long:
+        cut = tokenizer(*([column[row] for row in long] for column in texts), truncation=True, max_length=length)
+        for name, column in columns.items():
+            for row, tokens in zip(long, cut[name], strict=True):
+                column[row] = tokens
+    return {**columns, "length": [len(tokens) for tokens in columns["input_ids"]], "whole_length": whole}
 
 
 def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int, collator: Collator) -> list[np.ndarray]:

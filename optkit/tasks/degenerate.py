@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optkit.tasks import squad_metric
+from optkit.tasks.outcomes import METRICS, accuracy
 
 _HEADROOM = 0.1
 """Share of what a constant answer leaves to be gained; a model that surely gains less has learned nothing of use."""
 _ENOUGH = 5
 """Examples of other answers that a model which finds half of them misses all of with less than 5 % probability: 2^-5."""
+_SHARE, _F1 = ("is right on", " %", "of"), ("has a mean F1 of", "", "on")
+"""Words around a score."""
 _SHOWN = 4
 """Classes that a message names."""
 _MORE = ": more evaluation examples would tell the two apart"
@@ -51,15 +54,15 @@ def of_classes(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Se
     if doubt := _renamed(gold, predicted, labels):
         return doubt
     right = gold == predicted
-    if metric == "accuracy":
+    if METRICS[metric] is accuracy:
         most = classes[counts.argmax()]
         than, reference = f"always answering {labels[most]!r} would be on", gold == most
         if _mostly(right & ~reference, reference & ~right):
             return None
-        return _no_better(right.mean(), len(gold), reference.mean(), "is right on {:.1f} % of", f"{than} {{:.1f}} %")
+        return _no_better(right.mean(), len(gold), reference.mean(), _SHARE, than)
     shares = [np.bincount(found, minlength=len(labels)) / len(gold) for found in (gold, predicted)]
-    than = "the same answers in random order would be on {:.1f} %"
-    return _no_better(right.mean(), len(gold), float(shares[0] @ shares[1]), "is right on {:.1f} % of", than)
+    than = "the same answers in random order would be on"
+    return _no_better(right.mean(), len(gold), float(shares[0] @ shares[1]), _SHARE, than)
 
 
 def of_answers(predictions: Sequence[str], gold: Sequence[Sequence[str]], passages: Sequence[str]) -> Doubt | None:
@@ -76,8 +79,8 @@ def of_answers(predictions: Sequence[str], gold: Sequence[Sequence[str]], passag
     if len({squad_metric.normalized(text) for text in predictions}) == 1 and len({answers[0] for answers in gold}) > 1:
         return _constant(repr(predictions[0]) if predictions[0] else "nothing", scores > 0)
     chance = [squad_metric.chance_f1(*one) for one in zip(predictions, gold, passages, strict=True)]
-    than = "equally long pieces from anywhere in the passages would have {:.1f}"
-    return _no_better(scores.mean(), len(scores), float(np.mean(chance)), "has a mean F1 of {:.1f} on", than)
+    than = "equally long pieces from anywhere in the passages would have"
+    return _no_better(scores.mean(), len(scores), float(np.mean(chance)), _F1, than)
 
 
 def _constant(answer: str, right: NDArray[np.bool_]) -> Doubt:
@@ -103,13 +106,14 @@ def interval(share: float, count: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _no_better(share: float, count: int, reference: float, score: str, than: str) -> Doubt | None:
+def _no_better(share: float, count: int, reference: float, words: tuple[str, str, str], than: str) -> Doubt | None:
     """Return a doubt unless a share lies above a reference, both from 0 to 1, by its interval."""
     low, high = interval(share, count)
     if low > reference:
         return None
-    found = f"{score.format(100 * share)} the {count:,} examples [{100 * low:.1f}, {100 * high:.1f}]"
-    said = f"{found}; {than.format(100 * reference)}"
+    score, unit, of = words
+    found = f"{score} {100 * share:.1f}{unit} {of} the {count:,} examples [{100 * low:.1f}, {100 * high:.1f}]"
+    said = f"{found}; {than} {100 * reference:.1f}{unit}"
     if high < reference + _HEADROOM * (1 - reference):
         return Doubt("fail", said)
     return Doubt("undecided", said + _MORE)

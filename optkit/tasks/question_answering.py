@@ -15,8 +15,8 @@ from optkit.core.errors import InputError
 from optkit.tasks import marking, spans, squad_metric
 from optkit.tasks.base import Prediction, Split, Task
 from optkit.tasks.collate import check_logits
-from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import limited, problem, required, shown
+from optkit.tasks.data.data_settings import COLUMNS, DataSettings
+from optkit.tasks.data.tables import limited, problem, shown
 from optkit.tasks.degenerate import Doubt, of_answers
 from optkit.tasks.served import OFFSETS, ServedForm, Tensors, TextSettings
 
@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 LONGEST_ANSWER = 30
 """Tokens a predicted answer may have."""
 
+WINDOW = 384
+"""Tokens of a window of question and passage, by default (Devlin et al. 2018, arXiv 1810.04805)."""
+
 N_BEST = 5
 """Answers that a served question gets."""
 
-HUB = {"squad": "rajpurkar/squad"}
+HUB = {"squad": "hub:rajpurkar/squad"}
 """Names of the tasks whose data is on the Hugging Face hub."""
 
 _CHUNK = 1000  # questions that are tokenized at once, to bound the memory
@@ -103,6 +106,7 @@ class QuestionAnswering(Task):
     head_modules = ("qa_outputs.",)
     served = ServedSpans()
     metric = "f1"
+    metrics = ("f1", "exact_match")
     training: ClassVar[Mapping[str, Any]] = {"epochs": 3, "batch_size": 16}
     """Default training settings (Devlin et al. 2018, arXiv 1810.04805, 4.2 and A.3)."""
     class_names = ("start", "end")
@@ -113,7 +117,7 @@ class QuestionAnswering(Task):
         name: str,
         splits: Mapping[Split, Dataset],
         limit_train: int | None = None,
-        max_length: int = 384,
+        max_length: int = WINDOW,
         stride: int = 128,
     ) -> None:
         """Create a task from checked questions.
@@ -133,7 +137,10 @@ class QuestionAnswering(Task):
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
-        return cls(name, read_splits(name, data.source), data.limit_train)
+        data.refuse(name, *COLUMNS)
+        from optkit.tasks.data import squad
+
+        return cls(name, squad.read_splits(name, data.source or HUB.get(name)), data.limit_train, data.max_length or WINDOW)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per window of a passage.
@@ -216,14 +223,16 @@ class QuestionAnswering(Task):
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """F1 and exact match."""
-        gold = self._gold(predictions)
-        exact = [squad_metric.exact_match(text, answers) for text, answers in zip(predictions, gold, strict=True)]
-        return {"f1": float(self.example_scores(predictions).mean()), "exact_match": 100.0 * float(np.mean(exact))}
+        outcomes = self.outcomes(predictions)
+        return {name: float(outcomes[name].mean()) for name in self.metrics}
 
-    def example_scores(self, predictions: Sequence[Prediction]) -> np.ndarray:
-        """F1 from 0 to 100 of each question, [examples]."""
-        gold = self._gold(predictions)
-        return np.array([100.0 * squad_metric.f1(text, answers) for text, answers in zip(predictions, gold, strict=True)])
+    def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
+        """Return F1 and exact match of each question, in points."""
+        pairs = list(zip(predictions, self._gold(predictions), strict=True))
+        found = np.empty(len(pairs), [(name, np.float64) for name in self.metrics])
+        found["f1"] = [100.0 * squad_metric.f1(*pair) for pair in pairs]
+        found["exact_match"] = [100.0 * squad_metric.exact_match(*pair) for pair in pairs]
+        return found
 
     def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
         """Return why answers are all the same, or no better than any piece of the passage."""
@@ -262,7 +271,7 @@ class QuestionAnswering(Task):
 
     def _tokenized(self, rows: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
         """Windows of a chunk's passages, each after its question."""
-        length = min(self.max_length, tokenizer.model_max_length)
+        length = self.length(tokenizer)
         stride = self._stride(length)
         questions = [question.strip() for question in rows["question"]]
         room = length - tokenizer.num_special_tokens_to_add(pair=True) - stride - 1
@@ -282,18 +291,3 @@ class QuestionAnswering(Task):
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-
-
-def read_splits(name: str, data: str | None) -> dict[Split, Dataset]:
-    """Read both splits from a folder or from the hub.
-
-    Raises:
-        InputError: a file is wrong, or there is no folder and nothing of that name on the hub.
-        MachineError: the hub cannot be reached.
-    """
-    from optkit.tasks.data import hub, squad
-
-    if data is None and name in HUB:
-        splits = hub.fetch(HUB[name])
-        return {split: squad.checked(rows.to_list(), f"{HUB[name]}, {split}") for split, rows in splits.items()}
-    return {split: squad.read(path) for split, path in squad.find(required(name, data)).items()}

@@ -73,7 +73,10 @@ def of_settings(name: str, settings: DataSettings) -> Task:
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else "Your own data: --task classification (or qa) --data DIR."
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
-    return TASKS.get(name).load(name, settings)
+    task = TASKS.get(name).load(name, settings)
+    if settings.metric is not None:
+        task.choose_metric(settings.metric)
+    return task
 
 
 def task_of(model: PreTrainedModel) -> type[Task]:

@@ -16,7 +16,7 @@ from optkit.core.errors import InputError
 from optkit.tasks.base import OwnModel, Split, Task
 from optkit.tasks.classification import Classification
 from optkit.tasks.data import sample_grammar
-from optkit.tasks.data.data_settings import DataSettings
+from optkit.tasks.data.data_settings import COLUMNS, DataSettings
 from optkit.tasks.data.tables import Table
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ class Sample(Classification):
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
+        data.refuse(name, *COLUMNS)
         if data.source is not None:
             raise InputError(
                 f"task {name!r}: found --data {data.source}, but the sample ships with the package. "
                 "Fix: leave --data out, or use --task classification for your own data"
             )
-        return cls(name, {"train": _table("train"), "dev": _table("dev")}, data.limit_train, max_length=MAX_LENGTH)
+        return cls(name, {"train": _table("train"), "dev": _table("dev")}, data.limit_train, data.max_length or MAX_LENGTH)
 
     def own_model(self) -> OwnModel:
         """The small BERT."""
@@ -112,7 +113,7 @@ def initialise(model: PreTrainedModel) -> None:
 def _table(split: Split) -> Table:
     made = rows(split)
     columns = {name: [row[name] for row in made] for name in ("text", "label")}
-    return Table(f"sample {split}", columns, range(1, len(made) + 1), "row", class_names=LABELS)
+    return Table(f"sample {split}", columns, range(1, len(made) + 1), "row", classes={"label": LABELS})
 
 
 @cache

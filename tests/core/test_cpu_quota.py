@@ -56,6 +56,7 @@ def v1(quota: int, period: int, group: str = "") -> dict[str, str]:
         # both versions at once: the controller is version 1's
         ("3:cpu,cpuacct:/c\n0::/c\n", V1, v1(200000, 100000, "c/"), "/", 2.0),
         ("0::/\n", V2, {"cpu.max": "something else"}, "/", None),
+        ("\nnothing\n0::/\n", "\nnothing\n- - cgroup2\n" + V2, {"cpu.max": "50000 100000"}, "/", 0.5),
     ],
 )
 def test_the_smallest_quota_counts(
@@ -84,3 +85,17 @@ def test_threads_fit_into_the_quota_and_the_affinity_mask(
 ) -> None:
     monkeypatch.setattr(cpu, "allowed_cores", lambda: 8)
     assert cpu.available_threads(proc(tmp_path, "0::/\n", V2, {"cpu.max": limit})) == threads
+
+
+def test_torch_and_numpy_are_told_of_the_quota_unless_somebody_told_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "allowed_cores", lambda: 8)
+    limited = proc(tmp_path, "0::/\n", V2, {"cpu.max": "200000 100000"})
+    for own, expected in (({}, {"OMP_NUM_THREADS": "2"}), ({"OMP_NUM_THREADS": "5"}, {"OMP_NUM_THREADS": "5"})):
+        environment = dict(own)
+        cpu.bound_openmp(environment, limited)
+        assert environment == expected
+    unlimited: dict[str, str] = {}
+    cpu.bound_openmp(unlimited, tmp_path / "none")
+    assert not unlimited

@@ -13,30 +13,32 @@ def answers(right: float, count: int = 1000, seed: int = 0) -> np.ndarray:
 
 def test_identical_scores_have_no_width() -> None:
     scores = answers(0.9)
-    assert paired_bootstrap(scores, scores, resamples=500) == (0.0, 0.0)
+    assert paired_bootstrap(scores, scores, "accuracy", resamples=500) == (0.0, 0.0)
 
 
 def test_a_constant_difference_has_no_width() -> None:
     scores = answers(0.9)
-    assert paired_bootstrap(scores + 0.5, scores, resamples=500) == pytest.approx((0.5, 0.5))
+    assert paired_bootstrap(scores + 0.5, scores, "accuracy", resamples=500) == pytest.approx((0.5, 0.5))
 
 
 def test_two_examples_by_hand() -> None:
     # Differences 0 and 100: the mean of two draws is 0, 50 or 100 with probability 1/4, 1/2, 1/4.
-    assert paired_bootstrap(np.array([50.0, 100.0]), np.array([50.0, 0.0])) == (0.0, 100.0)
+    assert paired_bootstrap(np.array([50.0, 100.0]), np.array([50.0, 0.0]), "accuracy") == (0.0, 100.0)
 
 
 def test_the_interval_is_that_of_the_binomial() -> None:
     # 40 of 1000 examples lost, none won: the mean drop is 4 points with a standard error of sqrt(0.04 * 0.96 / 1000).
     baseline, candidate = np.full(1000, 100.0), np.repeat([0.0, 100.0], [40, 960])
     error = 100 * np.sqrt(0.04 * 0.96 / 1000)
-    assert paired_bootstrap(candidate, baseline) == pytest.approx((-4 - 1.96 * error, -4 + 1.96 * error), abs=0.15)
+    assert paired_bootstrap(candidate, baseline, "accuracy") == pytest.approx(
+        (-4 - 1.96 * error, -4 + 1.96 * error), abs=0.15
+    )
 
 
 def test_examples_are_drawn_in_pairs() -> None:
     hard = answers(0.5, seed=1)
     better = np.where(np.arange(1000) < 10, 100.0, hard)  # differs in ten examples or so; unpaired, it would span ±3
-    low, high = paired_bootstrap(better, hard, resamples=2000)
+    low, high = paired_bootstrap(better, hard, "accuracy", resamples=2000)
     assert 0 < low < high < 1.2
 
 
@@ -46,40 +48,42 @@ def test_the_interval_contains_the_true_difference(seed: int) -> None:
     for draw in range(40):
         baseline = answers(0.90, 400, seed=1000 * seed + 2 * draw)
         candidate = answers(0.88, 400, seed=1000 * seed + 2 * draw + 1)
-        low, high = paired_bootstrap(candidate, baseline, resamples=500)
+        low, high = paired_bootstrap(candidate, baseline, "accuracy", resamples=500)
         covered += low <= -2.0 <= high
     assert covered >= 34  # of 38 expected; the draws are the same in every run
 
 
 def test_swapping_the_two_mirrors_the_interval() -> None:
     candidate, baseline = answers(0.88, 300, seed=1), answers(0.9, 300, seed=2)
-    low, high = paired_bootstrap(candidate, baseline)
-    assert paired_bootstrap(baseline, candidate) == pytest.approx((-high, -low), abs=0.05)
+    low, high = paired_bootstrap(candidate, baseline, "accuracy")
+    assert paired_bootstrap(baseline, candidate, "accuracy") == pytest.approx((-high, -low), abs=0.05)
 
 
 def test_the_same_draw_every_time() -> None:
     candidate, baseline = answers(0.88, 200, seed=1), answers(0.9, 200, seed=2)
-    assert paired_bootstrap(candidate, baseline) == paired_bootstrap(candidate, baseline)
+    assert paired_bootstrap(candidate, baseline, "accuracy") == paired_bootstrap(candidate, baseline, "accuracy")
     # Differences of many sizes, for else the ends of two draws may be the same by chance.
     candidate = candidate + np.random.default_rng(0).random(200)
-    assert paired_bootstrap(candidate, baseline, seed=1) != paired_bootstrap(candidate, baseline, seed=2)
+    assert paired_bootstrap(candidate, baseline, "accuracy", seed=1) != paired_bootstrap(
+        candidate, baseline, "accuracy", seed=2
+    )
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
     baseline = np.full((4, 500), 100.0)
     agreed = np.tile(np.repeat([100.0, 0.0], [490, 10]), (4, 1))
     spread = np.stack([np.repeat([100.0, 0.0], [500 - wrong, wrong]) for wrong in (0, 0, 20, 20)])
-    one_low, one_high = paired_bootstrap(agreed, baseline, resamples=2000)
-    low, high = paired_bootstrap(spread, baseline, resamples=2000)
+    one_low, one_high = paired_bootstrap(agreed, baseline, "accuracy", resamples=2000)
+    low, high = paired_bootstrap(spread, baseline, "accuracy", resamples=2000)
     assert agreed.mean() == spread.mean()
     assert high - low > 1.3 * (one_high - one_low)
 
 
 def test_one_seed_is_the_same_as_none() -> None:
     candidate, baseline = answers(0.88, 300, seed=1), answers(0.9, 300, seed=2)
-    assert paired_bootstrap(candidate[None], baseline[None]) == paired_bootstrap(candidate, baseline)
+    assert paired_bootstrap(candidate[None], baseline[None], "accuracy") == paired_bootstrap(candidate, baseline, "accuracy")
 
 
 def test_scores_of_different_examples() -> None:
     with pytest.raises(ValueError, match="shapes"):
-        paired_bootstrap(np.zeros(3), np.zeros(4))
+        paired_bootstrap(np.zeros(3), np.zeros(4), "accuracy")

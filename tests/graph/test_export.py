@@ -118,17 +118,25 @@ def test_an_architecture_that_no_graph_can_hold_is_named_and_leaves_nothing(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_reads_its_mask_in_a_way_of_its_own_is_refused(tmp_path):
+def test_a_model_that_counts_positions_in_its_own_way_does_so_in_its_graph(tmp_path):
     model = bert()
     plain = model.forward
 
     def forward(input_ids, attention_mask, token_type_ids, position_ids=None):
-        output = plain(input_ids, attention_mask, token_type_ids, position_ids)
-        output.logits = output.logits if position_ids is None else output.logits * 2
-        return output
+        own = torch.arange(input_ids.shape[1]).flip(0)[None] if position_ids is None else position_ids
+        return plain(input_ids, attention_mask, token_type_ids, own)
 
     model.forward = forward
-    with pytest.raises(InputError, match="with a mask and position ids made for a graph, its logits differ by 1 of the largest"):
+    path = export(model, tmp_path, LENGTH, Classification)
+    np.testing.assert_allclose(
+        reference.infer(reference.load(path), feed(3, 7)), torch_logits(model, feed(3, 7)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_model_without_finite_logits_is_refused(tmp_path):
+    model = bert()
+    model.classifier.weight.data[0, 0] = float("nan")
+    with pytest.raises(InputError, match="cannot be exported: its logits are not finite, or differ from call to call"):
         export(model, tmp_path, LENGTH, Classification)
 
 

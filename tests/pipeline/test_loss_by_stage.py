@@ -26,22 +26,22 @@ def test_each_step_is_against_the_one_before_it(tmp_path: Path) -> None:
     }
     served = {"int8": [100.0, 0.0, 0.0, 0.0], "fp32": [100.0] * 4}
     folder = write(tmp_path / "seed-0", stages, served)
-    steps = loss_by_stage([folder], "int8")
+    steps = loss_by_stage([folder], "int8", "accuracy")
     assert [(step["stage"], step["delta"]) for step in steps] == [
         ("distill", -25.0),
         ("sparsify", -25.0),
         ("quantize", 25.0),
         ("engine", -50.0),
     ]
-    low, high = paired_bootstrap(np.array(stages["distill"]), np.array(stages["baseline_fp32"]))
+    low, high = paired_bootstrap(np.array(stages["distill"]), np.array(stages["baseline_fp32"]), "accuracy")
     assert steps[0]["ci95"] == [round(low, 4), round(high, 4)] and low < -25 < high
     assert sum(step["delta"] for step in steps) == 25.0 - 100.0
-    assert loss_by_stage([folder], "fp32")[-1]["delta"] == 25.0
+    assert loss_by_stage([folder], "fp32", "accuracy")[-1]["delta"] == 25.0
 
 
 def test_a_step_that_changes_nothing_has_no_interval(tmp_path: Path) -> None:
     folder = write(tmp_path, {"baseline_fp32": [0.0, 100.0], "quantize": [0.0, 100.0]}, {"int8": [0.0, 100.0]})
-    assert loss_by_stage([folder], "int8") == [
+    assert loss_by_stage([folder], "int8", "accuracy") == [
         {"stage": "quantize", "delta": 0.0, "ci95": [0.0, 0.0]},
         {"stage": "engine", "delta": 0.0, "ci95": [0.0, 0.0]},
     ]
@@ -49,7 +49,7 @@ def test_a_step_that_changes_nothing_has_no_interval(tmp_path: Path) -> None:
 
 def test_the_baseline_has_its_engine_alone(tmp_path: Path) -> None:
     folder = write(tmp_path, {"baseline_fp32": [0.0, 100.0]}, {"bf16": [0.0, 0.0]})
-    assert [(step["stage"], step["delta"]) for step in loss_by_stage([folder], "bf16")] == [("engine", -50.0)]
+    assert [(step["stage"], step["delta"]) for step in loss_by_stage([folder], "bf16", "accuracy")] == [("engine", -50.0)]
 
 
 def test_several_seeds_are_pooled(tmp_path: Path) -> None:
@@ -57,9 +57,9 @@ def test_several_seeds_are_pooled(tmp_path: Path) -> None:
         tmp_path / "seed-0", {"baseline_fp32": [100.0] * 4, "sparsify": [100.0, 100.0, 100.0, 0.0]}, {"fp32": [100.0] * 4}
     )
     second = write(tmp_path / "seed-1", {"baseline_fp32": [100.0] * 4, "sparsify": [0.0] * 4}, {"fp32": [0.0] * 4})
-    sparsify, engine = loss_by_stage([first, second], "fp32")
+    sparsify, engine = loss_by_stage([first, second], "fp32", "accuracy")
     assert sparsify["delta"] == pytest.approx((-25 - 100) / 2)
     assert engine["delta"] == pytest.approx((25 + 0) / 2)
     ours, theirs = np.array([[100.0, 100.0, 100.0, 0.0], [0.0] * 4]), np.full((2, 4), 100.0)
-    assert sparsify["ci95"] == [round(bound, 4) for bound in paired_bootstrap(ours, theirs)]
+    assert sparsify["ci95"] == [round(bound, 4) for bound in paired_bootstrap(ours, theirs, "accuracy")]
     assert sparsify["ci95"][0] == -100.0, "the second seed twice"

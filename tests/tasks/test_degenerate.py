@@ -127,6 +127,11 @@ def test_classification_judges_its_dev_split(write: Callable[..., Path]) -> None
     assert isinstance(found, Doubt) and "see --labels" in found.reason
 
 
+def test_a_class_may_have_any_name() -> None:
+    doubt = of_classes(BALANCED, np.arange(1000) // 2 % 2, ("{0}", "%s"), "accuracy")
+    assert doubt and "always answering '{0}' would be on 50.0 %" in doubt.reason
+
+
 def asked(count: int) -> QuestionAnswering:
     """Questions on passages of 40 words, each with another answer."""
     rows = []

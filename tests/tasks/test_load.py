@@ -56,12 +56,16 @@ def test_without_a_hub_a_folder_is_asked_for(name: str, monkeypatch) -> None:
     assert error.value.exit_status == 3
 
 
+def both(rows: datasets.Dataset) -> datasets.DatasetDict:
+    return datasets.DatasetDict({"train": rows, "validation": rows, "test": rows.select([])})
+
+
 def test_sst2_from_the_hub_keeps_its_class_names(monkeypatch) -> None:
     features = datasets.Features(
         {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["negative", "positive"])}
     )
     rows = datasets.Dataset.from_dict({"sentence": ["bad", "good"], "label": [0, 1]}, features=features)
-    monkeypatch.setattr(datasets, "load_dataset", lambda repository, config, split: rows)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, revision: both(rows))
     task = load("sst2")
     assert task.labels == ("negative", "positive")
     assert task.examples("dev").to_dict() == {"sentence": ["bad", "good"], "label": [0, 1]}
@@ -70,7 +74,7 @@ def test_sst2_from_the_hub_keeps_its_class_names(monkeypatch) -> None:
 def test_squad_from_the_hub_is_checked(monkeypatch) -> None:
     row = {"id": "q", "title": "", "question": "who?", "context": "He did."}
     rows = datasets.Dataset.from_list([{**row, "answers": {"text": ["He"], "answer_start": [1]}}])
-    monkeypatch.setattr(datasets, "load_dataset", lambda repository, config, split: rows)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config, revision: both(rows))
     with pytest.raises(InputError, match="rajpurkar/squad, train, question 'q': found answer_start 1"):
         load("squad")
 
@@ -88,7 +92,7 @@ def test_the_sample_has_the_classes_and_length_it_names(monkeypatch) -> None:
 def test_sst2_in_a_folder_is_classification(write) -> None:
     folder = write({"train.tsv": ROWS, "dev.tsv": ROWS})
     task = load("sst2", folder)
-    assert (task.name, task.head, task.metric, task.max_length) == ("sst2", "classification", "accuracy", 128)
+    assert (task.name, task.head, task.metric, task.max_length) == ("sst2", "classification", "accuracy", 512)
     assert task.fingerprint() == load("classification", folder).fingerprint()
 
 

@@ -169,7 +169,7 @@ def test_an_answer_has_no_more_tokens_than_allowed(tokenizer: PreTrainedTokenize
 def test_scores_are_the_means_of_what_bootstraps_draw_from() -> None:
     task = task_of(("x", "the black cat sat", "black cat"), ("y", "a dog", "dog"))
     predictions = ["cat", "a Dog"]
-    assert task.example_scores(predictions) == pytest.approx([200 / 3, 100.0])
+    assert task.outcomes(predictions)["f1"] == pytest.approx([200 / 3, 100.0])
     assert task.score(predictions) == pytest.approx({"f1": 250 / 3, "exact_match": 50.0})
     with pytest.raises(ValueError, match="1 predictions for 2 dev examples"):
         task.score(["cat"])

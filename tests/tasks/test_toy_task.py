@@ -147,9 +147,9 @@ class Toy(Task):
         return found
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        return {"exact": float(self.example_scores(predictions).mean())}
+        return {"exact": float(self.outcomes(predictions).mean())}
 
-    def example_scores(self, predictions: Sequence[Prediction]) -> np.ndarray:
+    def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
         self.check_count(predictions)
         pairs = zip(predictions, self.examples("dev")["text"][:], strict=True)
         return np.array([100.0 * (found == " ".join(_opinions(text))) for found, text in pairs])

@@ -31,6 +31,7 @@ def scored(recipe: Recipe, spec: RunSpec) -> Path:
         "engines": key_at(own),
         "baseline": key_at(baseline),
         "seconds": spec.seconds,
+        "metric": spec.task.metric,
         "code": code_version(__name__, *spec.modules(recipe), *BACKENDS),
     }
     step_cache.step(folder / "served", depends_on, make)

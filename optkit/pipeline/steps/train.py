@@ -65,24 +65,22 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
         history = stage.apply(loaded, context)
         for done in recipe.stages:
             done.check(loaded.model, f"after {stage.technique}")
-        scores = read_scores(spec.folder(parent) / STAGE_SCORES) | {
-            stage.technique: _example_scores(recipe.name, loaded, spec)
-        }
+        scores = read_scores(spec.folder(parent) / STAGE_SCORES) | {stage.technique: _outcomes(recipe.name, loaded, spec)}
     else:
         history = _fine_tune(loaded, context)
-        scores = {BASELINE: _example_scores(recipe.name, loaded, spec)}
+        scores = {BASELINE: _outcomes(recipe.name, loaded, spec)}
     checkpoint.save(loaded, recipe.stages, history, folder)
     np.savez(folder / STAGE_SCORES, **scores)
 
 
-def _example_scores(name: str, loaded: loading.LoadedModel, spec: RunSpec) -> np.ndarray:
-    """The headline metric of a model example by example on the dev split, in PyTorch; warns where it has learned nothing."""
+def _outcomes(name: str, loaded: loading.LoadedModel, spec: RunSpec) -> np.ndarray:
+    """Outcomes of a model on the dev split, in PyTorch; warns where it has learned nothing."""
     features = spec.features("dev", loaded.tokenizer)
     logits = run_batches(loading.inference(loaded.model, spec.task), features, BATCH_SIZE, spec.collator(loaded.tokenizer))
     predictions = spec.task.predict(features, logits)
     if doubt := spec.task.degenerate(predictions):
         log.warning("%s: the model %s (the gate's verdict: %s)", name, doubt.reason, doubt.verdict)
-    return spec.task.example_scores(predictions)
+    return spec.task.outcomes(predictions)
 
 
 def _fine_tune(loaded: loading.LoadedModel, context: Context) -> list[dict[str, float]]:

@@ -1,11 +1,14 @@
 """Classes: from the column `label` to class names and indices."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from optkit.tasks.data.tables import Table, listed, problem, shown
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
+_FRACTION = re.compile(r"[+-]?\d*\.\d+")
+MOST_CLASSES = 20
+"""Classes that may have a row or two each."""
 
 
 def label_names(table: Table) -> list[str]:
@@ -16,7 +19,7 @@ def label_names(table: Table) -> list[str]:
     """
     if "label" not in table.columns:
         found = f"no column 'label' (columns: {listed(table.columns)})"
-        raise problem(table.source, found, "the class of each row in 'label'", "name that column 'label'")
+        raise problem(table.source, found, "the class of each row in 'label'", "name it: --label-column NAME")
     return [_name(table, row, value) for row, value in enumerate(table.columns["label"])]
 
 
@@ -32,6 +35,7 @@ def classes_of(table: Table, names: Sequence[str]) -> tuple[str, ...]:
         raise problem(table.source, found, "two or more", "add rows of the other classes")
     if table.class_names:
         return table.class_names
+    _check_scores(table, present, len(names))
     numbers = all(_WHOLE_NUMBER.fullmatch(name) for name in present)
     return tuple(sorted(present, key=(lambda name: (int(name), name)) if numbers else None))
 
@@ -50,11 +54,27 @@ def class_indices(table: Table, names: Sequence[str], classes: Sequence[str]) ->
     return [index[name] for name in names]
 
 
+def _check_scores(table: Table, present: Collection[str], rows: int) -> None:
+    """Raise `InputError` for labels that measure something: numbers with fractions, or nearly as many as there are rows."""
+    fractions = [name for name in present if _FRACTION.fullmatch(name)]
+    numbers = all(_FRACTION.fullmatch(name) or _WHOLE_NUMBER.fullmatch(name) for name in present)
+    if fractions and numbers:
+        found = f"numbers with fractions as labels ({listed(sorted(fractions, key=float))})"
+        raise problem(table.source, found, "classes", "give each class a name; classification learns no scores")
+    if len(present) > MOST_CLASSES and len(present) > rows / 2:
+        found = f"{len(present)} classes in {rows} rows ({listed(sorted(present))})"
+        raise problem(table.source, found, "several rows of each class", "name the column of the class: --label-column NAME")
+
+
 def _name(table: Table, row: int, value: object) -> str:
-    """A label as its class name; a `ClassLabel` integer is looked up, -1 there means unlabelled."""
+    """Return a label as its class name: `ClassLabel` integers are looked up (-1 means unlabelled), 1.0 is 1, true a word."""
     if isinstance(value, str) and value.strip():
-        return value.strip()
-    if isinstance(value, int) and not isinstance(value, bool):
+        return _without_point(value.strip())
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer() and table.class_names is None:
+        return str(int(value))
+    if isinstance(value, int):
         if table.class_names is None:
             return str(value)
         if 0 <= value < len(table.class_names):
@@ -62,3 +82,8 @@ def _name(table: Table, row: int, value: object) -> str:
     missing = value is None or value == "" or value == -1 or isinstance(value, str)
     found = f"no label ({shown(value)})" if missing else f"label {shown(value)} ({type(value).__name__})"
     raise problem(table.at(row), found, "a class: text or a whole number", "label the row, or remove it")
+
+
+def _without_point(name: str) -> str:
+    """Return a number without its `.0`, which tables get where a row lacks its label or a column once held one."""
+    return name.removesuffix(".0") if _WHOLE_NUMBER.fullmatch(name.removesuffix(".0")) else name

@@ -4,6 +4,11 @@ from dataclasses import dataclass
 
 from optkit.core.errors import InputError
 
+COLUMNS = ("text_column", "text_pair_column", "label_column")
+"""Settings that name columns."""
+SHORTEST = 8
+"""Least length in tokens that leaves room for text beside the special tokens."""
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -14,7 +19,7 @@ class DataSettings:
     """
 
     source: str | None = None
-    """Folder with a `train` and a `dev` file."""
+    """Folder with a `train` and a `dev` file, or `hub:OWNER/NAME[/CONFIG]`."""
     limit_train: int | None = None
     """Number of training rows to use, the first after a shuffle with a fixed seed."""
     max_length: int | None = None
@@ -28,8 +33,23 @@ class DataSettings:
     label_column: str | None = None
     """Column of the class."""
 
+    def refuse(self, task: str, *names: str) -> None:
+        """Raise `InputError` if one of these settings is given, which the task has no use for.
+
+        Args:
+            task: name of the task.
+            names: names of fields.
+        """
+        given = [f"--{name.replace('_', '-')} {value}" for name in names if (value := getattr(self, name)) is not None]
+        if given:
+            raise InputError(f"task {task!r} takes no {', '.join(given)}; leave it out")
+
     def __post_init__(self) -> None:
         if self.limit_train is not None and self.limit_train < 1:
             raise InputError(
                 f"limit on training rows: found {self.limit_train}, expected 1 or more. Fix: --limit-train 1000"
+            )
+        if self.max_length is not None and self.max_length < SHORTEST:
+            raise InputError(
+                f"longest input in tokens: found {self.max_length}, expected {SHORTEST} or more. Fix: --max-length 128"
             )

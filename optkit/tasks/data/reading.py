@@ -1,12 +1,14 @@
-"""Reads a folder's `train` and `dev` files: TSV, CSV, JSON Lines or Parquet.
+"""Reads a folder's `train` and `dev` files: TSV, CSV, JSON Lines, JSON or Parquet; text files may be packed by gzip.
 
 Text stays what it is: no quoting in TSV (GLUE's files hold bare quotes), and `null` and `NA` are words.
 """
 
 import csv
+import gzip
 import io
 import json
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +17,36 @@ from datasets import Dataset
 from pyarrow import parquet
 
 from optkit.tasks.base import Split
-from optkit.tasks.data.tables import Table, check_folder, listed, only_file, problem, shown, table_of
+from optkit.tasks.data import splits
+from optkit.tasks.data.tables import Table, check_folder, joined, listed, problem, shown, table_of
 
-_STEMS: dict[Split, tuple[str, ...]] = {"train": ("train",), "dev": ("dev", "validation")}
+_ARRAY = "write an array of objects: [{…}, {…}], or each object on a line of its own"
 
 
-def find(folder: Path) -> dict[Split, Path]:
-    """The files `train.*` and `dev.*` (or `validation.*`) of a folder.
+def find(folder: Path) -> dict[Split, list[Path]]:
+    """Find the files of both splits of a folder; see `splits.find`.
 
     Raises:
-        InputError: no such folder, no file for a split, or more than one.
+        InputError: no such folder, no file for a split, several, or a shard that is missing.
     """
     check_folder(folder)
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _READERS and path.is_file())
-    return {
-        split: only_file(
-            folder,
-            split,
-            [path for path in files if path.stem in stems],
-            " or ".join(f"{stem}.{{{','.join(kind[1:] for kind in _READERS)}}}" for stem in stems),
-        )
-        for split, stems in _STEMS.items()
-    }
+    return splits.find(folder, tuple(_READERS))
 
 
-def read(path: Path) -> Table:
-    """The rows of a file.
+def read(paths: Sequence[Path]) -> Table:
+    """Read the rows of a split's files, one after the other.
 
     Raises:
-        InputError: not UTF-8, empty, or a row that cannot be read; the message names the line.
+        InputError: not UTF-8, empty, other columns than in the first file, or a row that cannot be read; the message names
+            the line.
     """
-    table = _READERS[path.suffix.lower()](path)
+    tables = [_read(path) for path in paths]
+    return tables[0] if len(tables) == 1 else joined(tables)
+
+
+def _read(path: Path) -> Table:
+    name = path.name.lower().removesuffix(".gz")
+    table = next(reader for ending, reader in _READERS.items() if name.endswith(ending))(path)
     if not len(table):
         raise problem(path, "a header and no rows", "one row per example", "add the rows")
     return table
@@ -57,7 +58,7 @@ def text_of(path: Path) -> str:
     Raises:
         InputError: the file is empty or not UTF-8; the message names the line.
     """
-    data = path.read_bytes()
+    data = _bytes(path)
     if not data.strip():
         raise problem(path, "an empty file", "data", "write the data into it")
     try:
@@ -67,6 +68,15 @@ def text_of(path: Path) -> str:
         found = f"byte 0x{data[error.start]:02x}, which is not UTF-8"
         fix = f"save the file as UTF-8 (from Windows: iconv -f cp1252 -t utf-8 {path.name})"
         raise problem(f"{path}, line {line}", found, "text in UTF-8", fix) from None
+
+
+def _bytes(path: Path) -> bytes:
+    if not path.name.lower().endswith(".gz"):
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise problem(path, f"a file that cannot be unpacked ({error})", "gzip", "pack it anew") from None
 
 
 def _tsv(path: Path) -> Table:
@@ -90,11 +100,22 @@ def _delimited(path: Path, fix: str, **dialect: Any) -> Table:
     except csv.Error as error:
         raise problem(f"{path}, line {start}", f"an unreadable row ({error})", "one row per line", fix) from None
     header = _header(path, lines[0], rows[0])
+    _check_delimiter(path, header, dialect.get("delimiter", ","))
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(header):
             expected = f"{len(header)} ({listed(header)})"
             raise problem(f"{path}, line {line}", f"{len(row)} columns", expected, fix)
     return Table(str(path), dict(zip(header, zip(*rows[1:], strict=True), strict=False)), lines[1:])
+
+
+def _check_delimiter(path: Path, header: Sequence[str], delimiter: str) -> None:
+    """Raise `InputError` for a header of one column that another delimiter would split."""
+    others = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+    used = [name for other, name in others.items() if other != delimiter and other in header[0]]
+    if len(header) == 1 and used:
+        found = f"one column, {shown(header[0])}, with {used[0]} in it"
+        fix = "name a file with tabs .tsv; write others with commas"
+        raise problem(f"{path}, line 1", found, f"columns apart by {others[delimiter]}", fix)
 
 
 def _header(path: Path, line: int, names: Sequence[str]) -> list[str]:
@@ -106,15 +127,41 @@ def _header(path: Path, line: int, names: Sequence[str]) -> list[str]:
     return header
 
 
+def _json(path: Path) -> Table:
+    """Read a file that is one array of objects, or an object whose only list is one (`{"data": […]}`), or JSON Lines."""
+    content = text_of(path)
+    try:
+        rows = _rows_of(json.loads(content))
+    except json.JSONDecodeError as error:
+        if content.lstrip().startswith("["):
+            where = f"{path}, line {error.lineno}"
+            raise problem(where, f"no JSON ({error.msg} at column {error.colno})", "JSON", _ARRAY) from None
+        rows = None
+    if rows is None:
+        return _json_lines(path)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise problem(f"{path}, row {number}", shown(row), "an object {…} for each row", _ARRAY)
+    return _of_objects(path, rows, range(1, len(rows) + 1), "row")
+
+
+def _rows_of(value: Any) -> list[Any] | None:
+    """Return the rows in a JSON value; None for an object that is a row itself."""
+    if isinstance(value, list):
+        return value
+    lists = [part for part in value.values() if isinstance(part, list)] if isinstance(value, dict) else []
+    return lists[0] if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict) else None
+
+
 def _json_lines(path: Path) -> Table:
-    rows, lines = [], []
-    for line, text in enumerate(text_of(path).split("\n"), start=1):
-        if text.strip():
-            rows.append(_json_object(path, line, text))
-            lines.append(line)
+    pairs = [(line, text) for line, text in enumerate(text_of(path).split("\n"), start=1) if text.strip()]
+    return _of_objects(path, [_json_object(path, *pair) for pair in pairs], [line for line, _ in pairs], "line")
+
+
+def _of_objects(path: Path, rows: Sequence[Mapping[str, Any]], places: Sequence[int], unit: str) -> Table:
     # A name that some rows lack is a column with nothing in it there: the checks of the columns name the line.
     names = dict.fromkeys(name for row in rows for name in row)
-    return Table(str(path), {name: [row.get(name) for row in rows] for name in names}, lines)
+    return Table(str(path), {name: [row.get(name) for row in rows] for name in names}, places, unit)
 
 
 def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
@@ -142,6 +189,6 @@ _READERS: dict[str, Callable[[Path], Table]] = {
     ".tsv": _tsv,
     ".csv": _csv,
     ".jsonl": _json_lines,
-    ".json": _json_lines,
+    ".json": _json,
     ".parquet": _parquet,
 }

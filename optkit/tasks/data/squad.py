@@ -9,7 +9,8 @@ from datasets import Dataset, Features, List, Value
 
 from optkit.tasks.base import Split
 from optkit.tasks.data.reading import text_of
-from optkit.tasks.data.tables import check_folder, check_text, only_file, problem, shown
+from optkit.tasks.data.source import read_datasets
+from optkit.tasks.data.tables import check_folder, check_text, only_file, problem, required, shown
 
 FEATURES = Features(
     {
@@ -24,6 +25,23 @@ FEATURES = Features(
 _PREFIXES: dict[Split, tuple[str, ...]] = {"train": ("train",), "dev": ("dev", "validation")}
 _KINDS = {dict: "an object {…}", list: "a list […]", str: "text", int: "a whole number"}
 _LAYOUT = "follow SQuAD v1.1: data > paragraphs > context and qas > id, question and answers > text and answer_start"
+
+
+def read_splits(task: str, source: str | None) -> dict[Split, Dataset]:
+    """Read both splits from a folder or from the hub.
+
+    Args:
+        task: name of the task, for messages.
+        source: a folder, or `hub:NAME…`.
+
+    Raises:
+        InputError: a file is wrong, or no source is given.
+        MachineError: the hub cannot be reached.
+    """
+    found = required(task, source)
+    if (splits := read_datasets(found)) is not None:
+        return {split: checked(rows.to_list(), f"{found}, {split}") for split, rows in splits.items()}
+    return {split: read(path) for split, path in find(Path(found)).items()}
 
 
 def find(folder: Path) -> dict[Split, Path]:

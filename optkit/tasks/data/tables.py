@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +23,20 @@ class Table:
 
     source: str
     columns: Mapping[str, Sequence[Any]]
-    lines: Sequence[int]
-    """The number of the line that each row was read from, counted from 1."""
+    lines: Sequence[int | str]
+    """Where each row was read: the number of its line, counted from 1, or file and line."""
     unit: str = "line"
-    """What `lines` counts: `line` of a text file, `row` of anything else."""
-    class_names: tuple[str, ...] | None = None
-    """What the integers of the column `label` stand for, where the source says so."""
+    """What `lines` counts: `line` of a text file, `row` of anything else, `file` where there are several."""
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the integers of a column stand for, where the source says so, by column."""
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the integers of the column `label` stand for; None where nothing says so."""
+        return self.classes.get("label")
 
     def at(self, row: int) -> str:
         """Return the place where a row was read, for error messages."""
@@ -39,12 +44,27 @@ class Table:
 
 
 def table_of(dataset: "Dataset", source: str) -> Table:
-    """A `datasets.Dataset` as a table; the names of a `ClassLabel` come along."""
+    """A `datasets.Dataset` as a table; the names of its `ClassLabel` columns come along."""
     from datasets import ClassLabel
 
-    label = dataset.features.get("label")
-    names = tuple(label.names) if isinstance(label, ClassLabel) else None
-    return Table(source, dataset.to_dict(), range(1, len(dataset) + 1), unit="row", class_names=names)
+    classes = {name: tuple(kind.names) for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
+    return Table(source, dataset.to_dict(), range(1, len(dataset) + 1), unit="row", classes=classes)
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """Return the rows of several files, such as shards, one after the other.
+
+    Raises:
+        InputError: a file has other columns, or other class names, than the first.
+    """
+    first = tables[0]
+    for table in tables[1:]:
+        if set(table.columns) != set(first.columns) or table.classes != first.classes:
+            expected = f"those of {first.source}: {listed(first.columns)}"
+            raise problem(table.source, f"columns {listed(table.columns)}", expected, "give all shards the same columns")
+    columns = {name: [value for table in tables for value in table.columns[name]] for name in first.columns}
+    places = [f"{Path(table.source).name}, {table.unit} {place}" for table in tables for place in table.lines]
+    return Table(str(Path(first.source).parent), columns, places, "file", first.classes)
 
 
 def problem(where: object, found: str, expected: str, fix: str) -> InputError:
@@ -108,15 +128,15 @@ def only_file(folder: Path, split: str, candidates: Sequence[Path], expected: st
     raise problem(folder, f"no {split} file (the folder holds: {names})", expected, f"add the {split} file")
 
 
-def required(task: str, data: str | None) -> Path:
-    """The folder of a task that is read from one.
+def required(task: str, data: str | None) -> str:
+    """The place of a task's data.
 
     Raises:
         InputError: none was given.
     """
     if data is None:
         raise InputError(f"task {task!r}: no data; expected a folder with a train and a dev file. Fix: --data DIR")
-    return Path(data)
+    return data
 
 
 def check_folder(folder: Path) -> None:

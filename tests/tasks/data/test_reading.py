@@ -92,7 +92,7 @@ def test_a_quoted_field_over_several_lines_counts_where_it_starts(write) -> None
     folder = write({"train.csv": 'text,label\n"two\nlines",1\nshort\n', "dev.csv": ""})
     with pytest.raises(InputError, match=r"train\.csv, line 4: found 1 columns; expected 2 \(text, label\)"):
         load("classification", folder)
-    assert reading.read(write({"dev.csv": 'text,label\n\n"two\nlines",1\nlast,0\n'}) / "dev.csv").lines == [3, 5]
+    assert reading.read([write({"dev.csv": 'text,label\n\n"two\nlines",1\nlast,0\n'}) / "dev.csv"]).lines == [3, 5]
 
 
 MISTAKES = {
@@ -161,8 +161,8 @@ def test_a_file_is_no_folder(write) -> None:
 
 def test_a_missing_file_names_what_is_there(write) -> None:
     with pytest.raises(InputError) as error:
-        load("classification", write({"train.tsv": GOOD, "test.tsv": GOOD, "dev.txt": GOOD}))
-    assert "found no dev file (the folder holds: dev.txt, test.tsv, train.tsv)" in str(error.value)
+        load("classification", write({"train.tsv": GOOD, "more.tsv": GOOD, "dev.txt": GOOD}))
+    assert "found no dev file (the folder holds: dev.txt, more.tsv, train.tsv)" in str(error.value)
     assert "expected dev.{tsv,csv,jsonl,json,parquet} or validation.{tsv," in str(error.value)
 
 

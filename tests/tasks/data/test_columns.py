@@ -1,0 +1,72 @@
+"""Columns under the user's own names, and labels as tables have them."""
+
+import pytest
+
+from optkit.core.errors import InputError
+from optkit.tasks.registry import load
+
+OWN = "id,review,title,mood\n1,nice and long,A,up\n2,dull,B,down\n"
+
+
+def both(text: str, ending: str = "csv") -> dict[str, str]:
+    return {f"train.{ending}": text, f"dev.{ending}": text}
+
+
+def test_named_columns(write) -> None:
+    folder = write(both(OWN))
+    task = load("classification", folder, text_column="review", label_column="mood")
+    assert task.examples("dev").to_dict() == {"text": ["nice and long", "dull"], "label": [1, 0]}
+    pair = load("classification", folder, text_column="title", text_pair_column="review", label_column="mood")
+    assert pair.examples("dev").to_dict() == {"text": ["A", "B"], "text_pair": ["nice and long", "dull"], "label": [1, 0]}
+
+
+def test_naming_what_would_be_found_anyway_changes_nothing(write) -> None:
+    folder = write(both("sentence,label\na,x\nb,y\n"))
+    named = load("classification", folder, text_column="sentence", label_column="label")
+    assert named.fingerprint() == load("classification", folder).fingerprint()
+
+
+def test_a_text_called_label(write) -> None:
+    task = load("classification", write(both("label,y\na,x\nb,z\n")), text_column="label", label_column="y")
+    assert task.examples("dev").to_dict() == {"text": ["a", "b"], "label": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"text_column": "revue"}, r"no column 'revue' \(columns: id, review, title, mood\).*did you mean 'review'"),
+        ({"text_pair_column": "title"}, "no first text; add --text-column"),
+        ({"text_column": "review", "label_column": "review"}, "found one twice"),
+        ({"text_column": "review"}, r"no column 'label'.*--label-column NAME"),
+        ({"label_column": "mood"}, "no column with text.*--text-column NAME"),
+    ],
+)
+def test_wrong_names_are_told(named: dict[str, str], message: str, write) -> None:
+    with pytest.raises(InputError, match=message):
+        load("classification", write(both(OWN)), **named)
+
+
+def test_tasks_of_fixed_columns_take_no_names(write) -> None:
+    for task in ("sample", "qa"):
+        with pytest.raises(InputError, match=f"task '{task}' takes no --text-column x"):
+            load(task, text_column="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "ending", "labels"),
+    [
+        ('{"text": "a", "label": 1.0}\n{"text": "b", "label": 0.0}\n', "jsonl", ("0", "1")),
+        ("text,label\na,1.0\nb,2.0\n", "csv", ("1", "2")),
+        ('{"text": "a", "label": true}\n{"text": "b", "label": false}\n', "jsonl", ("false", "true")),
+    ],
+)
+def test_numbers_and_truth_values_as_labels(text: str, ending: str, labels: tuple[str, ...], write) -> None:
+    assert load("classification", write(both(text, ending))).labels == labels
+
+
+def test_scores_are_no_classes(write) -> None:
+    with pytest.raises(InputError, match=r"numbers with fractions as labels \(2\.5\); expected classes"):
+        load("classification", write(both("text,label\na,0.0\nb,1.0\nc,2.5\n")))
+    many = "text,label\n" + "".join(f"row {i},name {i}\n" for i in range(30))
+    with pytest.raises(InputError, match=r"found 30 classes in 30 rows.*--label-column"):
+        load("classification", write(both(many)))
