@@ -70,10 +70,14 @@ class Extras:
     """Names of the model's weights that were stored in another form."""
 
 
-def check_config(folder: Path, config: Any, source: str) -> None:
-    """Raise `InputError` where a folder says that its weights are an adapter's, or quantised."""
+def check_adapter(folder: Path, source: str) -> None:
+    """Raise `InputError` if a folder holds an adapter."""
     if (folder / "adapter_config.json").is_file():
         raise InputError(f"--model {source}: adapter_config.json {_MERGE}")
+
+
+def check_config(config: Any, source: str) -> None:
+    """Raise `InputError` if a configuration says that the weights are quantised."""
     if settings := getattr(config, "quantization_config", None):
         method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else type(settings).__name__
         raise InputError(f"--model {source}: quantization_config ({method}) in its config.json {_DEQUANTISE}")

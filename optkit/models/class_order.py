@@ -21,13 +21,9 @@ _UNNAMED = re.compile(r"LABEL_(\d+)")
 
 
 def names_of(config: Any) -> list[str]:
-    """Return the names of a head's rows by its configuration: `id2label`, or `label2id` where that has none."""
+    """Return the names of a head's rows by its configuration, `LABEL_1` for one without."""
     stated: Mapping[Any, Any] = config.id2label or {}
-    names = [str(stated.get(row, f"LABEL_{row}")) for row in range(config.num_labels)]
-    inverse = {row: str(name) for name, row in (config.label2id or {}).items()}
-    if all(map(_UNNAMED.fullmatch, names)) and sorted(inverse) == list(range(len(names))):
-        return [inverse[row] for row in range(len(names))]
-    return names
+    return [str(stated.get(row, f"LABEL_{row}")) for row in range(config.num_labels)]
 
 
 def order(found: Sequence[str], classes: Sequence[str], labels: Sequence[str] | None, source: str) -> list[int]:

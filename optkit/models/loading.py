@@ -195,12 +195,12 @@ def _reading(name: str) -> Iterator[None]:
 
 def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any, list[str]]:
     """Return tokenizer and configuration of a model, in float32 and with the task's classes, and its own classes' names."""
+    checkpoint_tensors.check_adapter(found.folder, found.name)
     model_source.check(found)
     config = AutoConfig.from_pretrained(found.folder, trust_remote_code=False)
-    checkpoint_tensors.check_config(found.folder, config, found.name)
+    checkpoint_tensors.check_config(config, found.name)
     tokenizer, names = tokenizers.load(found.folder, f"--model {found.name}"), class_order.names_of(config)
     config.dtype = torch.float32  # which is what the weights become, whatever they are stored in
-    config.name_or_path = found.name
     _name_classes(config, task.class_names)
     return tokenizer, config, names
 

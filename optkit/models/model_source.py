@@ -11,7 +11,7 @@ from optkit.models import tokenizers
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.codes")
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What is fetched from a repository: configuration, weights and tokenizer, no code and no pickle."""
 
 
@@ -43,7 +43,7 @@ def find(source: str | Path, revision: str | None = None, local_files_only: bool
         MachineError: the hub cannot be reached, or does not give the model.
     """
     name, folder = str(source), Path(source).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         if revision is not None:
             raise InputError(f"--model {name}: is a folder here, which has no revisions; leave --revision {revision} out")
         return Source(name, folder)
@@ -69,7 +69,7 @@ def check(found: Source) -> None:
         raise InputError(f"--model {name}: no *.safetensors in it; give a --revision that has them, as refs/pr/1 often does")
     if not weights:
         raise InputError(f"--model {name}: no *.safetensors in it; expected a folder saved by save_pretrained")
-    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+    if not (folder / "config.json").is_file():
         raise InputError(f"--model {name}: no config.json in it; expected a folder saved by save_pretrained")
     if not any((folder / file).is_file() for file in tokenizers.FILES):
         raise InputError(
@@ -79,17 +79,11 @@ def check(found: Source) -> None:
 
 
 def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Source:
-    import huggingface_hub
     from huggingface_hub import errors
 
+    at = f" at {revision}" if revision else ""
     try:
-        downloaded = huggingface_hub.snapshot_download(
-            name,
-            revision=revision,
-            allow_patterns=list(_FILES),
-            ignore_patterns=["*/*"],  # other formats of the same weights
-            local_files_only=local_files_only,
-        )
+        folder = _snapshot(name, revision, local_files_only)
     except errors.RevisionNotFoundError as error:
         raise InputError(
             f"--model {name}: the hub has no revision {revision!r} of it; give a branch, tag or commit"
@@ -97,12 +91,30 @@ def _from_hub(name: str, revision: str | None, local_files_only: bool) -> Source
     except errors.HFValidationError as error:
         raise InputError(f"--model {name}: neither a folder here nor a name on the hub ({_first_line(error)})") from error
     except Exception as error:  # of the network, the disk, or a repository that is closed or not there
-        at = f" at {revision}" if revision else ""
         raise MachineError(
             f"--model {name}: not a folder here, and the hub does not give it{at} ({_first_line(error)}); give a folder"
         ) from error
-    folder = Path(downloaded)
     return Source(name, folder, folder.name)
+
+
+def _snapshot(name: str, revision: str | None, local_files_only: bool) -> Path:
+    """Return the folder of a commit in the hub's cache, after downloading what is not there yet."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:  # a subfolder has other formats of the same weights
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=list(_FILES),
+                ignore_patterns=["*/*"],
+                local_files_only=local_files_only,
+            )
+        )
+    except (errors.HfHubHTTPError, errors.HFValidationError):
+        raise
+    except Exception:  # not reached: the cache may have it
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
 
 
 def _first_line(error: Exception) -> str:

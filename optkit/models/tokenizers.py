@@ -3,19 +3,19 @@
 import hashlib
 import inspect
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
 from optkit.core.errors import InputError
 from optkit.models import families
 
 FILES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
-    *("tokenizer.model", "tiktoken.model", "bpe.codes"),
+    *("tokenizer.model", "tiktoken.model"),
 )
 """Files of which one at least makes a folder's tokenizer; those after the first are converted into it."""
 _NO_LIMIT = 512
@@ -31,13 +31,8 @@ def load(folder: Path, source: str) -> PreTrainedTokenizerBase:
         InputError: it cannot be converted; the message says what is missing.
     """
     present = [name for name in FILES if (folder / name).is_file()]
-    missing = [name for name in ("sentencepiece", "google.protobuf") if _missing(name)]
-    if "tokenizer.json" not in present and any(name.endswith(".model") for name in present) and missing:
-        packages = " ".join(name.replace("google.", "") for name in missing)
-        raise InputError(
-            f"{source}: its tokenizer is {present[0]} only, and converting it needs packages that are not here; pip "
-            f"install {packages}, or save it as tokenizer.json where they are"
-        )
+    if present and present[0].endswith(".model") and present[0] != "tiktoken.model":
+        _check_convertible(folder / present[0], source)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise InputError(f"{source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
@@ -117,11 +112,16 @@ def _parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {name: stored[name] for name in ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")}
 
 
-def _missing(package: str) -> bool:
+def _check_convertible(path: Path, source: str) -> None:
+    """Raise `InputError` where a SentencePiece model cannot be read; transformers would go on and ask for tiktoken."""
     try:
-        return find_spec(package) is None
-    except ModuleNotFoundError:
-        return True
+        SentencePieceExtractor(str(path))
+    except Exception as error:  # ImportError, protobuf's own, or of the file
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise InputError(
+            f"{source}: its tokenizer is {path.name} only and cannot be converted ({reason}); pip install sentencepiece "
+            "protobuf, or save it as tokenizer.json where they are"
+        ) from error
 
 
 def _check_words(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:

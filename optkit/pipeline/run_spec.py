@@ -57,7 +57,7 @@ class RunSpec:
     def source(self) -> dict[str, Any]:
         """What every result depends on: the model to start from, what is said of its family, the data and the seed."""
         model = None if self._own_model() else model_source.find(self._model, self.revision).key()
-        found = {"model": model, "data": self.task.fingerprint(), "seed": self.seed}
+        found = {"model": model, "data": self.task.fingerprint(), "max_length": self.task.max_length, "seed": self.seed}
         if self.labels is not None:
             found["labels"] = list(self.labels)
         return {**found, "families": records} if (records := families.records()) else found
@@ -91,6 +91,12 @@ class RunSpec:
             self._encoded[key] = self.task.encode(split, tokenizer)
         return self._encoded[key]
 
+    def is_first(self, what: str) -> bool:
+        """Return whether this is the first time that something is asked for."""
+        first = what not in self._asked
+        self._asked.add(what)
+        return first
+
     def modules(self, recipe: Recipe) -> tuple[str, ...]:
         """Return the modules of the task and of a recipe's techniques, which are looked up by name and not imported."""
         return (type(self.task).__module__, *recipe.modules)
@@ -101,6 +107,10 @@ class RunSpec:
     @cached_property
     def _encoded(self) -> dict[tuple[Split, str], Dataset]:
         return {}
+
+    @cached_property
+    def _asked(self) -> set[str]:
+        return set()
 
     @property
     def _model(self) -> str:
