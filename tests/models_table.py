@@ -9,6 +9,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from optkit.compression.distill import Distill
+from optkit.compression.quantize import Quantize
+from optkit.compression.sparsify import Sparsify
 from optkit.core.atomic import read_json, write_text
 from optkit.core.errors import InputError, OptkitError
 from optkit.pipeline import preflight
@@ -20,9 +23,6 @@ from optkit.pipeline.steps.build_plans import planned
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.recipe.training import Training
-from optkit.compression.distill import Distill
-from optkit.compression.quantize import Quantize
-from optkit.compression.sparsify import Sparsify
 from optkit.tasks import registry
 from optkit.tasks.base import Task
 from tests.tiny_families import FAMILIES, write_data
@@ -96,7 +96,7 @@ def ask(spec: RunSpec, recipe: Recipe, repository: Path) -> None:
 
 
 def engines(spec: RunSpec, recipes: list[Recipe], kind: str) -> str:
-    """Return the precisions in which engines of a kind agree with the graphs; of what cannot run here those that are built."""
+    """Return the precisions in which engines of a kind agree with the graphs; TensorRT's are built and not compared."""
     found: dict[str, None] = {}
     for recipe in recipes if kind != "tensorrt" else recipes[:2]:
         for candidate in _candidates(spec, recipe, kind):
@@ -108,23 +108,20 @@ def engines(spec: RunSpec, recipes: list[Recipe], kind: str) -> str:
 
 
 def _candidates(spec: RunSpec, recipe: Recipe, kind: str) -> Iterator[dict]:
-    if kind == "tensorrt":
-        folder = planned(recipe, spec, kind)
-    else:
-        folder = spec.folder(recipe) / "engines"
+    folder = planned(recipe, spec, kind) if kind == "tensorrt" else spec.folder(recipe) / "engines"
     yield from (one for one in read_json(folder / "conversion.json")["candidates"] if one["kind"] == kind)
 
 
 HEAD = """\
 # Models
 
-Which techniques and engines go with which family of encoders. `make models` writes this table: it takes a tiny random model of
-each family through `optkit run` with every recipe that applies, publishes the last one and asks it a question;
-`tests/test_models_table.py` compares the columns of techniques with what optkit says before training. `optkit doctor --model
-MODEL` says the same of your model, in seconds.
+Which techniques and engines go with which family of encoders. `optkit doctor --model MODEL` says the same of your model, in
+seconds.
 
-The columns of engines have the precisions that were built and agree with the graph, on a CPU with VNNI; TensorRT's plans are
-built without a GPU, and not run. bf16 depends on the machine.
+`make models` writes this table: it takes a tiny random model of each family through `optkit run` with every recipe that
+applies, publishes the last one and asks it a question. `tests/test_models_table.py` compares the columns of techniques with
+what optkit says before training. The columns of engines have the precisions that were built and agree with the graph; TensorRT's
+plans are built without a GPU, and not run.
 """
 
 

@@ -19,9 +19,15 @@ OTHERS = ("cast", "ending", "film", "music", "plot", "scene", "story", "with", "
 BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 SIZES = {
-    **{"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 64},
-    **{"vocab_size": VOCABULARY, "max_position_embeddings": LENGTH + 2, "initializer_range": 0.1},
-    **{"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": LENGTH + 2,
+    "initializer_range": 0.1,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
 }
 """Sizes under BERT's names: what attention, 2:4 sparsity and students need and no more."""
 
@@ -80,9 +86,7 @@ def _fast(made: Tokenizer, trainer: Any, names: Mapping[str, str], segments: boo
     made.train_from_iterator(texts(), trainer)
     cls, sep, second = names["cls"], names["sep"], ":1" if segments else ""
     ends = [(token, made.token_to_id(token)) for token in (cls, sep)]
-    made.post_processor = processors.TemplateProcessing(
-        f"{cls} $A {sep}", f"{cls} $A {sep} $B{second} {sep}{second}", ends
-    )
+    made.post_processor = processors.TemplateProcessing(f"{cls} $A {sep}", f"{cls} $A {sep} $B{second} {sep}{second}", ends)
     inputs = ["input_ids", "token_type_ids", "attention_mask"] if segments else ["input_ids", "attention_mask"]
     named = {f"{name}_token": token for name, token in names.items()}
     return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=LENGTH, model_input_names=inputs, **named)
@@ -115,7 +119,10 @@ class Maker:
 ONE_SEGMENT = {"type_vocab_size": 1, "max_position_embeddings": LENGTH + 4}
 """What RoBERTa and its kin have: one kind of segment, and positions counted from the padding's id on."""
 DEBERTA = {
-    **{"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0, "position_biased_input": False},
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "type_vocab_size": 0,
+    "position_biased_input": False,
 }
 DEBERTA_V2 = {**DEBERTA, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True}
 
@@ -130,9 +137,8 @@ def sentence_pieces() -> PreTrainedTokenizerFast:
     return unigrams(BERT, segments=True)
 
 
-OWN_NAMES = dict.fromkeys(SIZES)
-"""For families whose sizes all have other names."""
-WORDS = {**OWN_NAMES, "vocab_size": VOCABULARY}
+WORDS = {**dict.fromkeys(SIZES), "vocab_size": VOCABULARY}
+"""For families that have other names for all sizes but that of the vocabulary."""
 
 FAMILIES: dict[str, Maker] = {
     "albert": Maker("Albert", sentence_pieces, {"embedding_size": 16}),
@@ -147,20 +153,30 @@ FAMILIES: dict[str, Maker] = {
         "DistilBert",
         plain,
         {
-            **{**WORDS, "dim": 32, "n_layers": 3, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": LENGTH},
-            **{"initializer_range": 0.1, "dropout": 0.0, "attention_dropout": 0.0},
+            **WORDS,
+            "dim": 32,
+            "n_layers": 3,
+            "n_heads": 2,
+            "hidden_dim": 64,
+            "max_position_embeddings": LENGTH,
+            "initializer_range": 0.1,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
         },
     ),
     "electra": Maker("Electra", sizes={"embedding_size": 16}),
     "ernie": Maker("Ernie"),
     "eurobert": Maker("EuroBert", plain, {"num_key_value_heads": 2}),
-    "funnel": Maker("Funnel", sizes={**WORDS, "block_sizes": [2, 2], "d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64}),
+    "funnel": Maker(
+        "Funnel", sizes={**WORDS, "block_sizes": [2, 2], "d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64}
+    ),
     "gpt2": Maker("GPT2", bytes_pairs, {**WORDS, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": LENGTH}),
     "jinabert": Maker("JinaEmbeddingsV3", unigrams),
     "layoutlm": Maker("LayoutLM"),
     "longformer": Maker("Longformer", bytes_pairs, {**ONE_SEGMENT, "attention_window": 8}),
     "mobilebert": Maker(
-        "MobileBert", sizes={"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32, "num_feedforward_networks": 2}
+        "MobileBert",
+        sizes={"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32, "num_feedforward_networks": 2},
     ),
     "modernbert": Maker(
         "ModernBert", plain, {"local_attention": 8, "global_attn_every_n_layers": 2, "max_position_embeddings": 64}

@@ -54,5 +54,5 @@ def _spec(model: ModelSettings, data: DataSettings, task: str, scratch: str) -> 
     from optkit.tasks.registry import of_settings
 
     _, known = finder.find([])
-    told = {"revision": model.revision, "labels": model.labels}
-    return RunSpec(of_settings(task, data), model.source, 0, Path(scratch), known, **told)
+    loaded = of_settings(task, data)
+    return RunSpec(loaded, model.source, 0, Path(scratch), known, revision=model.revision, labels=model.labels)

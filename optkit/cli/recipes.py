@@ -41,7 +41,7 @@ def run(
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
     from optkit.engines import registry as engines
-    from optkit.evaluation.results import REFUSED
+    from optkit.evaluation.results import REFUSED, Result
     from optkit.pipeline import refusals, rows
     from optkit.pipeline.run import run_all
     from optkit.recipe.stage import BASELINE
@@ -57,7 +57,7 @@ def run(
     if not found:  # not the main process of several
         return
     names = {BASELINE, *(recipe.name for recipe in asked)}
-    results = [*rows.read(checkpoints, task), *refusals.read(checkpoints, task)]
+    results: list[Result] = [*rows.read(checkpoints, task), *refusals.read(checkpoints, task)]
     sys.stdout.write(table.render([result for result in results if result.recipe in names], "table"))
     if any(result.verdict in ("fail", REFUSED) for result in found):
         raise typer.Exit(1)

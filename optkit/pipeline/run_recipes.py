@@ -62,8 +62,8 @@ def run_recipes(
         apply to the model.
 
     Raises:
-        InputError: a recipe, the data or the model has a mistake, or no recipe applies to the model; as far as possible it is
-            reported before training.
+        InputError: a recipe, the data or the model has a mistake, or no recipe applies to the model; as far as possible
+            it is reported before training.
         MachineError: a runtime or the server is missing.
         GateError: an engine's logits do not agree with its graph's.
     """
@@ -83,7 +83,7 @@ def run_recipes(
         specs = [RunSpec(task, source, seed, *shared) for seed in seeds]
         run_all(asked, specs)
         names = {BASELINE, *(recipe.name for recipe in asked)}
-        found = [*rows.read(place, task.name), *refusals.read(place, task.name)]
+        found: list[Result] = [*rows.read(place, task.name), *refusals.read(place, task.name)]
         return [result for result in found if result.recipe in names]
 
 

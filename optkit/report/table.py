@@ -55,7 +55,7 @@ def _page(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
 
 
 def _json(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
-    return json.dumps([row.as_dict() for row in (*rows, *refused)], indent=2) + "\n"
+    return json.dumps([*(row.as_dict() for row in rows), *(refusal.as_dict() for refusal in refused)], indent=2) + "\n"
 
 
 def _csv(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:

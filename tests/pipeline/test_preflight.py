@@ -10,12 +10,12 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
 from optkit import Distill, Quantize, Recipe, Sparsify
+from optkit.core.errors import InputError
+from optkit.models.loading import LoadedModel
 from optkit.pipeline import preflight
 from optkit.pipeline.preflight import check
 from optkit.pipeline.run_spec import RunSpec
 from optkit.tasks.base import Task
-from optkit.core.errors import InputError
-from optkit.models.loading import LoadedModel
 
 
 @pytest.fixture
@@ -134,7 +134,9 @@ def test_representations_that_cannot_be_followed_are_refused(bert: LoadedModel) 
 
 
 @pytest.fixture
-def spec_of(tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_task: Task, tmp_path: Path) -> Callable[..., RunSpec]:
+def spec_of(
+    tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_task: Task, tmp_path: Path
+) -> Callable[..., RunSpec]:
     """Makes a spec of recipes on the tiny BERT of two layers, from a folder without a head."""
     BertModel(tiny_config).save_pretrained(tmp_path / "model")
     tiny_tokenizer.save_pretrained(tmp_path / "model")
