@@ -30,13 +30,13 @@ def compare(
     """
     from optkit.core.atomic import write_text
     from optkit.core.errors import InputError
-    from optkit.pipeline import rows
+    from optkit.pipeline import refusals, rows
     from optkit.report import table
 
     if form not in table.FORMATS:
         raise InputError(f"--format {form}: expected one of {', '.join(table.FORMATS)}")
     found = rows.read(checkpoints, task)
-    text = table.render(found, form)
+    text = table.render([*found, *refusals.read(checkpoints, task)], form)
     if plots is not None:
         from optkit.report import png as drawings
 

@@ -190,17 +190,21 @@ def _store_weight(graph: GraphProto, known: dict[str, TensorProto], gemm: NodePr
     broadcast = scale.reshape(-1, 1) if scale.ndim else scale
     # as QuantizeLinear defines it: round half to even, saturate
     integers = np.clip(np.rint(weight / broadcast), -128, 127).astype(zero_point.dtype)
-    name = quantize.input[0]
+    name, output = quantize.input[0], f"{quantize.input[0]}.dequantized"
     stored = [
         numpy_helper.from_array(np.ascontiguousarray(integers.T), f"{name}.int8"),
         numpy_helper.from_array(scale, f"{name}.scale"),
         numpy_helper.from_array(zero_point, f"{name}.zero_point"),
     ]
-    graph.initializer.extend(stored)
+    if stored[0].name in known:  # layers that share their weights, or a projection of states and of positions
+        output += f"/for{gemm.name}"
+    else:
+        graph.initializer.extend(stored)
+        known.update((tensor.name, tensor) for tensor in stored)
     node = helper.make_node(
         "DequantizeLinear",
         [tensor.name for tensor in stored],
-        [f"{name}.dequantized"],
+        [output],
         name=f"{gemm.name}/weight/DequantizeLinear",
         axis=1 if scale.ndim else None,  # the output channels; a scale for the whole tensor has no axis
     )
