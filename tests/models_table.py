@@ -120,8 +120,8 @@ seconds.
 
 `make models` writes this table: it takes a tiny random model of each family through `optkit run` with every recipe that
 applies, publishes the last one and asks it a question. `tests/test_models_table.py` compares the columns of techniques with
-what optkit says before training. The columns of engines have the precisions that were built and agree with the graph; TensorRT's
-plans are built without a GPU, and not run.
+what optkit says before training. The columns of engines have the precisions that were built and agree with the graph;
+TensorRT's plans are built without a GPU, and not run.
 """
 
 
