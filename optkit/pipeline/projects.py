@@ -197,7 +197,7 @@ def _is_of(project: Project, given: Source, made_of: Callable[[], Mapping[str, A
 
 
 def _is_same_model(stored: Any, wanted: Any, given: Source) -> bool:
-    """Whether a checkpoint started from a model; version 0.1 stated the name alone of one on the hub, and none by default."""
+    """Whether a checkpoint started from a model; version 0.1 stated only the name of one on the hub, and none by default."""
     on_hub = isinstance(wanted, dict) and wanted.get("hub")
     return stored == wanted or (stored == on_hub if stored else given.model is None)
 
