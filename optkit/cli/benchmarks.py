@@ -54,10 +54,12 @@ def load(
 
     Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
     """
+    from optkit.pipeline import preflight
     from optkit.pipeline.load_test import run
 
     recipes = [recipe, *(beside or ())]
     (spec,), (asked, *others) = specs_of(recipes, task, data, model, training, [seed], engine, checkpoints, name=name)
+    preflight.require([asked, *others], spec)
     for sentence in run(asked, spec, seconds, p99_ms, out, again, others):
         print(sentence, file=sys.stderr)
 

@@ -35,13 +35,14 @@ def compare(
     """
     from optkit.core.atomic import write_text
     from optkit.core.errors import InputError
-    from optkit.pipeline import projects, rows
+    from optkit.pipeline import projects, refusals, rows
     from optkit.report import table
 
     if form not in table.FORMATS:
         raise InputError(f"--format {form}: expected one of {', '.join(table.FORMATS)}")
-    found = rows.read(checkpoints, task, projects.find(checkpoints, task, *project).name)
-    text = table.render(found, form)
+    home = projects.find(checkpoints, task, *project)
+    found = rows.read(checkpoints, task, home.name)
+    text = table.render([*found, *refusals.read(home.folder)], form)
     if plots is not None:
         from optkit.report import png as drawings
 

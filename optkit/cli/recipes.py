@@ -37,12 +37,13 @@ def run(
 ) -> None:
     """Train, export, convert, serve and score recipes; print the comparison.
 
-    What is finished already is not done again. Exit status 1: a recipe failed its gate.
+    What is finished already is not done again. Exit status 1: a recipe failed its gate, or does not apply to the model.
 
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
     from optkit.engines import registry as engines
-    from optkit.pipeline import rows
+    from optkit.evaluation.results import REFUSED, Result
+    from optkit.pipeline import refusals, rows
     from optkit.pipeline.run import run_all
     from optkit.recipe.stage import BASELINE
     from optkit.report import table
@@ -59,10 +60,10 @@ def run(
     if not found:  # not the main process of several
         return
     names = {BASELINE, *(recipe.name for recipe in asked)}
-    sys.stdout.write(
-        table.render([row for row in rows.read(checkpoints, task, specs[0].home.name) if row.recipe in names], "table")
-    )
-    if any(row.verdict == "fail" for row in found):
+    home = specs[0].home
+    results: list[Result] = [*rows.read(checkpoints, task, home.name), *refusals.read(home.folder)]
+    sys.stdout.write(table.render([result for result in results if result.recipe in names], "table"))
+    if any(result.verdict in ("fail", REFUSED) for result in found):
         raise typer.Exit(1)
 
 
@@ -95,7 +96,7 @@ def build(
     Example: optkit build qat_gelu10 --task sample --engine openvino --out engines
     """
     from optkit.engines.build_only import only_built
-    from optkit.pipeline import repository_builder
+    from optkit.pipeline import preflight, repository_builder
     from optkit.pipeline.steps.build_engines import converted
     from optkit.pipeline.steps.build_plans import planned
 
@@ -105,6 +106,7 @@ def build(
     (spec,), (asked,) = specs_of(
         [recipe], task, data, model, training, [seed], engine, checkpoints, options=options, name=name
     )
+    preflight.require([asked], spec)
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:
         print(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}", file=sys.stderr)

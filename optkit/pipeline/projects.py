@@ -197,7 +197,7 @@ def _is_of(project: Project, given: Source, made_of: Callable[[], Mapping[str, A
 
 
 def _is_same_model(stored: Any, wanted: Any, given: Source) -> bool:
-    """Whether a checkpoint started from a model; version 0.1 stated no commit on the hub, and no default."""
+    """Whether a checkpoint started from a model; version 0.1 stated only the name of one on the hub, and none by default."""
     on_hub = isinstance(wanted, dict) and wanted.get("hub")
     return stored == wanted or (stored == on_hub if stored else given.model is None)
 
@@ -217,4 +217,6 @@ def _listed(found: list[Project]) -> str:
 
 
 def _placed(given: str | Path | None, is_path: bool) -> str | None:
-    return os.path.abspath(Path(given).expanduser()) if given is not None and is_path else given and str(given)
+    if given is None:
+        return None
+    return os.path.abspath(Path(given).expanduser()) if is_path else str(given)

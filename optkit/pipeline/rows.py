@@ -18,7 +18,7 @@ from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
 from optkit.evaluation.results import VERDICTS, Row
 from optkit.models.families import depth
-from optkit.pipeline import load_summary, projects
+from optkit.pipeline import load_summary, projects, refusals
 from optkit.pipeline.loss_by_stage import loss_by_stage
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
@@ -99,6 +99,8 @@ def read(root: Path, task: str, project: str | None = None) -> list[Row]:
     home = projects.find(root, task, project)
     found: dict[Path, list[Row]] = {}
     for path in sorted(home.folder.glob(f"[!.]*/seed-*/{RESULT}")):
+        if not refusals.applies(path.parent):
+            continue  # those are of other settings, or of another model
         if _is_current(path.parent):
             found[path.parent] = [_judged(_loaded(Row(**row), path.parent, home.name)) for row in read_json(path)]
         else:
