@@ -199,6 +199,13 @@ def test_a_teacher_of_fewer_tokens(tiny_model: LoadedModel, tiny_task: Task) -> 
         check_teacher(tiny_model, short, "./short", LIVE, tiny_task)
 
 
+def test_a_teacher_of_fewer_tokens_than_were_asked_for(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    task = copy.copy(tiny_task)
+    task.limit_length(16)
+    with pytest.raises(InputError, match=r"^teacher './short': --max-length 16: the model takes 8 tokens at most"):
+        check_teacher(tiny_model, with_tokenizer(tiny_model, model_max_length=8), "./short", STORED, task)
+
+
 def test_a_teacher_of_inputs_that_the_student_lacks(tiny_model: LoadedModel, tiny_task: Task) -> None:
     lacking = with_tokenizer(tiny_model, model_input_names=["input_ids", "attention_mask"])
     check_teacher(lacking, tiny_model, "./big", LIVE, tiny_task)  # one text is the first segment
