@@ -151,11 +151,7 @@ def load(
         rows = class_order.order(names, task.labels, labels, f"--model {name}")
         class_order.permute(model, rows, f"--model {name}")
         _name_classes(model.config, class_order.served_names(names, rows, task.labels))
-    if (folder / RECIPE).is_file() and (stages := read_json(folder / RECIPE)):
-        done = ", ".join(str(stage.get("technique")) for stage in stages)
-        log.warning(
-            "%s: a checkpoint after %s; its float weights are taken, without what these add to the model", name, done
-        )
+    _warn_of_stages(folder, name)
     if extras.amax:
         log.warning("%s: float weights, and scales of %d quantisers, which quantization takes", name, len(extras.amax))
     return LoadedModel(model, tokenizer, fine_tuned, extras.amax, extras.masks, type(task))
@@ -211,6 +207,16 @@ def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any,
     config.dtype = torch.float32  # which is what the weights become, whatever they are stored in
     _name_classes(config, task.class_names)
     return tokenizer, config, names
+
+
+def _warn_of_stages(folder: Path, name: str) -> None:
+    """Warn that a checkpoint of a recipe is taken as a plain model."""
+    stages = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    if isinstance(stages, list) and stages:
+        done = ", ".join(str(stage["technique"]) for stage in stages if isinstance(stage, dict) and "technique" in stage)
+        log.warning(
+            "%s: a checkpoint after %s; its float weights are taken, without what these add to the model", name, done
+        )
 
 
 def _fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
