@@ -114,14 +114,15 @@ def audit(path: Path) -> Audit:
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.name: view.weight(node) for node in products}
     number = layers_of(graph).number
-    gemms = [node for node in products if weights[node.name] is not None and number(module_of(node.name)) is not None]
-    if not gemms:
+    inside = [node for node in products if number(module_of(node.name)) is not None]
+    if not inside:
         raise InputError(
-            f"{path} holds {len(products)} matrix products, none of them a GEMM with a weight under a name such as "
+            f"{path} holds {len(products)} matrix products, none of them under the name of a layer such as "
             "/encoder/layer.0/. The audit reads graphs that optkit.graph.export wrote; export the model again."
         )
+    gemms = [node for node in inside if weights[node.name] is not None]
     covered = [node for node in gemms if all(view.dequantizer(name) for name in node.input[:2])]
-    attention = [node for node in products if weights[node.name] is None]
+    attention = [node for node in inside if weights[node.name] is None]
     kept = {module_of(name): _groups_kept(array) for name, array in weights.items() if array is not None}
     return Audit(
         qdq_pairs=sum(node.op_type == "DequantizeLinear" for node in graph.node),
@@ -133,7 +134,7 @@ def audit(path: Path) -> Audit:
         attention_products=len(attention),
         quantized_attention_products=sum(all(view.dequantizer(n) for n in node.input[:2]) for node in attention),
         sparse_groups_kept=kept,
-        sparse=all(kept[module_of(node.name)] == 1 for node in gemms),
+        sparse=bool(gemms) and all(kept[module_of(node.name)] == 1 for node in gemms),
     )
 
 

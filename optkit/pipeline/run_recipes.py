@@ -13,9 +13,9 @@ from optkit.compression import quantizers
 from optkit.core import atomic, step_cache
 from optkit.core.errors import InputError
 from optkit.engines import registry as engines
-from optkit.evaluation.results import Row
+from optkit.evaluation.results import Result
 from optkit.models.loading import Model, loaded_model
-from optkit.pipeline import rows
+from optkit.pipeline import refusals, rows
 from optkit.pipeline.run import run_all
 from optkit.pipeline.run_spec import SECONDS, RunSpec
 from optkit.recipe.finder import mistakes_of_teachers
@@ -38,7 +38,7 @@ def run_recipes(
     seconds: float = SECONDS,
     revision: str | None = None,
     labels: Sequence[str] | None = None,
-) -> list[Row]:
+) -> list[Result]:
     """Run recipes end to end: train, export, build engines, score them through a real Triton server, and apply the gate.
 
         rows = optkit.run(recipe, task, model, seeds=[0])
@@ -58,10 +58,12 @@ def run_recipes(
         labels: the data's classes in the order of the rows of the model's head, where their names do not tell.
 
     Returns:
-        Result rows of the recipes and of the FP32 baseline, the best first.
+        Result rows of the recipes and of the FP32 baseline, the best first, and the `Refusal` of each recipe that does not
+        apply to the model.
 
     Raises:
-        InputError: a recipe, the data or the model has a mistake; as far as possible it is reported before training.
+        InputError: a recipe, the data or the model has a mistake, or no recipe applies to the model; as far as possible
+            it is reported before training.
         MachineError: a runtime or the server is missing.
         GateError: an engine's logits do not agree with its graph's.
     """
@@ -81,7 +83,8 @@ def run_recipes(
         specs = [RunSpec(task, source, seed, *shared) for seed in seeds]
         run_all(asked, specs)
         names = {BASELINE, *(recipe.name for recipe in asked)}
-        return [row for row in rows.read(place, task.name) if row.recipe in names]
+        found: list[Result] = [*rows.read(place, task.name), *refusals.read(specs[0].home.folder)]
+        return [result for result in found if result.recipe in names]
 
 
 def _numbers(seeds: Any) -> list[int]:

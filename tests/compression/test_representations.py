@@ -95,7 +95,7 @@ def test_both_are_released(teacher: PreTrainedModel, feed: dict[str, torch.Tenso
     pair = Representations(made, teacher, [1], 1.0, 1.0, 4)
     assert hooks(made) == 1 + 3 and hooks(teacher) == 2 + 3
     pair(**feed)
-    assert not pair._seen, "no activation is kept beyond its step"
+    assert not pair._vectors and not pair._layers["student"], "no activation is kept beyond its step"
     pair.release()
     assert hooks(made) == hooks(teacher) == 0
     assert set(made.state_dict()) == {name for name in teacher.state_dict() if ".layer.1." not in name}

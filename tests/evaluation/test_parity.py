@@ -16,7 +16,7 @@ from optkit.evaluation.artifacts import EVIDENCE, EXAMPLES, SCORES
 from optkit.evaluation.difference import difference
 from optkit.evaluation.gate import judge
 from optkit.evaluation.validation import validate
-from optkit.graph.export import MASKED
+from optkit.graph.attention_mask import MASKED
 from tests.report.test_table import BASELINE
 
 pytestmark = pytest.mark.xdist_group("triton")

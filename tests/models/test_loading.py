@@ -20,6 +20,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 from transformers import BertForSequenceClassification as Bert
+from transformers.activations import ACT2FN
 
 from optkit import Quantize
 from optkit.compression import checkpoint, quantizers
@@ -308,7 +309,16 @@ def test_clipping_wants_a_gelu(tiny_model: LoadedModel) -> None:
         clip_gelu(relu, 10.0)
 
 
-@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python"])
+def test_clipping_keeps_the_functions_own_formula(activation: str, tiny_model: LoadedModel) -> None:
+    other = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": activation}))
+    assert clip_gelu(other, 1.5) == 2
+    values = torch.linspace(-5, 5, 101)
+    clipped = other.bert.encoder.layer[0].intermediate.intermediate_act_fn
+    assert torch.allclose(clipped(values), ACT2FN[activation](values).clamp(max=1.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["silu", "quick_gelu", "gelu_10"])
 def test_clipping_does_not_replace_another_function(activation: str, tiny_model: LoadedModel) -> None:
     other = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": activation}))
     with pytest.raises(InputError, match=rf"has hidden_act '{activation}' in 2 feed-forward blocks; expected a GELU"):

@@ -23,7 +23,8 @@ from optkit.graph.export import export
 from optkit.graph.products import layers_of
 from optkit.graph.tensorrt import variants
 from optkit.models import families
-from optkit.models.families import FAMILIES, Family
+from optkit.models.families import FAMILIES
+from optkit.models.family import Family
 from optkit.models.gelu import ClippedGELU
 from optkit.pipeline.run_spec import RunSpec
 from optkit.tasks.base import Task
@@ -176,7 +177,11 @@ def test_its_students(toy: PreTrainedModel) -> None:
 
 def test_its_representations_are_followed(toy: PreTrainedModel) -> None:
     last = toy.toy.blocks[1]
-    assert last_vectors(toy) == {"query": last.ask, "key": last.answer, "value": last.tell}
+    assert {kind: linear for kind, (linear, _) in last_vectors(toy).items()} == {
+        "query": last.ask,
+        "key": last.answer,
+        "value": last.tell,
+    }
     pair = Representations(copy.deepcopy(toy), toy, [0, 1], 1.0, 1.0, 4).eval()
     assert pair(**FEED).item() == pytest.approx(0.0, abs=1e-6)
     pair.release()
