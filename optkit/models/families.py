@@ -163,6 +163,11 @@ def far(config: Config) -> bool:
     return _field(config, family_of(config).windows)[1] is not None
 
 
+def rotates(config: Config) -> bool:
+    """Return whether queries and keys are rotated by their positions, in pairs of channels."""
+    return _field(config, family_of(config).rotary)[1] is not None
+
+
 def positions(config: Config) -> int | None:
     """Return the number of position embeddings; None for a model without them."""
     rows: int | None = _field(config, family_of(config).positions)[1]
