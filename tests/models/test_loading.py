@@ -27,7 +27,8 @@ from optkit import Quantize
 from optkit.compression import quantizers
 from optkit.core.errors import InputError
 from optkit.models import families, loading
-from optkit.models.families import Layers, encoder_linears, prunable
+from optkit.models.families import encoder_linears, prunable
+from optkit.models.layers import Layers
 from optkit.models.gelu import ClippedGELU, clip_gelu
 from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
