@@ -58,6 +58,11 @@ def check(config: Any, layers: int | None, hidden_size: int | None) -> None:
             f"hidden_size={hidden_size} is not divided by the {heads} attention heads of the teacher; "
             f"give {f'{below} or ' if below else ''}{above}"
         )
+    if hidden_size and families.rotates(config) and hidden_size // heads % 2:
+        raise InputError(
+            f"hidden_size={hidden_size} makes heads of {hidden_size // heads} channels, an odd number, which cannot be "
+            f"rotated by their positions; give {hidden_size + heads}"
+        )
 
 
 def check_teacher(
