@@ -19,12 +19,12 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from optkit.compression.registry import stage_of
 from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import InputError
-from optkit.models import loading, two_to_four
+from optkit.models import checkpoint_tensors, loading, two_to_four
 from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import Stage
 from optkit.tasks.base import Task
 
-_FOREIGN = {"amax": "amax.safetensors", "masks": "masks.safetensors"}
+_FOREIGN = {"amax": checkpoint_tensors.AMAX_FILE, "masks": checkpoint_tensors.MASKS_FILE}
 """What came with the model the baseline was made from, for the stages that follow."""
 _VERSIONS = ("optkit", "torch", "transformers", "accelerate", "nvidia-modelopt", "datasets", "numpy")
 
@@ -54,7 +54,7 @@ def load(folder: Path, task: Task) -> LoadedModel:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     loaded = loading.new(config, tokenizer, task)
-    tensors = two_to_four.restore(loading.tensors(folder))
+    tensors = two_to_four.restore(checkpoint_tensors.tensors(folder))
     stages = stages_of(folder)
     for stage in stages:
         stage.restore(loaded.model, tensors)

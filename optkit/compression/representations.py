@@ -14,7 +14,7 @@ from optkit.compression.relations import relation_loss
 from optkit.core.errors import InputError
 from optkit.models.families import attention_names, encoder_layers, family_of, heads, linears, width
 from optkit.models.family import VECTORS
-from optkit.training.losses import Batch, hidden_state_loss
+from optkit.training.losses import Batch, hidden_state_loss, only
 
 
 class Representations(nn.Module):
@@ -32,6 +32,7 @@ class Representations(nn.Module):
         hidden_weight: float,
         relation_weight: float,
         relation_heads: int,
+        teacher_inputs: Sequence[str] | None = None,
     ) -> None:
         """Watch both models.
 
@@ -41,6 +42,7 @@ class Representations(nn.Module):
             layers: for each layer of the student, the teacher's layer that it follows.
             hidden_weight, relation_weight: of the two losses.
             relation_heads: how many relation heads queries, keys and values are cut into; divides both widths.
+            teacher_inputs: names of the inputs that the teacher takes, where the student takes others too.
 
         Raises:
             InputError: the heads do not divide a width, or queries, keys or values are not found.
@@ -48,7 +50,7 @@ class Representations(nn.Module):
         super().__init__()
         _check_heads(student, teacher, relation_heads)
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
-        self.layers, self.heads = tuple(layers), relation_heads
+        self.layers, self.heads, self.teacher_inputs = tuple(layers), relation_heads, teacher_inputs
         self.weights = (hidden_weight, relation_weight)
         widths = width(student.config), width(teacher.config)
         self.projection = nn.Identity() if widths[0] == widths[1] else nn.Linear(*widths, bias=False)
@@ -65,7 +67,7 @@ class Representations(nn.Module):
     def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
         """The loss of inputs [batch, sequence]."""
         with torch.no_grad():
-            self.teacher(**inputs)
+            self.teacher(**only(inputs, self.teacher_inputs))
         output = self.student(**inputs)
         mask = inputs["attention_mask"]
         hidden = [

@@ -7,9 +7,11 @@ import torch
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
-from optkit.models import families
+from optkit.models import families, tokenizers
 from optkit.models.family import ATTENTION
-from optkit.models.loading import LoadedModel
+from optkit.models.loading import LoadedModel, max_length
+from optkit.recipe.stage import Stage, Taught
+from optkit.tasks.base import Task, TaskKind
 
 
 def student(teacher: PreTrainedModel, layers: int | None, hidden_size: int | None) -> PreTrainedModel:
@@ -63,8 +65,36 @@ def check(config: Any, layers: int | None, hidden_size: int | None) -> None:
         )
 
 
-def check_teacher(loaded: LoadedModel, teacher: LoadedModel, name: str) -> None:
-    """Raise `InputError` where a teacher cannot teach this student."""
+def check_teacher(
+    loaded: LoadedModel, teacher: LoadedModel, name: str, stage: Stage | None = None, task: TaskKind | None = None
+) -> None:
+    """Raise `InputError` where a teacher cannot teach this student.
+
+    Logits of whole texts are of the teacher's own inputs. Logits of tokens need the student's tokens, and a teacher that
+    answers within the training, beside representations or replaced words, reads the student's inputs.
+
+    Args:
+        loaded: student.
+        teacher: its teacher.
+        name: of the teacher.
+        stage: that trains; without one, the teacher has to be able to teach within any training.
+        task: that is taught; without one, any.
+    """
+    live = not isinstance(stage, Taught) or bool(stage.representation_epochs or (stage.epochs and stage.augment))
+    live, per_token = live or task is None, task is not None and task.per_token()
+    if live or per_token:
+        _check_tokens(loaded, teacher, name)
+        _check_lengths(_longest(loaded, task), _longest(teacher, task), name, per_token)
+    if live:
+        _check_inputs(loaded, teacher, name, task)
+        depths = families.depth(loaded.model.config), families.depth(teacher.model.config)
+        if depths[0] > depths[1]:
+            raise InputError(
+                f"a student of {depths[0]} layers is deeper than its teacher {name!r} of {depths[1]}; give fewer"
+            )
+
+
+def _check_tokens(loaded: LoadedModel, teacher: LoadedModel, name: str) -> None:
     ours, theirs = loaded.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
     if ours != theirs:
         differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
@@ -73,9 +103,33 @@ def check_teacher(loaded: LoadedModel, teacher: LoadedModel, name: str) -> None:
             f"{len(differing)} tokens differ ({', '.join(map(repr, differing[:3]))}); expected the same. Choose a teacher "
             "that was trained with the student's tokenizer"
         )
-    depths = families.depth(loaded.model.config), families.depth(teacher.model.config)
-    if depths[0] > depths[1]:
-        raise InputError(f"a student of {depths[0]} layers is deeper than its teacher {name!r} of {depths[1]}; give fewer")
+    if parts := tokenizers.differences(loaded.tokenizer, teacher.tokenizer):
+        raise InputError(
+            f"teacher {name!r} reads texts otherwise than the student: their tokenizers differ in {', '.join(parts)}. "
+            "Choose a teacher that was trained with the student's tokenizer"
+        )
+
+
+def _longest(loaded: LoadedModel, task: TaskKind | None) -> int:
+    return max_length(loaded, task) if isinstance(task, Task) else loaded.tokenizer.model_max_length
+
+
+def _check_lengths(ours: int, theirs: int, name: str, equal: bool) -> None:
+    if theirs < ours or (equal and theirs != ours):
+        expected = "as many" if equal else "no fewer"
+        raise InputError(f"teacher {name!r} reads at most {theirs} tokens, the student {ours}; expected {expected}")
+
+
+def _check_inputs(loaded: LoadedModel, teacher: LoadedModel, name: str, task: TaskKind | None) -> None:
+    lacking = set(teacher.tokenizer.model_input_names) - set(loaded.tokenizer.model_input_names)
+    if isinstance(task, Task) and len(task.text_columns) == 1:
+        lacking -= {"token_type_ids"}  # a single text is the first segment, which is what models take without
+    if lacking:
+        raise InputError(
+            f"teacher {name!r} takes {', '.join(sorted(lacking))}, which the student's tokenizer does not give, and a "
+            "training with augment or representation_epochs shows both the same. Set both to 0 to learn from the teacher's "
+            "stored logits, or choose a teacher with the student's inputs"
+        )
 
 
 def chosen_layers(depth: int, count: int) -> list[int]:

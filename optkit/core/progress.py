@@ -14,10 +14,10 @@ _SECONDS = 10.0
 
 
 @contextmanager
-def bar(title: str, total: int, disable: bool = False) -> Iterator[Callable[[int], None]]:
+def bar(title: str, total: int, disable: bool = False, done: int = 0) -> Iterator[Callable[[int], None]]:
     """A progress bar; the block gets the function that advances it. Without a terminal it is a line now and then."""
     if disable or not console.is_terminal:
-        yield _Lines(title, total, disable)
+        yield _Lines(title, total, disable, done)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -27,24 +27,30 @@ def bar(title: str, total: int, disable: bool = False) -> Iterator[Callable[[int
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=total)
+        task = progress.add_task(title, total=total, completed=done)
         yield lambda count: progress.advance(task, count)
 
 
 class _Lines:
     """Progress for a log file: a line every ten seconds."""
 
-    def __init__(self, title: str, total: int, silent: bool) -> None:
+    def __init__(self, title: str, total: int, silent: bool, done: int) -> None:
         self.title, self.total, self.silent = title, total, silent
-        self.done, self.start = 0, time.monotonic()
+        self.before, self.done, self.start = done, done, time.monotonic()
         self.said = self.start
 
     def __call__(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
-        if not self.silent and now - self.said >= _SECONDS:
+        if count and not self.silent and now - self.said >= _SECONDS:
             self.said = now
-            log.info("%s: %d of %d, %.0f s", self.title, self.done, self.total, now - self.start)
+            spent, left = now - self.start, self.total - self.done
+            rest = _in_words(spent / (self.done - self.before) * left)
+            log.info("%s: %d of %d, %.0f s, %s left", self.title, self.done, self.total, spent, rest)
+
+
+def _in_words(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds < 120 else f"about {seconds / 60:.0f} min"
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

@@ -23,7 +23,8 @@ from optkit.graph import passes, reference
 from optkit.graph.logits import Logits, example, examples, floating, plain_function
 from optkit.graph.products import LAYERS_KEY, LONGEST_KEY, PRODUCER, longest_sequence
 from optkit.models.families import family_of, longest_input
-from optkit.tasks.base import TOKEN, TaskKind
+from optkit.tasks.base import TaskKind
+from optkit.tasks.logits_axes import TOKEN
 
 OPSET = 17
 """First opset with LayerNormalization as one operator; TensorRT, OpenVINO and ONNX Runtime all read it."""

@@ -131,7 +131,7 @@ class Classification(Task):
 
         tables = read_tables(name, data.source, HUB.get(name))
         named = {split: mapped(table, data, TEXT_COLUMNS) for split, table in tables.items()}
-        return cls(name, named, data.limit_train, data.max_length or LONGEST)
+        return cls(name, named, data.limit_train)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per example: the tokenizer's `model_input_names`, `labels`, `example`, `length`, `whole_length`."""

@@ -140,7 +140,7 @@ class QuestionAnswering(Task):
         data.refuse(name, *COLUMNS)
         from optkit.tasks.data import squad
 
-        return cls(name, squad.read_splits(name, data.source or HUB.get(name)), data.limit_train, data.max_length or WINDOW)
+        return cls(name, squad.read_splits(name, data.source or HUB.get(name)), data.limit_train)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per window of a passage.

@@ -76,6 +76,8 @@ def of_settings(name: str, settings: DataSettings) -> Task:
     task = TASKS.get(name).load(name, settings)
     if settings.metric is not None:
         task.choose_metric(settings.metric)
+    if settings.max_length is not None:
+        task.limit_length(settings.max_length)
     return task
 
 

@@ -47,7 +47,7 @@ class Sample(Classification):
                 f"task {name!r}: found --data {data.source}, but the sample ships with the package. "
                 "Fix: leave --data out, or use --task classification for your own data"
             )
-        return cls(name, {"train": _table("train"), "dev": _table("dev")}, data.limit_train, data.max_length or MAX_LENGTH)
+        return cls(name, {"train": _table("train"), "dev": _table("dev")}, data.limit_train, MAX_LENGTH)
 
     def own_model(self) -> OwnModel:
         """The small BERT."""

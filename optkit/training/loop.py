@@ -123,8 +123,7 @@ def train(
     trained = Trained(model, optimiser, schedule, accelerator.scaler)
     done = _resume(snapshots, title, trained, history)
     kernels = cpu_kernels.fast(model) if accelerator.device.type == "cpu" else nullcontext()
-    with kernels, bar(title, steps, disable=not accelerator.is_main_process) as advance:
-        advance(done)
+    with kernels, bar(title, steps, not accelerator.is_main_process, done) as advance:
         for number, indices in _sharded(batches, range(done, steps), per_epoch, accelerator):
             value = _optimise(accelerator, prepared, batches, loss, indices, optimiser, settings)
             history.add(_Step(number, schedule.get_last_lr()[0], list(indices), value), number / per_epoch)

@@ -8,10 +8,15 @@ import torch
 import transformers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
+from optkit import Distill
+from optkit.compression.representations import Representations
 from optkit.compression.student import check, check_teacher, chosen_layers, student
 from optkit.core.errors import InputError
 from optkit.models.families import layers_of
 from optkit.models.loading import LoadedModel
+from optkit.tasks.base import Task
+from optkit.tasks.question_answering import QuestionAnswering
+from optkit.training.losses import Batch, live
 
 from .encoders import OTHERS, RELATIVE, encoder
 
@@ -238,3 +243,71 @@ def test_what_is_computed_and_not_learned_is_the_students_own() -> None:
 def test_heads_of_an_odd_size_cannot_be_rotated() -> None:
     with pytest.raises(InputError, match="hidden_size=12 makes heads of 3 channels, an odd number, which cannot be rotated"):
         student(encoder("ModernBert"), None, 12)
+
+
+STORED = Distill(layers=1, representation_epochs=0)
+LIVE = Distill(layers=1, representation_epochs=0, augment=0.3)
+
+
+def with_tokenizer(loaded: LoadedModel, **changes: object) -> LoadedModel:
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    for name, value in changes.items():
+        setattr(tokenizer, name, value)
+    return replace(loaded, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("live", [LIVE, Distill(layers=1, representation_epochs=1)])
+def test_a_teacher_of_other_tokens_teaches_by_stored_logits_alone(
+    live: Distill, tiny_model: LoadedModel, tiny_task: Task
+) -> None:
+    vocabulary = tiny_model.tokenizer.get_vocab()
+    cased = transformers.BertTokenizerFast(vocab=vocabulary, do_lower_case=False, model_max_length=16)
+    other = replace(tiny_model, tokenizer=cased)
+    check_teacher(tiny_model, other, "./big", STORED, tiny_task)
+    message = r"teacher './big' reads texts otherwise than the student: their tokenizers differ in normalizer"
+    with pytest.raises(InputError, match=message):
+        check_teacher(tiny_model, other, "./big", live, tiny_task)
+
+
+def test_a_teacher_of_fewer_tokens(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    short = with_tokenizer(tiny_model, model_max_length=8)
+    check_teacher(tiny_model, short, "./short", STORED, tiny_task)
+    check_teacher(short, tiny_model, "./long", LIVE, tiny_task)
+    with pytest.raises(InputError, match=r"teacher './short' reads at most 8 tokens, the student 16; expected no fewer"):
+        check_teacher(tiny_model, short, "./short", LIVE, tiny_task)
+
+
+def test_a_teacher_of_inputs_that_the_student_lacks(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    lacking = with_tokenizer(tiny_model, model_input_names=["input_ids", "attention_mask"])
+    check_teacher(lacking, tiny_model, "./big", LIVE, tiny_task)  # one text is the first segment
+    pairs = copy.copy(tiny_task)
+    pairs.text_columns = ("sentence1", "sentence2")
+    check_teacher(lacking, tiny_model, "./big", STORED, pairs)
+    check_teacher(tiny_model, lacking, "./big", LIVE, pairs)
+    with pytest.raises(
+        InputError, match=r"teacher './big' takes token_type_ids, which the student's tokenizer does not give"
+    ):
+        check_teacher(lacking, tiny_model, "./big", LIVE, pairs)
+
+
+def test_logits_of_tokens_need_the_same_tokens(tiny_model: LoadedModel) -> None:
+    cased = transformers.BertTokenizerFast(vocab=tiny_model.tokenizer.get_vocab(), do_lower_case=False, model_max_length=16)
+    with pytest.raises(InputError, match="reads texts otherwise than the student"):
+        check_teacher(tiny_model, replace(tiny_model, tokenizer=cased), "./big", STORED, QuestionAnswering)
+    with pytest.raises(InputError, match="reads at most 16 tokens, the student 8; expected as many"):
+        short = with_tokenizer(tiny_model, model_max_length=8)
+        check_teacher(short, tiny_model, "./big", STORED, QuestionAnswering)
+
+
+def test_a_live_teacher_gets_its_own_inputs(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    """A student that reads segments, and a teacher that cannot take them."""
+    config = transformers.DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=64, vocab_size=30)
+    teacher = transformers.DistilBertForSequenceClassification(config).eval()
+    tokens = tiny_model.tokenizer(["a lovely film"], return_tensors="pt")
+    assert "token_type_ids" in tokens
+    names = ["input_ids", "attention_mask"]
+    with torch.no_grad():
+        expected = teacher(**{name: tokens[name] for name in names}).logits
+        pair = Representations(tiny_model.model, teacher, [0, 1], 1.0, 1.0, 4, names)
+        assert torch.isfinite(pair(**tokens))
+    assert torch.equal(live(teacher, tiny_task, names)(Batch(tokens, {}, [0])), expected)

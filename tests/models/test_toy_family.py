@@ -20,7 +20,7 @@ from optkit.core.errors import InputError
 from optkit.engines.tensorrt import model_check
 from optkit.graph.audit import audit
 from optkit.graph.export import export
-from optkit.graph.products import layers_of
+from optkit.graph.products import LAYERS_KEY, layers_of
 from optkit.graph.tensorrt import variants
 from optkit.models import families
 from optkit.models.families import FAMILIES
@@ -212,10 +212,10 @@ def test_its_weights_become_sparse(toy: PreTrainedModel, tmp_path: Path) -> None
 
 
 def test_its_record_is_in_the_key_of_every_result(toy: PreTrainedModel, tiny_task: Task, tmp_path: Path) -> None:
-    spec = RunSpec(tiny_task, None, 0, tmp_path, {})
+    spec = RunSpec(tiny_task, str(tmp_path), 0, tmp_path, {})
     assert spec.source["families"]["toy"]["layers"] == "toy.blocks"
     FAMILIES.forget("toy")
-    assert "families" not in RunSpec(tiny_task, None, 0, tmp_path, {}).source
+    assert "families" not in RunSpec(tiny_task, str(tmp_path), 0, tmp_path, {}).source
 
 
 def test_without_its_record_it_is_refused_in_words(toy: PreTrainedModel) -> None:
@@ -303,4 +303,4 @@ def test_usual_names_in_an_unusual_place_need_no_record(tmp_path: Path) -> None:
     found.check_quantised()
     found.check_sparse(linears)
     assert found.encoder_gemms == found.covered_gemms == 16 and found.sparse
-    assert not onnx.load(path).graph.metadata_props
+    assert LAYERS_KEY not in {entry.key for entry in onnx.load(path).graph.metadata_props}

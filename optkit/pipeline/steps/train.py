@@ -12,6 +12,7 @@ from optkit.core.code_version import code_version
 from optkit.core.step_cache import key_at
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
 from optkit.models import families, loading, two_to_four
+from optkit.pipeline import start_summary
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.teachers import Teachers
 from optkit.recipe.recipe import Recipe
@@ -42,6 +43,8 @@ def trained(recipe: Recipe, spec: RunSpec) -> Path:
     snapshots = Snapshots(folder.with_name(f".{folder.name}.training"), step_cache.key_of(depends_on))
     step_cache.step(folder, depends_on, lambda unfinished: _train(recipe, parent, spec, unfinished, snapshots), keep=True)
     snapshots.clear()
+    if spec.given is not None:
+        spec.home.remember(spec.given)
     return folder
 
 
@@ -49,13 +52,15 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
     """Fine-tune the baseline, or apply the recipe's last stage to the checkpoint of its parent."""
     log.info("%s: training (seed %d)", recipe.name, spec.seed)
     loaded = spec.start() if parent is None else checkpoint.load(spec.folder(parent), spec.task)
+    if spec.is_first("summary"):
+        start_summary.say(spec, loaded, spec.training(recipe))
     context = Context(
         task=spec.task,
         features=spec.features("train", loaded.tokenizer),
         collator=spec.collator(loaded.tokenizer),
         training=spec.training(recipe),
         seed=spec.seed,
-        logs=spec.root / spec.task.name / ".tensorboard" / f"{recipe.name}-seed-{spec.seed}",
+        logs=spec.home.folder / ".tensorboard" / f"{recipe.name}-seed-{spec.seed}",
         teacher_logits=Teachers(spec, trained).logits,
         teacher_model=Teachers(spec, trained).load,
         snapshots=snapshots,

@@ -1,0 +1,109 @@
+"""What a run is about to train, said before compute is spent: data, classes, lengths, duplicates, model, device."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from optkit.core.cpu import available_threads
+from optkit.models.loading import LoadedModel
+from optkit.pipeline.run_spec import RunSpec
+from optkit.recipe.training import Training
+from optkit.tasks.base import Split, Task
+from optkit.training.loop import autocast_type, on_cpu
+
+log = logging.getLogger(__name__)
+_SHOWN = 6
+"""Classes to list; of more the most and the least frequent."""
+SPLITS: tuple[Split, ...] = ("train", "dev")
+
+
+def say(spec: RunSpec, loaded: LoadedModel, training: Training) -> None:
+    """Log what is about to be trained; what may be wrong with it as warnings.
+
+    Args:
+        spec: task, and its features.
+        loaded: model to train.
+        training: resolved training settings.
+    """
+    task = spec.task
+    for split in SPLITS:
+        encoded = spec.features(split, loaded.tokenizer)
+        log.info("%s: %s", split, _rows(task, split, encoded))
+        if cut := _cut(task, split, encoded):
+            log.warning("%s: %s", split, cut)
+    for doubt in _duplicates(task):
+        log.warning("%s", doubt)
+    log.info("%s", _model(loaded, training))
+
+
+def _rows(task: Task, split: Split, features: Dataset) -> str:
+    rows, lengths = task.examples(split), np.array(features["length"][:])
+    pieces = f" in {len(features):,} windows" if len(features) != len(rows) else ""
+    classes = f"; {shares(rows['label'][:], task.labels)}" if task.labels and "label" in rows.column_names else ""
+    return f"{len(rows):,} rows{pieces}, {np.median(lengths):.0f} tokens in the median, {lengths.max():,} at most{classes}"
+
+
+def shares(labels: Sequence[int], names: Sequence[str]) -> str:
+    """Return classes with their shares, the most frequent first; of many the first and the last few."""
+    counts = Counter(dict.fromkeys(range(len(names)), 0) | Counter(labels))
+    found = [f"{names[index]} {count / max(1, len(labels)):.1%}" for index, count in counts.most_common()]
+    if len(found) <= _SHOWN:
+        return f"{len(found)} classes: {', '.join(found)}"
+    return f"{len(found)} classes: {', '.join(found[: _SHOWN // 2])}, …, {', '.join(found[-_SHOWN // 2 :])}"
+
+
+def _cut(task: Task, split: Split, features: Dataset) -> str | None:
+    """Return how many rows lose tokens; None for none."""
+    if "whole_length" not in features.column_names:
+        return None
+    whole, kept = (np.array(features[name][:]) for name in ("whole_length", "length"))
+    cut = int((whole > kept).sum())
+    if not cut:
+        return None
+    return (
+        f"{cut:,} of {len(whole):,} rows ({cut / len(whole):.1%}) are cut at {int(kept.max())} tokens; the longest has "
+        f"{int(whole.max()):,}"
+    )
+
+
+def _duplicates(task: Task) -> Iterator[str]:
+    """Yield what rows of equal text there are: within the training split, under several labels, and in both splits."""
+    texts = {split: _texts(task, split) for split in SPLITS}
+    train = texts["train"]
+    known = set(train)
+    if twice := len(train) - len(known):
+        yield f"train: {twice:,} of {len(train):,} rows repeat the text of another"
+    if task.labels and (unsure := _contradictions(train, task.examples("train")["label"][:])):
+        yield f"train: {unsure:,} texts have several labels"
+    if shared := len([text for text in texts["dev"] if text in known]):
+        share = shared / len(texts["dev"])
+        yield (
+            f"dev: {shared:,} of {len(texts['dev']):,} rows ({share:.1%}) are in train too; scores on them say how well a "
+            "model remembers"
+        )
+
+
+def _texts(task: Task, split: Split) -> list[tuple[str, ...]]:
+    rows = task.examples(split)
+    return list(zip(*(rows[column][:] for column in task.text_columns), strict=True))
+
+
+def _contradictions(texts: Sequence[tuple[str, ...]], labels: Sequence[int]) -> int:
+    found: dict[tuple[str, ...], set[int]] = {}
+    for text, label in zip(texts, labels, strict=True):
+        found.setdefault(text, set()).add(label)
+    return sum(len(own) > 1 for own in found.values())
+
+
+def _model(loaded: LoadedModel, training: Training) -> str:
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    head = "with its head" if loaded.fine_tuned else "with a new head"
+    return f"{type(loaded.model).__name__} {head}, {parameters:,} parameters; {_device()}, {autocast_type(training)}"
+
+
+def _device() -> str:
+    return f"on {available_threads()} CPU cores" if on_cpu() else f"on {torch.cuda.get_device_name()}"

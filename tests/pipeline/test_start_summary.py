@@ -1,0 +1,51 @@
+"""What a run says before it trains: rows, classes, lengths, what is cut, what stands twice."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from optkit.core.errors import InputError
+from optkit.models.loading import LoadedModel
+from optkit.pipeline import start_summary
+from optkit.pipeline.run_spec import RunSpec
+from optkit.recipe.training import Training
+from optkit.tasks.registry import load
+
+ROWS = f"text\tlabel\n{'film ' * 40}\tgood\na film\tgood\ndull\tpoor\ndull\tgood\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "train.tsv").write_text(ROWS)
+    (tmp_path / "dev.tsv").write_text("text\tlabel\na film\tgood\nthe plot\tpoor\n")
+    return tmp_path
+
+
+def test_all_of_it_is_said(folder: Path, tiny_model: LoadedModel, caplog) -> None:
+    with caplog.at_level(logging.INFO):
+        spec = RunSpec(load("classification", folder), None, 0, folder, {})
+        start_summary.say(spec, tiny_model, Training(precision="fp32").for_task({}))
+    messages = {record.getMessage(): record.levelname for record in caplog.records}
+    parameters = sum(parameter.numel() for parameter in tiny_model.model.parameters())
+    assert {
+        "train: 4 rows, 4 tokens in the median, 16 at most; 2 classes: good 75.0%, poor 25.0%": "INFO",
+        "train: 1 of 4 rows (25.0%) are cut at 16 tokens; the longest has 42": "WARNING",
+        "dev: 2 rows, 4 tokens in the median, 4 at most; 2 classes: good 50.0%, poor 50.0%": "INFO",
+        "train: 1 of 4 rows repeat the text of another": "WARNING",
+        "train: 1 texts have several labels": "WARNING",
+        "dev: 1 of 2 rows (50.0%) are in train too; scores on them say how well a model remembers": "WARNING",
+    }.items() <= messages.items()
+    assert any(f"{parameters:,} parameters" in message and "fp32" in message for message in messages)
+
+
+def test_of_many_classes_the_ends_are_named() -> None:
+    labels = [index for index in range(8) for _ in range(index + 1)]
+    said = start_summary.shares(labels, "abcdefgh")
+    assert said == "8 classes: h 22.2%, g 19.4%, f 16.7%, …, c 8.3%, b 5.6%, a 2.8%"
+
+
+def test_a_length_that_the_model_does_not_take_is_refused(folder: Path, tiny_model: LoadedModel) -> None:
+    with pytest.raises(InputError, match="--max-length 17: the model takes 16 tokens at most"):
+        load("classification", folder, max_length=17).encode("dev", tiny_model.tokenizer)
+    assert max(load("classification", folder, max_length=9).encode("train", tiny_model.tokenizer)["length"][:]) == 9
