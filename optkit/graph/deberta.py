@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position
 
 from optkit.graph.attention_mask import additive
 
@@ -38,6 +37,7 @@ def traceable(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
         model: a model with or without such blocks.
         positions: position ids [1, longest], of which a graph slices what it needs.
     """
+    norms: list[Any] = [module for module in model.modules() if type(module).__name__ == "DebertaLayerNorm"]
     blocks: list[Any] = [module for module in model.modules() if hasattr(module, "pos_att_type")]
     encoders: list[Any] = [module for module in model.modules() if hasattr(module, "get_rel_pos")] if blocks else []
     for encoder in encoders:
@@ -45,13 +45,20 @@ def traceable(model: nn.Module, positions: torch.Tensor) -> Iterator[None]:
         encoder.get_rel_pos = partial(_relative, blocks[0], positions)
     for block in blocks:
         block.forward = partial(_attention, block)
+    for norm in norms:
+        norm.forward = partial(_layer_norm, norm)
     try:
         yield
     finally:
         for encoder in encoders:
             del encoder.get_attention_mask, encoder.get_rel_pos
-        for block in blocks:
-            del block.forward
+        for module in (*blocks, *norms):
+            del module.forward
+
+
+def _layer_norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Replace the `forward` of version 1's own LayerNorm, so that it becomes one operator."""
+    return nn.functional.layer_norm(hidden, norm.weight.shape, norm.weight, norm.bias, norm.variance_epsilon)
 
 
 def _relative(block: Any, positions: torch.Tensor, hidden: torch.Tensor, *more: Any) -> Relative | None:
@@ -76,6 +83,8 @@ def _relative(block: Any, positions: torch.Tensor, hidden: torch.Tensor, *more: 
 
 def _buckets(block: Any, longest: int) -> torch.Tensor:
     """Return the bucket of each distance from `1 - longest` to `longest - 1`."""
+    from transformers.models.deberta_v2.modeling_deberta_v2 import build_relative_position
+
     states = torch.empty(1, longest, 1)
     table: torch.Tensor = build_relative_position(states, states, block.position_buckets, block.max_relative_positions)[0]
     return torch.cat([table[0].flip(0), table[1:, 0]])

@@ -1,8 +1,9 @@
 """Export of a trained model to `model.onnx`: one clean graph that every engine is built from.
 
 The exporter is PyTorch's TorchScript one (`dynamo=False`), the one that ModelOpt's quantisers know how to write
-themselves with. The graph takes `input_ids`, `attention_mask` and, where the model has them, `token_type_ids`, int64
-[batch, sequence], and gives `logits` of the task's axes, such as [batch, classes].
+themselves with; `dynamo=True` fails on them. What it cannot follow is written anew for the time of an export, as
+`optkit.graph.deberta` does. The graph takes `input_ids`, `attention_mask` and, where the model has them,
+`token_type_ids`, int64 [batch, sequence], and gives `logits` of the task's axes, such as [batch, classes].
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from transformers import PreTrainedModel
 from optkit.core.errors import InputError, OptkitError
 from optkit.graph import passes, reference
 from optkit.graph.logits import Logits, example, examples, floating, plain_function
-from optkit.graph.products import LAYERS_KEY
+from optkit.graph.products import LAYERS_KEY, LONGEST_KEY, PRODUCER, longest_sequence
 from optkit.models.families import family_of, longest_input
 from optkit.tasks.base import TaskKind
 from optkit.tasks.logits_axes import TOKEN
@@ -39,7 +40,7 @@ def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind
     """Write `model.onnx` and check it against the model.
 
     Args:
-        model: of the BERT family, with or without ModelOpt quantisers.
+        model: an encoder, with or without ModelOpt quantisers.
         folder: where `model.onnx` goes; made if missing.
         max_length: longest input in tokens the graph will see.
         task: whose head the model has.
@@ -59,7 +60,7 @@ def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind
         with _ready_for_export(model):
             wrapper = plain_function(model, max_length, task)
             _trace(wrapper, partial, max_length)
-            _clean_file(partial, family_of(model.config).layers)
+            _clean_file(partial, family_of(model.config).layers, max_length)
             for feed in examples(model, max_length):
                 _check_against_model(wrapper, partial, feed)
         os.replace(partial, path)
@@ -132,12 +133,14 @@ def _quiet() -> Iterator[None]:
             log.setLevel(level)
 
 
-def _clean_file(path: Path, layers: str) -> None:
+def _clean_file(path: Path, layers: str, longest: int) -> None:
     model = onnx.load(str(path))
     passes.clean(model.graph)
     if layers:  # those who read the file have no record
         model.graph.metadata_props.add(key=LAYERS_KEY, value=layers)
-    model.producer_name = "optkit"
+    if longest_sequence(model.graph) is None:
+        model.graph.metadata_props.add(key=LONGEST_KEY, value=str(longest))
+    model.producer_name = PRODUCER
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 

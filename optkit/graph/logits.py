@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
-from optkit.graph import attention_mask, deberta
+from optkit.graph import attention_mask, deberta, rotary
 from optkit.graph.attention_mask import Form
 from optkit.models.families import far, first_position, token_types
 from optkit.tasks.base import TaskKind
@@ -38,6 +38,7 @@ class Logits(nn.Module):
         self.takes_positions = not counts and "position_ids" in inspect.signature(model.forward).parameters
         first = first_position(model)
         self.register_buffer("positions", torch.arange(first, first + max_length)[None], persistent=False)
+        self.rotary = rotary.tables(model, torch.arange(max_length)[None])
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         """Logits of int64 [batch, sequence], in the order of `names`."""
@@ -52,6 +53,7 @@ class Logits(nn.Module):
                 own = positions[:, : feed["input_ids"].shape[1]]
                 stack.enter_context(attention_mask.inside(self.model, mask, own))
             stack.enter_context(deberta.traceable(self.model, positions))
+            stack.enter_context(rotary.traceable(self.rotary))
             return self.task.logits(self.model(**feed))
 
     def infer(self, feed: Feed) -> NDArray[np.float32]:

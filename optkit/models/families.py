@@ -288,6 +288,12 @@ def first_position(model: "PreTrainedModel") -> int:
 
 
 def longest_input(model: "PreTrainedModel") -> int | None:
-    """Return the longest input in tokens that the model has positions for; None for a model without position embeddings."""
+    """Return the longest input in tokens that the model has positions for; None for a model without position embeddings.
+
+    A model that attends to blocks of tokens takes those for which its attention is full.
+    """
     table = positions(model.config)
-    return None if table is None else table - first_position(model)
+    limits = [] if table is None else [table - first_position(model)]
+    if getattr(model.config, "attention_type", None) == "block_sparse":  # BigBird's own rule
+        limits.append((5 + 2 * model.config.num_random_blocks) * model.config.block_size)
+    return min(limits, default=None)
