@@ -19,6 +19,7 @@ from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
+    from optkit.pipeline.projects import Source
     from optkit.recipe.training import Training
 
 
@@ -82,6 +83,19 @@ def training_settings(
     return Training(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size).checked()
 
 
+def project_settings(
+    name: Annotated[str | None, typer.Option(help="name of the project [default: the only one]", metavar="NAME")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="data that the project was run on, in place of its name", metavar="DIR")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="model that the project started from")] = None,
+) -> "tuple[str | None, Source]":
+    """The project whose results are meant, by its name or by what it was run on."""
+    from optkit.pipeline.projects import Source
+
+    return name, Source.of(data, model)
+
+
 def model_settings(
     model: Annotated[str | None, typer.Option(help="hub name or folder of the model to start from")] = None,
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a model on the hub", metavar="REV")] = None,
@@ -106,5 +120,7 @@ def _listed(text: str) -> tuple[str, ...]:
 
 on_data = grouped(data=data_settings, training=training_settings)
 """Decorator of the commands that train: their parameters `data` and `training`."""
+on_project = grouped(project=project_settings)
+"""Decorator of the commands that read results: their parameter `project`."""
 on_model = grouped(model=model_settings)
 """Decorator of the commands that start from a model: their parameter `model`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli.option_groups import on_data, on_model
-from optkit.cli.options import BuildOption, Checkpoints, Engines, TaskName, engine_options, specs_of
+from optkit.cli.options import BuildOption, Checkpoints, Engines, Name, TaskName, engine_options, specs_of
 from optkit.cli.tensorrt_flags import with_flags
 from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
@@ -23,11 +23,12 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    recipes: Annotated[list[str], typer.Argument(help="recipe files, or names of modules in recipes/", metavar="RECIPE…")],
+    recipes: Annotated[list[str], typer.Argument(help="recipe files, or names: see optkit recipes", metavar="RECIPE…")],
     task: TaskName,
     data: DataSettings,
     training: "Training",
     model: ModelSettings,
+    name: Name = None,
     seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
     engine: Engines = None,
     option: BuildOption = None,
@@ -52,19 +53,22 @@ def run(
     for kind in engine or ():
         engines.require_running(kind)
     options = engine_options(engine, option)
-    specs, asked = specs_of(recipes, task, data, model, training, seed or [0], engine, checkpoints, seconds, options)
+    specs, asked = specs_of(
+        recipes, task, data, model, training, seed or [0], engine, checkpoints, seconds, options, name, new=True
+    )
     found = run_all(asked, specs)
     if not found:  # not the main process of several
         return
     names = {BASELINE, *(recipe.name for recipe in asked)}
-    results: list[Result] = [*rows.read(checkpoints, task), *refusals.read(checkpoints, task)]
+    home = specs[0].home
+    results: list[Result] = [*rows.read(checkpoints, task, home.name), *refusals.read(home.folder)]
     sys.stdout.write(table.render([result for result in results if result.recipe in names], "table"))
     if any(result.verdict in ("fail", REFUSED) for result in found):
         raise typer.Exit(1)
 
 
 def build(
-    recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
+    recipe: Annotated[str, typer.Argument(help="recipe file, or name: see optkit recipes", metavar="RECIPE")],
     task: TaskName,
     data: DataSettings,
     training: "Training",
@@ -78,6 +82,7 @@ def build(
     container: Annotated[
         str | None, typer.Option(help="native: tag of the container, such as 26.07 or 26.09=11.3", metavar="TAG[=VERSION]")
     ] = None,
+    name: Name = None,
     seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -98,7 +103,9 @@ def build(
     options = engine_options(engine, option)
     repository_builder.check(flavour, out, engine or (), container, options)
     plans = only_built(engine or ())
-    (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, options=options)
+    (spec,), (asked,) = specs_of(
+        [recipe], task, data, model, training, [seed], engine, checkpoints, options=options, name=name
+    )
     preflight.require([asked], spec)
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:

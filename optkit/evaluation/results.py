@@ -69,6 +69,19 @@ class Row:
     load: dict[str, Any] = field(default_factory=dict)
     """Results of `optkit load`, see `optkit.benchmark.measurement.summary`; of several seeds the first that was measured."""
 
+    project: str = ""
+    """Name of the project; that of the task where none was named."""
+
+    @property
+    def subject(self) -> str:
+        """What was run: the task, and before it the project if it has another name."""
+        return f"{self.project} ({self.task})" if self.project not in ("", self.task) else self.task
+
+    @property
+    def options(self) -> str:
+        """Options of a command line that name task and project."""
+        return f"--task {self.task}" + (f" --name {self.project}" if self.project not in ("", self.task) else "")
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -9,12 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from optkit.core.atomic import write_json
 from optkit.evaluation.artifacts import TEXT, TEXT_SAMPLE
-from optkit.models import class_order
-from optkit.models.loading import LoadedModel
 from optkit.serving import ensemble
 from optkit.tasks.base import Prediction, Task
 
@@ -26,32 +24,32 @@ Predictions = Mapping[str, Sequence[Prediction]]
 """Predictions, {precision: one per example of the dev split}."""
 
 
-def write(task: Task, loaded: LoadedModel, predictions: Predictions, folder: Path) -> None:
+def write(
+    task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Predictions, folder: Path, labels: Sequence[str] = ()
+) -> None:
     """Keep settings and tokenizer in `folder/text/`, and the sample beside it; nothing for a slow tokenizer.
 
     Args:
         task: whose dev split was scored.
-        loaded: the model, whose tokenizer made the features and whose names of the classes are served.
+        tokenizer: which made the features.
         predictions: served.
         folder: of the step.
+        labels: the model's own names of the classes, in the task's order; without them, the task's.
     """
-    tokenizer = loaded.tokenizer
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         log.warning("%s has no tokenizer.json: the model takes tokens, and can be served no text", type(tokenizer).__name__)
         return
     (folder / TEXT).mkdir()
     settings = task.text_settings(tokenizer)
-    if task.labels:
-        settings = replace(settings, labels=tuple(class_order.names_of(loaded.model.config)))
-    own_names = dict(zip(task.labels, settings.labels, strict=True))
+    if labels:
+        settings = replace(settings, labels=tuple(labels))
+    own = dict(zip(task.labels, labels, strict=False))
     settings.write(folder / TEXT)
     (folder / TEXT / ensemble.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")
     rows = task.examples("dev")[:SAMPLE_ROWS]
     texts = dict(zip(settings.fields, (rows[name] for name in task.text_columns), strict=True))
-    answers = {
-        precision: [own_names.get(shown := task.shown(one), shown) for one in found[:SAMPLE_ROWS]]
-        for precision, found in predictions.items()
-    }
+    shown = {precision: [task.shown(one) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()}
+    answers = {precision: [own.get(name, name) for name in names] for precision, names in shown.items()}
     write_json(folder / TEXT_SAMPLE, {"texts": texts, "answers": answers})
 
 

@@ -35,14 +35,13 @@ def applies(folder: Path) -> bool:
     return not (kept.is_file() and _is_current(kept))
 
 
-def read(root: Path, task: str) -> list[Refusal]:
-    """Return the refusals of a task that belong to the baselines as they are now.
+def read(home: Path) -> list[Refusal]:
+    """Return the refusals of a project that belong to the baselines as they are now.
 
     Args:
-        root: the folder `checkpoints/`.
-        task: its name.
+        home: folder of the project's recipes.
     """
-    current = [read_json(path)["refusal"] for path in sorted((root / task).glob(f"*/{FILE}")) if _is_current(path)]
+    current = [read_json(path)["refusal"] for path in sorted(home.glob(f"*/{FILE}")) if _is_current(path)]
     return [Refusal(told["recipe"], told["task"], told["metric"], told["reasons"]) for told in current]
 
 

@@ -83,7 +83,7 @@ def run_recipes(
         specs = [RunSpec(task, source, seed, *shared) for seed in seeds]
         run_all(asked, specs)
         names = {BASELINE, *(recipe.name for recipe in asked)}
-        found: list[Result] = [*rows.read(place, task.name), *refusals.read(place, task.name)]
+        found: list[Result] = [*rows.read(place, task.name), *refusals.read(specs[0].home.folder)]
         return [result for result in found if result.recipe in names]
 
 

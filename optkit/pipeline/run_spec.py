@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from optkit.models import families, loading, model_source, tokenizers
 from optkit.models.loading import LoadedModel
+from optkit.pipeline.projects import Project, Source
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.recipe.training import Training
@@ -44,14 +45,22 @@ class RunSpec:
     """Branch, tag or commit of a model on the hub."""
     labels: tuple[str, ...] | None = None
     """The data's classes in the order of the rows of the model's head; None to match them by their names."""
+    project: str | None = None
+    """Name of the project that the results belong to; None for the one called like the task."""
+    given: Source | None = None
+    """Data and model as the user named them, which the project remembers."""
 
     @property
     def baseline(self) -> Recipe:
         return self.recipes[BASELINE]
 
+    @property
+    def home(self) -> Project:
+        return Project(self.root, self.task.name, self.project or self.task.name)
+
     def folder(self, recipe: Recipe) -> Path:
-        """Return the folder of a recipe's results: `checkpoints/<task>/<recipe>/seed-<n>`."""
-        return self.root / self.task.name / recipe.name / f"seed-{self.seed}"
+        """Return the folder of a recipe's results: `checkpoints/<task>/[<project>/]<recipe>/seed-<n>`."""
+        return self.home.recipe(recipe.name, self.seed)
 
     @cached_property
     def source(self) -> dict[str, Any]:

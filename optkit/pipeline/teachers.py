@@ -68,7 +68,7 @@ class Teachers:
             return self.spec.folder(self.spec.recipes[name]) / "teacher"
         folder = Path(name).expanduser().resolve()
         key = step_cache.key_of({"folder": str(folder)})
-        return self.spec.root / self.spec.task.name / ".teachers" / f"{folder.name}-{key[:8]}"
+        return self.spec.home.folder / ".teachers" / f"{folder.name}-{key[:8]}"
 
     def _answer(self, name: str, unfinished: Path) -> None:
         log.info("%s: teacher's logits on the training features", name)

@@ -107,7 +107,7 @@ def _main_table(rows: Sequence[Row], refused: Sequence[Refusal]) -> "Table":
     at = "@" + "/".join(sizes)
     of_all = {_seeds(row) for row in rows}
     seeds = f" (seeds: {of_all.pop()})" if len(of_all) == 1 else ""
-    title = f"{first.task}: {first.metric} and speed, served by {first.served_by}{seeds}"
+    title = f"{first.subject}: {first.metric} and speed, served by {first.served_by}{seeds}"
     columns = ["recipe", "precision", "engine", first.metric, "delta [95 %]", "MB", f"p50 ms {at}", f"speed-up {at}"]
     columns += ["vs 16-bit", "INT8", "gate"] + ([] if seeds else ["seeds"])
     made = table(columns, left=("recipe", "precision", "engine", "gate", "seeds"), title=title)

@@ -11,7 +11,6 @@ from optkit.tasks.served import TextSettings
 
 
 def test_the_names_of_classes_are_the_models_own(tiny_model: LoadedModel, tiny_task: Task, tmp_path: Path) -> None:
-    tiny_model.model.config.id2label = {0: "BAD", 1: "GOOD"}
-    text_sample.write(tiny_task, tiny_model, {"fp32": [1, 0] * 32}, tmp_path)
+    text_sample.write(tiny_task, tiny_model.tokenizer, {"fp32": [1, 0] * 32}, tmp_path, ["BAD", "GOOD"])
     assert TextSettings.read(tmp_path / TEXT).labels == ("BAD", "GOOD")
     assert json.loads((tmp_path / TEXT_SAMPLE).read_text())["answers"]["fp32"] == ["GOOD", "BAD"] * 8

@@ -198,12 +198,12 @@ def test_a_recipe_that_does_not_apply_is_reported_and_the_others_run(results, sp
         assert "qat_gelu10" not in told, "it was not asked for"
         assert f"recipe 'deep' is left out, it does not apply to this model: {reason}" in err
         assert not spec.folder(Recipe(name="deep")).exists()
-        assert [refusal.recipe for refusal in refusals.read(spec.root, "classification")] == ["deep"]
+        assert [refusal.recipe for refusal in refusals.read(spec.home.folder)] == ["deep"]
         assert "deep" not in {row.recipe for row in rows.read(spec.root, "classification")}
         deep.write_text(deep.read_text().replace("layers=9", "layers=1, representation_epochs=0, epochs=0.1"))
         told, _ = ends(["deep"], workshop, tiny_data, spec.root, None, capsys)
         assert "refused" not in told and " deep " in told
-        assert refusals.read(spec.root, "classification") == []
+        assert refusals.read(spec.home.folder) == []
     finally:
         deep.unlink()
         shutil.rmtree(spec.root / "classification" / "deep", ignore_errors=True)
