@@ -68,7 +68,6 @@ class Row:
     """Cost of each stage: `{stage, delta, ci95}` in points against the one before it."""
     load: dict[str, Any] = field(default_factory=dict)
     """Results of `optkit load`, see `optkit.benchmark.measurement.summary`; of several seeds the first that was measured."""
-
     project: str = ""
     """Name of the project; that of the task where none was named."""
 
@@ -95,6 +94,8 @@ class Refusal:
     metric: str
     reasons: list[str]
     verdict: str = REFUSED
+    project: str = ""
+    """Name of the project; that of the task where none was named."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of a row; those that only what was measured has are None."""

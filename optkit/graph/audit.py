@@ -13,7 +13,7 @@ from onnx import GraphProto, NodeProto, numpy_helper
 from optkit.core.errors import GateError, InputError
 from optkit.graph.passes import constants, producers
 from optkit.graph.products import PRODUCER, layers_of, module_of
-from optkit.models.families import plain
+from optkit.models.layers import plain
 from optkit.models.two_to_four import groups_kept
 
 

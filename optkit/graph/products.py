@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, NodeProto, TensorProto
 
 from optkit.graph.passes import constants, producers
-from optkit.models.families import Layers, plain
+from optkit.models.layers import Layers, plain
 
 PRODUCER = "optkit"
 """Name of the producer in the files of optkit's own graphs."""

@@ -42,7 +42,7 @@ def read(home: Path) -> list[Refusal]:
         home: folder of the project's recipes.
     """
     current = [read_json(path)["refusal"] for path in sorted(home.glob(f"*/{FILE}")) if _is_current(path)]
-    return [Refusal(told["recipe"], told["task"], told["metric"], told["reasons"]) for told in current]
+    return [Refusal(told["recipe"], told["task"], told["metric"], told["reasons"], project=home.name) for told in current]
 
 
 def _is_current(kept: Path) -> bool:

@@ -15,7 +15,7 @@ from optkit.core.errors import InputError
 from optkit.engines import registry as engines
 from optkit.evaluation.results import Result
 from optkit.models.loading import Model, loaded_model
-from optkit.pipeline import refusals, rows
+from optkit.pipeline import projects, refusals, rows
 from optkit.pipeline.run import run_all
 from optkit.pipeline.run_spec import SECONDS, RunSpec
 from optkit.recipe.finder import mistakes_of_teachers
@@ -38,6 +38,7 @@ def run_recipes(
     seconds: float = SECONDS,
     revision: str | None = None,
     labels: Sequence[str] | None = None,
+    name: str | None = None,
 ) -> list[Result]:
     """Run recipes end to end: train, export, build engines, score them through a real Triton server, and apply the gate.
 
@@ -56,6 +57,7 @@ def run_recipes(
         seconds: measuring time per served model and batch size, in seconds.
         revision: branch, tag or commit of a model on the hub.
         labels: the data's classes in the order of the rows of the model's head, where their names do not tell.
+        name: name of the project below `root`, and of the published models; None for the task's.
 
     Returns:
         Result rows of the recipes and of the FP32 baseline, the best first, and the `Refusal` of each recipe that does not
@@ -78,12 +80,13 @@ def run_recipes(
     with ExitStack() as stack:
         place = Path(root or stack.enter_context(tempfile.TemporaryDirectory(prefix="optkit-run-")))
         source = _source(model, None if labels else task, tokenizer, place)  # labels sort the head as it is read
-        told = (revision, None if labels is None else tuple(labels))
+        told = (revision, None if labels is None else tuple(labels), name and projects.checked(name))
         shared = (place, known, tuple(engine), seconds, options or {}, *told)
         specs = [RunSpec(task, source, seed, *shared) for seed in seeds]
         run_all(asked, specs)
         names = {BASELINE, *(recipe.name for recipe in asked)}
-        found: list[Result] = [*rows.read(place, task.name), *refusals.read(specs[0].home.folder)]
+        home = specs[0].home
+        found: list[Result] = [*rows.read(place, task.name, home.name), *refusals.read(home.folder)]
         return [result for result in found if result.recipe in names]
 
 

@@ -431,7 +431,7 @@ def test_kill_at_any_moment_and_the_same_command(workshop, tiny_data, tmp_path, 
     arguments = run_arguments(workshop, tiny_data, checkpoints, recipes)
     for moment in ("baseline_fp32: ONNX graph", "ptq_int8: engines"):
         kill_when(start(arguments, output), output, moment)
-    record = checkpoints / "classification" / "baseline_fp32" / "seed-0" / "record.json"
+    (record,) = checkpoints.glob("classification/*-model/baseline_fp32/seed-0/record.json")
     written = record.stat().st_mtime_ns
     process = start(arguments, output)
     process.join(300)
@@ -504,6 +504,7 @@ def test_two_processes_train_together(workshop, tiny_data, tmp_path):
     finished = subprocess.run(launched, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("qat_gelu10") == 2  # once in each of the two tables
-    history = read_json(tmp_path / "checkpoints" / "classification" / "baseline_fp32" / "seed-0" / "history.json")
+    (path,) = (tmp_path / "checkpoints").glob("classification/*-model/baseline_fp32/seed-0/history.json")
+    history = read_json(path)
     assert history[-1]["step"] == 6 * 256 / 16 / 2 - 1
     assert not list((tmp_path / "checkpoints").rglob(".*unfinished*"))
