@@ -50,9 +50,9 @@ RECIPES = {
     title: Recipe(name=name, stages=stages, training=TRAINING, max_drop=100) for title, (name, stages) in STAGES.items()
 }
 ENGINES = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino", "TensorRT": "tensorrt"}
-YES = "yes"
+YES, UNKNOWN = "yes", "?"
 Cells = Mapping[str, str]
-"""A family's cells by heading: YES, precisions of engines, or in one sentence why not."""
+"""A family's cells by heading: YES, precisions of engines, UNKNOWN engines, or in one sentence why not."""
 
 
 def spec_of(folder: Path, family: str, task: Task) -> RunSpec:
@@ -123,7 +123,8 @@ seconds.
 `make models` writes this table: every recipe that applies trains a tiny random model of each family and exports it; baseline and
 PTQ become engines of each kind; the last recipe goes through `optkit run`, is published and asked a question.
 `tests/test_models_table.py` compares the columns of techniques with what optkit says before training. The columns of engines
-have the precisions that were built and agree with the graph; TensorRT's plans are built without a GPU, and not run.
+have the precisions that were built and agree with the graph; TensorRT's plans are built without a GPU, and not run. "?" is what
+no run has told yet.
 """
 
 
@@ -140,7 +141,7 @@ def render(table: Mapping[str, Cells]) -> str:
 
 def _cell(cell: str, notes: dict[str, int]) -> str:
     """Return what a cell shows, a reason as the number of its footnote."""
-    if cell == YES or all(len(word) == 4 for word in cell.split(", ")):
+    if cell in (YES, UNKNOWN) or all(len(word) == 4 for word in cell.split(", ")):
         return cell
     return f"no[^{notes.setdefault(cell, len(notes) + 1)}]"
 

@@ -15,8 +15,9 @@ INT8 = "from optkit import Quantize, Recipe\n\nrecipe = Recipe(name='int8', stag
 def model(
     tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A BERT of two layers without a head, in a workshop with one recipe."""
-    BertModel(tiny_config).save_pretrained(tmp_path / "model")
+    """A BERT of six layers without a head, in a workshop with a recipe beside those of the package."""
+    config = BertConfig(**{**tiny_config.to_dict(), "num_hidden_layers": 6})
+    BertModel(config).save_pretrained(tmp_path / "model")
     tiny_tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "int8.py").write_text(INT8)
@@ -37,12 +38,13 @@ def test_a_model_that_every_recipe_applies_to(model: Path, capsys: pytest.Captur
     lines = told(str(model), 0, capsys).splitlines()
     words = len(BertTokenizerFast.from_pretrained(model))
     for line in (
-        "  ok  layers: 2, in bert.encoder.layer",
-        "  ok  Linear modules: 12 in the encoder: 2 query, 2 key, 2 value, 2 attention_output, 4 other",
+        "  ok  layers: 6, in bert.encoder.layer",
+        "  ok  Linear modules: 36 in the encoder: 6 query, 6 key, 6 value, 6 attention_output, 12 other",
         f"  ok  token ids: {words} tokens, {words} rows in the embedding table",
         "  ok  longest input: 16 tokens, for the task sample",
         "  ok  graph: a tiny copy of the architecture is exported, and computes what PyTorch does",
         "  ok  int8: applies",
+        "  ok  distill_6l_sparse_qat: applies",
         "  ok  longest input: 16 positions: no --sequence may be longer",
     ):
         assert line in lines
@@ -55,7 +57,7 @@ def test_a_recipe_that_does_not_apply_and_a_model_that_cannot_be_used(
     (Path("recipes") / "deep.py").write_text(DEEP)
     lines = told(str(model), 1, capsys).splitlines()
     at = lines.index("  --  deep: does not apply")
-    assert lines[at + 1] == "        a student of 9 layers is deeper than its teacher of 2; give at most 2"
+    assert lines[at + 1] == "        a student of 9 layers is deeper than its teacher of 6; give at most 6"
     assert "  ok  int8: applies" in lines
 
     words = {"vocab_size": len(tiny_tokenizer), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
@@ -85,5 +87,5 @@ def test_a_model_with_tensors_over_2_gb_is_said_to_be_one(
     config.vocab_size = 17_000_000
     config.save_pretrained("large")
     tiny_tokenizer.save_pretrained("large")
-    text = told("large", 0, capsys)
+    text = told("large", 1, capsys)
     assert "544.0 M parameters, 2.18 GB in float32: over 2 GB, so that weights lie in a file beside each graph" in text
