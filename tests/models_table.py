@@ -120,11 +120,11 @@ HEAD = """\
 Which techniques and engines go with which family of encoders. `optkit doctor --model MODEL` says the same of your model, in
 seconds.
 
-`make models` writes this table: every recipe that applies trains a tiny random model of each family and exports it; baseline and
-PTQ become engines of each kind; the last recipe goes through `optkit run`, is published and asked a question.
+`make models` writes this table: every recipe that applies trains a tiny random model of each family and exports it; baseline
+and PTQ become engines of each kind; the last recipe goes through `optkit run`, is published and asked a question.
 `tests/test_models_table.py` compares the columns of techniques with what optkit says before training. The columns of engines
-have the precisions that were built and agree with the graph; TensorRT's plans are built without a GPU, and not run. "?" is what
-no run has told yet.
+have the precisions that were built and agree with the graph; TensorRT's plans are built without a GPU, and not run. "?" is
+what no run has told yet.
 """
 
 
