@@ -39,7 +39,7 @@ def save(loaded: LoadedModel, stages: Sequence[Stage], history: list[dict[str, A
     for name, file in _FOREIGN.items():
         if getattr(loaded, name) and not stages:
             save_file(getattr(loaded, name), folder / file)
-    write_json(folder / "recipe.json", [stage.model_dump(mode="json") for stage in stages])
+    write_json(folder / loading.RECIPE, [stage.model_dump(mode="json") for stage in stages])
     write_json(folder / "history.json", history)
     write_json(folder / "versions.json", versions())
 
@@ -79,7 +79,7 @@ def stages_of(folder: Path) -> list[Stage]:
         InputError: `recipe.json` has a technique that is not known here, settings that it does not have, or values that
             none takes.
     """
-    path = folder / "recipe.json"
+    path = folder / loading.RECIPE
     found = read_json(path)
     if not isinstance(found, list) or not all(isinstance(settings, dict) for settings in found):
         raise InputError(f"{path}: not a list of stages; delete {folder} to have it made again")

@@ -58,6 +58,11 @@ def check(config: Any, layers: int | None, hidden_size: int | None) -> None:
             f"hidden_size={hidden_size} is not divided by the {heads} attention heads of the teacher; "
             f"give {f'{below} or ' if below else ''}{above}"
         )
+    if hidden_size and families.rotates(config) and hidden_size // heads % 2:
+        raise InputError(
+            f"hidden_size={hidden_size} makes heads of {hidden_size // heads} channels, an odd number, which cannot be "
+            f"rotated by their positions; give {hidden_size + heads}"
+        )
 
 
 def check_teacher(
@@ -75,6 +80,8 @@ def check_teacher(
         stage: that trains; without one, the teacher has to be able to teach within any training.
         task: that is taught; without one, any.
     """
+    if isinstance(task, Task):
+        _check_told_length(task, teacher, name)
     live = not isinstance(stage, Taught) or bool(stage.representation_epochs or (stage.epochs and stage.augment))
     live, per_token = live or task is None, task is not None and task.per_token()
     if live or per_token:
@@ -103,6 +110,13 @@ def _check_tokens(loaded: LoadedModel, teacher: LoadedModel, name: str) -> None:
             f"teacher {name!r} reads texts otherwise than the student: their tokenizers differ in {', '.join(parts)}. "
             "Choose a teacher that was trained with the student's tokenizer"
         )
+
+
+def _check_told_length(task: Task, teacher: LoadedModel, name: str) -> None:
+    try:
+        task.length(teacher.tokenizer)
+    except InputError as error:
+        raise InputError(f"teacher {name!r}: {error}") from error
 
 
 def _longest(loaded: LoadedModel, task: TaskKind | None) -> int:

@@ -12,8 +12,8 @@ from onnx import GraphProto, NodeProto, numpy_helper
 
 from optkit.core.errors import GateError, InputError
 from optkit.graph.passes import constants, producers
-from optkit.graph.products import layers_of, module_of
-from optkit.models.families import plain
+from optkit.graph.products import PRODUCER, layers_of, module_of
+from optkit.models.layers import plain
 from optkit.models.two_to_four import groups_kept
 
 
@@ -50,6 +50,8 @@ class Audit:
 
     def check_quantised(self) -> None:
         """Raise `InputError` naming every node of a quantised graph that is not as it should be."""
+        if not self.encoder_gemms:
+            raise InputError("The graph has no GEMMs in the layers of an encoder, so that nothing of it is quantised.")
         lines = [f"  {name}: an encoder GEMM with a float input, expected both quantised" for name in self.uncovered]
         lines += [f"  {name}: reads a quantised tensor, expected float" for name in self.wrongly_quantized]
         lines += [f"  {line}" for line in self.bad_scales]
@@ -104,18 +106,19 @@ def _attribute(node: NodeProto, name: str) -> bool:
 
 
 def audit(path: Path) -> Audit:
-    """Audit the graph in a file.
+    """Audit the graph in a file. An encoder whose products are convolutions, such as SqueezeBERT, has no GEMMs.
 
     Raises:
-        InputError: there is no encoder in it, as far as the names of its nodes tell.
+        InputError: another wrote it, and there is no encoder in it as far as the names of its nodes tell.
     """
-    graph = onnx.load(str(path)).graph
+    model = onnx.load(str(path))
+    graph = model.graph
     view = _View(graph, producers(graph), constants(graph))
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.name: view.weight(node) for node in products}
     number = layers_of(graph).number
     inside = [node for node in products if number(module_of(node.name)) is not None]
-    if not inside:
+    if not inside and model.producer_name != PRODUCER:
         raise InputError(
             f"{path} holds {len(products)} matrix products, none of them under the name of a layer such as "
             "/encoder/layer.0/. The audit reads graphs that optkit.graph.export wrote; export the model again."

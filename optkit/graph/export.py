@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from optkit.core.errors import InputError, OptkitError
 from optkit.graph import passes, reference
 from optkit.graph.logits import Logits, example, examples, floating, plain_function
-from optkit.graph.products import LAYERS_KEY, LONGEST_KEY, longest_sequence
+from optkit.graph.products import LAYERS_KEY, LONGEST_KEY, PRODUCER, longest_sequence
 from optkit.models.families import family_of, longest_input
 from optkit.tasks.base import TaskKind
 from optkit.tasks.logits_axes import TOKEN
@@ -140,7 +140,7 @@ def _clean_file(path: Path, layers: str, longest: int) -> None:
         model.graph.metadata_props.add(key=LAYERS_KEY, value=layers)
     if longest_sequence(model.graph) is None:
         model.graph.metadata_props.add(key=LONGEST_KEY, value=str(longest))
-    model.producer_name = "optkit"
+    model.producer_name = PRODUCER
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from optkit.core.errors import InputError
 from optkit.graph import attention_mask, deberta, rotary
 from optkit.graph.attention_mask import Form
-from optkit.models.families import far, first_position, token_types
+from optkit.models.families import far, first_position
+from optkit.models.tokenizers import takes_segments
 from optkit.tasks.base import TaskKind
 
 SAME = 1e-4
@@ -66,8 +67,7 @@ class Logits(nn.Module):
 def input_names(model: PreTrainedModel) -> list[str]:
     """The graph's inputs: `token_type_ids` only where the model tells more than one kind of token apart."""
     names = ["input_ids", "attention_mask"]
-    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
-    return [*names, "token_type_ids"] if takes_types and token_types(model.config) > 1 else names
+    return [*names, "token_type_ids"] if takes_segments(model) else names
 
 
 def example(model: PreTrainedModel, names: list[str], batch: int, sequence: int) -> Feed:

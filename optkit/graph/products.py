@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from onnx import GraphProto, NodeProto, TensorProto
 
 from optkit.graph.passes import constants, producers
-from optkit.models.families import Layers, plain
+from optkit.models.layers import Layers, plain
 
+PRODUCER = "optkit"
+"""Name of the producer in the files of optkit's own graphs."""
 LAYERS_KEY = "optkit.layers"
 """Key in a graph's metadata of where the layers are, if a family's record says it."""
 LONGEST_KEY = "optkit.longest"

@@ -9,17 +9,16 @@ Another package adds its own by an entry point of the group `optkit.families` (s
 """
 
 import copy
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from optkit.core.errors import InputError
 from optkit.core.plugins import Registry
-from optkit.models.family import Family, Names, ends_with
+from optkit.models.family import Family, Names
 from optkit.models.family_records import OWN
+from optkit.models.layers import Layers
 
 if TYPE_CHECKING:  # `optkit compare` reads sizes, and starts without torch
     import torch
@@ -59,47 +58,6 @@ def check_model(model: "PreTrainedModel") -> None:
 def records() -> dict[str, Any]:
     """Return all registered records in JSON types, for the keys of steps."""
     return {name: asdict(family) for name, family in FAMILIES.working()}
-
-
-@dataclass(frozen=True)
-class Layers:
-    """Place of an encoder's layers: names of the module lists that hold them, such as `bert.encoder.layer`."""
-
-    lists: frozenset[str]
-
-    @classmethod
-    def among(cls, products: Iterable[str], told: str = "") -> "Layers":
-        """Detect the layers: the module lists that hold most of a model's matrix products.
-
-        In a name with several numbers the first counts, as layers may contain lists. Lists side by side count together, such
-        as XLM's attentions and feed-forward blocks. Heads and embeddings may have lists too, with fewer products.
-
-        Args:
-            products: names of the modules with matrix products.
-            told: name of the list in the family's record; empty to detect it.
-        """
-        numbers: dict[str, list[str]] = {}
-        for place in filter(None, map(_place, [f"{told}.0"] if told else products)):
-            numbers.setdefault(place[1], []).append(place[2])
-        beside = {name: (name.rpartition(".")[0], frozenset(own)) for name, own in numbers.items()}
-        counts = Counter(beside[name] for name, own in numbers.items() for _ in own)
-        most = [group for group, _ in counts.most_common(1)]
-        return cls(frozenset(name for name, group in beside.items() if group in most))
-
-    def number(self, name: str) -> int | None:
-        """Return the index of the layer that a module, parameter or buffer belongs to; None outside of the layers."""
-        place = _place(name)
-        return int(place[2]) if place and ends_with(place[1], self.lists) else None
-
-
-def plain(name: str) -> str:
-    """Normalise a module's name: the ONNX exporter writes `mlp.mlp.0` for `mlp.0` in a `Sequential`."""
-    return re.sub(r"(^|\.)([^.]+)\.\2\.(?=\d)", r"\1\2.", name)
-
-
-def _place(name: str) -> re.Match[str] | None:
-    """Match the outermost module list and index in a name."""
-    return re.match(r"(.+?)\.(\d+)(?=\.|$)", plain(name))
 
 
 def _field(config: Config, names: Names) -> tuple[str, Any]:
@@ -161,6 +119,11 @@ def layer_kinds(config: Config) -> list[str]:
 def far(config: Config) -> bool:
     """Return whether attention differs for tokens that are far from one another: it is cut off, or coarser."""
     return _field(config, family_of(config).windows)[1] is not None
+
+
+def rotates(config: Config) -> bool:
+    """Return whether queries and keys are rotated by their positions, in pairs of channels."""
+    return _field(config, family_of(config).rotary)[1] is not None
 
 
 def positions(config: Config) -> int | None:

@@ -52,6 +52,8 @@ class Family:
     positions: Names = ("max_position_embeddings", "n_positions")
     windows: Names = ("local_attention", "sliding_window", "position_buckets")
     """Configuration fields of distances, in tokens, beyond which attention is cut off or coarser; all that are present."""
+    rotary: Names = ("rope_parameters", "rope_theta", "rotary_value")
+    """Configuration fields of which one is present where queries and keys are rotated by their positions."""
     per_layer: Names = ("layer_types",)
     """Configuration fields with an entry for each layer."""
     token_types: Names = ("type_vocab_size",)

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, OptkitError
 from optkit.models import checkpoint_tensors, class_order, model_source, tokenizers
 from optkit.models.families import longest_input
@@ -22,6 +23,8 @@ from optkit.tasks import registry
 from optkit.tasks.base import Feed, Task, TaskKind
 
 log = logging.getLogger(__name__)
+RECIPE = "recipe.json"
+"""File in a checkpoint with the stages that it has gone through."""
 DEFAULT_MODEL = "google-bert/bert-base-uncased"
 
 
@@ -148,6 +151,7 @@ def load(
         rows = class_order.order(names, task.labels, labels, f"--model {name}")
         class_order.permute(model, rows, f"--model {name}")
         _name_classes(model.config, class_order.served_names(names, rows, task.labels))
+    _warn_of_stages(folder, name)
     if extras.amax:
         log.warning("%s: float weights, and scales of %d quantisers, which quantization takes", name, len(extras.amax))
     return LoadedModel(model, tokenizer, fine_tuned, extras.amax, extras.masks, type(task))
@@ -203,6 +207,16 @@ def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any,
     config.dtype = torch.float32  # which is what the weights become, whatever they are stored in
     _name_classes(config, task.class_names)
     return tokenizer, config, names
+
+
+def _warn_of_stages(folder: Path, name: str) -> None:
+    """Warn that a checkpoint of a recipe is taken as a plain model."""
+    stages = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    if isinstance(stages, list) and stages:
+        done = ", ".join(str(stage["technique"]) for stage in stages if isinstance(stage, dict) and "technique" in stage)
+        log.warning(
+            "%s: a checkpoint after %s; its float weights are taken, without what these add to the model", name, done
+        )
 
 
 def _fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:

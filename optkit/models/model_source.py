@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +102,16 @@ def _snapshot(name: str, revision: str | None, local_files_only: bool) -> Path:
     """Return the folder of a commit in the hub's cache, after downloading what is not there yet."""
     from huggingface_hub import errors, snapshot_download
 
-    try:  # a subfolder has other formats of the same weights
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=list(_FILES),
-                ignore_patterns=["*/*"],
-                local_files_only=local_files_only,
-            )
-        )
+    get = partial(snapshot_download, name, revision=revision)
+    try:  # subfolders have other formats of the same weights
+        return Path(get(allow_patterns=list(_FILES), ignore_patterns=["*/*"], local_files_only=local_files_only))
     except (errors.HfHubHTTPError, errors.HFValidationError):
         raise
-    except Exception:  # not reached: the cache may have it
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except Exception as error:  # the hub is not reached; the cache may have it
+        try:
+            return Path(get(local_files_only=True))
+        except errors.LocalEntryNotFoundError:
+            raise error from None
 
 
 def _first_line(error: Exception) -> str:

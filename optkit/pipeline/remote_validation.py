@@ -83,6 +83,8 @@ def validate(
     home = projects.find(root, task.name, project)
     row = rows.one_of_recipe(rows.read(root, task.name, home.name), recipe, task.name, seed, precision)
     folder = home.recipe(recipe, seed)
+    if task.metric != row.metric:
+        task.choose_metric(row.metric)
     with closing(Client(address(target.url), target.model or home.model(recipe), target.timeout_s)) as client:
         config = _require(client, folder / "engines" / row.precision, task)
         for step in (folder / "engines", folder / "served"):

@@ -214,6 +214,14 @@ def test_a_baseline_of_optkit_is_a_model_to_start_from(folder: Path, tiny_model:
         assert torch.equal(loaded.model.state_dict()[name], tensor), name
 
 
+def test_a_later_checkpoint_of_optkit_says_that_its_weights_alone_are_taken(
+    folder: Path, tiny_model: LoadedModel, tiny_task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint.save(tiny_model, [Sparsify(epochs=0)], [], folder)
+    loading.load(folder, tiny_task)
+    assert "a checkpoint after sparsify; its float weights are taken" in caplog.text
+
+
 def test_the_index_says_which_files_are_weights(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
     (folder / "model.safetensors").unlink()
     tiny_model.model.save_pretrained(folder, max_shard_size="20KB")

@@ -10,8 +10,9 @@ from optkit.core.errors import InputError
 from optkit.engines.tensorrt import model_check
 from optkit.graph.products import module_of
 from optkit.models import families
-from optkit.models.families import FAMILIES, Layers
+from optkit.models.families import FAMILIES
 from optkit.models.family import ATTENTION, Family
+from optkit.models.layers import Layers
 
 WORDS = {"vocab_size": 20, "pad_token_id": 0}
 SIZES = {**WORDS, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}

@@ -26,8 +26,9 @@ from optkit import Quantize
 from optkit.compression import checkpoint, quantizers
 from optkit.core.errors import InputError
 from optkit.models import checkpoint_tensors, families, loading
-from optkit.models.families import Layers, encoder_linears, prunable
+from optkit.models.families import encoder_linears, prunable
 from optkit.models.gelu import ClippedGELU, clip_gelu
+from optkit.models.layers import Layers
 from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
 from tests.models.conftest import Refusal, edit_json, edit_weights

@@ -22,7 +22,8 @@ from transformers import (
 from optkit.compression import checkpoint
 from optkit.core.errors import InputError
 from optkit.graph import reference
-from optkit.graph.export import export, input_names
+from optkit.graph.export import export
+from optkit.graph.logits import input_names
 from optkit.models import loading, tokenizers
 from optkit.models.loading import LoadedModel, inference
 from optkit.tasks import registry

@@ -50,6 +50,10 @@ def to_16bit(model: ModelProto, precision: str) -> None:
             _axes_as_input(graph, node)
 
 
+_OF_A_MEAN = ("Add", "Sqrt", "Div", "Reciprocal")
+"""What an RMSNorm does with a mean of squares before it multiplies."""
+
+
 def _means_of_squares(graph: GraphProto) -> list[list[NodeProto]]:
     """The nodes from squares to the reciprocal root of their mean, for each mean of squares."""
     made_by, known = producers(graph), constants(graph)
