@@ -11,6 +11,7 @@ import torch
 from onnx import GraphProto, NodeProto, numpy_helper
 
 from optkit.core.errors import GateError, InputError
+from optkit.graph import onnx_file
 from optkit.graph.passes import constants, producers
 from optkit.graph.products import layers_of, module_of
 from optkit.models.families import plain
@@ -109,7 +110,7 @@ def audit(path: Path) -> Audit:
     Raises:
         InputError: there is no encoder in it, as far as the names of its nodes tell.
     """
-    graph = onnx.load(str(path)).graph
+    graph = onnx_file.load(path).graph
     view = _View(graph, producers(graph), constants(graph))
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.name: view.weight(node) for node in products}

@@ -8,7 +8,7 @@ themselves with. The graph takes `input_ids`, `attention_mask` and, where the mo
 import contextlib
 import inspect
 import logging
-import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
-from optkit.graph import passes, reference
+from optkit.graph import onnx_file, passes, reference
 from optkit.graph.products import LAYERS_KEY
 from optkit.models.families import family_of, first_position, longest_input, token_types
 from optkit.tasks.base import TOKEN, TaskKind
@@ -74,7 +74,7 @@ def input_names(model: PreTrainedModel) -> list[str]:
 
 
 def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind) -> Path:
-    """Write `model.onnx` and check it against the model.
+    """Write `model.onnx`, with its weights in `model.onnx.data` from 2 GiB on, and check it against the model.
 
     Args:
         model: of the BERT family, with or without ModelOpt quantisers.
@@ -90,25 +90,23 @@ def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind
             what the model computes.
     """
     _check_length(model, max_length)
-    path = Path(folder) / "model.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".onnx.partial")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _ready_for_export(model):
+        # PyTorch writes each tensor of a large model to a file of its own
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch, _ready_for_export(model):
+            unchecked = Path(scratch) / "model.onnx"
             wrapper = Logits(model, max_length, task).eval()
-            _trace(wrapper, partial, max_length)
-            _clean_file(partial, family_of(model.config).layers)
+            _trace(wrapper, unchecked, max_length)
+            _clean_file(unchecked, family_of(model.config).layers)
             for batch, sequence in ((8, min(9, max_length)), (3, max_length)):
-                _check_against_model(wrapper, partial, _example(model, wrapper.names, batch, sequence))
-        os.replace(partial, path)
+                _check_against_model(wrapper, unchecked, _example(model, wrapper.names, batch, sequence))
+            return onnx_file.move(unchecked, folder)
     except onnx.checker.ValidationError as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"{type(model).__name__} cannot be exported: PyTorch makes an invalid graph of it ({reason})"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def _check_length(model: PreTrainedModel, max_length: int) -> None:
@@ -181,13 +179,13 @@ def _quiet() -> Iterator[None]:
 
 
 def _clean_file(path: Path, layers: str) -> None:
-    model = onnx.load(str(path))
+    model = onnx_file.load(path)
     passes.clean(model.graph)
     if layers:  # those who read the file have no record
         model.graph.metadata_props.add(key=LAYERS_KEY, value=layers)
     model.producer_name = "optkit"
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(path))
+    onnx_file.save(model, path)
+    onnx.checker.check_model(str(path), full_check=True)
 
 
 def _check_against_model(wrapper: Logits, path: Path, feed: dict[str, torch.Tensor]) -> None:

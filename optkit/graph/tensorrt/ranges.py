@@ -4,18 +4,16 @@ The scales inside the graph come from the checkpoint and stay as they are. Outpu
 products have none there, because quantising them would slow the engines for CPUs down.
 """
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-import onnx
 from onnx import helper
 
-from optkit.core.atomic import read_json, write_json
+from optkit.core.atomic import link, read_json, write_json
 from optkit.core.errors import InputError
-from optkit.graph import reference
+from optkit.graph import onnx_file, reference
 from optkit.graph.tensorrt.placement import measured
 
 FILE = "ranges.json"
@@ -29,23 +27,22 @@ def measure(graph: Path, feeds: Sequence[Mapping[str, np.ndarray]], scratch: Pat
     Args:
         graph: a quantised `model.onnx`.
         feeds: real inputs, int64 [batch, sequence]; of the training split, since scales are fitted to them.
-        scratch: folder for a copy of the graph, removed afterwards.
+        scratch: folder for a copy of the graph, removed afterwards; on the graph's file system its weights are linked.
 
     Raises:
         InputError: there are no feeds, or a tensor is nothing but zeros.
     """
     if not feeds:
         raise InputError(f"{graph}: no inputs to measure ranges on; expected at least one batch")
-    model = onnx.load(str(graph))
-    names = measured(model.graph)
-    for name in names:
-        model.graph.output.append(helper.make_empty_tensor_value_info(name))
-    copy = scratch / ".outputs.onnx"
-    onnx.save(model, str(copy))
-    try:
-        return _amax(copy, names, feeds)
-    finally:
-        copy.unlink()
+    with TemporaryDirectory(dir=scratch) as folder:
+        copy = onnx_file.copy(graph, Path(folder) / "graph.onnx", link)
+        model = onnx_file.structure(copy)
+        names = measured(model.graph)
+        for name in names:
+            model.graph.output.append(helper.make_empty_tensor_value_info(name))
+        with_outputs = copy.with_name("outputs.onnx")
+        onnx_file.save(model, with_outputs)
+        return _amax(with_outputs, names, feeds)
 
 
 def _amax(graph: Path, names: Sequence[str], feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
@@ -67,11 +64,7 @@ def _amax(graph: Path, names: Sequence[str], feeds: Sequence[Mapping[str, np.nda
 
 def prepare(graph: Path, feeds: Sequence[Mapping[str, np.ndarray]], folder: Path) -> Path:
     """Put a graph, as a link where that is possible, and its measured ranges into an empty folder; returns the graph."""
-    placed = folder / graph.name
-    try:
-        os.link(graph, placed)
-    except OSError:  # another file system
-        shutil.copy2(graph, placed)
+    placed = onnx_file.copy(graph, folder / graph.name, link)
     write_json(folder / FILE, {"method": METHOD, "batches": len(feeds), "amax": measure(graph, feeds, folder)})
     return placed
 
