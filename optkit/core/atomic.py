@@ -47,16 +47,6 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not JSON ({error}); delete it to have it made again") from error
 
 
-def link(source: str | Path, destination: str | Path) -> None:
-    """Make a hard link to a file itself (never to a symbolic link), or a copy on another file system."""
-    try:
-        os.link(os.path.realpath(source), destination)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise
-        shutil.copy2(source, destination)
-
-
 def flush_tree(folder: Path) -> None:
     """Flush all files and folders below, and the folder itself, to the disk."""
     for path in folder.rglob("*"):

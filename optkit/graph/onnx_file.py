@@ -7,7 +7,7 @@ only files in its own folder are read.
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -75,13 +75,10 @@ def is_external(model: ModelProto) -> bool:
     return next(_external(model.graph), None) is not None
 
 
-def copy(graph: Path, target: Path, put: Callable[[Path, Path], object] = shutil.copy2) -> Path:
-    """Copy a graph, and the files that its weights lie in under their own names; returns `target`.
+def copy(graph: Path, target: Path) -> Path:
+    """Copy a graph to a path, and the files that its weights lie in beside it under their own names; returns the path.
 
-    Args:
-        graph: the graph's file.
-        target: path of the copy, where no such files are yet.
-        put: what is done with each file and its new path.
+    Nothing is linked: onnx's own reader refuses weights in a file with several names.
 
     Raises:
         InputError: as `structure` does.
@@ -89,8 +86,8 @@ def copy(graph: Path, target: Path, put: Callable[[Path, Path], object] = shutil
     for source in data_files(graph):
         placed = target.parent / source.relative_to(graph.parent)
         placed.parent.mkdir(parents=True, exist_ok=True)
-        put(source, placed)
-    put(graph, target)
+        shutil.copy2(source, placed)
+    shutil.copy2(graph, target)
     return target
 
 
@@ -152,7 +149,7 @@ def _data_file(tensor: TensorProto, graph: Path) -> Path:
 def _content(tensor: TensorProto, graph: Path) -> bytes:
     """The bytes of a tensor that lies in another file.
 
-    onnx's own reader refuses files with hard links, which scratch repositories have.
+    onnx's own reader would refuse an engine while a scratch repository has hard links to its files.
     """
     path, told = _data_file(tensor, graph), _told(tensor)
     try:

@@ -3,13 +3,14 @@
 Everything is staged inside the repository and renamed into its place, so that a reader never sees half a model.
 """
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from optkit.core import atomic
 from optkit.core.errors import InputError, MachineError
 from optkit.serving import config as configuration
 from optkit.serving import install
@@ -111,7 +112,17 @@ def stage(staged: Path, engine_folder: Path, config: ModelConfig, version: int, 
     folder.mkdir(parents=True)
     (staged / "config.pbtxt").write_text(configuration.write(config, staged.name), encoding="utf-8")
     (folder / "model.py").write_text(model_py(), encoding="utf-8")
-    shutil.copytree(engine_folder, folder / ENGINE, copy_function=atomic.link if link else shutil.copy2)
+    shutil.copytree(engine_folder, folder / ENGINE, copy_function=_link if link else shutil.copy2)
+
+
+def _link(source: str, destination: str) -> None:
+    """A hard link to the file itself (never to a symbolic link), or a copy on another file system."""
+    try:
+        os.link(os.path.realpath(source), destination)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copy2(source, destination)
 
 
 def _reason(error: OSError) -> str:
