@@ -97,7 +97,7 @@ class Maker:
     """How a tiny model of a family is made."""
 
     name: str
-    """Of its classes in transformers, `<name>Config` and `<name>Model`."""
+    """Name in transformers: its classes are `<name>Config` and `<name>Model`."""
     tokenizer: Callable[[], PreTrainedTokenizerFast] = word_pieces
     sizes: Mapping[str, Any] = field(default_factory=dict)
     """What differs from `SIZES`; None leaves a size out."""

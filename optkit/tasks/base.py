@@ -133,6 +133,11 @@ class Task(LogitsAxes, ABC):
             raise InputError(f"--metric {name}: task {self.name!r} has {expected}")
         self.metric = name
 
+    @property
+    def metric_in_words(self) -> str:
+        """What the headline metric is, for people."""
+        return self.metric
+
     @abstractmethod
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Encode a split.

@@ -14,7 +14,7 @@ from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table, check_text, limited, problem
 from optkit.tasks.degenerate import Doubt, of_classes
-from optkit.tasks.outcomes import CLASSES, METRICS
+from optkit.tasks.outcomes import CLASSES, METRICS, in_words
 from optkit.tasks.outcomes import value as metric_of
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
 
@@ -181,8 +181,12 @@ class Classification(Task):
     def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """Return the true and the predicted class of each example."""
         found = np.empty(len(predictions), CLASSES)
-        found["gold"], found["predicted"] = self._gold(predictions), predictions
+        found["gold"], found["predicted"], found["classes"] = self._gold(predictions), predictions, len(self.labels)
         return found
+
+    @property
+    def metric_in_words(self) -> str:
+        return in_words(self.metric, self.labels)
 
     def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
         """Return why a teacher is bad: it is right less often than always naming the most frequent class."""

@@ -40,9 +40,10 @@ class Table:
 
     @property
     def named(self) -> str:
-        """The columns, for error messages."""
+        """The columns, for error messages; with a hint where a first line looks like a row."""
+        odd = any(" " in name or name.replace(".", "", 1).isdigit() for name in self.columns)
         has_header = self.source.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
-        return f"columns{' by its first line, which must name them' if has_header else ''}: {listed(self.columns)}"
+        return f"columns{' by the first line, which must name them' if odd and has_header else ''}: {listed(self.columns)}"
 
     def at(self, row: int) -> str:
         """Return the place where a row was read, for error messages."""

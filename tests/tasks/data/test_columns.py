@@ -36,7 +36,7 @@ def test_a_text_called_label(write) -> None:
     [
         (
             {"text_column": "revue"},
-            r"no column 'revue' \(columns by its first line.*: id, review, title, mood\).*did you mean 'review'",
+            r"no column 'revue' \(columns: id, review, title, mood\).*did you mean 'review'",
         ),
         ({"text_pair_column": "title"}, "no first text; add --text-column"),
         ({"text_column": "review", "label_column": "review"}, "found one twice"),

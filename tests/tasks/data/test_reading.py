@@ -161,7 +161,7 @@ def test_utf_16_is_told(write) -> None:
 
 
 def test_a_missing_header_shows(write) -> None:
-    with pytest.raises(InputError, match=r"columns by its first line, which must name them: A plane\., 5\.0"):
+    with pytest.raises(InputError, match=r"columns by the first line, which must name them: A plane\., 5\.0"):
         load("classification", write({"train.csv": "A plane.,5.0\nA man.,4.0\n", "dev.tsv": GOOD}))
 
 
