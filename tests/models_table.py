@@ -33,12 +33,14 @@ from tests.tiny_families import FAMILIES, write_data
 DOCUMENT = Path(__file__).parents[1] / "docs" / "models.md"
 TRAINING = Training(epochs=4, learning_rate=3e-3, batch_size=16, precision="fp32")
 DISTILL = {"representation_epochs": 1, "epochs": 1}
-QAT = Quantize(gelu_clip=10.0, calibrator="mse", epochs=0.5, learning_rate=1e-4)
+QAT = Quantize(calibrator="mse", epochs=0.5, learning_rate=1e-4)
+CLIPPED = Quantize(calibrator="mse", epochs=0.5, learning_rate=1e-4, gelu_clip=10.0)
 SPARSE = Sparsify(representation_epochs=1, epochs=1)
 STAGES = {
     "baseline": (BASELINE, ()),
     "PTQ": ("ptq_int8", (Quantize(calibrator="mse"),)),
-    "QAT": ("qat_gelu10", (QAT,)),
+    "QAT": ("qat", (QAT,)),
+    "QAT, GELU clipped": ("qat_gelu10", (CLIPPED,)),
     "2:4": ("sparse_2to4", (SPARSE,)),
     "2:4 + QAT": ("sparse_qat", (SPARSE, QAT)),
     "fewer layers": ("distill_2l", (Distill(layers=2, **DISTILL),)),
