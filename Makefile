@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GPU_VENV ?= .venv-gpu
 
-.PHONY: demo matrix test test-fast test-gpu install bench bench-gpu clean
+.PHONY: demo matrix models test test-fast test-gpu install bench bench-gpu clean
 
 # Three of the ten recipes, in some five minutes on two cores after the installation; `make matrix` runs all ten. The best
 # one is published, and asked a question by a server that ends with it.
@@ -20,6 +20,11 @@ matrix: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+# Every recipe on a tiny model of every family, trained, served, published and asked; writes docs/models.md. Some 40 minutes
+# on two cores. FAMILIES="bert xlmr" runs these alone.
+models: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.models_table $(FAMILIES)
 
 # Unit tests alone: no server, nothing that takes longer than a second.
 test-fast: $(VENV)/installed

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optkit.models.loading import LoadedModel
     from optkit.models.loading import load as load_model
     from optkit.pipeline.run_recipes import run_recipes as run
+    from optkit.recipe.finder import find_recipe
     from optkit.recipe.recipe import Recipe
     from optkit.recipe.stage import Stage
     from optkit.recipe.training import Training
@@ -40,6 +41,7 @@ __all__ = [
     "distill",
     "evaluate",
     "export_onnx",
+    "find_recipe",
     "keep_sparse",
     "load_engine",
     "load_model",
@@ -68,6 +70,7 @@ _VERBS = {
     "distill": "optkit.compression.verbs:distill",
     "evaluate": "optkit.evaluation.evaluate:evaluate",
     "export_onnx": "optkit.graph.export_onnx:export_onnx",
+    "find_recipe": "optkit.recipe.finder:find_recipe",
     "keep_sparse": "optkit.compression.verbs:keep_sparse",
     "load_engine": "optkit.engines.registry:load",
     "load_model": "optkit.models.loading:load",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from optkit.cli import benchmarks, comparison, machine, publishing, recipes, servers
+from optkit.cli import benchmarks, comparison, machine, publishing, recipe_files, recipes, servers
 
 INTERRUPTED = 130
 
@@ -17,7 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (recipes, comparison, benchmarks, publishing, servers, machine):
+for group in (recipes, recipe_files, comparison, benchmarks, publishing, servers, machine):
     group.register(app)
 
 

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optkit.cli.option_groups import on_data
-from optkit.cli.options import Checkpoints, Engines, Model, Out, TaskName, specs_of
+from optkit.cli.option_groups import on_data, on_model
+from optkit.cli.options import Checkpoints, Engines, Name, Out, TaskName, specs_of
+from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
     from optkit.recipe.training import Training
 
-OneRecipe = Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")]
+OneRecipe = Annotated[str, typer.Argument(help="recipe file, or name: see optkit recipes", metavar="RECIPE")]
 Seed = Annotated[int, typer.Option(help="training seed", min=0)]
 Again = Annotated[bool, typer.Option("--again", help="measure anew what was measured before")]
 
@@ -21,7 +22,7 @@ Again = Annotated[bool, typer.Option("--again", help="measure anew what was meas
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (load, tune):
-        app.command()(on_data(command))
+        app.command()(on_data(on_model(command)))
 
 
 def load(
@@ -29,6 +30,7 @@ def load(
     task: TaskName,
     data: DataSettings,
     training: "Training",
+    model: ModelSettings,
     p99_ms: Annotated[
         float, typer.Option("--p99-ms", help="bound of the 99th percentile under random load", min=0.1)
     ] = 100.0,
@@ -39,7 +41,7 @@ def load(
     again: Again = False,
     out: Out = None,
     engine: Engines = None,
-    model: Model = None,
+    name: Name = None,
     seed: Seed = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -52,10 +54,12 @@ def load(
 
     Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
     """
+    from optkit.pipeline import preflight
     from optkit.pipeline.load_test import run
 
     recipes = [recipe, *(beside or ())]
-    (spec,), (asked, *others) = specs_of(recipes, task, data, model, training, [seed], engine, checkpoints)
+    (spec,), (asked, *others) = specs_of(recipes, task, data, model, training, [seed], engine, checkpoints, name=name)
+    preflight.require([asked, *others], spec)
     for sentence in run(asked, spec, seconds, p99_ms, out, again, others):
         print(sentence, file=sys.stderr)
 
@@ -65,6 +69,7 @@ def tune(
     task: TaskName,
     data: DataSettings,
     training: "Training",
+    model: ModelSettings,
     goal: Annotated[str, typer.Option(help="latency or throughput", metavar="GOAL")] = "throughput",
     p99_ms: Annotated[
         float | None, typer.Option("--p99-ms", help="bound that the 99th percentile has to hold [default: none]", min=0.1)
@@ -76,7 +81,7 @@ def tune(
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
     again: Again = False,
     engine: Engines = None,
-    model: Model = None,
+    name: Name = None,
     seed: Seed = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -94,7 +99,7 @@ def tune(
 
     if goal not in KINDS:
         raise InputError(f"--goal {goal}: expected one of {', '.join(KINDS)}")
-    (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints)
+    (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, name=name)
     wanted = Goal(goal, clients or (1 if goal == "latency" else 16), p99_ms)
     found = tuning.run(asked, spec, wanted, minutes, precision, again)
     sys.stdout.write(tuning.render(found))

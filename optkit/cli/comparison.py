@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optkit.cli.option_groups import on_project
 from optkit.cli.options import Checkpoints, Out, TaskName
+
+if TYPE_CHECKING:
+    from optkit.pipeline.projects import Source
 
 Format = Annotated[str, typer.Option("--format", help="table, json, csv or html", metavar="FORMAT")]
 
@@ -14,11 +18,12 @@ Format = Annotated[str, typer.Option("--format", help="table, json, csv or html"
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (compare, explain):
-        app.command()(command)
+        app.command()(on_project(command))
 
 
 def compare(
     task: TaskName,
+    project: "tuple[str | None, Source]",
     form: Format = "table",
     out: Out = None,
     plots: Annotated[Path | None, typer.Option(help="also draw the pictures as PNG into this folder", metavar="DIR")] = None,
@@ -30,13 +35,14 @@ def compare(
     """
     from optkit.core.atomic import write_text
     from optkit.core.errors import InputError
-    from optkit.pipeline import rows
+    from optkit.pipeline import projects, refusals, rows
     from optkit.report import table
 
     if form not in table.FORMATS:
         raise InputError(f"--format {form}: expected one of {', '.join(table.FORMATS)}")
-    found = rows.read(checkpoints, task)
-    text = table.render(found, form)
+    home = projects.find(checkpoints, task, *project)
+    found = rows.read(checkpoints, task, home.name)
+    text = table.render([*found, *refusals.read(home.folder)], form)
     if plots is not None:
         from optkit.report import png as drawings
 
@@ -51,6 +57,7 @@ def compare(
 def explain(
     recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
     task: TaskName,
+    project: "tuple[str | None, Source]",
     seed: Annotated[int, typer.Option(help="training seed of the run", min=0)] = 0,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; all that the recipe has by default")] = None,
     most: Annotated[int, typer.Option(help="examples to show for each engine, 50 at most", min=0)] = 10,
@@ -60,6 +67,8 @@ def explain(
 
     Example: optkit explain qat_gelu10 --task sst2
     """
+    from optkit.pipeline import projects
     from optkit.report import explain as report
 
-    sys.stdout.write(report.explain(recipe, task, checkpoints, seed, precision, most))
+    name = projects.find(checkpoints, task, *project).name
+    sys.stdout.write(report.explain(recipe, task, checkpoints, seed, precision, most, name))

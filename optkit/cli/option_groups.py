@@ -8,14 +8,18 @@ The command line of `run` has the options of `data_settings` in place of `data`.
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optkit.core.errors import InputError
+from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
+    from optkit.pipeline.projects import Source
     from optkit.recipe.training import Training
 
 
@@ -79,5 +83,44 @@ def training_settings(
     return Training(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size).checked()
 
 
+def project_settings(
+    name: Annotated[str | None, typer.Option(help="name of the project [default: the only one]", metavar="NAME")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="data that the project was run on, in place of its name", metavar="DIR")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="model that the project started from")] = None,
+) -> "tuple[str | None, Source]":
+    """The project whose results are meant, by its name or by what it was run on."""
+    from optkit.pipeline.projects import Source
+
+    return name, Source.of(data, model)
+
+
+def model_settings(
+    model: Annotated[str | None, typer.Option(help="hub name or folder of the model to start from")] = None,
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit of a model on the hub", metavar="REV")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="the data's classes in the order of the head's rows, where names do not tell", metavar="A,B,…"),
+    ] = None,
+) -> ModelSettings:
+    """The model to start from."""
+    return ModelSettings(model, revision, None if labels is None else _listed(labels))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Return names out of a list with commas, or a JSON list for names that have commas themselves."""
+    if not text.startswith("["):
+        return tuple(name.strip() for name in text.split(","))
+    try:
+        return tuple(map(str, json.loads(text)))
+    except ValueError as error:
+        raise InputError(f'--labels {text}: expected names with commas between them, or a list as ["a", "b"]') from error
+
+
 on_data = grouped(data=data_settings, training=training_settings)
 """Decorator of the commands that train: their parameters `data` and `training`."""
+on_project = grouped(project=project_settings)
+"""Decorator of the commands that read results: their parameter `project`."""
+on_model = grouped(model=model_settings)
+"""Decorator of the commands that start from a model: their parameter `model`."""

@@ -1,6 +1,8 @@
 """Options that several commands have, and what they mean."""
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +12,7 @@ from optkit.core.errors import InputError
 from optkit.tasks.registry import TASKS
 
 if TYPE_CHECKING:
+    from optkit.models.model_settings import ModelSettings
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe.recipe import Recipe
     from optkit.recipe.training import Training
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
 
 *_TASKS, _LAST_TASK = TASKS.own
 TaskName = Annotated[str, typer.Option("--task", help=f"{', '.join(_TASKS)} or {_LAST_TASK}", metavar="TASK")]
-Model = Annotated[str | None, typer.Option(help="hub name or folder of the model to start from")]
+Name = Annotated[
+    str | None, typer.Option(help="name of the project [default: of the data's and the model's folders]", metavar="NAME")
+]
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
 BuildOption = Annotated[
     list[str] | None, typer.Option("--option", help="what an engine's build is told; may be repeated", metavar="KEY=VALUE")
@@ -28,22 +33,29 @@ Repository = Annotated[str, typer.Option(help="model repository: a folder, s3://
 ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
 DEFAULT_REPOSITORY = "model_repository"
 DEFAULT_URL = "127.0.0.1:8000"
+log = logging.getLogger(__name__)
 
 
 def specs_of(
     recipes: list[str],
     task: str,
     data: "DataSettings",
-    model: str | None,
+    model: "ModelSettings",
     training: "Training",
     seeds: list[int],
     kinds: list[str] | None,
     checkpoints: Path,
     seconds: float = 4.0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    name: str | None = None,
+    new: bool = False,
 ) -> "tuple[list[RunSpec], list[Recipe]]":
-    """What to run on, and what to run, with everything that can be wrong in it found before compute is spent."""
+    """What to run on, and what to run, with everything that can be wrong in it found before compute is spent.
+
+    `new` says that a project may begin here: it is not looked for under other names.
+    """
     from optkit.engines import registry as engines
+    from optkit.pipeline import projects
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe import finder
     from optkit.tasks.registry import of_settings
@@ -56,7 +68,13 @@ def specs_of(
     loaded = of_settings(task, data)
     unique = dict.fromkeys(seeds)
     shared = (checkpoints, known, tuple(kinds or ()), seconds, options or {})
-    return [RunSpec(loaded, model, one, *shared) for one in unique], asked
+    told = (model.revision, model.labels)
+    specs = [RunSpec(loaded, model.source, one, *shared, *told) for one in unique]
+    given = projects.Source.of(data.source, model.source)
+    find = projects.to_run if new else projects.to_go_on
+    project = find(checkpoints, task, name, given, lambda: specs[0].source)
+    log.info("project %s, in %s", project.name, project.folder)
+    return [replace(spec, project=project.name, given=given) for spec in specs], asked
 
 
 def engine_options(kinds: list[str] | None, texts: list[str] | None) -> dict[str, dict[str, str]]:

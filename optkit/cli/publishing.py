@@ -2,11 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from optkit.cli.option_groups import on_project
 from optkit.cli.options import DEFAULT_REPOSITORY, Checkpoints, ModelName, Repository, TaskName
+
+if TYPE_CHECKING:
+    from optkit.pipeline.projects import Source
 
 Why = Annotated[str, typer.Option(help="the reason, which is recorded", metavar="TEXT")]
 Url = Annotated[
@@ -18,7 +22,7 @@ WAIT_S = 60.0
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (publish, list_models, verify, rollback, prune):
+    for command in (on_project(publish), list_models, verify, rollback, prune):
         app.command("list" if command is list_models else None)(command)
 
 
@@ -27,10 +31,14 @@ def publish(
         str, typer.Argument(help="name of the recipe, or best: the fastest that passed its gate", metavar="RECIPE")
     ],
     task: TaskName,
+    project: "tuple[str | None, Source]",
     repository: Repository = DEFAULT_REPOSITORY,
     seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
     force: Annotated[bool, typer.Option("--force", help="although the gate says no; needs --why")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="although the live version is of another task, labels or data; needs --why")
+    ] = False,
     why: Why = "",
     url: Url = None,
     shadow: Annotated[
@@ -58,15 +66,17 @@ def publish(
 
     Example: optkit publish qat_gelu10 --task sample --url 127.0.0.1:8000
     """
+    from optkit.pipeline import projects
     from optkit.pipeline.publish import Options
     from optkit.pipeline.publish import publish as publish_engine
     from optkit.registry import remote
     from optkit.serving.config import shapes
 
     first = () if warmup is None else shapes(warmup)
-    options = Options(force, why, url, shadow, requests, max_disagreement, wait, cache, first)
-    with remote.changing(repository, f"publishing {task}_{recipe}", wait, url) as folder:
-        version = publish_engine(recipe, task, checkpoints, folder, seed, precision, options)
+    options = Options(force, why, url, shadow, requests, max_disagreement, wait, cache, first, replace)
+    home = projects.find(checkpoints, task, *project)
+    with remote.changing(repository, f"publishing {home.model(recipe)}", wait, url) as folder:
+        version = publish_engine(recipe, task, checkpoints, folder, seed, precision, options, home.name)
     print(remote.named(version, folder, repository))
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optkit.cli.option_groups import on_data
-from optkit.cli.options import BuildOption, Checkpoints, Engines, Model, TaskName, engine_options, specs_of
+from optkit.cli.option_groups import on_data, on_model
+from optkit.cli.options import BuildOption, Checkpoints, Engines, Name, TaskName, engine_options, specs_of
 from optkit.cli.tensorrt_flags import with_flags
+from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
@@ -18,15 +19,16 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (run, with_flags(build)):
-        app.command()(on_data(command))
+        app.command()(on_data(on_model(command)))
 
 
 def run(
-    recipes: Annotated[list[str], typer.Argument(help="recipe files, or names of modules in recipes/", metavar="RECIPE…")],
+    recipes: Annotated[list[str], typer.Argument(help="recipe files, or names: see optkit recipes", metavar="RECIPE…")],
     task: TaskName,
     data: DataSettings,
     training: "Training",
-    model: Model = None,
+    model: ModelSettings,
+    name: Name = None,
     seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
     engine: Engines = None,
     option: BuildOption = None,
@@ -35,12 +37,13 @@ def run(
 ) -> None:
     """Train, export, convert, serve and score recipes; print the comparison.
 
-    What is finished already is not done again. Exit status 1: a recipe failed its gate.
+    What is finished already is not done again. Exit status 1: a recipe failed its gate, or does not apply to the model.
 
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
     from optkit.engines import registry as engines
-    from optkit.pipeline import rows
+    from optkit.evaluation.results import REFUSED, Result
+    from optkit.pipeline import refusals, rows
     from optkit.pipeline.run import run_all
     from optkit.recipe.stage import BASELINE
     from optkit.report import table
@@ -50,21 +53,26 @@ def run(
     for kind in engine or ():
         engines.require_running(kind)
     options = engine_options(engine, option)
-    specs, asked = specs_of(recipes, task, data, model, training, seed or [0], engine, checkpoints, seconds, options)
+    specs, asked = specs_of(
+        recipes, task, data, model, training, seed or [0], engine, checkpoints, seconds, options, name, new=True
+    )
     found = run_all(asked, specs)
     if not found:  # not the main process of several
         return
     names = {BASELINE, *(recipe.name for recipe in asked)}
-    sys.stdout.write(table.render([row for row in rows.read(checkpoints, task) if row.recipe in names], "table"))
-    if any(row.verdict == "fail" for row in found):
+    home = specs[0].home
+    results: list[Result] = [*rows.read(checkpoints, task, home.name), *refusals.read(home.folder)]
+    sys.stdout.write(table.render([result for result in results if result.recipe in names], "table"))
+    if any(result.verdict in ("fail", REFUSED) for result in found):
         raise typer.Exit(1)
 
 
 def build(
-    recipe: Annotated[str, typer.Argument(help="recipe file, or name of a module in recipes/", metavar="RECIPE")],
+    recipe: Annotated[str, typer.Argument(help="recipe file, or name: see optkit recipes", metavar="RECIPE")],
     task: TaskName,
     data: DataSettings,
     training: "Training",
+    model: ModelSettings,
     engine: Engines = None,
     option: BuildOption = None,
     out: Annotated[Path | None, typer.Option(help="copy the engines to this folder", metavar="DIR")] = None,
@@ -74,7 +82,7 @@ def build(
     container: Annotated[
         str | None, typer.Option(help="native: tag of the container, such as 26.07 or 26.09=11.3", metavar="TAG[=VERSION]")
     ] = None,
-    model: Model = None,
+    name: Name = None,
     seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
@@ -88,14 +96,17 @@ def build(
     Example: optkit build qat_gelu10 --task sample --engine openvino --out engines
     """
     from optkit.engines.build_only import only_built
-    from optkit.pipeline import repository_builder
+    from optkit.pipeline import preflight, repository_builder
     from optkit.pipeline.steps.build_engines import converted
     from optkit.pipeline.steps.build_plans import planned
 
     options = engine_options(engine, option)
     repository_builder.check(flavour, out, engine or (), container, options)
     plans = only_built(engine or ())
-    (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, options=options)
+    (spec,), (asked,) = specs_of(
+        [recipe], task, data, model, training, [seed], engine, checkpoints, options=options, name=name
+    )
+    preflight.require([asked], spec)
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:
         print(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}", file=sys.stderr)

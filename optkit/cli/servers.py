@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from optkit.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Checkpoints, ModelName, Repository, TaskName
+from optkit.cli.option_groups import data_settings, grouped
+from optkit.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Checkpoints, ModelName, Name, Repository, TaskName
+from optkit.tasks.data.data_settings import DataSettings
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (serve, ask, validate):
+    for command in (serve, ask, grouped(data=data_settings)(validate)):
         app.command()(command)
 
 
@@ -69,11 +71,12 @@ def ask(
 def validate(
     recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
     task: TaskName,
+    data: DataSettings,
     url: Annotated[str, typer.Option(help="HTTP address of the running server", metavar="HOST:PORT")],
     model_name: Annotated[
-        str | None, typer.Option(help="model on the server [default: TASK_RECIPE]", metavar="NAME")
+        str | None, typer.Option(help="model on the server [default: PROJECT_RECIPE]", metavar="NAME")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="folder with train and dev files", metavar="DIR")] = None,
+    name: Name = None,
     precision: Annotated[str | None, typer.Option(help="of the engine, where the recipe has several")] = None,
     seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
     timeout: Annotated[float, typer.Option(help="seconds for each request", min=0.1)] = 60.0,
@@ -86,13 +89,15 @@ def validate(
 
     Example: optkit validate qat_gelu10 --task sample --url 127.0.0.1:8000
     """
+    from optkit.pipeline import projects
     from optkit.pipeline.remote_validation import Target
     from optkit.pipeline.remote_validation import validate as score
     from optkit.report import explain
-    from optkit.tasks.registry import load
+    from optkit.tasks.registry import of_settings
 
     target = Target(url, model_name, timeout)
-    row = score(recipe, load(task, data), checkpoints, target, seed, precision)
+    home = projects.find(checkpoints, task, name, projects.Source.of(data.source, None))
+    row = score(recipe, of_settings(task, data), checkpoints, target, seed, precision, home.name)
     sys.stdout.write(explain.judged(row))
     if row.verdict == "fail":
         raise typer.Exit(1)

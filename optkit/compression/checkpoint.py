@@ -19,12 +19,12 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from optkit.compression.registry import stage_of
 from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import InputError
-from optkit.models import loading, two_to_four
+from optkit.models import checkpoint_tensors, loading, two_to_four
 from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import Stage
 from optkit.tasks.base import Task
 
-_FOREIGN = {"amax": "amax.safetensors", "masks": "masks.safetensors"}
+_FOREIGN = {"amax": checkpoint_tensors.AMAX_FILE, "masks": checkpoint_tensors.MASKS_FILE}
 """What came with the model the baseline was made from, for the stages that follow."""
 _VERSIONS = ("optkit", "torch", "transformers", "accelerate", "nvidia-modelopt", "datasets", "numpy")
 
@@ -39,7 +39,7 @@ def save(loaded: LoadedModel, stages: Sequence[Stage], history: list[dict[str, A
     for name, file in _FOREIGN.items():
         if getattr(loaded, name) and not stages:
             save_file(getattr(loaded, name), folder / file)
-    write_json(folder / "recipe.json", [stage.model_dump(mode="json") for stage in stages])
+    write_json(folder / loading.RECIPE, [stage.model_dump(mode="json") for stage in stages])
     write_json(folder / "history.json", history)
     write_json(folder / "versions.json", versions())
 
@@ -54,7 +54,7 @@ def load(folder: Path, task: Task) -> LoadedModel:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     loaded = loading.new(config, tokenizer, task)
-    tensors = two_to_four.restore(loading.tensors(folder))
+    tensors = two_to_four.restore(checkpoint_tensors.tensors(folder))
     stages = stages_of(folder)
     for stage in stages:
         stage.restore(loaded.model, tensors)
@@ -79,7 +79,7 @@ def stages_of(folder: Path) -> list[Stage]:
         InputError: `recipe.json` has a technique that is not known here, settings that it does not have, or values that
             none takes.
     """
-    path = folder / "recipe.json"
+    path = folder / loading.RECIPE
     found = read_json(path)
     if not isinstance(found, list) or not all(isinstance(settings, dict) for settings in found):
         raise InputError(f"{path}: not a list of stages; delete {folder} to have it made again")

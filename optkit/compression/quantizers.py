@@ -6,8 +6,8 @@ embeddings, LayerNorm, pooler and head stay float (Wu et al. 2020, arXiv 2004.09
 
 import io
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Model Optimizer warns of each transformers release it has not been tested with
     import modelopt.torch.quantization as mtq
     from modelopt.torch.quantization.nn import TensorQuantizer
+    from modelopt.torch.quantization.plugins.custom import CUSTOM_MODEL_PLUGINS
 
 from optkit.compression.calibration import HistogramCalibrator
 
@@ -42,13 +43,28 @@ def insert(model: PreTrainedModel, stage: "Quantize") -> None:
         clip_gelu(model, stage.gelu_clip)
     linears = encoder_linears(model)
     if not linears:
-        raise InputError(f"{type(model).__name__} has no Linear in its encoder's layers: there is nothing to quantize")
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        raise InputError(
+            f"{type(model).__name__} has no Linear modules in its encoder's layers (such as SqueezeBERT, whose products are "
+            "convolutions): there is nothing to quantize. Run its baseline alone, or choose another encoder"
+        )
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings(), _linears_alone():
         warnings.simplefilter("ignore")  # it announces each model, and under several processes each kind of module
         mtq.quantize(model, {"quant_cfg": _placement(linears), "algorithm": None})
     for name, quantiser in quantisers(model).items():
         if stage.calibrator != "max" and name.endswith("input_quantizer"):
             quantiser._calibrator = HistogramCalibrator(stage.calibrator, stage.percentile)
+
+
+@contextmanager
+def _linears_alone() -> Iterator[None]:
+    """Keep Model Optimizer from rewriting attention for a quantised cache, which encoders lack and RoFormer's does not
+    survive."""
+    kept = set(CUSTOM_MODEL_PLUGINS)
+    CUSTOM_MODEL_PLUGINS.clear()
+    try:
+        yield
+    finally:
+        CUSTOM_MODEL_PLUGINS.update(kept)
 
 
 def calibrate(model: PreTrainedModel, forward: Forward) -> None:

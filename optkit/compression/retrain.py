@@ -18,8 +18,9 @@ from optkit.compression.student import check_teacher, chosen_layers
 from optkit.models import two_to_four
 from optkit.models.families import depth, encoder_linears, heads
 from optkit.models.loading import LoadedModel
-from optkit.recipe.stage import History, Taught
+from optkit.recipe.stage import History, Stage, Taught
 from optkit.recipe.training import Training
+from optkit.tasks.base import TaskKind
 from optkit.training.loop import train
 from optkit.training.losses import Loss, live, stored, task_loss, with_teacher
 
@@ -44,13 +45,28 @@ def retrain(loaded: LoadedModel, stage: Taught, context: Context, title: str) ->
     teacher = None
     if stage.teacher and (stage.representation_epochs or (stage.epochs and stage.augment)):
         teacher = context.teacher_model(stage.teacher)
-        check_teacher(loaded, teacher, stage.teacher)
+        check_teacher(loaded, teacher, stage.teacher, stage, context.task)
     history = []
     if teacher and stage.representation_epochs:
         history += _follow_representations(loaded, teacher, stage, context, title)
     if stage.epochs:
         history += _run(loaded, loaded.model, _answers(teacher, stage, context), stage, context, title)
     return history
+
+
+def check_teaching(loaded: LoadedModel, teacher: LoadedModel, name: str, stage: Stage, task: TaskKind | None) -> None:
+    """Raise `InputError` where a teacher cannot teach a model in a stage, or its representations cannot be followed.
+
+    Args:
+        loaded: the model; its weights are not looked at and may be on the meta device.
+        teacher: its teacher, likewise.
+        name: of the teacher.
+        stage: that trains.
+        task: that is taught; without one, any.
+    """
+    check_teacher(loaded, teacher, name, stage, task)
+    if isinstance(stage, Taught) and stage.representation_epochs:
+        _pair(loaded, teacher, stage).release()
 
 
 def settings_of(stage: Taught, training: Training) -> Training:
@@ -64,9 +80,7 @@ def settings_of(stage: Taught, training: Training) -> Training:
 def _follow_representations(
     loaded: LoadedModel, teacher: LoadedModel, stage: Taught, context: Context, title: str
 ) -> History:
-    layers = chosen_layers(depth(teacher.model.config), depth(loaded.model.config))
-    count = stage.relation_heads or heads(teacher.model.config)
-    pair = Representations(loaded.model, teacher.model, layers, stage.hidden_weight, stage.relation_weight, count)
+    pair = _pair(loaded, teacher, stage)
     own = {"epochs": stage.representation_epochs, "learning_rate": stage.representation_learning_rate}
     phase = stage.model_copy(update=own)
     try:
@@ -75,12 +89,22 @@ def _follow_representations(
         pair.release()
 
 
+def _pair(loaded: LoadedModel, teacher: LoadedModel, stage: Taught) -> Representations:
+    layers = chosen_layers(depth(teacher.model.config), depth(loaded.model.config))
+    count = stage.relation_heads or heads(teacher.model.config)
+    weights = stage.hidden_weight, stage.relation_weight
+    return Representations(loaded.model, teacher.model, layers, *weights, count, teacher.tokenizer.model_input_names)
+
+
 def _answers(teacher: LoadedModel | None, stage: Taught, context: Context) -> Loss:
     """Return the training loss: the task's alone, or with the teacher's logits, computed per batch if words are replaced."""
     task = context.task
     if not stage.teacher:
         return task_loss(task)
-    answers = live(teacher.model, task) if teacher and stage.augment else stored(context.teacher_logits(stage.teacher), task)
+    if teacher and stage.augment:
+        answers = live(teacher.model, task, teacher.tokenizer.model_input_names)
+    else:
+        answers = stored(context.teacher_logits(stage.teacher), task)
     return with_teacher(task, answers, stage.temperature, stage.label_weight)
 
 

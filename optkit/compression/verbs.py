@@ -28,6 +28,7 @@ from optkit.compression.context import Context
 from optkit.compression.distill import Distill
 from optkit.compression.quantize import Quantize
 from optkit.compression.sparsify import Sparsify
+from optkit.compression.student import check_teacher
 from optkit.core.errors import InputError
 from optkit.models import families, two_to_four
 from optkit.models.loading import LoadedModel, Model, inference, loaded_model
@@ -208,6 +209,8 @@ def _apply(
     taught = None if teacher is None else loaded_model(teacher, task, loaded.tokenizer)
     if stage.teachers and taught is None:
         taught = LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, task=loaded.task)
+    elif taught is not None and stage.teachers:
+        check_teacher(loaded, taught, "given", stage, task)
     with tempfile.TemporaryDirectory(prefix="optkit-training-") as logs:
         context = _context(loaded, calibration, task, taught, seed, Path(logs))
         history = stage.apply(loaded, context)
@@ -227,7 +230,9 @@ def _context(
     features, collator = task.encode("train", loaded.tokenizer), Collator.of(task, loaded.tokenizer)
 
     def answers(name: str) -> Sequence[NDArray[Any]]:
-        return run(inference(taught(name).model, task), features, BATCH_SIZE, collator)
+        own = taught(name)
+        theirs = features if own.tokenizer is loaded.tokenizer else task.encode("train", own.tokenizer)
+        return run(inference(own.model, task), theirs, BATCH_SIZE, Collator.of(task, own.tokenizer))
 
     def taught(name: str) -> LoadedModel:
         return teacher if teacher is not None else _nobody(name)

@@ -3,14 +3,18 @@
 A step's folder holds `record.json`: the key, what the key was made of, and the SHA-256 of every file of the step. A run
 that was killed finds the finished steps by their keys and never sees a half-written one, because a step is made in a
 temporary folder beside its place and renamed.
+
+What took long to make is not deleted when another key takes its place: it goes to `.superseded/` beside it, and comes back
+from there, sub-steps included, as soon as its key is asked for again.
 """
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,11 @@ from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes,
 from optkit.core.errors import InputError
 
 RECORD = "record.json"
+SUPERSEDED = ".superseded"
+KEPT = 5
+"""How many superseded outputs of a step are kept, those set aside last."""
 _WAIT_S = 3600.0  # for a rename by another process: what took hours to make is not given up in a hurry
+log = logging.getLogger(__name__)
 
 
 def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], None], keep: bool = False) -> str:
@@ -29,7 +37,8 @@ def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], Non
         folder: where the step's output lies when it is finished.
         depends_on: everything that shapes the output, in JSON's types.
         make: writes the output into the (empty) folder it is given.
-        keep: move an output of another key to `.superseded/` instead of deleting it: for what took long to make.
+        keep: move an output of another key to `.superseded/` instead of deleting it, and take one of this key from there:
+            for what took long to make. The last `KEPT` are kept.
 
     Raises:
         InputError: a file of the finished step is not as it was written, or its record is broken.
@@ -38,6 +47,8 @@ def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], Non
     key = key_of(depends_on)
     if is_finished(folder, key):
         verify(folder)
+        return key
+    if keep and _taken_back(folder, key):
         return key
     with writing(folder, keep) as unfinished:
         make(unfinished)
@@ -79,7 +90,7 @@ def writing(folder: Path, keep: bool = False) -> Iterator[Path]:
 
     Args:
         folder: what is replaced.
-        keep: move what stood there before to `.superseded/` beside it instead of deleting it.
+        keep: move what stood there before to `.superseded/` beside it instead of deleting it; the last `KEPT` are kept.
     """
     unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
     _make_room(unfinished, folder)
@@ -124,24 +135,75 @@ def _make_room(unfinished: Path, folder: Path) -> None:
 
 def _put_in_place(unfinished: Path, folder: Path, keep: bool) -> None:
     """Rename, unless another process has put the same step there meanwhile; one process at a time."""
-    with locks.exclusive(folder.parent / ".lock", str(folder.parent), f"putting {folder.name} in place", _WAIT_S):
+    with _only_one(folder):
         if (unfinished / RECORD).is_file() and is_finished(folder, key_at(unfinished)):
             return
         _set_aside(folder, keep)
         os.replace(unfinished, folder)
         flush(folder.parent)
+        _remove_oldest(folder)
+
+
+def _only_one(folder: Path) -> AbstractContextManager[None]:
+    """Lock on the places of all steps in a folder."""
+    return locks.exclusive(folder.parent / ".lock", str(folder.parent), f"putting {folder.name} in place", _WAIT_S)
+
+
+def _taken_back(folder: Path, key: str) -> bool:
+    """Put the superseded output of a key in its place again, if there is one that is whole.
+
+    Both are renamed, one after the other: killed between the two, both lie in `.superseded/` and are found there.
+    """
+    if not _aside(folder, key).is_dir():
+        return False
+    with _only_one(folder):
+        if is_finished(folder, key):  # another process was quicker
+            return True
+        aside = _aside(folder, key)
+        if not _is_whole(aside, key):
+            return False
+        _set_aside(folder, keep=True)
+        os.replace(aside, folder)
+        flush(folder.parent)
+    log.info("%s: made before with these settings and data, and found again in %s", folder, SUPERSEDED)
+    return True
+
+
+def _is_whole(aside: Path, key: str) -> bool:
+    """Whether a superseded folder holds the finished step of a key, unchanged."""
+    try:
+        if not is_finished(aside, key):
+            return False
+        verify(aside)
+    except InputError as error:
+        log.warning("%s: not taken back, it is made anew: %s", aside, error)
+        return False
+    return True
+
+
+def _aside(folder: Path, key: str) -> Path:
+    """Place of a step's output after another one has superseded it."""
+    return folder.parent / SUPERSEDED / f"{folder.name}-{key[:8]}"
 
 
 def _set_aside(folder: Path, keep: bool) -> None:
     if not folder.exists():
         return
-    key = key_at(folder) if (folder / RECORD).is_file() else "unknown"
-    aside = folder.parent / ".superseded" / f"{folder.name}-{key[:8]}"
+    aside = _aside(folder, key_at(folder) if (folder / RECORD).is_file() else "unknown")
     aside.parent.mkdir(exist_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
+    os.utime(folder)  # the time at which it was superseded
     os.replace(folder, aside)
     if not keep:
         shutil.rmtree(aside)
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Delete the superseded outputs of a step but the last; what is no step stays."""
+    found = [path.parent for path in (folder.parent / SUPERSEDED).glob(f"{folder.name}-????????/{RECORD}")]
+    for old in sorted(found, key=lambda path: path.stat().st_mtime_ns)[:-KEPT]:
+        (old / RECORD).unlink()  # first, so that a part of it is never taken for the whole
+        shutil.rmtree(old)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -47,8 +47,7 @@ def _counted(
     """Differences of a metric that is counted: examples that are alike are drawn together, as a multinomial."""
     seeds = len(candidate)
     kinds, counts = np.unique(np.concatenate([candidate, baseline]).T, axis=0, return_counts=True)  # [kinds, 2 · seeds]
-    classes = int(max(kinds["gold"].max(), kinds["predicted"].max())) + 1
-    rows = [class_rows(kinds[:, side], classes) for side in range(2 * seeds)]
+    rows = [class_rows(kinds[:, side]) for side in range(2 * seeds)]
     for count in parts:
         weights = generator.multinomial(counts.sum(), counts / counts.sum(), size=count)
         values = np.stack([METRICS[metric](counted(own, weights)) for own in rows], axis=1)  # [count, 2 · seeds]

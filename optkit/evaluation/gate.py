@@ -120,7 +120,7 @@ def _ladder(row: Row) -> Iterator[Finding]:
                 "fail",
                 f"the rung {rung!r} moves the logits by {_moved(values)} of their spread from the rung {before!r}, where "
                 f"{_allowed(allowed)} is expected; {values['flips']:g} predictions flip. See them: optkit explain "
-                f"{row.recipe} --task {row.task}",
+                f"{row.recipe} {row.options}",
             )
         before = rung
 

@@ -1,10 +1,12 @@
 """Result rows: what is known of one engine of one recipe, in the fields that scripts rely on."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 PERCENTILES = (50, 95, 99)
 VERDICTS = ("pass", "undecided", "fail")
+REFUSED = "refused"
+"""Verdict on a recipe that does not apply to the model, so that nothing was trained."""
 
 
 @dataclass
@@ -66,6 +68,39 @@ class Row:
     """Cost of each stage: `{stage, delta, ci95}` in points against the one before it."""
     load: dict[str, Any] = field(default_factory=dict)
     """Results of `optkit load`, see `optkit.benchmark.measurement.summary`; of several seeds the first that was measured."""
+    project: str = ""
+    """Name of the project; that of the task where none was named."""
+
+    @property
+    def subject(self) -> str:
+        """What was run: the task, and before it the project if it has another name."""
+        return f"{self.project} ({self.task})" if self.project not in ("", self.task) else self.task
+
+    @property
+    def options(self) -> str:
+        """Options of a command line that name task and project."""
+        return f"--task {self.task}" + (f" --name {self.project}" if self.project not in ("", self.task) else "")
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A recipe that does not apply to the model, in place of its rows: nothing was trained for it."""
+
+    recipe: str
+    task: str
+    metric: str
+    reasons: list[str]
+    verdict: str = REFUSED
+    project: str | None = None
+    """Name of the project; that of the task where none was named."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields of a row; those that only what was measured has are None."""
+        return {**dict.fromkeys(own.name for own in fields(Row)), **asdict(self)}
+
+
+Result = Row | Refusal
+"""What a run has to say of a recipe."""

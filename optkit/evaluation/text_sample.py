@@ -5,6 +5,7 @@ Settings are the task's own, the tokenizer is written as the training had it.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -23,7 +24,9 @@ Predictions = Mapping[str, Sequence[Prediction]]
 """Predictions, {precision: one per example of the dev split}."""
 
 
-def write(task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Predictions, folder: Path) -> None:
+def write(
+    task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Predictions, folder: Path, labels: Sequence[str] = ()
+) -> None:
     """Keep settings and tokenizer in `folder/text/`, and the sample beside it; nothing for a slow tokenizer.
 
     Args:
@@ -31,17 +34,22 @@ def write(task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Predictio
         tokenizer: which made the features.
         predictions: served.
         folder: of the step.
+        labels: the model's own names of the classes, in the task's order; without them, the task's.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         log.warning("%s has no tokenizer.json: the model takes tokens, and can be served no text", type(tokenizer).__name__)
         return
     (folder / TEXT).mkdir()
     settings = task.text_settings(tokenizer)
+    if labels:
+        settings = replace(settings, labels=tuple(labels))
+    own = dict(zip(task.labels, labels, strict=False))
     settings.write(folder / TEXT)
     (folder / TEXT / ensemble.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")
     rows = task.examples("dev")[:SAMPLE_ROWS]
     texts = dict(zip(settings.fields, (rows[name] for name in task.text_columns), strict=True))
-    answers = {precision: [task.shown(one) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()}
+    shown = {precision: [task.shown(one) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()}
+    answers = {precision: [own.get(name, name) for name in names] for precision, names in shown.items()}
     write_json(folder / TEXT_SAMPLE, {"texts": texts, "answers": answers})
 
 

@@ -13,6 +13,7 @@ from optkit.evaluation import doubts, invariance, parity, text_sample
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, EXAMPLES, SAMPLE, SCORES, engine_folders
 from optkit.evaluation.difference import signal
 from optkit.evaluation.through_server import Served, through_server
+from optkit.models import class_order
 from optkit.models.loading import LoadedModel, max_length
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
@@ -64,7 +65,8 @@ def validate(
         evidence[precision] = _evidence(task, rungs, served, precision)
         examples[precision] = parity.worst(task, features, rungs)
     np.savez(folder / SCORES, **outcomes)
-    text_sample.write(task, loaded.tokenizer, predictions, folder)
+    labels = class_order.names_of(loaded.model.config) if task.labels else ()
+    text_sample.write(task, loaded.tokenizer, predictions, folder, labels)
     _save_sample(folder, features, collator, served.logits)
     write_json(folder / EXAMPLES, examples)
     configs = {precision: asdict(served.configs[precision]) for precision in candidates}

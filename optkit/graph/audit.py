@@ -13,8 +13,8 @@ from onnx import GraphProto, NodeProto, numpy_helper
 from optkit.core.errors import GateError, InputError
 from optkit.graph import onnx_file
 from optkit.graph.passes import constants, producers
-from optkit.graph.products import layers_of, module_of
-from optkit.models.families import plain
+from optkit.graph.products import PRODUCER, layers_of, module_of
+from optkit.models.layers import plain
 from optkit.models.two_to_four import groups_kept
 
 
@@ -51,6 +51,8 @@ class Audit:
 
     def check_quantised(self) -> None:
         """Raise `InputError` naming every node of a quantised graph that is not as it should be."""
+        if not self.encoder_gemms:
+            raise InputError("The graph has no GEMMs in the layers of an encoder, so that nothing of it is quantised.")
         lines = [f"  {name}: an encoder GEMM with a float input, expected both quantised" for name in self.uncovered]
         lines += [f"  {name}: reads a quantised tensor, expected float" for name in self.wrongly_quantized]
         lines += [f"  {line}" for line in self.bad_scales]
@@ -105,24 +107,26 @@ def _attribute(node: NodeProto, name: str) -> bool:
 
 
 def audit(path: Path) -> Audit:
-    """Audit the graph in a file.
+    """Audit the graph in a file. An encoder whose products are convolutions, such as SqueezeBERT, has no GEMMs.
 
     Raises:
-        InputError: there is no encoder in it, as far as the names of its nodes tell.
+        InputError: another wrote it, and there is no encoder in it as far as the names of its nodes tell.
     """
-    graph = onnx_file.load(path).graph
+    model = onnx_file.load(path)
+    graph = model.graph
     view = _View(graph, producers(graph), constants(graph))
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.name: view.weight(node) for node in products}
     number = layers_of(graph).number
-    gemms = [node for node in products if weights[node.name] is not None and number(module_of(node.name)) is not None]
-    if not gemms:
+    inside = [node for node in products if number(module_of(node.name)) is not None]
+    if not inside and model.producer_name != PRODUCER:
         raise InputError(
-            f"{path} holds {len(products)} matrix products, none of them a GEMM with a weight under a name such as "
+            f"{path} holds {len(products)} matrix products, none of them under the name of a layer such as "
             "/encoder/layer.0/. The audit reads graphs that optkit.graph.export wrote; export the model again."
         )
+    gemms = [node for node in inside if weights[node.name] is not None]
     covered = [node for node in gemms if all(view.dequantizer(name) for name in node.input[:2])]
-    attention = [node for node in products if weights[node.name] is None]
+    attention = [node for node in inside if weights[node.name] is None]
     kept = {module_of(name): _groups_kept(array) for name, array in weights.items() if array is not None}
     return Audit(
         qdq_pairs=sum(node.op_type == "DequantizeLinear" for node in graph.node),
@@ -134,7 +138,7 @@ def audit(path: Path) -> Audit:
         attention_products=len(attention),
         quantized_attention_products=sum(all(view.dequantizer(n) for n in node.input[:2]) for node in attention),
         sparse_groups_kept=kept,
-        sparse=all(kept[module_of(node.name)] == 1 for node in gemms),
+        sparse=bool(gemms) and all(kept[module_of(node.name)] == 1 for node in gemms),
     )
 
 

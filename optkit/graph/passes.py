@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from optkit.graph.attention_mask import MASKED
+
 
 def clean(graph: GraphProto) -> None:
     """Apply every pass, in the order in which they build on each other."""
     inline_constants(graph)
     drop_float_casts(graph)
     fold_zero_points(graph)
+    bound_masks(graph)
     copy_leading_dimensions(graph)
     share_quantizers(graph)
     store_weights_as_int8(graph)
@@ -79,6 +82,17 @@ def fold_zero_points(graph: GraphProto) -> None:
             value = numpy_helper.to_array(known[node.input[0]]).astype(to)
             graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
             graph.node.remove(node)
+
+
+def bound_masks(graph: GraphProto) -> None:
+    """Replace the lowest number of float32, by which some models hide padding, by one that 16 bits can hold too."""
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and not tensor.dims and numpy_helper.to_array(tensor) <= _LOWEST:
+            tensor.CopyFrom(numpy_helper.from_array(np.array(MASKED, np.float32), tensor.name))
+
+
+_LOWEST = -1e30
+"""What is below is a mask, not a number to compute with."""
 
 
 def copy_leading_dimensions(graph: GraphProto) -> None:
@@ -190,17 +204,21 @@ def _store_weight(graph: GraphProto, known: dict[str, TensorProto], gemm: NodePr
     broadcast = scale.reshape(-1, 1) if scale.ndim else scale
     # as QuantizeLinear defines it: round half to even, saturate
     integers = np.clip(np.rint(weight / broadcast), -128, 127).astype(zero_point.dtype)
-    name = quantize.input[0]
+    name, output = quantize.input[0], f"{quantize.input[0]}.dequantized"
     stored = [
         numpy_helper.from_array(np.ascontiguousarray(integers.T), f"{name}.int8"),
         numpy_helper.from_array(scale, f"{name}.scale"),
         numpy_helper.from_array(zero_point, f"{name}.zero_point"),
     ]
-    graph.initializer.extend(stored)
+    if stored[0].name in known:  # layers that share their weights, or a projection of states and of positions
+        output += f"/for{gemm.name}"
+    else:
+        graph.initializer.extend(stored)
+        known.update((tensor.name, tensor) for tensor in stored)
     node = helper.make_node(
         "DequantizeLinear",
         [tensor.name for tensor in stored],
-        [f"{name}.dequantized"],
+        [output],
         name=f"{gemm.name}/weight/DequantizeLinear",
         axis=1 if scale.ndim else None,  # the output channels; a scale for the whole tensor has no axis
     )

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from onnx import GraphProto, NodeProto, TensorProto
 
 from optkit.graph.passes import constants, producers
-from optkit.models.families import Layers, plain
+from optkit.models.layers import Layers, plain
 
+PRODUCER = "optkit"
+"""Name of the producer in the files of optkit's own graphs."""
 LAYERS_KEY = "optkit.layers"
 """Key in a graph's metadata of where the layers are, if a family's record says it."""
+LONGEST_KEY = "optkit.longest"
+"""Key in a graph's metadata of the most tokens that it takes, if it has no table of position ids."""
 _PLUMBING = ("Transpose", "Reshape", "Cast", "QuantizeLinear", "DequantizeLinear")
 
 
@@ -36,8 +40,11 @@ def products(graph: GraphProto) -> list[Product]:
 
 def layers_of(graph: GraphProto) -> Layers:
     """Return the place of the encoder's layers in a graph of `optkit.graph.export`, by the modules in its nodes' names."""
-    told = next((entry.value for entry in graph.metadata_props if entry.key == LAYERS_KEY), "")
-    return Layers.among((module_of(node.name) for node in _nodes(graph)), told)
+    return Layers.among((module_of(node.name) for node in _nodes(graph)), _metadata(graph, LAYERS_KEY))
+
+
+def _metadata(graph: GraphProto, key: str) -> str:
+    return next((entry.value for entry in graph.metadata_props if entry.key == key), "")
 
 
 def module_of(node: str) -> str:
@@ -61,10 +68,13 @@ def _weight(node: NodeProto, made_by: dict[str, NodeProto], known: dict[str, Ten
 
 
 def longest_sequence(graph: GraphProto) -> int | None:
-    """Tokens that a graph of `optkit.graph.export` has positions for; None where it has no such table.
+    """Tokens that a graph of `optkit.graph.export` has positions for; None where it does not say.
 
-    The position ids are a constant [1, length] of which the graph slices what it needs.
+    The position ids are a constant [1, length] of which the graph slices what it needs, or else the metadata tell.
     """
+    told = _metadata(graph, LONGEST_KEY)
+    if told:
+        return int(told)
     known = constants(graph)
     for node in graph.node:
         table = known.get(node.input[0]) if node.op_type == "Slice" else None

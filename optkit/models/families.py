@@ -9,126 +9,55 @@ Another package adds its own by an entry point of the group `optkit.families` (s
 """
 
 import copy
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from optkit.core.errors import InputError
 from optkit.core.plugins import Registry
+from optkit.models.family import Family, Names
+from optkit.models.family_records import OWN
+from optkit.models.layers import Layers
 
 if TYPE_CHECKING:  # `optkit compare` reads sizes, and starts without torch
     import torch
     from torch import nn
     from transformers import PreTrainedModel
 
-Names = tuple[str, ...]
 Config = Any
 """A configuration of transformers, or the content of a `config.json`."""
-ATTENTION = ("query", "key", "value", "attention_output")
-"""Roles of an attention block's Linear modules: the outputs of the first three and the inputs of the last are split into
-heads."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """Names of a family's modules and configuration fields, the first one present being used. The defaults are the usual
-    ones.
-
-        FAMILIES.register("my-encoder", Family(depth=("blocks",), query=("ask",)))
-
-    A field that is left out keeps its default.
-    """
-
-    layers: str = ""
-    """Name or suffix of the module list of the encoder's layers, such as `bert.encoder.layer`; empty to detect it."""
-    query: Names = ("query", "query_proj", "q_lin", "q_proj", "q_head", "q", "query_global", "pos_query_proj")
-    key: Names = ("key", "key_proj", "k_lin", "k_proj", "k_head", "k", "key_global", "pos_key_proj")
-    value: Names = ("value", "value_proj", "v_lin", "v_proj", "v_head", "v", "value_global")
-    attention_output: Names = (
-        *("attention.output.dense", "attention.dense", "out_lin", "out_proj", "o_proj", "post_proj", "attn.o"),
-        *("SelfAttention.o", "attn.Wo"),
-    )
-    """Name suffixes of the Linear modules with this role in a layer; likewise `query`, `key` and `value`."""
-    depth: Names = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
-    """Configuration fields for the number of layers. The tuples that follow name configuration fields too."""
-    width: Names = ("hidden_size", "dim", "d_model", "n_embd", "emb_dim")
-    heads: Names = ("num_attention_heads", "n_heads", "n_head", "num_heads")
-    inner: Names = (
-        *("intermediate_size", "hidden_dim", "d_inner", "d_ff", "n_inner", "embedding_size", "input_embedding_size"),
-        *("pooler_hidden_size", "true_hidden_size", "intra_bottleneck_size", "head_dim", "d_head", "d_kv"),
-    )
-    """Configuration fields of sizes that scale with the width; all that are present are scaled."""
-    positions: Names = ("max_position_embeddings", "n_positions")
-    token_types: Names = ("type_vocab_size",)
-    activation: Names = ("hidden_act", "activation", "hidden_activation", "activation_function", "ff_activation")
-    first_position: int | None = None
-    """Position id of the first token; None to detect it (RoBERTa-like models start after the padding id)."""
-
-    def role(self, module: str) -> str | None:
-        """Return the role in `ATTENTION` of a Linear module by its name; None if it has none of them."""
-        return next((role for role in ATTENTION if _ends(module, getattr(self, role))), None)
-
-
 FAMILIES: Registry[Family] = Registry("model family", "optkit.families", {}, lambda thing: isinstance(thing, Family))
 
 
 def family_of(config: Config) -> Family:
-    """Return the record registered for a configuration's `model_type`, or the defaults."""
+    """Return the record registered for a configuration's `model_type`, optkit's own, or the defaults."""
     kind = _field(config, ("model_type",))[1]
-    return FAMILIES.get(kind) if kind in FAMILIES.names() else Family()
+    return FAMILIES.get(kind) if kind in FAMILIES.names() else OWN.get(kind, Family())
+
+
+def check(config: Config) -> None:
+    """Raise `InputError` where no model of this configuration can be taken, whatever the recipe."""
+    kind, refused = _field(config, ("model_type",))[1], family_of(config).refused
+    if not refused and _field(config, ("is_encoder_decoder",))[1] is True:
+        refused = "it has a decoder beside its encoder; choose an encoder"
+    if refused:
+        raise InputError(f"model type {kind!r} is not supported: {refused}")
+
+
+def check_model(model: "PreTrainedModel") -> None:
+    """Raise `InputError` where a model cannot be taken, whatever the recipe; its weights are not looked at."""
+    check(model.config)
+    if any(getattr(module, "is_causal", False) for module in model.modules()):
+        raise InputError(
+            f"{type(model).__name__} is not supported: its tokens see those before them only; choose an encoder, whose "
+            "tokens see one another, such as one of the BERT, DeBERTa or ModernBERT family"
+        )
 
 
 def records() -> dict[str, Any]:
     """Return all registered records in JSON types, for the keys of steps."""
     return {name: asdict(family) for name, family in FAMILIES.working()}
-
-
-@dataclass(frozen=True)
-class Layers:
-    """Place of an encoder's layers: names of the module lists that hold them, such as `bert.encoder.layer`."""
-
-    lists: frozenset[str]
-
-    @classmethod
-    def among(cls, products: Iterable[str], told: str = "") -> "Layers":
-        """Detect the layers: the module lists that hold most of a model's matrix products.
-
-        In a name with several numbers the first counts, as layers may contain lists. Lists side by side count together, such
-        as XLM's attentions and feed-forward blocks. Heads and embeddings may have lists too, with fewer products.
-
-        Args:
-            products: names of the modules with matrix products.
-            told: name of the list in the family's record; empty to detect it.
-        """
-        numbers: dict[str, list[str]] = {}
-        for place in filter(None, map(_place, [f"{told}.0"] if told else products)):
-            numbers.setdefault(place[1], []).append(place[2])
-        beside = {name: (name.rpartition(".")[0], frozenset(own)) for name, own in numbers.items()}
-        counts = Counter(beside[name] for name, own in numbers.items() for _ in own)
-        most = [group for group, _ in counts.most_common(1)]
-        return cls(frozenset(name for name, group in beside.items() if group in most))
-
-    def number(self, name: str) -> int | None:
-        """Return the index of the layer that a module, parameter or buffer belongs to; None outside of the layers."""
-        place = _place(name)
-        return int(place[2]) if place and _ends(place[1], self.lists) else None
-
-
-def plain(name: str) -> str:
-    """Normalise a module's name: the ONNX exporter writes `mlp.mlp.0` for `mlp.0` in a `Sequential`."""
-    return re.sub(r"(^|\.)([^.]+)\.\2\.(?=\d)", r"\1\2.", name)
-
-
-def _place(name: str) -> re.Match[str] | None:
-    """Match the outermost module list and index in a name."""
-    return re.match(r"(.+?)\.(\d+)(?=\.|$)", plain(name))
-
-
-def _ends(name: str, ends: Iterable[str]) -> bool:
-    return any(f".{name}".endswith(f".{end}") for end in ends)
 
 
 def _field(config: Config, names: Names) -> tuple[str, Any]:
@@ -176,6 +105,27 @@ def heads(config: Config) -> int:
     return _size(config, family_of(config).heads)
 
 
+def key_heads(config: Config) -> int:
+    """Return the number of heads of a layer's keys and values: fewer than its heads where several queries share one."""
+    return _size(config, family_of(config).key_heads)
+
+
+def layer_kinds(config: Config) -> list[str]:
+    """Return the kind of each layer, such as "full_attention"; empty where the configuration tells no kinds apart."""
+    kinds: list[str] | None = _field(config, family_of(config).per_layer)[1]
+    return list(kinds or ())[: depth(config)]
+
+
+def far(config: Config) -> bool:
+    """Return whether attention differs for tokens that are far from one another: it is cut off, or coarser."""
+    return _field(config, family_of(config).windows)[1] is not None
+
+
+def rotates(config: Config) -> bool:
+    """Return whether queries and keys are rotated by their positions, in pairs of channels."""
+    return _field(config, family_of(config).rotary)[1] is not None
+
+
 def positions(config: Config) -> int | None:
     """Return the number of position embeddings; None for a model without them."""
     rows: int | None = _field(config, family_of(config).positions)[1]
@@ -193,16 +143,18 @@ def activation(config: Config) -> str | None:
     return name
 
 
-def resized(config: Config, layers: int, ratio: float) -> Config:
-    """Return a copy of a configuration of transformers with another number of layers and scaled widths.
+def resized(config: Config, layers: Sequence[int], ratio: float) -> Config:
+    """Return a copy of a configuration of transformers with a choice of its layers and scaled widths.
 
     Args:
         config: configuration to copy.
-        layers: number of layers.
+        layers: indices of the layers to keep.
         ratio: factor of the sizes in `width` and `inner`.
     """
     family, made, own = family_of(config), copy.deepcopy(config), config.to_dict()
-    setattr(made, _field(config, family.depth)[0], layers)
+    if kinds := layer_kinds(config):
+        setattr(made, _field(config, family.per_layer)[0], [kinds[index] for index in layers])
+    setattr(made, _field(config, family.depth)[0], len(layers))
     for name in (*family.width, *family.inner):
         if isinstance(own.get(name), int):  # under its own name only: some configurations have aliases
             setattr(made, name, round(own[name] * ratio))
@@ -210,27 +162,35 @@ def resized(config: Config, layers: int, ratio: float) -> Config:
 
 
 def layers_of(model: "nn.Module") -> Layers:
-    """Return the place of the layers of a model's encoder."""
-    return Layers.among(linears(model), family_of(getattr(model, "config", {})).layers)
+    """Return the place of the layers of a model's encoder, lists of their other parts beside them included."""
+    from torch import nn
+
+    lists = Layers.among(linears(model), family_of(getattr(model, "config", {})).layers).lists
+    sizes = {name: len(part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)}
+    wanted = {(name.rpartition(".")[0], sizes.get(name)) for name in lists}
+    beside = (name for name, size in sizes.items() if (name.rpartition(".")[0], size) in wanted)
+    return Layers(lists.union(beside))
 
 
 def encoder_layers(model: "PreTrainedModel") -> "list[nn.Module]":
-    """Return the modules of the encoder's layers, in order.
+    """Return the modules that put out the hidden states of the encoder's layers, in order; fewer where layers share weights.
 
     Raises:
         InputError: their number differs from the configuration's.
     """
     number, layers = layers_of(model).number, depth(model.config)
-    found = [
-        part for name, part in model.named_modules() if number(name) is not None and number(name.rpartition(".")[0]) is None
-    ]
-    if len(found) != layers:
+    found: dict[int, Any] = {}
+    for name, part in model.named_modules():
+        index = number(name)
+        if index is not None and number(name.rpartition(".")[0]) is None:
+            found[index] = part  # of lists side by side the last
+    if len(found) not in (layers, _field(model.config, family_of(model.config).groups)[1]):
         raise InputError(
             f"{type(model).__name__}: its configuration has {layers} layers, its modules are {len(found)}; expected one for "
-            "each. Layers that share their weights, are in parts, or have no Linear modules can neither become a student "
-            "nor be followed by one: leave Distill and representation_epochs out for this model"
+            "each. Layers that are in parts, or have no Linear modules, can neither become a student nor be followed by "
+            "one: leave Distill and representation_epochs out for this model"
         )
-    return found
+    return [found[index] for index in sorted(found)]
 
 
 def encoder_linears(model: "nn.Module") -> "dict[str, nn.Linear]":
@@ -240,12 +200,25 @@ def encoder_linears(model: "nn.Module") -> "dict[str, nn.Linear]":
 
 
 def attention_linears(model: "PreTrainedModel") -> "dict[str, nn.Linear]":
-    """Return the Linear modules of the last layer's attention by role in `ATTENTION`; roles not found are left out."""
-    family, found = family_of(model.config), dict[str, Any]()
-    for name, linear in linears(encoder_layers(model)[-1]).items():
-        if role := family.role(name):
-            found.setdefault(role, linear)
+    """Return the Linear modules of the last layer's attention by role, such as "query"; roles not found are left out."""
+    return {role: cast("nn.Linear", model.get_submodule(name)) for role, name in attention_names(model).items()}
+
+
+def attention_names(model: "PreTrainedModel") -> dict[str, str]:
+    """Return the names of the modules in `attention_linears`."""
+    family, number, last = family_of(model.config), layers_of(model).number, len(encoder_layers(model)) - 1
+    found = dict[str, str]()
+    for name in linears(model):
+        if number(name) == last and (role := family.role(name)):
+            found.setdefault(role, name)
     return found
+
+
+def head_size(model: "PreTrainedModel") -> int:
+    """Return the number of channels of an attention head."""
+    told = (getattr(part, name, None) for part in model.base_model.modules() for name in ("attention_head_size", "head_dim"))
+    found = next(filter(None, told), None)
+    return found or attention_linears(model)["query"].out_features // heads(model.config)
 
 
 def prunable(model: "nn.Module") -> "dict[str, nn.Linear]":
@@ -278,6 +251,12 @@ def first_position(model: "PreTrainedModel") -> int:
 
 
 def longest_input(model: "PreTrainedModel") -> int | None:
-    """Return the longest input in tokens that the model has positions for; None for a model without position embeddings."""
+    """Return the longest input in tokens that the model has positions for; None for a model without position embeddings.
+
+    A model that attends to blocks of tokens takes those for which its attention is full.
+    """
     table = positions(model.config)
-    return None if table is None else table - first_position(model)
+    limits = [] if table is None else [table - first_position(model)]
+    if getattr(model.config, "attention_type", None) == "block_sparse":  # BigBird's own rule
+        limits.append((5 + 2 * model.config.num_random_blocks) * model.config.block_size)
+    return min(limits, default=None)

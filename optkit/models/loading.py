@@ -1,28 +1,31 @@
 """Loading models: safetensors only, without running code from the checkpoint."""
 
+import copy
 import logging
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from optkit.core.errors import InputError, MachineError
+from optkit.core.atomic import read_json
+from optkit.core.errors import InputError, OptkitError
+from optkit.models import checkpoint_tensors, class_order, model_source, tokenizers
 from optkit.models.families import longest_input
+from optkit.models.model_source import Source
 from optkit.tasks import registry
 from optkit.tasks.base import Feed, Task, TaskKind
 
 log = logging.getLogger(__name__)
+RECIPE = "recipe.json"
+"""File in a checkpoint with the stages that it has gone through."""
 DEFAULT_MODEL = "google-bert/bert-base-uncased"
-_ASP_MASK = ".__weight_mma_mask"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 @dataclass
@@ -81,6 +84,9 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
         _check_head(bare, task)
     if task is not None and tokenizer is None:
         raise InputError(f"{type(model).__name__}: the task's texts need its tokenizer; give tokenizer=…, or load_model(…)")
+    if tokenizer is not None:
+        tokenizer = copy.deepcopy(tokenizer)  # the user's own stays as it is
+        tokenizers.fit(tokenizer, bare, type(bare).__name__)
     kind = type(task) if task is not None else registry.task_of(model)
     return LoadedModel(model, cast(PreTrainedTokenizerBase, tokenizer), fine_tuned=True, task=kind)
 
@@ -90,82 +96,138 @@ def max_length(loaded: LoadedModel, task: Task) -> int:
     return min(task.max_length, loaded.tokenizer.model_max_length, longest_input(loaded.model) or task.max_length)
 
 
-def load(source: str | Path, task: Task) -> LoadedModel:
+def load(
+    source: str | Path,
+    task: Task,
+    *,
+    labels: Sequence[str] | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> LoadedModel:
     """Load a model for a task from the hub or a folder: safetensors only, without running code from the checkpoint.
 
         model = optkit.load_model("bert-base-uncased-finetuned/", task)
         model.model, model.tokenizer, model.fine_tuned
 
+    A head whose classes stand in another order than the data's is sorted into it by their names, or by `labels`.
+
     Args:
         source: name on the Hugging Face hub, or folder saved by `save_pretrained`.
         task: task whose head the model gets; a missing head is initialised at random.
+        labels: the data's classes in the order of the head's rows, where their names do not tell.
+        revision: branch, tag or commit on the hub.
+        local_files_only: take the hub's files from its cache alone.
 
     Returns:
         The model in float32 with its tokenizer.
 
     Raises:
         InputError: a folder without weights, config or tokenizer, a pickle, a file that cannot be read, tensors that are
-            missing or of another shape, or a head with other classes than the task, or in another order.
+            missing, of another shape or for nothing, a tokenizer that does not fit, or a head with other classes than the
+            task, or in an order that is not known.
         MachineError: the hub cannot be reached.
     """
-    folder, source = Path(source).expanduser(), str(source)
-    if folder.is_dir():
-        _check_folder(folder)
-        source = str(folder)
-    elif source.startswith((".", "/", "~")):
-        raise InputError(f"--model {source}: no such folder; expected one with config.json and model.safetensors")
-    try:
-        disable_progress_bar()
-        set_verbosity_error()  # a missing head is reported by `fine_tuned`
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        classes = dict(config.id2label)
-        config.update(_label_maps(task))
+    found = model_source.find(source, revision, local_files_only)
+    folder, name = found.folder, found.name
+    with _reading(name):
+        tokenizer, config, names = _described(found, task)
         model, report = task.auto_class().from_pretrained(
-            source,
+            folder,
             config=config,
+            dtype=torch.float32,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # found below, and said in the task's words
         )
-    except Exception as error:  # transformers and tokenizers raise nearly everything, Exception itself too
-        raise _unloadable(source, folder.is_dir(), error) from error
-    if not tokenizer.is_fast:
-        raise InputError(f"--model {source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
-    fine_tuned = not any(name.startswith(task.head_modules) for name in report["missing_keys"])
-    _check_tensors(source, report, fine_tuned, task)
-    if fine_tuned:
-        _check_order(f"--model {source}", [str(classes.get(index)) for index in range(len(task.labels))], task)
-    amax, masks = _foreign(folder) if folder.is_dir() else ({}, {})
-    if amax:
-        log.warning("%s: float weights, and scales of %d quantisers, which quantization takes", source, len(amax))
-    return LoadedModel(model.float(), tokenizer, fine_tuned, amax, masks, type(task))
+        extras = checkpoint_tensors.take(folder, model, report["unexpected_keys"], name)
+    missing = set(report["missing_keys"]) - extras.weights
+    fine_tuned = not any(_in_head(tensor, model, task) for tensor in missing)
+    _check_tensors(name, model, missing, report["mismatched_keys"], fine_tuned, task)
+    _fit(tokenizer, model, name)
+    if labels is not None and not (task.labels and fine_tuned):
+        raise InputError(f"--labels {','.join(labels)}: {name} has no head with classes yet, whose rows they would name")
+    if task.labels and fine_tuned:
+        rows = class_order.order(names, task.labels, labels, f"--model {name}")
+        class_order.permute(model, rows, f"--model {name}")
+        _name_classes(model.config, class_order.served_names(names, rows, task.labels))
+    _warn_of_stages(folder, name)
+    if extras.amax:
+        log.warning("%s: float weights, and scales of %d quantisers, which quantization takes", name, len(extras.amax))
+    return LoadedModel(model, tokenizer, fine_tuned, extras.amax, extras.masks, type(task))
 
 
-def architecture(source: str, task: Task) -> LoadedModel:
+def architecture(
+    source: str | Path, task: Task, *, revision: str | None = None, local_files_only: bool = False
+) -> LoadedModel:
     """Load a model as `load` does, but without weights: on the meta device.
 
     Raises:
-        InputError: a folder without a configuration or a tokenizer.
+        InputError: a folder without a configuration or a tokenizer, or a tokenizer that does not fit.
         MachineError: the hub cannot be reached.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        _check_folder(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        config.update(_label_maps(task))
+    found = model_source.find(source, revision, local_files_only)
+    with _reading(found.name):
+        tokenizer, config, _ = _described(found, task)
         with torch.device("meta"):
-            return new(config, tokenizer, task)
-    except Exception as error:  # as `load`
-        raise _unloadable(source, folder.is_dir(), error) from error
+            loaded = new(config, tokenizer, task)
+    _fit(tokenizer, loaded.model, found.name)
+    return loaded
 
 
 def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> LoadedModel:
     """Return a model with random weights (torch's global seed) for a task that defines its own architecture."""
-    return LoadedModel(task.auto_class().from_config(config, trust_remote_code=False), tokenizer, task=type(task))
+    config.dtype = torch.float32  # whatever type the weights were stored in
+    model = task.auto_class().from_config(config, trust_remote_code=False, dtype=torch.float32)
+    return LoadedModel(model, tokenizer, task=type(task))
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn what transformers and tokenizers raise, which is nearly everything, into an `InputError`."""
+    try:
+        disable_progress_bar()
+        set_verbosity_error()  # a missing head is reported by `fine_tuned`
+        yield
+    except OptkitError:
+        raise
+    except Exception as error:
+        kind = [type(error).__name__] if isinstance(error, LookupError | TypeError | AttributeError) else []
+        reason = ": ".join([*kind, *str(error).strip().splitlines()[:1]]) or type(error).__name__
+        raise InputError(f"--model {name}: cannot be loaded: {reason}") from error
+
+
+def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any, list[str]]:
+    """Return tokenizer and configuration of a model, in float32 and with the task's classes, and its own classes' names."""
+    checkpoint_tensors.check_adapter(found.folder, found.name)
+    model_source.check(found)
+    config = AutoConfig.from_pretrained(found.folder, trust_remote_code=False)
+    checkpoint_tensors.check_config(config, found.name)
+    tokenizer, names = tokenizers.load(found.folder, f"--model {found.name}"), class_order.names_of(config)
+    config.dtype = torch.float32  # which is what the weights become, whatever they are stored in
+    _name_classes(config, task.class_names)
+    return tokenizer, config, names
+
+
+def _warn_of_stages(folder: Path, name: str) -> None:
+    """Warn that a checkpoint of a recipe is taken as a plain model."""
+    stages = read_json(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    if isinstance(stages, list) and stages:
+        done = ", ".join(str(stage["technique"]) for stage in stages if isinstance(stage, dict) and "technique" in stage)
+        log.warning(
+            "%s: a checkpoint after %s; its float weights are taken, without what these add to the model", name, done
+        )
+
+
+def _fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
+    """Make tokenizer and model agree on their inputs, both in place."""
+    if tokenizers.takes_segments(model) and "token_type_ids" not in tokenizer.model_input_names:
+        tokenizers.keep_first_segment(model, f"--model {name}")
+    tokenizers.fit(tokenizer, model, f"--model {name}")
+
+
+def _name_classes(config: Any, names: Sequence[str]) -> None:
+    config.update({"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}})
 
 
 def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], NDArray[Any]]:
@@ -181,51 +243,37 @@ def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], NDArra
     return infer
 
 
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Read all tensors of a folder's `model*.safetensors`, by name."""
-    found = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, "pt") as file:
-            found.update({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    return found
+def _in_head(tensor: str, model: PreTrainedModel, task: Task) -> bool:
+    """Return whether a tensor belongs to the head, and not to the pretrained encoder below it."""
+    below = f"{model.base_model_prefix}."
+    return tensor.startswith(task.head_modules) or (model.base_model is not model and not tensor.startswith(below))
 
 
-def _check_folder(folder: Path) -> None:
-    weights = [*folder.glob("*.safetensors")]
-    pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
-    if not weights and pickles:
-        raise InputError(
-            f"--model {folder}: {pickles[0]} is a pickle, which can run code when it is read; expected "
-            "model.safetensors. Convert it where you trust it: "
-            "`AutoModel….from_pretrained(folder).save_pretrained(folder, safe_serialization=True)`"
-        )
-    if not weights:
-        raise InputError(f"--model {folder}: no *.safetensors in it; expected a folder saved by save_pretrained")
-    if not (folder / "config.json").is_file():
-        raise InputError(f"--model {folder}: no config.json in it; expected a folder saved by save_pretrained")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
-        raise InputError(
-            f"--model {folder}: no tokenizer in it (tokenizer.json or vocab.txt); save it there with "
-            "`tokenizer.save_pretrained(folder)`"
-        )
-
-
-def _check_tensors(source: str, report: Mapping[str, Any], fine_tuned: bool, task: Task) -> None:
-    """Raise `InputError` if tensors other than a new head and its pooler are missing or of another shape."""
-    for name, found, expected in report["mismatched_keys"]:
-        if name.startswith(task.head_modules) and task.labels and found[0] != expected[0]:
+def _check_tensors(
+    source: str,
+    model: PreTrainedModel,
+    missing: Iterable[str],
+    mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]],
+    fine_tuned: bool,
+    task: Task,
+) -> None:
+    """Raise `InputError` if tensors other than a new head and its pooler are missing or of another shape, or not finite."""
+    for name, found, expected in mismatched:
+        if _in_head(name, model, task) and task.labels and found[0] != expected[0]:
             raise InputError(
                 f"--model {source}: its head has {found[0]} classes, the task has {expected[0]} "
                 f"({', '.join(task.labels)}); give the model that was fine-tuned for this task, or one without a head"
             )
         raise InputError(f"--model {source}: {name} has shape {list(found)}, config.json makes it {list(expected)}")
-    new = () if fine_tuned else (*task.head_modules, "pooler.")
-    missing = sorted(name for name in report["missing_keys"] if not any(f".{part}" in f".{name}" for part in new))
-    if missing:
+    lost = sorted(name for name in missing if fine_tuned or not (_in_head(name, model, task) or ".pooler." in f".{name}"))
+    if lost:
         raise InputError(
-            f"--model {source}: {len(missing)} tensors are missing from its *.safetensors: {', '.join(missing[:5])}; "
+            f"--model {source}: {len(lost)} tensors are missing from its *.safetensors: {', '.join(lost[:5])}; "
             "expected all those of its encoder. Save it again with save_pretrained"
         )
+    broken = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise InputError(f"--model {source}: {len(broken)} tensors hold NaN or infinity: {', '.join(broken[:5])}")
 
 
 def _check_head(model: PreTrainedModel, task: Task) -> None:
@@ -238,46 +286,11 @@ def _check_head(model: PreTrainedModel, task: Task) -> None:
             f"{name}: its head has {model.config.num_labels} classes, the task has {len(task.labels)} "
             f"({', '.join(task.labels)})"
         )
-    classes: dict[Any, Any] = dict(model.config.id2label or {})
-    _check_order(name, [str(classes.get(index)) for index in range(len(task.labels))], task)
-
-
-def _check_order(source: str, found: Sequence[str], task: Task) -> None:
-    """Raise `InputError` if a head has the task's classes in another order, which would give answers the wrong names."""
-    ours, theirs = [name.casefold() for name in task.labels], [name.casefold() for name in found]
-    if ours != theirs and sorted(ours) == sorted(theirs):
+    if task.labels and class_order.order(class_order.names_of(model.config), task.labels, None, name) != [
+        *range(len(task.labels))
+    ]:
         raise InputError(
-            f"{source}: its head's classes are {', '.join(found)} (id2label in config.json), the task's are "
-            f"{', '.join(task.labels)}; sort the rows of its classifier and id2label into the task's order"
+            f"{name}: its head's classes are {', '.join(class_order.names_of(model.config))} (config.id2label), the task's "
+            f"are {', '.join(task.labels)}; save it and let optkit.load_model sort them, or sort the rows of its classifier "
+            "and id2label into the task's order"
         )
-
-
-def _label_maps(task: Task) -> dict[str, Any]:
-    names = dict(enumerate(task.class_names))
-    return {"id2label": names, "label2id": {name: index for index, name in names.items()}}
-
-
-def _unloadable(source: str, local: bool, error: Exception) -> Exception:
-    lines = [type(error).__name__] if isinstance(error, LookupError | TypeError | AttributeError) else []
-    reason = ": ".join([*lines, *str(error).strip().splitlines()[:1]]) or type(error).__name__
-    if local:
-        return InputError(f"--model {source}: cannot be loaded: {reason}")
-    return MachineError(f"--model {source}: not a folder here, and the hub does not give it ({reason}); give a folder")
-
-
-def _foreign(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Read scales and masks that other tools stored in a checkpoint.
-
-    Returns:
-        Scales, `*_quantizer._amax`, with pytorch-quantization's leading underscore taken off, and 2:4 masks, apex ASP's
-        `__weight_mma_mask`, by the name of their Linear.
-    """
-    amax, masks = {}, {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118
-                if match := re.fullmatch(r"(.+\.)_?(\w+_quantizer)\._amax", name):
-                    amax[match[1] + match[2]] = file.get_tensor(name).float()
-                elif name.endswith(_ASP_MASK):
-                    masks[name.removesuffix(_ASP_MASK)] = file.get_tensor(name).bool()
-    return amax, masks

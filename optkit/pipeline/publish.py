@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optkit.benchmark import tuned
 from optkit.core.atomic import file_hash, read_json
@@ -10,15 +11,17 @@ from optkit.core.errors import GateError, InputError
 from optkit.core.step_cache import RECORD, read_record, verify
 from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, read_sample
 from optkit.evaluation.results import Row
-from optkit.pipeline import rows
-from optkit.registry import provenance, smoke_test, trial
+from optkit.pipeline import projects, rows
+from optkit.registry import layout, provenance, smoke_test, trial
 from optkit.registry.disk import WAIT_S, locked
 from optkit.registry.live_server import Running
+from optkit.registry.purpose import differences
 from optkit.registry.release import Release, already_live, go_live, place
 from optkit.registry.shadow import MAX_DISAGREEMENT, Shadow, read_requests
 from optkit.registry.smoke_test import Probe
 from optkit.registry.text_pipeline import Words
 from optkit.serving.config import ModelConfig, Shapes, from_json
+from optkit.tasks.served import TextSettings
 
 log = logging.getLogger(__name__)
 BEST = "best"
@@ -36,7 +39,7 @@ class Options:
     force: bool = False
     """Publish although the gate says no; needs `why`."""
     why: str = ""
-    """Reason to publish against the gate, stored in the provenance and on the card."""
+    """Reason to publish against the gate or in place of something else, stored in the provenance and on the card."""
     url: str | None = None
     """`host:port` of a running server that serves the repository and goes over to the new version."""
     shadow: str | None = None
@@ -51,10 +54,15 @@ class Options:
     """Whether the server may answer from its cache, see `ModelConfig`."""
     warmup: Shapes = ()
     """What each instance answers before it is ready, see `ModelConfig`."""
+    replace: bool = False
+    """Publish although the live version is of another task, other labels or other data; needs `why`."""
 
     def __post_init__(self) -> None:
-        if self.force != bool(self.why.strip()):
-            raise InputError("--force and --why go together: expected the reason why a gate is overruled, and by --force")
+        if (self.force or self.replace) != bool(self.why.strip()):
+            raise InputError(
+                "--force and --why go together, and so do --replace and --why: expected the reason why a gate is overruled, "
+                "or something else replaced"
+            )
         if self.requests is not None and self.shadow is None:
             raise InputError(f"--requests {self.requests}: without a server to compare with; name one with --shadow")
         if not 0 <= self.max_disagreement <= 1:
@@ -69,8 +77,9 @@ def publish(
     seed: int = 0,
     precision: str | None = None,
     options: Options | None = None,
+    project: str | None = None,
 ) -> Path:
-    """Make a recipe's engine the next version of the model `<task>_<recipe>`, and the live one.
+    """Make a recipe's engine the next version of the model `<project>_<recipe>`, and the live one.
 
     Args:
         recipe: its name, or `best` for the fastest that passed its gate.
@@ -80,6 +89,7 @@ def publish(
         seed: whose engine.
         precision: of the engine; needed where the recipe has several.
         options: how.
+        project: name of the project; by default the only one of the task. The one called like the task has that name.
 
     Returns:
         The version's folder; of the live one where that is the same engine.
@@ -93,15 +103,15 @@ def publish(
     if options.cache:
         log.warning("a response cache also keeps errors, as empty answers: docs/publishing.md, Response cache and warm-up")
     server = None if options.url is None else Running(options.url)
-    found = rows.read(root, task)
+    home = projects.find(root, task, project)
+    found = rows.read(root, task, home.name)
     if recipe == BEST:
         row = rows.best(found, task, seed, precision)
         recipe, precision = row.recipe, row.precision
         log.info("the best that passed its gate: %s (%s), served by %s", recipe, precision, row.engine)
     row = rows.one_of_recipe(found, recipe, task, seed, precision)
     _gate(row, options.force)
-    folder = root / task / recipe / f"seed-{seed}"
-    release = _release(folder, row, found, options)
+    release = _release(home.recipe(recipe, seed), row, found, options)
     beside = _shadow(release, options)
     with locked(target, f"publishing {release.config.name}", options.wait_s):
         if server is not None:
@@ -112,6 +122,7 @@ def publish(
             if server is not None:
                 go_live(model, version, server)
             return model / str(version)
+        release.provenance["replaced"] = _replaced(target, release, options)
         return place(target, release, lambda staged: trial.check(staged, release, beside), server)
 
 
@@ -122,6 +133,26 @@ def _gate(row: Row, force: bool) -> None:
     raise GateError(f"{row.recipe} ({row.precision}) is not published, its gate says: {row.verdict}{reasons}")
 
 
+def _replaced(target: Path, release: Release, options: Options) -> dict[str, Any] | None:
+    """The live version, in what it is for something else than the release, and why that is replaced; None if it is not.
+
+    Raises:
+        InputError: there is such a difference, and nobody asked for it.
+    """
+    model = target / release.config.name
+    if not model.exists():
+        return None
+    live = layout.provenance(model / str(layout.live(model)))
+    if not (found := differences(release.provenance, live)):
+        return None
+    if not options.replace:
+        raise InputError(
+            f"model {model.name!r}: its live version {live['version']} is for {'; '.join(found)}. Publish under another "
+            "name (run with --name), or replace it on purpose: --replace --why TEXT"
+        )
+    return {"version": live["version"], "differences": found, "why": options.why}
+
+
 def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Release:
     """The engine with all that is known of it, from files that are as they were written."""
     for step in (folder / "engines", folder / "served"):
@@ -130,12 +161,14 @@ def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Rele
     engine = folder / "engines" / row.precision
     best = tuned.read(folder, row.precision)
     fields = _config(folder, row.precision) | tuned.settings(best)
-    asked = {"name": f"{row.task}_{row.recipe}", "cache": options.cache, "warmup": options.warmup}
+    asked = {"name": f"{row.project}_{row.recipe}", "cache": options.cache, "warmup": options.warmup}
     config = ModelConfig(**fields | asked)
     probes = smoke_test.make(engine, config, _sample(folder, row.precision))
     origin = provenance.collect(folder, row, every) | {"tuning": best}
+    words = _words(folder, row)
+    origin["labels"] = words and (list(TextSettings.read(words.source).labels) or None)
     forced = options.why if row.verdict != "pass" else None
-    return Release(engine, config, probes, origin, forced, _words(folder, row))
+    return Release(engine, config, probes, origin, forced, words)
 
 
 def _require_checkpoint(folder: Path) -> None:

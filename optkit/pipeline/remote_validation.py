@@ -25,7 +25,7 @@ from optkit.evaluation.invariance import PROBES, Probes, judged
 from optkit.evaluation.results import Row
 from optkit.graph import reference
 from optkit.models import loading
-from optkit.pipeline import rows
+from optkit.pipeline import projects, rows
 from optkit.recipe.stage import BASELINE
 from optkit.serving.client import Client
 from optkit.serving.config import OUTPUT
@@ -44,12 +44,20 @@ class Target:
     url: str
     """`host:port` of its HTTP protocol."""
     model: str | None = None
-    """Name of the model; None for `<task>_<recipe>`, as published models are named."""
+    """Name of the model; None for `<project>_<recipe>`, as published models are named."""
     timeout_s: float = TIMEOUT_S
     """Seconds for each request."""
 
 
-def validate(recipe: str, task: Task, root: Path, target: Target, seed: int = 0, precision: str | None = None) -> Row:
+def validate(
+    recipe: str,
+    task: Task,
+    root: Path,
+    target: Target,
+    seed: int = 0,
+    precision: str | None = None,
+    project: str | None = None,
+) -> Row:
     """Score a recipe's engine through a server that runs already.
 
     The same engine in optkit's own backend has to answer as it does in this process. A model of another backend is
@@ -62,6 +70,7 @@ def validate(recipe: str, task: Task, root: Path, target: Target, seed: int = 0,
         target: where to ask.
         seed: whose engine.
         precision: of the engine; needed where the recipe has several.
+        project: name of the project; by default the only one of the task.
 
     Returns:
         The recipe's row with what this server answered, and the gate's verdict of it. It has no speed.
@@ -71,9 +80,12 @@ def validate(recipe: str, task: Task, root: Path, target: Target, seed: int = 0,
         MachineError: the server is not there, does not answer in time, fails, or answers something else.
         GateError: an answer is not a finite number.
     """
-    row = rows.one_of_recipe(rows.read(root, task.name), recipe, task.name, seed, precision)
-    folder = root / task.name / recipe / f"seed-{seed}"
-    with closing(Client(address(target.url), target.model or f"{task.name}_{recipe}", target.timeout_s)) as client:
+    home = projects.find(root, task.name, project)
+    row = rows.one_of_recipe(rows.read(root, task.name, home.name), recipe, task.name, seed, precision)
+    folder = home.recipe(recipe, seed)
+    if task.metric != row.metric:
+        task.choose_metric(row.metric)
+    with closing(Client(address(target.url), target.model or home.model(recipe), target.timeout_s)) as client:
         config = _require(client, folder / "engines" / row.precision, task)
         for step in (folder / "engines", folder / "served"):
             verify(step)
@@ -89,7 +101,7 @@ def validate(recipe: str, task: Task, root: Path, target: Target, seed: int = 0,
         version = client.server()
     rung, reference_rung, logits = _reference(row, config, folder, features, collator, size)
     compared = parity.rungs(task, features, {reference_rung: logits, rung: served})
-    found = _row(row, task, compared, root / task.name / BASELINE / f"seed-{seed}")
+    found = _row(row, task, compared, home.recipe(BASELINE, seed))
     found.invariance = judged(task, answers, signal(served))
     found.served_by = f"{version} on {client.url}, model {client.model}, {_backend(config)}"
     found.verdict, found.reasons = judge(found)

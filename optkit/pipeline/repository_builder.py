@@ -109,8 +109,8 @@ def copy(built: Path, out: Path) -> None:
 
 
 def named(recipe: Recipe, spec: RunSpec, found: Mapping[str, Path]) -> dict[str, Path]:
-    """The engines by the name of their model: `<task>_<recipe>`, with the precision behind it where there are several."""
-    name = f"{spec.task.name}_{recipe.name}"
+    """The engines by the name of their model: `<project>_<recipe>`, with the precision behind it where there are several."""
+    name = spec.home.model(recipe.name)
     return {f"{name}_{precision}" if len(found) > 1 else name: engine for precision, engine in found.items()}
 
 

@@ -18,7 +18,7 @@ from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
 from optkit.evaluation.results import VERDICTS, Row
 from optkit.models.families import depth
-from optkit.pipeline import load_summary
+from optkit.pipeline import load_summary, projects, refusals
 from optkit.pipeline.loss_by_stage import loss_by_stage
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
@@ -85,24 +85,28 @@ def write(rows: Sequence[Row], folder: Path) -> None:
     write_json(folder / RESULT, [row.as_dict() for row in rows])
 
 
-def read(root: Path, task: str) -> list[Row]:
+def read(root: Path, task: str, project: str | None = None) -> list[Row]:
     """All rows of a task that belong to the baselines as they are now; several seeds of a recipe are pooled too.
 
     Args:
         root: the folder `checkpoints/`.
         task: its name.
+        project: name of the project; by default the only one of the task.
 
     Raises:
-        InputError: no recipe of that task has been run.
+        InputError: no recipe of that task has been run, or it has several projects and none was named.
     """
+    home = projects.find(root, task, project)
     found: dict[Path, list[Row]] = {}
-    for path in sorted((root / task).glob(f"*/seed-*/{RESULT}")):
+    for path in sorted(home.folder.glob(f"[!.]*/seed-*/{RESULT}")):
+        if not refusals.applies(path.parent):
+            continue  # those are of other settings, or of another model
         if _is_current(path.parent):
-            found[path.parent] = [_judged(_loaded(Row(**row), path.parent)) for row in read_json(path)]
+            found[path.parent] = [_judged(_loaded(Row(**row), path.parent, home.name)) for row in read_json(path)]
         else:
             log.warning("%s: left out, its baseline or its engines have changed since; run the recipe again", path.parent)
     if not found:
-        raise InputError(f"task {task!r}: no results in {root / task}; first: optkit run RECIPE… --task {task}")
+        raise InputError(f"task {task!r}: no results in {home.folder}; first: optkit run RECIPE… --task {task}")
     rows = [row for own in found.values() for row in own]
     groups: dict[tuple[str, str], dict[Path, Row]] = {}
     for folder, own in found.items():
@@ -182,8 +186,9 @@ def pool(group: Mapping[Path, Row]) -> Row:
     return _judged(row)
 
 
-def _loaded(row: Row, folder: Path) -> Row:
-    """The row with what was measured under load since it was written."""
+def _loaded(row: Row, folder: Path, project: str) -> Row:
+    """The row with its project, and with what was measured under load since it was written."""
+    row.project = project
     row.load = load_summary.read(folder, row.precision)
     return row
 

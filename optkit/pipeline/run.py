@@ -5,15 +5,13 @@ from itertools import product
 
 from accelerate import PartialState
 
-from optkit.compression import preflight
-from optkit.evaluation.results import Row
-from optkit.pipeline import rows
+from optkit.evaluation.results import Refusal, Result, Row
+from optkit.pipeline import preflight, refusals, rows
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.build_engines import converted
 from optkit.pipeline.steps.export_graph import exported
 from optkit.pipeline.steps.score import scored
 from optkit.pipeline.steps.train import trained
-from optkit.pipeline.teachers import Teachers
 from optkit.recipe.recipe import Recipe
 from optkit.training.loop import on_cpu
 
@@ -39,18 +37,24 @@ def _judged(recipe: Recipe, spec: RunSpec) -> list[Row]:
     folder = spec.folder(recipe)
     found = rows.rows_of(recipe, spec.task, spec.seed, folder, spec.folder(spec.baseline))
     rows.write(found, folder)
+    refusals.forget(folder)
     return found
 
 
-def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec]) -> list[Row]:
-    """Run every recipe on every spec, after a look at what can be known to be wrong with them.
+def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec]) -> list[Result]:
+    """Run every recipe that applies to the model on every spec, after a look at what can be known before any training.
 
     Under `accelerate launch`, all processes train together first; then the main one goes on alone, since graphs, engines
     and servers are made once, and the others have no rows to return.
+
+    Returns:
+        The rows of the recipes, and the refusals of those that do not apply to the model.
+
+    Raises:
+        InputError: no recipe applies to the model.
     """
-    start = specs[0].architecture()  # specs differ by their seed
-    for recipe in recipes:
-        preflight.check(recipe, start, Teachers(specs[0], trained).load)
+    refused = preflight.refusals(recipes, specs[0])  # specs differ by their seed
+    recipes = [recipe for recipe in recipes if recipe.name not in refused]
     state = PartialState(cpu=on_cpu())
     if state.num_processes > 1:
         for spec, recipe in product(specs, recipes):
@@ -58,4 +62,13 @@ def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec]) -> list[Row]:
         state.destroy_process_group()
         if not state.is_main_process:
             return []
-    return [row for spec, recipe in product(specs, recipes) for row in run(recipe, spec)]
+    found: list[Result] = [row for spec, recipe in product(specs, recipes) for row in run(recipe, spec)]
+    return [*found, *(_refused(name, reason, specs) for name, reason in refused.items())]
+
+
+def _refused(name: str, reason: str, specs: Sequence[RunSpec]) -> Refusal:
+    """The refusal of a recipe, written down where its results would be."""
+    task = specs[0].task
+    refusal = Refusal(name, task.name, task.metric, [reason])
+    refusals.write(refusal, [spec.folder(spec.recipes[name]) for spec in specs])
+    return refusal

@@ -13,9 +13,9 @@ from optkit.compression import quantizers
 from optkit.core import atomic, step_cache
 from optkit.core.errors import InputError
 from optkit.engines import registry as engines
-from optkit.evaluation.results import Row
+from optkit.evaluation.results import Result
 from optkit.models.loading import Model, loaded_model
-from optkit.pipeline import rows
+from optkit.pipeline import projects, refusals, rows
 from optkit.pipeline.run import run_all
 from optkit.pipeline.run_spec import SECONDS, RunSpec
 from optkit.recipe.finder import mistakes_of_teachers
@@ -36,7 +36,10 @@ def run_recipes(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     seconds: float = SECONDS,
-) -> list[Row]:
+    revision: str | None = None,
+    labels: Sequence[str] | None = None,
+    name: str | None = None,
+) -> list[Result]:
     """Run recipes end to end: train, export, build engines, score them through a real Triton server, and apply the gate.
 
         rows = optkit.run(recipe, task, model, seeds=[0])
@@ -52,12 +55,17 @@ def run_recipes(
         options: build options by engine kind and key.
         tokenizer: tokenizer of a bare `PreTrainedModel`.
         seconds: measuring time per served model and batch size, in seconds.
+        revision: branch, tag or commit of a model on the hub.
+        labels: the data's classes in the order of the rows of the model's head, where their names do not tell.
+        name: name of the project below `root`, and of the published models; None for the task's.
 
     Returns:
-        Result rows of the recipes and of the FP32 baseline, the best first.
+        Result rows of the recipes and of the FP32 baseline, the best first, and the `Refusal` of each recipe that does not
+        apply to the model.
 
     Raises:
-        InputError: a recipe, the data or the model has a mistake; as far as possible it is reported before training.
+        InputError: a recipe, the data or the model has a mistake, or no recipe applies to the model; as far as possible
+            it is reported before training.
         MachineError: a runtime or the server is missing.
         GateError: an engine's logits do not agree with its graph's.
     """
@@ -71,11 +79,15 @@ def run_recipes(
         engines.runtime(kind)  # refuses a kind that there is not
     with ExitStack() as stack:
         place = Path(root or stack.enter_context(tempfile.TemporaryDirectory(prefix="optkit-run-")))
-        source = _source(model, task, tokenizer, place)
-        specs = [RunSpec(task, source, seed, place, known, tuple(engine), seconds, options or {}) for seed in seeds]
+        source = _source(model, None if labels else task, tokenizer, place)  # labels sort the head as it is read
+        told = (revision, None if labels is None else tuple(labels), name and projects.checked(name))
+        shared = (place, known, tuple(engine), seconds, options or {}, *told)
+        specs = [RunSpec(task, source, seed, *shared) for seed in seeds]
         run_all(asked, specs)
         names = {BASELINE, *(recipe.name for recipe in asked)}
-        return [row for row in rows.read(place, task.name) if row.recipe in names]
+        home = specs[0].home
+        found: list[Result] = [*rows.read(place, task.name, home.name), *refusals.read(home.folder)]
+        return [result for result in found if result.recipe in names]
 
 
 def _numbers(seeds: Any) -> list[int]:
@@ -109,7 +121,7 @@ def _known(asked: Sequence[Recipe]) -> dict[str, Recipe]:
 
 
 def _source(
-    model: Model | str | Path | None, task: Task, tokenizer: PreTrainedTokenizerBase | None, root: Path
+    model: Model | str | Path | None, task: Task | None, tokenizer: PreTrainedTokenizerBase | None, root: Path
 ) -> str | None:
     """Return name or folder of the model to start from; a model in memory is saved under the digest of its files."""
     if model is None or isinstance(model, str | Path):

@@ -11,9 +11,9 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from optkit.core import atomic
-from optkit.models import families, loading
+from optkit.models import families, loading, model_source, tokenizers
 from optkit.models.loading import LoadedModel
+from optkit.pipeline.projects import Project, Source
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.recipe.training import Training
@@ -41,28 +41,41 @@ class RunSpec:
     """How long each served model is measured at each batch size."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What builds are told, by kind of engine and key, in JSON's types; see each runtime's `options`."""
+    revision: str | None = None
+    """Branch, tag or commit of a model on the hub."""
+    labels: tuple[str, ...] | None = None
+    """The data's classes in the order of the rows of the model's head; None to match them by their names."""
+    project: str | None = None
+    """Name of the project that the results belong to; None for the one called like the task."""
+    given: Source | None = None
+    """Data and model as the user named them, which the project remembers."""
 
     @property
     def baseline(self) -> Recipe:
         return self.recipes[BASELINE]
 
+    @property
+    def home(self) -> Project:
+        return Project(self.root, self.task.name, self.project or self.task.name)
+
     def folder(self, recipe: Recipe) -> Path:
-        """Return the folder of a recipe's results: `checkpoints/<task>/<recipe>/seed-<n>`."""
-        return self.root / self.task.name / recipe.name / f"seed-{self.seed}"
+        """Return the folder of a recipe's results: `checkpoints/<task>/[<project>/]<recipe>/seed-<n>`."""
+        return self.home.recipe(recipe.name, self.seed)
 
     @cached_property
     def source(self) -> dict[str, Any]:
         """What every result depends on: the model to start from, what is said of its family, the data and the seed."""
-        folder = Path(self.model or "").expanduser()
-        model = atomic.hashes(folder) if self.model and folder.is_dir() else self.model
+        model = None if self._own_model() else model_source.find(self._model, self.revision).key()
         found = {"model": model, "data": self.task.fingerprint(), "max_length": self.task.max_length, "seed": self.seed}
+        if self.labels is not None:
+            found["labels"] = list(self.labels)
         return {**found, "families": records} if (records := families.records()) else found
 
     def start(self) -> LoadedModel:
         """The model to start from, as it comes."""
         set_seed(self.seed)  # of a head's, or a whole model's, random weights
         if (own := self._own_model()) is None:
-            return loading.load(self.model or loading.DEFAULT_MODEL, self.task)
+            return loading.load(self._model, self.task, labels=self.labels, revision=self.revision)
         loaded = loading.new(own.config, own.tokenizer, self.task)
         own.initialise(loaded.model)
         return loaded
@@ -70,7 +83,7 @@ class RunSpec:
     def architecture(self) -> LoadedModel:
         """The model to start from without its weights: on the meta device, in no time and no memory."""
         if (own := self._own_model()) is None:
-            return loading.architecture(self.model or loading.DEFAULT_MODEL, self.task)
+            return loading.architecture(self._model, self.task, revision=self.revision)
         with torch.device("meta"):
             return loading.new(own.config, own.tokenizer, self.task)
 
@@ -80,10 +93,12 @@ class RunSpec:
         return recipe.training.for_task(dict(own.training if own else self.task.training))
 
     def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        """A split's features; encoded once per spec, since every recipe of a spec has the same tokenizer."""
-        if split not in self._encoded:
-            self._encoded[split] = self.task.encode(split, tokenizer)
-        return self._encoded[split]
+        """A split's features; encoded once per spec and tokenizer: every recipe of a spec has the same, teachers in folders
+        may have their own."""
+        key = (split, tokenizers.fingerprint(tokenizer))
+        if key not in self._encoded:
+            self._encoded[key] = self.task.encode(split, tokenizer)
+        return self._encoded[key]
 
     def is_first(self, what: str) -> bool:
         """Return whether this is the first time that something is asked for."""
@@ -99,12 +114,17 @@ class RunSpec:
         return Collator.of(self.task, tokenizer)
 
     @cached_property
-    def _encoded(self) -> dict[Split, Dataset]:
+    def _encoded(self) -> dict[tuple[Split, str], Dataset]:
         return {}
 
     @cached_property
     def _asked(self) -> set[str]:
         return set()
+
+    @property
+    def _model(self) -> str:
+        """Name or folder of the model to start from, where the task brings none."""
+        return self.model or loading.DEFAULT_MODEL
 
     def _own_model(self) -> OwnModel | None:
         """The model that the task brings along, unless another one is asked for."""

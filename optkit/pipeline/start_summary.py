@@ -37,7 +37,7 @@ def say(spec: RunSpec, loaded: LoadedModel, training: Training) -> None:
             log.warning("%s: %s", split, cut)
     for doubt in _duplicates(task):
         log.warning("%s", doubt)
-    log.info("%s", _model(loaded, training))
+    log.info("%s; scored by %s", _model(loaded, training), task.metric_in_words)
 
 
 def _rows(task: Task, split: Split, features: Dataset) -> str:

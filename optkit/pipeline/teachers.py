@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Teachers:
-    """Recipes and folders of fine-tuned models as teachers for one spec."""
+    """Recipes and folders of fine-tuned models as teachers for one spec.
+
+    A teacher in a folder reads the texts by its own tokenizer, up to its own length.
+    """
 
     spec: RunSpec
     trained: Callable[[Recipe, RunSpec], Path]
@@ -43,7 +46,10 @@ class Teachers:
         """
         if not is_folder(name):
             return checkpoint.load(self.trained(self.spec.recipes[name], self.spec), self.spec.task)
-        loaded = loading.load(name, self.spec.task)
+        try:
+            loaded = loading.load(name, self.spec.task)
+        except InputError as error:
+            raise InputError(f"teacher {name!r}: {error}") from error
         if not loaded.fine_tuned:
             raise InputError(f"teacher {name!r} has no head for {self.spec.task.name}; give one that was fine-tuned for it")
         return loaded
@@ -62,7 +68,7 @@ class Teachers:
             return self.spec.folder(self.spec.recipes[name]) / "teacher"
         folder = Path(name).expanduser().resolve()
         key = step_cache.key_of({"folder": str(folder)})
-        return self.spec.root / self.spec.task.name / ".teachers" / f"{folder.name}-{key[:8]}"
+        return self.spec.home.folder / ".teachers" / f"{folder.name}-{key[:8]}"
 
     def _answer(self, name: str, unfinished: Path) -> None:
         log.info("%s: teacher's logits on the training features", name)

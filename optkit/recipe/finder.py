@@ -1,4 +1,4 @@
-"""Finding recipes: by file, or by name among the modules of a `recipes/` folder."""
+"""Finding recipes: by file, or by name among the modules of the folder `recipes/` here, then among those of the package."""
 
 import difflib
 import importlib.util
@@ -12,13 +12,16 @@ from optkit.recipe.recipe import Recipe, is_folder
 from optkit.recipe.stage import BASELINE
 
 FOLDER = Path("recipes")
+_INSTALLED = Path(__file__).with_name("shipped")
+SHIPPED = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "recipes"
+"""Folder of the package's own recipes; in a working tree they lie beside the package (see `setup.py`)."""
 
 
 def find(names: Sequence[str]) -> tuple[list[Recipe], dict[str, Recipe]]:
     """Find recipes, and every recipe in the same folders, which may be their teachers or share a prefix with them.
 
     Args:
-        names: paths of recipe modules, or names of modules in `recipes/`.
+        names: paths of recipe modules, or names of modules in `recipes/` or in the package.
 
     Returns:
         The recipes asked for, the baseline first; and all recipes by name.
@@ -38,12 +41,32 @@ def find(names: Sequence[str]) -> tuple[list[Recipe], dict[str, Recipe]]:
     return sorted(asked.values(), key=lambda recipe: not recipe.is_baseline), known
 
 
+def find_recipe(name: str) -> Recipe:
+    """Return one recipe: `optkit.find_recipe("ptq_int8")`.
+
+    Args:
+        name: path of a recipe module, or name of a module in `recipes/` or in the package.
+
+    Raises:
+        InputError: an unknown name, or a mistake in the recipe or in its teachers.
+    """
+    (recipe,), _ = find([name])
+    return recipe
+
+
+def modules(folder: Path) -> dict[str, Path]:
+    """Return the recipe modules of a folder by their names, sorted."""
+    return {path.stem: path for path in sorted(folder.glob("[!_]*.py"))}
+
+
 def _known(asked: Mapping[Path, Recipe]) -> tuple[dict[str, Recipe], dict[str, str]]:
-    """Return every recipe in the folders of those asked for, and the errors of modules that cannot be imported, by name."""
+    """Return every recipe in the folders of those asked for, in `recipes/` and in the package, in this precedence, and the
+    errors of modules that cannot be imported, by name."""
     own = {recipe.name: recipe for recipe in asked.values()}
     known, broken = {BASELINE: Recipe(name=BASELINE)}, {}
-    for folder in {path.parent for path in asked} | {FOLDER}:
-        for path in sorted(folder.glob("[!_]*.py")):
+    folders = {folder.resolve(): folder for folder in (SHIPPED, FOLDER, *(path.parent for path in asked))}
+    for folder in folders.values():
+        for path in modules(folder).values():
             mistakes: list[str] = []
             known |= {recipe.name: recipe for recipe in _load([path], mistakes).values()}
             if mistakes and path.stem not in own:
@@ -52,13 +75,19 @@ def _known(asked: Mapping[Path, Recipe]) -> tuple[dict[str, Recipe], dict[str, s
 
 
 def _path(name: str, mistakes: list[str]) -> Path:
-    path = Path(name) if name.endswith(".py") else FOLDER / f"{name}.py"
+    places = [Path(name)] if name.endswith(".py") else [folder / f"{name}.py" for folder in (FOLDER, SHIPPED)]
+    path = next((place for place in places if place.is_file()), places[0])
     if not path.is_file():
-        known = sorted(module.stem for module in FOLDER.glob("[!_]*.py"))
-        close = difflib.get_close_matches(path.stem, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known) or f'none ({FOLDER}/ is empty)'}"
-        mistakes.append(f"recipe {name!r}: no file {path}; {hint}")
+        mistakes.append(f"recipe {name!r}: no file {path}; {hint(path.stem)}")
     return path
+
+
+def hint(name: str) -> str:
+    """Say which recipe an unknown name may stand for, or else which there are, here and in the package."""
+    here, shipped = modules(FOLDER), modules(SHIPPED)
+    if close := difflib.get_close_matches(name, {**here, **shipped}, n=1):
+        return f"did you mean {close[0]}?"
+    return f"known here: {', '.join(here) or f'none ({FOLDER}/ is empty)'}; in the package: {', '.join(shipped)}"
 
 
 def _load(paths: Iterable[Path], mistakes: list[str]) -> dict[Path, Recipe]:

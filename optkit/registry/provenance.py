@@ -35,6 +35,7 @@ def collect(folder: Path, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     engine = folder / "engines" / row.precision
     return {
         "task": row.task,
+        "project": row.project,
         "recipe": {"name": row.recipe, "max_drop": row.max_drop, **made_of["recipe"]},
         "training": made_of["training"],
         "seed": row.seed,

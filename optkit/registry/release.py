@@ -164,9 +164,12 @@ def _seal(staged: Path, release: Release, version: int, checks: dict[str, Any]) 
 
 def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
     """The line of the history, from the version's own record."""
-    forced = layout.provenance(model / str(version))["forced"]
+    origin = layout.provenance(model / str(version))
+    forced, replaced = origin["forced"], origin.get("replaced")
     stored = file_hash(model / str(version) / PROVENANCE)
     more = {"why": forced["why"], "forced": True} if forced else {}
+    if replaced:
+        more |= {"why": replaced["why"], "replaced": replaced["differences"]}
     return history.event(history.PUBLISHED, version, instead_of=live, provenance=stored, **more)
 
 

@@ -2,11 +2,13 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from optkit.core.errors import InputError
 from optkit.registry import disk, history, layout, verify
 from optkit.registry.disk import WAIT_S, locked
 from optkit.registry.live_server import Running
+from optkit.registry.purpose import differences
 from optkit.registry.release import go_live
 from optkit.serving import config as configuration
 from optkit.serving import repository
@@ -45,7 +47,11 @@ def rollback(
             _require_version(model, chosen)
             if server is not None:
                 server.require()
-            event = history.event(history.ROLLED_BACK, chosen, instead_of=live, **({"why": why} if why else {}))
+            more: dict[str, Any] = {"why": why} if why else {}
+            if found := _differences(model, chosen, live):
+                log.warning("%s: version %s was live, which is for %s", name, live, "; ".join(found))
+                more["replaced"] = found
+            event = history.event(history.ROLLED_BACK, chosen, instead_of=live, **more)
             with history.recording(model, chosen, event) as put_in_place:
                 go_live(model, chosen, server)
                 put_in_place()
@@ -99,6 +105,13 @@ def _live(model: Path, to: int | None) -> int | None:
             raise
         log.warning("%s", error)  # the configuration that cannot be read is about to be written anew
         return None
+
+
+def _differences(model: Path, chosen: int, live: int | None) -> list[str]:
+    """In what the live version is for something else than the chosen one."""
+    if live is None:
+        return []
+    return differences(layout.provenance(model / str(chosen)), layout.provenance(model / str(live)))
 
 
 def _lower(model: Path, live: int | None) -> int:

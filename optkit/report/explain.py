@@ -10,7 +10,7 @@ from optkit.core.plain_text import plain, table
 from optkit.evaluation import gate
 from optkit.evaluation.artifacts import EXAMPLES
 from optkit.evaluation.results import Row
-from optkit.pipeline import rows
+from optkit.pipeline import projects, rows
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +21,15 @@ _MOVED = ("mean", "largest", "over the signal", "allowed", "flips", "")
 _LONGEST = 400  # characters of a text that are shown
 
 
-def explain(recipe: str, task: str, root: Path, seed: int = 0, precision: str | None = None, most: int = 10) -> str:
+def explain(
+    recipe: str,
+    task: str,
+    root: Path,
+    seed: int = 0,
+    precision: str | None = None,
+    most: int = 10,
+    project: str | None = None,
+) -> str:
     """What happened to a recipe's answers on their way from PyTorch to the server, as text for people.
 
     Args:
@@ -31,12 +39,14 @@ def explain(recipe: str, task: str, root: Path, seed: int = 0, precision: str | 
         seed: of the run.
         precision: of the engine; all the recipe has if None.
         most: examples to show for each engine.
+        project: name of the project; by default the only one of the task.
 
     Raises:
         InputError: the recipe has no current result, or not of that precision, or one of an older optkit.
     """
-    found = rows.of_recipe(rows.read(root, task), recipe, task, seed, precision)
-    path = root / task / recipe / f"seed-{seed}" / "served" / EXAMPLES
+    home = projects.find(root, task, project)
+    found = rows.of_recipe(rows.read(root, task, home.name), recipe, task, seed, precision)
+    path = home.recipe(recipe, seed) / "served" / EXAMPLES
     if not path.is_file():
         raise InputError(f"{path}: missing, as an older optkit scored the recipe; run it again: optkit run {recipe} …")
     examples = read_json(path)
@@ -57,7 +67,7 @@ def _of_engine(row: Row, examples: Sequence[Mapping[str, Any]], most: int) -> st
 
 def _judged(row: Row) -> "Iterator[str | Table]":
     low, high = row.delta_ci95
-    yield f"{row.recipe} {row.precision} ({row.engine}), {row.task}, seed {row.seed}: {row.verdict}"
+    yield f"{row.recipe} {row.precision} ({row.engine}), {row.subject}, seed {row.seed}: {row.verdict}"
     yield (
         f"{row.metric} {row.value:.2f}, {row.delta:+.2f} [{low:+.2f}, {high:+.2f}] against the served FP32 baseline, on "
         f"{row.examples:,} examples, by {row.served_by}"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from optkit.core.templates import template
 from optkit.evaluation import gate
-from optkit.evaluation.results import Row
+from optkit.evaluation.results import Refusal, Row
 from optkit.report import figures, pictures
 
 
@@ -22,11 +22,12 @@ class Rung(NamedTuple):
     """Farther than allowed."""
 
 
-def render(rows: Sequence[Row]) -> str:
-    """The page of a task's rows: one per recipe and precision is shown, over all its seeds."""
+def render(rows: Sequence[Row], refused: Sequence[Refusal] = ()) -> str:
+    """The page of a task's rows: one per recipe and precision is shown, over all its seeds; and of recipes left out."""
     own = figures.shown(rows)
     return template("optkit.report", "page.html.jinja").render(
         rows=own,
+        refused=refused,
         sizes=figures.batch_sizes(own),
         ladders=[(number, row, _rungs(row)) for number, row in enumerate(own, 1) if row.ladder],
         loads=figures.under_load(own),

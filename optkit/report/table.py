@@ -10,7 +10,7 @@ from optkit.benchmark.measurement import sentences
 from optkit.compression.registry import ordered
 from optkit.core.errors import InputError
 from optkit.core.plain_text import plain, table
-from optkit.evaluation.results import Row
+from optkit.evaluation.results import Refusal, Result, Row
 from optkit.pipeline.loss_by_stage import SERVED
 from optkit.report.figures import shown
 
@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "csv", "html")
 
 
-def render(rows: Sequence[Row], form: str = "table") -> str:
+def render(rows: Sequence[Result], form: str = "table") -> str:
     """Render result rows as text.
 
         rows = optkit.run(recipe, task, model, seeds=[0])
         print(optkit.compare(rows))
 
-    JSON and CSV have all rows; table and HTML page have one row per recipe and precision, over all its seeds.
+    JSON and CSV have all rows; table and HTML page have one row per recipe and precision, over all its seeds. Recipes that
+    do not apply to the model are in all of them, with the reason.
 
     Args:
-        rows: result rows, as `optkit.run` returns them.
+        rows: result rows and refusals, as `optkit.run` returns them.
         form: "table", "json", "csv" or "html".
 
     Returns:
@@ -38,32 +39,39 @@ def render(rows: Sequence[Row], form: str = "table") -> str:
     Raises:
         InputError: there are no rows, or the form is unknown.
     """
-    if not rows:
+    measured = [row for row in rows if isinstance(row, Row)]
+    refused = [row for row in rows if isinstance(row, Refusal)]
+    if not measured:
         raise InputError("compare: found no rows, expected those of a run")
     if form not in FORMATS:
         raise InputError(f"compare: found {form!r}, expected one of {', '.join(FORMATS)}")
-    return {"json": _json, "csv": _csv, "table": _table, "html": _page}[form](rows)
+    return {"json": _json, "csv": _csv, "table": _table, "html": _page}[form](measured, refused)
 
 
-def _page(rows: Sequence[Row]) -> str:
+def _page(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
     from optkit.report import html
 
-    return html.render(rows)
+    return html.render(rows, refused)
 
 
-def _json(rows: Sequence[Row]) -> str:
-    return json.dumps([row.as_dict() for row in rows], indent=2) + "\n"
+def _json(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
+    return json.dumps([*(row.as_dict() for row in rows), *(refusal.as_dict() for refusal in refused)], indent=2) + "\n"
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def _csv(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
     """Return the rows as CSV; nested fields become columns, such as `latency_ms.8.p50`."""
-    flat = [dict(_flat(row.as_dict())) for row in rows]
+    flat = [*(dict(_flat(row.as_dict())) for row in rows), *(dict(_flat(_known(refusal))) for refusal in refused)]
     columns = list(dict.fromkeys(column for row in flat for column in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)
     return text.getvalue()
+
+
+def _known(refusal: Refusal) -> dict[str, object]:
+    """What a refusal tells; nothing else was measured, not even what would be in columns of its own."""
+    return {name: value for name, value in refusal.as_dict().items() if value is not None}
 
 
 def _flat(content: dict, prefix: str = "") -> list[tuple[str, object]]:
@@ -78,12 +86,13 @@ def _cell(value: object) -> object:
     return json.dumps(value) if isinstance(value, list) else "" if value is None else value
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
     own = shown(rows)
-    tables = [_main_table(own)]
+    tables = [_main_table(own, refused)]
     if any(len(row.stages) > 1 for row in own):
         tables.append(_stages_table(own))
     reasons = [f"{_name(row)}: {row.verdict}: {reason}" for row in own for reason in row.reasons]
+    reasons += [f"{refusal.recipe}: {refusal.verdict}: {reason}" for refusal in refused for reason in refusal.reasons]
     loads = [sentence for row in own if row.load for sentence in sentences(_name(row), row.load)]
     return plain(*tables, *reasons, *loads)
 
@@ -92,18 +101,21 @@ def _name(row: Row) -> str:
     return f"{row.recipe} {row.precision}"
 
 
-def _main_table(rows: Sequence[Row]) -> "Table":
+def _main_table(rows: Sequence[Row], refused: Sequence[Refusal]) -> "Table":
     first = rows[0]
     sizes = list(first.latency_ms)
     at = "@" + "/".join(sizes)
     of_all = {_seeds(row) for row in rows}
     seeds = f" (seeds: {of_all.pop()})" if len(of_all) == 1 else ""
-    title = f"{first.task}: {first.metric} and speed, served by {first.served_by}{seeds}"
+    title = f"{first.subject}: {first.metric} and speed, served by {first.served_by}{seeds}"
     columns = ["recipe", "precision", "engine", first.metric, "delta [95 %]", "MB", f"p50 ms {at}", f"speed-up {at}"]
     columns += ["vs 16-bit", "INT8", "gate"] + ([] if seeds else ["seeds"])
     made = table(columns, left=("recipe", "precision", "engine", "gate", "seeds"), title=title)
     for row in rows:
         made.add_row(*_cells(row, sizes), *([] if seeds else [_seeds(row)]))
+    for refusal in refused:
+        told = {"recipe": refusal.recipe, "gate": refusal.verdict}
+        made.add_row(*(told.get(column, "") for column in columns))
     return made
 
 

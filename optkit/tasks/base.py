@@ -18,13 +18,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
 from optkit.tasks.degenerate import Doubt
+from optkit.tasks.logits_axes import TOKEN, LogitsAxes
 from optkit.tasks.served import ServedForm, TextSettings
 
 if TYPE_CHECKING:
@@ -41,9 +41,6 @@ Decisions = Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]
 LONGEST = 512
 """Longest feature in tokens unless a task or a user says otherwise; models of shorter positions cut at theirs."""
 
-TOKEN = "token"
-"""Name of the logits' axis with an entry for each token."""
-
 
 class OwnModel(NamedTuple):
     """A model that a task defines itself, trained from random weights."""
@@ -56,7 +53,7 @@ class OwnModel(NamedTuple):
     """Default training settings of the model, fields of `Training`."""
 
 
-class Task(ABC):
+class Task(LogitsAxes, ABC):
     """Base class of tasks: a data set, and how models are trained, scored and served on it.
 
         task = optkit.load_task("classification", data="reviews/")
@@ -67,10 +64,6 @@ class Task(ABC):
 
     head: ClassVar[str]
     """Name of the head, such as "classification", in files and on the server."""
-    axes: ClassVar[tuple[str, ...]]
-    """Axes of the logits: ("batch", "class"), or ("batch", "token", "end")."""
-    choice: ClassVar[str | None]
-    """Axis of softmax and argmax, for decisions and distillation; None for a task without discrete choices."""
     targets: ClassVar[tuple[str, ...]]
     """Target columns of the training features: numbers, or lists, which a batch pads with `collate.IGNORED`."""
     head_modules: ClassVar[tuple[str, ...]]
@@ -140,6 +133,11 @@ class Task(ABC):
             raise InputError(f"--metric {name}: task {self.name!r} has {expected}")
         self.metric = name
 
+    @property
+    def metric_in_words(self) -> str:
+        """What the headline metric is, for people."""
+        return self.metric
+
     @abstractmethod
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """Encode a split.
@@ -168,11 +166,6 @@ class Task(ABC):
         """Shape of the logits without the batch axis; -1 for the token axis."""
         return tuple(-1 if axis == TOKEN else len(self.class_names) for axis in self.axes[1:])
 
-    @classmethod
-    def per_token(cls) -> bool:
-        """Return whether the logits have an entry for each token."""
-        return TOKEN in cls.axes
-
     @staticmethod
     @abstractmethod
     def logits(output: Any) -> torch.Tensor:
@@ -187,55 +180,6 @@ class Task(ABC):
             output: output of the model.
             targets: target tensors of the batch by column.
         """
-
-    @classmethod
-    def unpadded(cls, logits: Any, mask: Any) -> Any:
-        """Return the logits of real tokens, [tokens, …]; logits without a token axis are returned unchanged.
-
-        Args:
-            logits: logits with `axes`, a NumPy array or a PyTorch tensor.
-            mask: attention mask [batch, sequence], 1 for tokens and 0 for padding; None without padding.
-        """
-        return logits[mask > 0] if mask is not None and cls.per_token() else logits
-
-    @classmethod
-    def distributions(cls, logits: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor | None:
-        """Return the logits as rows [distributions, choices], to take softmax over the last axis; None without a `choice`.
-
-        Args:
-            logits: logits with `axes`.
-            mask: attention mask [batch, sequence], 1 for tokens and 0 for padding; None without padding.
-        """
-        if cls.choice is None:
-            return None
-        if cls.choice != TOKEN:
-            logits = cls.unpadded(logits, mask)
-        return logits.movedim(cls._choice_axis(), -1).flatten(0, -2)
-
-    @classmethod
-    def decisions(cls, logits: NDArray[Any], mask: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Return the index of the largest logit in each distribution, to count decisions that flip.
-
-        Args:
-            logits: logits with `axes`.
-            mask: attention mask [batch, sequence], 1 for tokens and 0 for padding; None without padding.
-
-        Returns:
-            Indices [decisions]; empty without a `choice`.
-        """
-        if cls.choice is None:
-            return np.empty(0)
-        if cls.choice != TOKEN:
-            logits = cls.unpadded(logits, mask)
-        elif mask is not None:
-            logits = np.where(np.expand_dims(mask, tuple(range(2, logits.ndim))) > 0, logits, -np.inf)
-        chosen: NDArray[np.int64] = logits.argmax(axis=cls._choice_axis()).ravel()
-        return chosen
-
-    @classmethod
-    def _choice_axis(cls) -> int:
-        """Return the negative index of the axis `choice`."""
-        return cls.axes.index(str(cls.choice)) - len(cls.axes)
 
     @abstractmethod
     def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:

@@ -12,9 +12,9 @@ from optkit.tasks.collate import check_logits, truncated
 from optkit.tasks.data.classes import class_indices, classes_of, label_names
 from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import Table, check_text, limited, listed, problem
+from optkit.tasks.data.tables import Table, check_text, limited, problem
 from optkit.tasks.degenerate import Doubt, of_classes
-from optkit.tasks.outcomes import CLASSES, METRICS
+from optkit.tasks.outcomes import CLASSES, METRICS, in_words
 from optkit.tasks.outcomes import value as metric_of
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
 
@@ -181,8 +181,12 @@ class Classification(Task):
     def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """Return the true and the predicted class of each example."""
         found = np.empty(len(predictions), CLASSES)
-        found["gold"], found["predicted"] = self._gold(predictions), predictions
+        found["gold"], found["predicted"], found["classes"] = self._gold(predictions), predictions, len(self.labels)
         return found
+
+    @property
+    def metric_in_words(self) -> str:
+        return in_words(self.metric, self.labels)
 
     def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
         """Return why a teacher is bad: it is right less often than always naming the most frequent class."""
@@ -246,14 +250,14 @@ def text_columns(table: Table) -> tuple[str, ...]:
     if largest:
         found = f"texts under several names ({'; '.join(' and '.join(names) for names in largest)})"
         raise problem(table.source, found, f"one of: {expected}", "rename the columns that are not the model's input")
-    found = f"no column with text (columns: {listed(table.columns)})"
+    found = f"no column with text ({table.named})"
     raise problem(table.source, found, expected, "name it: --text-column NAME, or rename the column")
 
 
 def _check_column(table: Table, column: str) -> None:
     """Raises InputError where the column is missing or a row of it is not text."""
     if column not in table.columns:
-        found = f"no column {column!r} (columns: {listed(table.columns)})"
+        found = f"no column {column!r} ({table.named})"
         raise problem(table.source, found, f"{column!r}, as in the train file", "name the columns alike in both files")
     for row, value in enumerate(table.columns[column]):
         check_text(table.at(row), column, value)

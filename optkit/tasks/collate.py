@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32
 """Features in a batch where they are only run through a model, and nothing but speed depends on it."""
 
+FEW_TOKENS = 4096
+"""Tokens of a batch that is run slowly, or of which every tensor is kept."""
+
 FEEDS = 8
 """Different requests of a batch size, where one is not enough and all would be too many."""
 
@@ -172,10 +175,17 @@ def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int,
     return [logits[index] for index in range(len(features))]
 
 
-def random_batches(features: Dataset, collator: Collator, batch_size: int, seed: int = 0) -> list[Feed]:
-    """Eight batches of real examples drawn at random, each padded to its own longest, as a client would send them."""
-    few = len(features) < FEEDS * batch_size
-    drawn = np.random.default_rng(seed).choice(len(features), (FEEDS, batch_size), replace=few)
+def fitting(features: Dataset) -> int:
+    """Return how many features, at most `BATCH_SIZE`, make a batch of no more than `FEW_TOKENS` whichever they are."""
+    return max(1, min(BATCH_SIZE, FEW_TOKENS // max(features["length"])))
+
+
+def random_batches(
+    features: Dataset, collator: Collator, batch_size: int, seed: int = 0, batches: int = FEEDS
+) -> list[Feed]:
+    """Batches of real examples drawn at random, each padded to its own longest, as a client would send them."""
+    few = len(features) < batches * batch_size
+    drawn = np.random.default_rng(seed).choice(len(features), (batches, batch_size), replace=few)
     inputs = features.select_columns(list(collator.names))
     return [collator.feed(inputs[indices.tolist()]) for indices in drawn]
 

@@ -4,16 +4,17 @@ Outcomes are an array [examples] of one of three kinds:
 
 * floats: the metric of each example, whose mean is the metric;
 * a field for each of several such metrics;
-* `CLASSES`: the true and the predicted class, from which metrics of classification are counted.
+* `CLASSES`: the true and the predicted class, from which metrics of classification are counted, and beside them how many
+  classes the task has: F1 of two is another than that of three of which one does not occur.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-CLASSES = np.dtype([("gold", np.int32), ("predicted", np.int32)])
+CLASSES = np.dtype([("gold", np.int32), ("predicted", np.int32), ("classes", np.int32)])
 
 
 class Counts(NamedTuple):
@@ -75,6 +76,7 @@ METRICS: Mapping[str, Callable[[Counts], NDArray[Any]]] = {
     for metric in (accuracy, f1, macro_f1, weighted_f1, matthews, precision, recall, balanced_accuracy)
 } | {"micro_f1": accuracy}
 """Metrics of classification by name. Where each example has one class, micro F1 is accuracy."""
+_OF_ONE_CLASS = ("f1", "precision", "recall")
 
 
 def example_points(outcomes: NDArray[Any], metric: str) -> NDArray[Any] | None:
@@ -104,12 +106,12 @@ def value(outcomes: NDArray[Any], metric: str) -> float:
     points = example_points(outcomes, metric)
     if points is not None:
         return float(points.mean())
-    return 100.0 * float(METRICS[metric](counted(class_rows(outcomes, _classes(outcomes)), np.ones((1, outcomes.size))))[0])
+    return 100.0 * float(METRICS[metric](counted(class_rows(outcomes), np.ones((1, outcomes.size))))[0])
 
 
-def class_rows(outcomes: NDArray[Any], classes: int) -> NDArray[Any]:
+def class_rows(outcomes: NDArray[Any]) -> NDArray[Any]:
     """Return what each example adds to `Counts`, float32 [examples, 3, classes]."""
-    names = np.arange(classes)
+    names = np.arange(outcomes["classes"].max())
     gold, predicted = (outcomes[side][:, None] == names for side in ("gold", "predicted"))
     return np.stack([gold & predicted, gold, predicted], axis=1).astype(np.float32)
 
@@ -126,8 +128,18 @@ def counted(rows: NDArray[Any], weights: NDArray[Any]) -> Counts:
     return Counts(right, gold, predicted)
 
 
-def _classes(outcomes: NDArray[Any]) -> int:
-    return int(max(outcomes["gold"].max(), outcomes["predicted"].max())) + 1
+def in_words(metric: str, classes: Sequence[str]) -> str:
+    """Return what a metric of classification is, such as "f1 of the class 'spam'".
+
+    Args:
+        metric: name of the metric.
+        classes: names of the task's classes.
+    """
+    if metric not in _OF_ONE_CLASS:
+        return metric
+    return (
+        f"{metric} of the class {classes[1]!r}" if len(classes) == 2 else f"{metric}, the mean over {len(classes)} classes"
+    )
 
 
 def _f1(counts: Counts) -> NDArray[Any]:

@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 Augment = Callable[[Feed], Feed]
 """Function from a batch of inputs, int64 [batch, sequence] by name, to the batch to train on."""
 _FLUSH_STEPS = 10  # how many losses stay on the device before they are looked at
+_CPU_PAIRS = 16 * 384**2
+"""Most pairs of tokens, batch · sequence², in a micro-batch on a CPU: as many as a usual batch of question answering has.
+Attention keeps several numbers for each pair and head until the backward pass."""
 
 
 class TrainingError(OptkitError):
@@ -57,6 +60,11 @@ class Batches:
     def epoch(self, number: int) -> list[list[int]]:
         """Indices of the features, batch by batch; every epoch has as many batches."""
         return bucketed(self.lengths, self.batch_size, (self.seed, number))
+
+    def pieces(self, indices: Sequence[int]) -> int:
+        """Return the number of micro-batches that keep a batch within a CPU's memory."""
+        longest = max(self.lengths[index] for index in indices)
+        return math.ceil(len(indices) / max(1, _CPU_PAIRS // longest**2))
 
     def collate(self, indices: Sequence[int], device: torch.device) -> Batch:
         """Return the features of some indices as a padded batch on a device."""
@@ -166,7 +174,8 @@ def _optimise(
     settings: Training,
 ) -> torch.Tensor:
     """One optimiser step over a batch split into micro-batches; the mean loss, not synchronised with the host."""
-    parts = [part.tolist() for part in np.array_split(indices, min(settings.gradient_accumulation, len(indices)))]
+    pieces = max(settings.gradient_accumulation, batches.pieces(indices) if accelerator.device.type == "cpu" else 1)
+    parts = [part.tolist() for part in np.array_split(indices, min(pieces, len(indices)))]
     total = torch.zeros((), device=accelerator.device)
     for part in parts:
         batch = batches.collate(part, accelerator.device)

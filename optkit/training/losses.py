@@ -90,15 +90,26 @@ def stored(logits: Sequence[np.ndarray], task: TaskKind) -> Teacher:
     return teacher
 
 
-def live(model: torch.nn.Module, task: TaskKind) -> Teacher:
-    """A teacher that looks at every batch itself: for inputs that are never the same twice."""
+def live(model: torch.nn.Module, task: TaskKind, inputs: Sequence[str] | None = None) -> Teacher:
+    """A teacher that looks at every batch itself: for inputs that are never the same twice.
+
+    Args:
+        model: answers.
+        task: of its head.
+        inputs: names of those that it takes, where the student takes others too.
+    """
 
     def teacher(batch: Batch) -> torch.Tensor:
         device = next(iter(batch.inputs.values())).device
         with torch.no_grad():
-            return task.logits(model.to(device).eval()(**batch.inputs))
+            return task.logits(model.to(device).eval()(**only(batch.inputs, inputs)))
 
     return teacher
+
+
+def only(tensors: Tensors, names: Sequence[str] | None) -> Tensors:
+    """Return the inputs with these names; all without names."""
+    return tensors if names is None else {name: tensors[name] for name in names if name in tensors}
 
 
 def distillation(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -4,9 +4,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from optkit.cli.option_groups import on_data
+from optkit.cli.option_groups import on_data, on_model
 from optkit.cli.options import TaskName
 from optkit.core.errors import InputError
+from optkit.models.model_settings import ModelSettings
 from optkit.recipe.training import Training
 from optkit.tasks.data.data_settings import DataSettings
 
@@ -32,3 +33,22 @@ def test_a_wrong_value_is_refused_when_the_group_is_made() -> None:
     assert isinstance(result.exception, InputError)
     with pytest.raises(InputError, match=r"Training\.epochs is -1"):
         raise CliRunner().invoke(app, ["--epochs", "-1"]).exception  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [("a,b c, d", ("a", "b c", "d")), ('["a, b", "c"]', ("a, b", "c")), ("[", None)],
+)
+def test_what_is_said_about_a_model(labels: str, expected: tuple[str, ...] | None) -> None:
+    got = []
+
+    def command(model: ModelSettings) -> None:
+        got.append(model)
+
+    app = typer.Typer()
+    app.command()(on_model(command))
+    result = CliRunner().invoke(app, ["--model", "m", "--revision", "v1", "--labels", labels])
+    if expected is None:
+        assert isinstance(result.exception, InputError)
+    else:
+        assert got == [ModelSettings("m", "v1", expected)]

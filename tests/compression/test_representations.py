@@ -16,6 +16,8 @@ from optkit.models.families import encoder_layers
 from optkit.models.loading import LoadedModel
 from optkit.training.losses import Batch, hidden_state_loss
 
+from .encoders import OTHERS, encoder
+
 
 @pytest.fixture
 def feed(tiny_model: LoadedModel) -> dict[str, torch.Tensor]:
@@ -95,7 +97,7 @@ def test_both_are_released(teacher: PreTrainedModel, feed: dict[str, torch.Tenso
     pair = Representations(made, teacher, [1], 1.0, 1.0, 4)
     assert hooks(made) == 1 + 3 and hooks(teacher) == 2 + 3
     pair(**feed)
-    assert not pair._seen, "no activation is kept beyond its step"
+    assert not pair._vectors and not pair._layers["student"], "no activation is kept beyond its step"
     pair.release()
     assert hooks(made) == hooks(teacher) == 0
     assert set(made.state_dict()) == {name for name in teacher.state_dict() if ".layer.1." not in name}
@@ -166,3 +168,37 @@ def test_a_layer_without_queries_is_refused(teacher: PreTrainedModel) -> None:
     )
     with pytest.raises(InputError, match=message):
         last_vectors(teacher)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_structures_are_followed(name: str) -> None:
+    teacher = encoder(name, **OTHERS[name])
+    mask = torch.ones(2, 12, dtype=torch.long)
+    mask[1, 8:] = 0
+    feed = {"input_ids": torch.arange(5, 29).reshape(2, 12), "attention_mask": mask}
+    same = Representations(copy.deepcopy(teacher), teacher, [0, 1, 2, 3], 1.0, 1.0, 2).eval()
+    assert same(**feed).item() == pytest.approx(0.0, abs=1e-6)
+    assert not same._vectors and not same._layers["student"]
+    same.release()
+    pair = Representations(student(teacher, 2, 16), teacher, [0, 3], 1.0, 1.0, 2)
+    loss = pair(**feed)
+    loss.backward()
+    assert loss.item() > 0.01
+
+
+def test_thirds_of_a_fused_projection_are_queries_keys_and_values() -> None:
+    for name in ("ModernBert", "Deberta"):
+        model = encoder(name, **OTHERS[name])
+        linear, parts = last_vectors(model)["query"][0], [part for _, part in last_vectors(model).values()]
+        put_out = torch.arange(96.0).reshape(1, 1, 96)
+        query, key, value = (part(put_out).flatten().tolist() for part in parts)
+        assert linear.out_features == 96 and sorted([*query, *key, *value]) == list(range(96))
+        assert (query[:8], key[:8]) == ([*range(8)], [*range(32, 40)] if name == "ModernBert" else [*range(8, 16)])
+
+
+def test_vectors_are_those_of_tokens_not_of_positions() -> None:
+    teacher = encoder("DebertaV2", **OTHERS["DebertaV2"])
+    pair = Representations(copy.deepcopy(teacher), teacher, [0, 1, 2, 3], 1.0, 1.0, 2)
+    teacher(input_ids=torch.arange(5, 17)[None])
+    assert pair._vectors["teacher", "query"].shape == (1, 12, 32), "and not the table of relative positions"
+    pair.release()

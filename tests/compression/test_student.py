@@ -8,10 +8,17 @@ import torch
 import transformers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
+from optkit import Distill
+from optkit.compression.representations import Representations
 from optkit.compression.student import check, check_teacher, chosen_layers, student
 from optkit.core.errors import InputError
 from optkit.models.families import layers_of
 from optkit.models.loading import LoadedModel
+from optkit.tasks.base import Task
+from optkit.tasks.question_answering import QuestionAnswering
+from optkit.training.losses import Batch, live
+
+from .encoders import OTHERS, RELATIVE, encoder
 
 FAMILIES = ("Bert", "Roberta", "Electra", "DistilBert")
 
@@ -160,3 +167,154 @@ def test_a_teacher_shallower_than_the_student(tiny_model: LoadedModel) -> None:
     shallow = replace(tiny_model, model=student(copy.deepcopy(tiny_model.model), 1, None))
     with pytest.raises(InputError, match=r"a student of 2 layers is deeper than its teacher './small' of 1; give fewer"):
         check_teacher(tiny_model, shallow, "./small")
+
+
+STORED = Distill(layers=1, representation_epochs=0)
+LIVE = Distill(layers=1, representation_epochs=0, augment=0.3)
+
+
+def with_tokenizer(loaded: LoadedModel, **changes: object) -> LoadedModel:
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    for name, value in changes.items():
+        setattr(tokenizer, name, value)
+    return replace(loaded, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("live", [LIVE, Distill(layers=1, representation_epochs=1)])
+def test_a_teacher_of_other_tokens_teaches_by_stored_logits_alone(
+    live: Distill, tiny_model: LoadedModel, tiny_task: Task
+) -> None:
+    vocabulary = tiny_model.tokenizer.get_vocab()
+    cased = transformers.BertTokenizerFast(vocab=vocabulary, do_lower_case=False, model_max_length=16)
+    other = replace(tiny_model, tokenizer=cased)
+    check_teacher(tiny_model, other, "./big", STORED, tiny_task)
+    message = r"teacher './big' reads texts otherwise than the student: their tokenizers differ in normalizer"
+    with pytest.raises(InputError, match=message):
+        check_teacher(tiny_model, other, "./big", live, tiny_task)
+
+
+def test_a_teacher_of_fewer_tokens(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    short = with_tokenizer(tiny_model, model_max_length=8)
+    check_teacher(tiny_model, short, "./short", STORED, tiny_task)
+    check_teacher(short, tiny_model, "./long", LIVE, tiny_task)
+    with pytest.raises(InputError, match=r"teacher './short' reads at most 8 tokens, the student 16; expected no fewer"):
+        check_teacher(tiny_model, short, "./short", LIVE, tiny_task)
+
+
+def test_a_teacher_of_fewer_tokens_than_were_asked_for(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    task = copy.copy(tiny_task)
+    task.limit_length(16)
+    with pytest.raises(InputError, match=r"^teacher './short': --max-length 16: the model takes 8 tokens at most"):
+        check_teacher(tiny_model, with_tokenizer(tiny_model, model_max_length=8), "./short", STORED, task)
+
+
+def test_a_teacher_of_inputs_that_the_student_lacks(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    lacking = with_tokenizer(tiny_model, model_input_names=["input_ids", "attention_mask"])
+    check_teacher(lacking, tiny_model, "./big", LIVE, tiny_task)  # one text is the first segment
+    pairs = copy.copy(tiny_task)
+    pairs.text_columns = ("sentence1", "sentence2")
+    check_teacher(lacking, tiny_model, "./big", STORED, pairs)
+    check_teacher(tiny_model, lacking, "./big", LIVE, pairs)
+    with pytest.raises(
+        InputError, match=r"teacher './big' takes token_type_ids, which the student's tokenizer does not give"
+    ):
+        check_teacher(lacking, tiny_model, "./big", LIVE, pairs)
+
+
+def test_logits_of_tokens_need_the_same_tokens(tiny_model: LoadedModel) -> None:
+    cased = transformers.BertTokenizerFast(vocab=tiny_model.tokenizer.get_vocab(), do_lower_case=False, model_max_length=16)
+    with pytest.raises(InputError, match="reads texts otherwise than the student"):
+        check_teacher(tiny_model, replace(tiny_model, tokenizer=cased), "./big", STORED, QuestionAnswering)
+    with pytest.raises(InputError, match="reads at most 16 tokens, the student 8; expected as many"):
+        short = with_tokenizer(tiny_model, model_max_length=8)
+        check_teacher(short, tiny_model, "./big", STORED, QuestionAnswering)
+
+
+def test_a_live_teacher_gets_its_own_inputs(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    """A student that reads segments, and a teacher that cannot take them."""
+    config = transformers.DistilBertConfig(dim=32, n_layers=2, n_heads=4, hidden_dim=64, vocab_size=30)
+    teacher = transformers.DistilBertForSequenceClassification(config).eval()
+    tokens = tiny_model.tokenizer(["a lovely film"], return_tensors="pt")
+    assert "token_type_ids" in tokens
+    names = ["input_ids", "attention_mask"]
+    with torch.no_grad():
+        expected = teacher(**{name: tokens[name] for name in names}).logits
+        pair = Representations(tiny_model.model, teacher, [0, 1], 1.0, 1.0, 4, names)
+        assert torch.isfinite(pair(**tokens))
+    assert torch.equal(live(teacher, tiny_task, names)(Batch(tokens, {}, [0])), expected)
+
+
+HEADS = torch.tensor([0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27])
+"""The first four channels of each of four heads of eight."""
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_students_of_other_structures_answer_and_those_of_the_teachers_size_are_the_teacher(name: str) -> None:
+    teacher = encoder(name, **OTHERS[name])
+    feed = {"input_ids": torch.arange(5, 25)[None], "attention_mask": torch.ones(1, 20, dtype=torch.long)}
+    with torch.no_grad():
+        assert torch.equal(student(teacher, None, None).eval()(**feed).logits, teacher(**feed).logits)
+        for made in (student(teacher, 2, None), student(teacher, 2, 16), student(teacher, 1, 16)):
+            assert bool(made.eval()(**feed).logits.isfinite().all())
+
+
+def test_a_fused_projection_is_cut_in_each_third_and_head() -> None:
+    teacher = encoder("ModernBert")
+    theirs, ours = teacher.model.layers[3], student(teacher, 2, 16).model.layers[1]
+    rows = torch.cat([HEADS, 32 + HEADS, 64 + HEADS])
+    assert torch.equal(ours.attn.Wqkv.weight, theirs.attn.Wqkv.weight[rows][:, :16])
+    assert torch.equal(ours.attn.Wo.weight, theirs.attn.Wo.weight[:16][:, HEADS])
+    halves = torch.cat([torch.arange(24), 48 + torch.arange(24)])
+    assert torch.equal(ours.mlp.Wi.weight, theirs.mlp.Wi.weight[halves][:, :16])
+
+
+def test_debertas_fused_projection_is_cut_in_each_head_and_third() -> None:
+    teacher = encoder("Deberta", **RELATIVE)
+    theirs, ours = (m.deberta.encoder.layer[3].attention.self for m in (teacher, student(teacher, None, 16)))
+    rows = torch.arange(96).reshape(4, 3, 8)[:, :, :4].flatten()
+    assert torch.equal(ours.in_proj.weight, theirs.in_proj.weight[rows][:, :16])
+    assert torch.equal(ours.q_bias, theirs.q_bias[HEADS])
+    assert torch.equal(ours.pos_proj.weight, theirs.pos_proj.weight[HEADS][:, :16])
+
+
+def test_shared_keys_are_cut_in_each_of_their_own_heads() -> None:
+    teacher = encoder("EuroBert", num_key_value_heads=2)
+    theirs, ours = teacher.model.layers[0].self_attn, student(teacher, None, 16).model.layers[0].self_attn
+    assert torch.equal(ours.q_proj.weight, theirs.q_proj.weight[HEADS][:, :16])
+    assert torch.equal(ours.k_proj.weight, theirs.k_proj.weight[HEADS[:8]][:, :16])
+
+
+def test_a_students_layers_are_of_the_kind_of_those_that_they_come_from() -> None:
+    teacher = encoder(
+        "ModernBert", layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+    )
+    made = student(teacher, 3, None)
+    assert made.config.layer_types == ["full_attention", "sliding_attention", "full_attention"]
+    assert torch.equal(made.model.layers[2].mlp.Wo.weight, teacher.model.layers[3].mlp.Wo.weight)
+
+
+def test_layers_in_parts_side_by_side_are_taken_together() -> None:
+    teacher = encoder("XLM")
+    for index, norm in enumerate(teacher.transformer.layer_norm2):
+        norm.weight.data.fill_(index)
+    made = student(teacher, 2, None).transformer
+    assert [float(norm.weight[0]) for norm in made.layer_norm2] == [0, 3]
+    assert torch.equal(made.ffns[1].lin1.weight, teacher.transformer.ffns[3].lin1.weight)
+
+
+def test_layers_that_share_their_weights_become_fewer() -> None:
+    teacher = encoder("Albert", embedding_size=16)
+    made = student(teacher, 2, None)
+    assert made.config.num_hidden_layers == 2
+    assert all(torch.equal(made.state_dict()[name], tensor) for name, tensor in teacher.state_dict().items())
+
+
+def test_what_is_computed_and_not_learned_is_the_students_own() -> None:
+    made = student(encoder("RoFormer", embedding_size=16), None, 16).roformer.encoder.embed_positions.weight
+    angles = torch.arange(64)[:, None] / 10000 ** (torch.arange(0, 4, 2) / 4)
+    assert torch.allclose(made, torch.cat([angles.sin(), angles.cos()], 1), atol=1e-5)
+
+
+def test_heads_of_an_odd_size_cannot_be_rotated() -> None:
+    with pytest.raises(InputError, match="hidden_size=12 makes heads of 3 channels, an odd number, which cannot be rotated"):
+        student(encoder("ModernBert"), None, 12)

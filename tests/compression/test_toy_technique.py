@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast, PreTrainedModel
 
 from optkit import Quantize, Recipe, Stage, Training
-from optkit.compression import checkpoint, preflight, quantizers
+from optkit.compression import checkpoint, quantizers
 from optkit.compression.context import Context
 from optkit.compression.registry import TECHNIQUES, ordered, stage_of
 from optkit.core.errors import GateError, InputError
 from optkit.core.settings import RecipeError
 from optkit.models.families import encoder_linears
 from optkit.models.loading import LoadedModel
+from optkit.pipeline import preflight
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.train import trained
 from optkit.recipe.stage import BASELINE, History
@@ -103,7 +104,7 @@ def test_it_looks_at_a_model_beforehand(tiny_model: LoadedModel, tiny_config: Be
     preflight.check(recipe, tiny_model, lambda name: tiny_model)
     with torch.device("meta"):
         empty = type(tiny_model.model)(BertConfig(**{**tiny_config.to_dict(), "num_hidden_layers": 0}))
-    with pytest.raises(InputError, match="recipe 'one': no Linear in the encoder: there is nothing to clip"):
+    with pytest.raises(InputError, match="no Linear in the encoder: there is nothing to clip"):
         preflight.check(recipe, replace(tiny_model, model=empty), lambda name: tiny_model)
 
 
@@ -155,5 +156,5 @@ def test_a_checkpoint_of_a_technique_that_is_not_here_names_it(
 
 
 def test_a_technique_without_a_name_is_refused_before_it_is_trained(tiny_model: LoadedModel) -> None:
-    with pytest.raises(InputError, match="recipe 'one': technique 'clip': there is none of that name; expected one of"):
+    with pytest.raises(InputError, match="technique 'clip': there is none of that name; expected one of"):
         preflight.check(Recipe(name="one", stages=STAGES), tiny_model, lambda name: tiny_model)

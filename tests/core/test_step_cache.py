@@ -351,3 +351,115 @@ sys.exit(max(abs(worker.exitcode) for worker in workers))
     assert done.returncode == 0, next((line for line in done.stderr.splitlines() if "Error: " in line), done.stderr)
     assert {(tmp_path / str(number) / "a.txt").read_text() for number in range(60)} == {"whole"}
     assert left_over(tmp_path / "0") == []
+
+
+def superseded(folder: Path) -> list[str]:
+    return sorted((path / "b.txt").read_text() for path in (folder.parent / ".superseded").iterdir())
+
+
+def writes_value(value: int, calls: list[int]) -> Callable[[Path], None]:
+    def make(unfinished: Path) -> None:
+        (unfinished / "b.txt").write_text(str(value))
+        calls.append(value)
+
+    return make
+
+
+def test_going_back_finds_what_was_made_before_with_all_that_was_made_from_it(folder: Path) -> None:
+    calls: list[int] = []
+    for value in (1, 2, 1, 2, 2, 1):
+        step_cache.step(folder, {"a": value}, writes_value(value, calls), keep=True)
+        assert (folder / "b.txt").read_text() == str(value)
+        step_cache.step(folder / "graph", {"of": value}, writes_value(10 * value, calls))
+        assert (folder / "graph" / "b.txt").read_text() == str(10 * value)
+    assert calls == [1, 10, 2, 20]
+    assert superseded(folder) == ["2"]
+
+
+def test_what_is_not_kept_is_made_again(folder: Path) -> None:
+    calls: list[int] = []
+    for value in (1, 2, 1):
+        step_cache.step(folder, {"a": value}, writes_value(value, calls))
+    assert calls == [1, 2, 1] and superseded(folder) == []
+
+
+def test_the_last_five_are_kept_and_what_is_no_step_for_ever(folder: Path) -> None:
+    calls: list[int] = []
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("kept")
+    for value in (*range(7), 1, 7, 8):
+        step_cache.step(folder, {"a": value}, writes_value(value, calls), keep=True)
+    assert calls == [*range(9)], "1 was found again"
+    assert (folder.parent / ".superseded" / "step-unknown" / "mine.txt").read_text() == "kept"
+    shutil.rmtree(folder.parent / ".superseded" / "step-unknown")
+    assert superseded(folder) == ["1", "4", "5", "6", "7"], "in the order in which they were set aside: 1 late"
+
+
+def test_one_seed_does_not_push_out_what_another_has_set_aside(tmp_path: Path) -> None:
+    calls: list[int] = []
+    for name in ("seed-1", "seed-10"):
+        for value in range(5):
+            step_cache.step(tmp_path / name, {"a": value, "of": name}, writes_value(value, calls), keep=True)
+    assert len(list((tmp_path / ".superseded").iterdir())) == 8
+
+
+@pytest.mark.parametrize("harm", ["changed", "gone", "record", "another key"])
+def test_what_is_not_whole_is_not_taken_back(harm: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[int] = []
+    old = step_cache.step(folder, {"a": 1}, writes_value(1, calls), keep=True)
+    step_cache.step(folder, {"a": 2}, writes_value(2, calls), keep=True)
+    aside = folder.parent / ".superseded" / f"step-{old[:8]}"
+    if harm == "changed":
+        (aside / "b.txt").write_text("3")
+    elif harm == "gone":
+        (aside / "b.txt").unlink()
+    elif harm == "record":
+        (aside / step_cache.RECORD).write_text("{")
+    else:
+        record = atomic.read_json(aside / step_cache.RECORD)
+        atomic.write_json(aside / step_cache.RECORD, {**record, "key": old[:8] + "0" * 56})
+    step_cache.step(folder, {"a": 1}, writes_value(1, calls), keep=True)
+    assert calls == [1, 2, 1] and (folder / "b.txt").read_text() == "1"
+    assert ("not taken back" in caplog.text) is (harm != "another key")
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_killed_while_it_is_taken_back_loses_nothing(renames: int, folder: Path) -> None:
+    calls: list[int] = []
+    for value in (1, 2):
+        step_cache.step(folder, {"a": value}, writes_value(value, calls), keep=True)
+    code = f"""
+replace, done = os.replace, []
+
+def die(source, target):
+    if len(done) == {renames}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    done.append(replace(source, target))
+
+os.replace = die
+step_cache.step(Path(sys.argv[1]), {{"a": 1}}, print, keep=True)
+"""
+    assert python(code, folder).returncode == -signal.SIGKILL
+    assert folder.exists() is (renames == 0)
+    for value in (2, 1, 2):
+        step_cache.step(folder, {"a": value}, writes_value(value, calls), keep=True)
+        step_cache.verify(folder)
+    assert calls == [1, 2] and superseded(folder) == ["1"]
+
+
+@pytest.mark.slow
+def test_processes_that_swap_a_step_at_once_make_nothing_twice(folder: Path) -> None:
+    calls: list[int] = []
+    for value in (1, 2):
+        step_cache.step(folder, {"a": value}, writes_value(value, calls), keep=True)
+    code = """
+def never(unfinished):
+    raise SystemExit(7)
+
+for number in range(200):
+    step_cache.step(Path(sys.argv[1]), {"a": 1}, never, keep=True)
+"""
+    script = f"import sys\nfrom pathlib import Path\nfrom optkit.core import step_cache\n{code}"
+    workers = [subprocess.Popen([sys.executable, "-c", script, str(folder)]) for _ in range(3)]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    assert (folder / "b.txt").read_text() == "1" and superseded(folder) == ["2"]

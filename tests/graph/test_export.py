@@ -108,15 +108,36 @@ def test_a_model_that_tracing_cannot_follow_is_refused_and_leaves_no_graph(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_architecture_that_becomes_an_invalid_graph_is_named_and_leaves_nothing(tmp_path):
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    places = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16}
-    config = transformers.DebertaV2Config(vocab_size=120, max_position_embeddings=66, **sizes, **places)
-    model = transformers.DebertaV2ForSequenceClassification(config).eval()
-    with pytest.raises(InputError, match="DebertaV2ForSequenceClassification cannot be exported"):
+def test_an_architecture_that_no_graph_can_hold_is_named_and_leaves_nothing(tmp_path):
+    model = bert()
+    plain = model.classifier.forward
+    model.classifier.forward = lambda pooled: plain(torch.special.bessel_j0(pooled))
+    message = "BertForSequenceClassification cannot be exported: PyTorch makes no valid graph of it .*bessel_j0"
+    with pytest.raises(InputError, match=message):
         export(model, tmp_path, LENGTH, Classification)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_counts_positions_in_its_own_way_does_so_in_its_graph(tmp_path):
+    model = bert()
+    plain = model.forward
+
+    def forward(input_ids, attention_mask, token_type_ids, position_ids=None):
+        own = torch.arange(input_ids.shape[1]).flip(0)[None] if position_ids is None else position_ids
+        return plain(input_ids, attention_mask, token_type_ids, own)
+
+    model.forward = forward
+    path = export(model, tmp_path, LENGTH, Classification)
+    np.testing.assert_allclose(
+        reference.infer(reference.load(path), feed(3, 7)), torch_logits(model, feed(3, 7)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_model_without_finite_logits_is_refused(tmp_path):
+    model = bert()
+    model.classifier.weight.data[0, 0] = float("nan")
+    with pytest.raises(InputError, match="cannot be exported: its logits are not finite, or differ from call to call"):
+        export(model, tmp_path, LENGTH, Classification)
 
 
 @pytest.mark.parametrize("family", ["Roberta", "Electra", "DistilBert"])

@@ -10,7 +10,9 @@ from optkit.core.errors import InputError
 from optkit.engines.tensorrt import model_check
 from optkit.graph.products import module_of
 from optkit.models import families
-from optkit.models.families import ATTENTION, FAMILIES, Family, Layers
+from optkit.models.families import FAMILIES
+from optkit.models.family import ATTENTION, Family
+from optkit.models.layers import Layers
 
 WORDS = {"vocab_size": 20, "pad_token_id": 0}
 SIZES = {**WORDS, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
@@ -34,7 +36,7 @@ def model(family: str, sizes: dict[str, int]) -> PreTrainedModel:
         ("MPNet", "mpnet.encoder.layer", 6, ATTENTION),
         ("DebertaV2", "deberta.encoder.layer", 6, ATTENTION),
         ("Deberta", "deberta.encoder.layer", 4, ATTENTION[3:]),  # one Linear gives queries, keys and values
-        ("ModernBert", "model.layers", 4, ATTENTION[3:]),
+        ("ModernBert", "model.layers", 4, ATTENTION[3:]),  # likewise
         ("MobileBert", "mobilebert.encoder.layer", 15, ATTENTION),  # with a list of feed-forward blocks inside
     ],
 )
@@ -47,10 +49,17 @@ def test_a_family_is_read_without_a_record(family: str, layers: str, linears: in
     assert (families.width(made.config), families.heads(made.config)) == (64, 4)
 
 
-def test_layers_that_share_their_weights_are_quantised_and_cannot_become_a_student() -> None:
+def test_layers_that_share_their_weights_are_one_set_of_modules() -> None:
     albert = model("Albert", SIZES)
     assert len(families.encoder_linears(albert)) == 6
     assert families.layers_of(albert).lists == {"albert.encoder.albert_layer_groups"}
+    assert families.encoder_layers(albert) == list(albert.albert.encoder.albert_layer_groups)
+    assert set(families.attention_linears(albert)) == {*ATTENTION}
+
+
+def test_layers_that_are_neither_one_each_nor_shared() -> None:
+    albert = model("Albert", SIZES)
+    albert.config.num_hidden_groups = 2
     with pytest.raises(InputError, match="its configuration has 3 layers, its modules are 1; expected one for each"):
         families.encoder_layers(albert)
 
@@ -120,20 +129,9 @@ def test_a_record_is_for_its_own_model_type() -> None:
 
 
 def test_a_smaller_configuration_keeps_its_own_names() -> None:
-    made = families.resized(BertConfig(), 6, 0.5)
+    made = families.resized(BertConfig(), [0, 2, 4, 7, 9, 11], 0.5)
     assert (made.num_hidden_layers, made.hidden_size, made.intermediate_size) == (6, 384, 1536)
     assert made.to_dict().keys() == BertConfig().to_dict().keys()
-
-
-def test_a_narrower_student_of_fused_attention_is_refused() -> None:
-    from optkit.compression.student import student
-
-    fused = model("ModernBert", SIZES)
-    assert len(families.encoder_layers(student(fused, 2, None))) == 2
-    with pytest.raises(
-        InputError, match="no Linear in its layers is known as query, key, value; expected all of query, key"
-    ):
-        student(fused, 2, 32)
 
 
 def test_a_head_of_several_parts_is_no_layer() -> None:

@@ -1,16 +1,15 @@
 """Models: what is loaded, what is refused and in which words, and that no code of a checkpoint's own ever runs."""
 
+import copy
 import json
 import pickle
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -21,48 +20,18 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 from transformers import BertForSequenceClassification as Bert
+from transformers.activations import ACT2FN
 
 from optkit import Quantize
-from optkit.compression import quantizers
+from optkit.compression import checkpoint, quantizers
 from optkit.core.errors import InputError
-from optkit.models import families, loading
-from optkit.models.families import Layers, encoder_linears, prunable
+from optkit.models import checkpoint_tensors, families, loading
+from optkit.models.families import encoder_linears, prunable
 from optkit.models.gelu import ClippedGELU, clip_gelu
+from optkit.models.layers import Layers
 from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
-
-Refusal = Callable[[], str]
-
-
-@pytest.fixture
-def folder(tiny_model: LoadedModel, tmp_path: Path) -> Path:
-    """A fine-tuned model as `save_pretrained` leaves it."""
-    place = tmp_path / "model"
-    tiny_model.model.save_pretrained(place)
-    tiny_model.tokenizer.save_pretrained(place)
-    return place
-
-
-@pytest.fixture
-def refusal(folder: Path, tiny_task: Task) -> Refusal:
-    """What is said when the folder is refused."""
-
-    def load() -> str:
-        with pytest.raises(InputError) as error:
-            loading.load(str(folder), tiny_task)
-        return str(error.value)
-
-    return load
-
-
-def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    change(tensors)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def edit_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+from tests.models.conftest import Refusal, edit_json, edit_weights
 
 
 class Malicious:
@@ -118,7 +87,7 @@ def test_no_config(folder: Path, refusal: Refusal) -> None:
 
 def test_no_tokenizer(folder: Path, refusal: Refusal) -> None:
     (folder / "tokenizer.json").unlink()
-    assert refusal().startswith(f"--model {folder}: no tokenizer in it (tokenizer.json or vocab.txt); save it there with")
+    assert refusal().startswith(f"--model {folder}: no tokenizer in it (tokenizer.json, vocab.txt, …); save it there with")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pkl", "weights.pth", "last.ckpt"])
@@ -198,14 +167,94 @@ def test_a_head_with_other_classes(folder: Path, tiny_model: LoadedModel, refusa
     assert "its head has 3 classes, the task has 2 (bad, good)" in message
 
 
-def test_a_head_whose_classes_stand_in_another_order(folder: Path, refusal: Refusal) -> None:
-    edit_json(folder / "config.json", id2label={"0": "good", "1": "bad"}, label2id={"good": 0, "bad": 1})
-    assert "good, bad" in refusal()
+def answers(loaded: LoadedModel, task: Task) -> np.ndarray:
+    """Logits of a few texts, [texts, classes]."""
+    return inference(loaded.model, task)(loaded.tokenizer(["a lovely film", "this dull plot"], return_tensors="np"))
 
 
-def test_a_head_whose_classes_have_no_names(folder: Path, tiny_task: Task) -> None:
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [(["good", "bad"], None), (["GOOD", "Bad "], None), (["g", "b"], None), (["LABEL_0", "LABEL_1"], ["good", "bad"])],
+)
+def test_a_head_whose_classes_stand_in_another_order(
+    names: list[str], labels: list[str] | None, folder: Path, tiny_task: Task, tiny_model: LoadedModel
+) -> None:
+    edit_json(folder / "config.json", id2label=dict(enumerate(names)), label2id=dict(zip(names, (0, 1), strict=True)))
+    loaded = loading.load(str(folder), tiny_task, labels=labels)
+    assert np.array_equal(answers(loaded, tiny_task), answers(tiny_model, tiny_task)[:, ::-1])
+    served = ["bad", "good"] if labels else [names[1], names[0]]
+    assert loaded.model.config.id2label == dict(enumerate(served)), "the names are the model's own"
+    assert loaded.model.config.label2id == {name: index for index, name in enumerate(served)}
+
+
+def test_a_head_whose_classes_have_no_names(folder: Path, tiny_task: Task, refusal: Refusal) -> None:
     edit_json(folder / "config.json", id2label={"0": "LABEL_0", "1": "LABEL_1"}, label2id={"LABEL_0": 0, "LABEL_1": 1})
-    assert loading.load(str(folder), tiny_task).model.config.id2label == {0: "bad", 1: "good"}
+    assert "its head's classes are LABEL_0, LABEL_1 (id2label in config.json), the data's are bad, good" in refusal()
+    assert "--labels bad,good" in refusal()
+    loaded = loading.load(str(folder), tiny_task, labels=("bad", "good"))
+    assert loaded.model.config.id2label == {0: "bad", 1: "good"}
+
+
+def test_labels_for_a_head_that_is_not_there(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
+    BertModel(tiny_model.model.config).save_pretrained(folder)
+    with pytest.raises(InputError, match=r"--labels bad,good: \S+ has no head with classes yet"):
+        loading.load(str(folder), tiny_task, labels=["bad", "good"])
+
+
+def test_a_model_in_memory_whose_classes_stand_in_another_order(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    tiny_model.model.config.id2label = {0: "good", 1: "bad"}
+    with pytest.raises(InputError, match=r"its head's classes are good, bad \(config\.id2label\), the task's are bad, good"):
+        loading.loaded_model(tiny_model.model, tiny_task, tiny_model.tokenizer)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("place", ["file", "config", "both"])
+def test_any_type_of_weights_becomes_float32_everywhere(
+    place: str, kind: torch.dtype, folder: Path, tiny_task: Task, tmp_path: Path
+) -> None:
+    if place != "config":
+        edit_weights(folder, lambda tensors: tensors.update({name: one.to(kind) for name, one in tensors.items()}))
+    if place != "file":
+        edit_json(folder / "config.json", dtype=str(kind).removeprefix("torch."))
+    loaded, shape = loading.load(folder, tiny_task), loading.architecture(folder, tiny_task)
+    assert {one.dtype for model in (loaded.model, shape.model) for one in model.state_dict().values()} <= {
+        torch.float32,
+        torch.int64,
+    }
+    expected = {name: tensor.float() for name, tensor in checkpoint_tensors.tensors(folder).items()}
+    assert all(torch.equal(loaded.model.state_dict()[name], tensor) for name, tensor in expected.items())
+    (tmp_path / "saved").mkdir()
+    checkpoint.save(loaded, [], [], tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float32"
+    again = checkpoint.load(tmp_path / "saved", tiny_task)
+    assert np.array_equal(answers(again, tiny_task), answers(loaded, tiny_task))
+
+
+def test_a_checkpoint_that_announces_half_precision_is_read_in_float32(
+    folder: Path, tiny_model: LoadedModel, tiny_task: Task
+) -> None:
+    checkpoint.save(tiny_model, [], [], folder)
+    edit_json(folder / "config.json", dtype="float16")
+    assert checkpoint.load(folder, tiny_task).model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_half_precision_without_the_base_models_prefix(
+    sharded: bool, folder: Path, tiny_model: LoadedModel, tiny_task: Task
+) -> None:
+    base = copy.deepcopy(tiny_model.model.bert).half()
+    (folder / "model.safetensors").unlink()
+    base.save_pretrained(folder, max_shard_size="20KB" if sharded else "1GB")
+    assert sharded == (folder / "model.safetensors.index.json").is_file()
+    loaded = loading.load(folder, tiny_task)
+    assert not loaded.fine_tuned and loaded.model.dtype == torch.float32
+    for name, tensor in base.state_dict().items():
+        assert torch.equal(loaded.model.bert.state_dict()[name], tensor.float() if tensor.is_floating_point() else tensor)
+
+
+def test_weights_that_are_not_finite(folder: Path, refusal: Refusal) -> None:
+    edit_weights(folder, lambda tensors: tensors["classifier.bias"].fill_(float("inf")))
+    assert refusal() == f"--model {folder}: 1 tensors hold NaN or infinity: classifier.bias"
 
 
 def test_scales_of_pytorch_quantization_are_read_and_applied(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
@@ -261,7 +310,16 @@ def test_clipping_wants_a_gelu(tiny_model: LoadedModel) -> None:
         clip_gelu(relu, 10.0)
 
 
-@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast"])
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python"])
+def test_clipping_keeps_the_functions_own_formula(activation: str, tiny_model: LoadedModel) -> None:
+    other = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": activation}))
+    assert clip_gelu(other, 1.5) == 2
+    values = torch.linspace(-5, 5, 101)
+    clipped = other.bert.encoder.layer[0].intermediate.intermediate_act_fn
+    assert torch.allclose(clipped(values), ACT2FN[activation](values).clamp(max=1.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["silu", "quick_gelu", "gelu_10"])
 def test_clipping_does_not_replace_another_function(activation: str, tiny_model: LoadedModel) -> None:
     other = Bert(BertConfig(**{**tiny_model.model.config.to_dict(), "hidden_act": activation}))
     with pytest.raises(InputError, match=rf"has hidden_act '{activation}' in 2 feed-forward blocks; expected a GELU"):
@@ -312,7 +370,7 @@ def test_a_sharded_model_is_one_model(folder: Path, tiny_model: LoadedModel, tin
     tiny_model.model.save_pretrained(folder, max_shard_size="20KB")
     tiny_model.tokenizer.save_pretrained(folder)
     assert len(list(folder.glob("model-*.safetensors"))) > 1
-    assert set(loading.tensors(folder)) == set(tiny_model.model.state_dict())
+    assert set(checkpoint_tensors.tensors(folder)) == set(tiny_model.model.state_dict())
     assert loading.load(str(folder), tiny_task).fine_tuned
 
 

@@ -20,10 +20,11 @@ from optkit.core.errors import InputError
 from optkit.engines.tensorrt import model_check
 from optkit.graph.audit import audit
 from optkit.graph.export import export
-from optkit.graph.products import layers_of
+from optkit.graph.products import LAYERS_KEY, layers_of
 from optkit.graph.tensorrt import variants
 from optkit.models import families
-from optkit.models.families import FAMILIES, Family
+from optkit.models.families import FAMILIES
+from optkit.models.family import Family
 from optkit.models.gelu import ClippedGELU
 from optkit.pipeline.run_spec import RunSpec
 from optkit.tasks.base import Task
@@ -176,7 +177,11 @@ def test_its_students(toy: PreTrainedModel) -> None:
 
 def test_its_representations_are_followed(toy: PreTrainedModel) -> None:
     last = toy.toy.blocks[1]
-    assert last_vectors(toy) == {"query": last.ask, "key": last.answer, "value": last.tell}
+    assert {kind: linear for kind, (linear, _) in last_vectors(toy).items()} == {
+        "query": last.ask,
+        "key": last.answer,
+        "value": last.tell,
+    }
     pair = Representations(copy.deepcopy(toy), toy, [0, 1], 1.0, 1.0, 4).eval()
     assert pair(**FEED).item() == pytest.approx(0.0, abs=1e-6)
     pair.release()
@@ -207,10 +212,10 @@ def test_its_weights_become_sparse(toy: PreTrainedModel, tmp_path: Path) -> None
 
 
 def test_its_record_is_in_the_key_of_every_result(toy: PreTrainedModel, tiny_task: Task, tmp_path: Path) -> None:
-    spec = RunSpec(tiny_task, None, 0, tmp_path, {})
+    spec = RunSpec(tiny_task, str(tmp_path), 0, tmp_path, {})
     assert spec.source["families"]["toy"]["layers"] == "toy.blocks"
     FAMILIES.forget("toy")
-    assert "families" not in RunSpec(tiny_task, None, 0, tmp_path, {}).source
+    assert "families" not in RunSpec(tiny_task, str(tmp_path), 0, tmp_path, {}).source
 
 
 def test_without_its_record_it_is_refused_in_words(toy: PreTrainedModel) -> None:
@@ -298,4 +303,4 @@ def test_usual_names_in_an_unusual_place_need_no_record(tmp_path: Path) -> None:
     found.check_quantised()
     found.check_sparse(linears)
     assert found.encoder_gemms == found.covered_gemms == 16 and found.sparse
-    assert not onnx.load(path).graph.metadata_props
+    assert LAYERS_KEY not in {entry.key for entry in onnx.load(path).graph.metadata_props}

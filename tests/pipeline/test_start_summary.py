@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_all_of_it_is_said(folder: Path, tiny_model: LoadedModel, caplog) -> None:
     with caplog.at_level(logging.INFO):
-        spec = RunSpec(load("classification", folder), None, 0, folder, {})
+        spec = RunSpec(load("classification", folder, metric="f1"), None, 0, folder, {})
         start_summary.say(spec, tiny_model, Training(precision="fp32").for_task({}))
     messages = {record.getMessage(): record.levelname for record in caplog.records}
     parameters = sum(parameter.numel() for parameter in tiny_model.model.parameters())
@@ -36,7 +36,8 @@ def test_all_of_it_is_said(folder: Path, tiny_model: LoadedModel, caplog) -> Non
         "train: 1 texts have several labels": "WARNING",
         "dev: 1 of 2 rows (50.0%) are in train too; scores on them say how well a model remembers": "WARNING",
     }.items() <= messages.items()
-    assert any(f"{parameters:,} parameters" in message and "fp32" in message for message in messages)
+    last = [message for message in messages if f"{parameters:,} parameters" in message]
+    assert len(last) == 1 and last[0].endswith("fp32; scored by f1 of the class 'poor'")
 
 
 def test_of_many_classes_the_ends_are_named() -> None:

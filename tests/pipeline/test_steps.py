@@ -3,6 +3,7 @@
 import csv
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from optkit.core.atomic import file_hash, read_json
 from optkit.core.errors import InputError, MachineError
 from optkit.core.step_cache import key_at, read_record
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
-from optkit.pipeline import load_test, rows, tune
+from optkit.pipeline import load_test, refusals, rows, tune
 from optkit.pipeline.publish import publish
 from optkit.pipeline.run import run, run_all
 from optkit.pipeline.run_spec import RunSpec
@@ -181,10 +182,41 @@ def test_the_loss_by_stage_adds_up_to_the_whole(results):
 
 def test_what_cannot_work_is_said_before_anything_is_trained(spec, tmp_path):
     fresh = replace(spec, root=tmp_path / "checkpoints")
-    recipes = [spec.baseline, Recipe(name="deep", stages=[Distill(layers=9)])]
     with pytest.raises(InputError, match=r"^recipe 'deep': a student of 9 layers is deeper than its teacher of 2; give at"):
-        run_all(recipes, [fresh])
-    assert not fresh.root.exists()
+        run_all([Recipe(name="deep", stages=[Distill(layers=9)])], [fresh])
+    assert not list(fresh.root.rglob("*.safetensors"))
+
+
+def test_a_recipe_that_does_not_apply_is_reported_and_the_others_run(results, spec, workshop, tiny_data, tmp_path, capsys):
+    """Exit status 1, the reason in the table and for whoever compares later; nothing is trained for it."""
+    deep = workshop / "recipes" / "deep.py"
+    deep.write_text("from optkit import Distill, Recipe\n\nrecipe = Recipe(name='deep', stages=[Distill(layers=9)])\n")
+    try:
+        told, err = ends(["baseline_fp32", "deep"], workshop, tiny_data, spec.root, 1, capsys)
+        reason = "a student of 9 layers is deeper than its teacher of 2; give at most 2"
+        assert f"deep: refused: {reason}" in told and " baseline_fp32 " in told
+        assert "qat_gelu10" not in told, "it was not asked for"
+        assert f"recipe 'deep' is left out, it does not apply to this model: {reason}" in err
+        assert not spec.folder(Recipe(name="deep")).exists()
+        assert [refusal.recipe for refusal in refusals.read(spec.home.folder)] == ["deep"]
+        assert "deep" not in {row.recipe for row in rows.read(spec.root, "classification")}
+        deep.write_text(deep.read_text().replace("layers=9", "layers=1, representation_epochs=0, epochs=0.1"))
+        told, _ = ends(["deep"], workshop, tiny_data, spec.root, None, capsys)
+        assert "refused" not in told and " deep " in told
+        assert refusals.read(spec.home.folder) == []
+    finally:
+        deep.unlink()
+        shutil.rmtree(spec.root / "classification" / "deep", ignore_errors=True)
+
+
+def ends(recipes, workshop, data, checkpoints, status, capsys):
+    """What the command line prints to both outputs, after its exit status has been seen; None for any but a mistake."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(run_arguments(workshop, data, checkpoints, recipes))
+    out, err = capsys.readouterr()
+    assert (end.value.code or 0) in ((0, 1) if status is None else (status,)), err
+    return out, err
 
 
 def test_a_second_run_does_nothing_again(results, spec, caplog):
@@ -399,7 +431,7 @@ def test_kill_at_any_moment_and_the_same_command(workshop, tiny_data, tmp_path, 
     arguments = run_arguments(workshop, tiny_data, checkpoints, recipes)
     for moment in ("baseline_fp32: ONNX graph", "ptq_int8: engines"):
         kill_when(start(arguments, output), output, moment)
-    record = checkpoints / "classification" / "baseline_fp32" / "seed-0" / "record.json"
+    (record,) = checkpoints.glob("classification/*-model/baseline_fp32/seed-0/record.json")
     written = record.stat().st_mtime_ns
     process = start(arguments, output)
     process.join(300)
@@ -454,9 +486,9 @@ def test_a_full_disk_leaves_nothing_half_written(workshop, tiny_data, tmp_path, 
         arguments = run_arguments(workshop, tiny_data, disk / "checkpoints", ["baseline_fp32"])
         process = start(arguments, tmp_path / "output")
         process.join(300)
-        # a lock file is empty, and TensorBoard's curves are no result
+        # a lock file is empty, TensorBoard's curves are no result, and a model's trial is a finished step without files
         found = [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size]
-        left = [path for path in found if ".tensorboard" not in path.parts]
+        left = [path for path in found if not {".tensorboard", ".trials"}.intersection(path.parts)]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     said = (tmp_path / "output").read_text()
@@ -472,6 +504,7 @@ def test_two_processes_train_together(workshop, tiny_data, tmp_path):
     finished = subprocess.run(launched, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("qat_gelu10") == 2  # once in each of the two tables
-    history = read_json(tmp_path / "checkpoints" / "classification" / "baseline_fp32" / "seed-0" / "history.json")
+    (path,) = (tmp_path / "checkpoints").glob("classification/*-model/baseline_fp32/seed-0/history.json")
+    history = read_json(path)
     assert history[-1]["step"] == 6 * 256 / 16 / 2 - 1
     assert not list((tmp_path / "checkpoints").rglob(".*unfinished*"))

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertModel
+from transformers import BertModel, BertTokenizerFast
 
 from optkit import Recipe
 from optkit.compression import checkpoint
 from optkit.core import step_cache
 from optkit.core.errors import InputError
 from optkit.models.loading import LoadedModel, inference
+from optkit.models.tokenizers import fingerprint
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.teachers import Teachers
 from optkit.recipe.stage import BASELINE
@@ -112,7 +113,7 @@ def test_a_teacher_weaker_than_the_most_frequent_class(
     features = teachers.spec.features("train", tiny_model.tokenizer)
     labels = features["labels"][:]
     good, bad = ([row for row, label in enumerate(labels) if label == wanted] for wanted in (1, 0))
-    teachers.spec._encoded["train"] = features.select(sorted([*good[:96], *bad[:24]]))
+    teachers.spec._encoded["train", fingerprint(tiny_model.tokenizer)] = features.select(sorted([*good[:96], *bad[:24]]))
     bias(folder, tiny_model, [1.0, 0.0])
     teachers.logits(str(folder))
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
@@ -123,3 +124,42 @@ def test_a_teacher_weaker_than_the_most_frequent_class(
     bias(folder, tiny_model, [0.0, 1.0])
     teachers.logits(str(folder))
     assert not [record for record in caplog.records if record.levelno == logging.WARNING], "as good as it is good enough"
+
+
+def test_a_teacher_reads_texts_by_its_own_tokenizer_and_length(
+    teachers: Teachers, folder: Path, tiny_model: LoadedModel
+) -> None:
+    """Its words stand in another order, and it reads eight tokens."""
+    teachers.spec.features("train", tiny_model.tokenizer)  # the student's are there already
+    words = [word for word, _ in sorted(tiny_model.tokenizer.get_vocab().items(), key=lambda pair: pair[1])]
+    turned = [*words[:5], *reversed(words[5:])]
+    tokenizer = BertTokenizerFast(vocab={word: index for index, word in enumerate(turned)}, model_max_length=8)
+    model = copy.deepcopy(tiny_model.model)
+    with torch.no_grad():
+        table = model.get_input_embeddings().weight
+        table.copy_(table[[words.index(word) for word in turned]].clone())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    found = np.stack(teachers.logits(str(folder)))
+    texts = teachers.spec.task.examples("train")["sentence"][:]
+    feed = tiny_model.tokenizer(texts, truncation=True, max_length=8, padding=True, return_tensors="np")
+    assert np.allclose(found, inference(tiny_model.model, teachers.spec.task)(feed), atol=1e-5)
+
+
+def test_a_teacher_with_segments_gets_them(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
+    student = copy.deepcopy(tiny_model.tokenizer)
+    student.model_input_names = ["input_ids", "attention_mask"]
+    assert "token_type_ids" not in teachers.spec.features("train", student).column_names
+    assert np.allclose(np.stack(teachers.logits(str(folder))), answers(tiny_model, teachers), atol=1e-6)
+    assert "token_type_ids" in teachers.spec.features("train", teachers.load(str(folder)).tokenizer).column_names
+
+
+def test_a_teacher_whose_classes_stand_in_another_order(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
+    expected = answers(tiny_model, teachers)
+    tiny_model.model.config.id2label = {0: "GOOD", 1: "BAD"}
+    tiny_model.model.config.save_pretrained(folder)
+    assert np.allclose(np.stack(teachers.logits(str(folder))), expected[:, ::-1], atol=1e-6)
+    tiny_model.model.config.id2label = {0: "x", 1: "y"}
+    tiny_model.model.config.save_pretrained(folder)
+    with pytest.raises(InputError, match=r"^teacher '\S+': .*the names do not tell which is which.*as for a teacher$"):
+        teachers.load(str(folder))

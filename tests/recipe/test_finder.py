@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from optkit import Recipe
+from optkit import Recipe, find_recipe
 from optkit.core.errors import InputError
 from optkit.recipe import finder
 from optkit.recipe.stage import BASELINE
@@ -58,7 +58,7 @@ def test_by_name_and_by_path(write: Callable[..., None], tmp_path: Path) -> None
     (tmp_path / "elsewhere.py").write_text(module("three"))
     asked, known = finder.find(["two", "recipes/one.py", "elsewhere.py"])
     assert [recipe.name for recipe in asked] == ["two", "one", "three"]
-    assert set(known) == {BASELINE, "one", "two", "three"}
+    assert set(known) == {*NAMES, "one", "two", "three"}
 
 
 def test_the_baseline_comes_first_and_is_always_known(write: Callable[..., None]) -> None:
@@ -88,12 +88,33 @@ def test_one_recipe_asked_for_twice_is_found_once(write: Callable[..., None]) ->
 def test_an_unknown_name_gets_a_suggestion(write: Callable[..., None]) -> None:
     write(qat_gelu10=module("qat_gelu10", "Quantize()"), ptq_int8=module("ptq_int8", "Quantize()"))
     assert mistakes("qat_gelu") == "recipe 'qat_gelu': no file recipes/qat_gelu.py; did you mean qat_gelu10?"
-    assert mistakes("zzz") == "recipe 'zzz': no file recipes/zzz.py; known here: ptq_int8, qat_gelu10"
+    assert mistakes("sparse_2t4").endswith("did you mean sparse_2to4?")
+    both = f"known here: ptq_int8, qat_gelu10; in the package: {', '.join(sorted(NAMES))}"
+    assert mistakes("zzz") == f"recipe 'zzz': no file recipes/zzz.py; {both}"
 
 
 def test_without_a_folder_of_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert mistakes("one").startswith("recipe 'one': no file recipes/one.py; known here: none (recipes/ is empty)")
+    assert mistakes("one").startswith("recipe 'one': no file recipes/one.py; known here: none (recipes/ is empty); in the p")
+    asked, known = finder.find(["sparse_qat"])
+    assert [recipe.name for recipe in asked] == ["sparse_qat"] and set(known) == NAMES
+    assert find_recipe("ptq_int8").has("quantize")
+
+
+def test_a_recipe_of_ones_own_goes_before_the_package_s(write: Callable[..., None]) -> None:
+    write(ptq_int8=module("ptq_int8", "Quantize(calibrator='entropy')"), taught=module("taught", "Quantize(epochs=1)"))
+    asked, known = finder.find(["ptq_int8", "taught"])
+    assert asked[0] == known["ptq_int8"] and asked[0].stages[0].calibrator == "entropy"
+    shipped_one = find_recipe(str(SHIPPED / "ptq_int8.py"))
+    assert shipped_one.stages[0].calibrator == "mse", "a path means the file itself"
+
+
+def test_teachers_are_found_in_the_package_too(write: Callable[..., None]) -> None:
+    write(small=module("small", "Quantize(epochs=1, teacher='distill_6l')"))
+    asked, known = finder.find(["small"])
+    assert asked[0].teachers == ("distill_6l",) and known["distill_6l"].has("distill")
+    write(distill_6l="1 / 0\n")
+    assert mistakes("small") == "recipes/distill_6l.py, line 1: ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +191,7 @@ def test_two_recipes_of_one_name_would_share_a_folder(write: Callable[..., None]
 def test_a_broken_module_that_was_not_asked_for_does_not_matter(write: Callable[..., None]) -> None:
     write(one=module("one"), broken="1 / 0\n")
     _, known = finder.find(["one"])
-    assert set(known) == {BASELINE, "one"}
+    assert set(known) == {*NAMES, "one"}
 
 
 def shipped(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:

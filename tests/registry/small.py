@@ -116,10 +116,11 @@ def release(folder, seed=0, name=MODEL, labels=()):
     return Release(built, config(name), smoke_test.make(built, config(name), sample(built)), provenance, words=asked)
 
 
-def result(root, recipe="tiny", seed=0, weights=0, **changes):
+def result(root, recipe="tiny", seed=0, weights=0, project="", data="d", labels=LABELS, **changes):
     """A recipe's folder under `root`, as it is after a run; `changes` are fields of its row."""
-    folder = root / "classification" / recipe / f"seed-{seed}"
-    settings = {"recipe": {"name": recipe, "stages": []}, "training": {}, "from": {}, "model": "none", "data": "d" * 64}
+    home = root / "classification" / project
+    folder = home / recipe / f"seed-{seed}"
+    settings = {"recipe": {"name": recipe, "stages": []}, "training": {}, "from": {}, "model": "none", "data": data * 64}
     step_cache.step(folder, {**settings, "seed": seed, "code": "c", "weights": weights}, _checkpoint)
 
     def served(unfinished):
@@ -127,13 +128,13 @@ def result(root, recipe="tiny", seed=0, weights=0, **changes):
         arrays = {f"feed/{name}": array for name, array in own.feed.items()}
         np.savez(unfinished / "sample.npz", **arrays, **{"logits/fp32": own.logits})
         np.savez(unfinished / "scores.npz", fp32=np.full(8, 90.0))
-        asked = words(folder / "engines" / "fp32", unfinished / "text")
+        asked = words(folder / "engines" / "fp32", unfinished / "text", labels)
         columns = {"texts": {"text": [one[0] for one in asked.texts]}, "answers": {"fp32": asked.answers}}
         atomic.write_json(unfinished / "text-sample.json", columns)
         atomic.write_json(unfinished / "validation.json", {"configs": {"fp32": _as_dict(config("fp32"))}})
 
     step_cache.step(folder / "engines", {"weights": weights}, lambda unfinished: engine(unfinished / "fp32", weights))
-    baseline = root / "classification" / BASELINE / f"seed-{seed}" / "engines"
+    baseline = home / BASELINE / f"seed-{seed}" / "engines"
     depends_on = {"engines": step_cache.key_at(folder / "engines"), "baseline": step_cache.key_at(baseline)}
     step_cache.step(folder / "served", depends_on, served)
     atomic.write_json(folder / "result.json", [row(recipe, seed=seed, **changes).as_dict()])

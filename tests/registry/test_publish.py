@@ -96,6 +96,7 @@ def test_a_recipe_that_passes_is_not_marked_as_forced(checkpoints, target):
         ({"force": True}, "--force and --why go together"),
         ({"force": True, "why": "  "}, "--force and --why go together"),
         ({"why": "because"}, "--force and --why go together"),
+        ({"replace": True}, "so do --replace and --why"),
         ({"requests": "file"}, "without a server to compare with"),
         ({"max_disagreement": 5}, "--max-disagreement 5: expected a share from 0 to 1"),
     ],

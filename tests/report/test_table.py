@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from optkit.evaluation.results import Row
+from optkit.core.errors import InputError
+from optkit.evaluation.results import Refusal, Row
 from optkit.report.table import FORMATS, render
 
 CONTRACT = {
@@ -178,3 +179,34 @@ def test_json_and_csv_hold_the_stages() -> None:
     row = replace(INT8, stages=STAGES)
     assert json.loads(render([row], "json"))[0]["stages"] == STAGES
     assert json.loads(next(csv.DictReader(io.StringIO(render([row], "csv"))))["stages"]) == STAGES
+
+
+DEEP = "a student of 9 layers is deeper than its teacher of 2; give at most 2"
+REFUSAL = Refusal("distill_9l", "sample", "accuracy", [DEEP])
+
+
+def test_a_recipe_that_does_not_apply_is_in_the_table_with_its_reason() -> None:
+    lines = render([BASELINE, INT8, REFUSAL], "table").splitlines()
+    (line,) = (line for line in lines if line.startswith(" distill_9l"))
+    assert line.split() == ["distill_9l", "refused"]
+    assert lines[-1] == f"distill_9l: refused: {DEEP}"
+
+
+def test_a_recipe_that_does_not_apply_has_the_fields_that_scripts_rely_on() -> None:
+    row = json.loads(render([BASELINE, INT8, REFUSAL], "json"))[-1]
+    assert row.keys() >= CONTRACT
+    told = {"recipe": "distill_9l", "task": "sample", "metric": "accuracy", "verdict": "refused", "reasons": [DEEP]}
+    assert {name: value for name, value in row.items() if value is not None} == told
+    rows = list(csv.DictReader(io.StringIO(render([BASELINE, INT8, REFUSAL], "csv"))))
+    assert {name: value for name, value in rows[-1].items() if value} == {**told, "reasons": json.dumps([DEEP])}
+    assert rows[0].keys() == next(csv.DictReader(io.StringIO(render([BASELINE, INT8], "csv")))).keys()
+
+
+def test_a_recipe_that_does_not_apply_is_on_the_page() -> None:
+    assert f'distill_9l: <b class="fail">refused</b>: {DEEP}' in render([BASELINE, INT8, REFUSAL], "html")
+    assert "refused</b>" not in render([BASELINE, replace(INT8, reasons=[])], "html")
+
+
+def test_nothing_that_was_measured_is_no_table() -> None:
+    with pytest.raises(InputError, match="found no rows"):
+        render([REFUSAL], "table")

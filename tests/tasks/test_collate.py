@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from optkit.core.errors import InputError
 from optkit.tasks.base import Feed
-from optkit.tasks.collate import POOL_BATCHES, Collator, bucketed, run
+from optkit.tasks.collate import POOL_BATCHES, Collator, bucketed, fitting, random_batches, run
 
 LENGTHS = np.random.default_rng(0).geometric(0.05, size=5003).clip(3, 128)
 
@@ -118,6 +118,16 @@ def test_logits_of_tokens_lose_their_padding(tokenizer: PreTrainedTokenizerBase)
     logits = run(lambda feed: np.stack([feed["input_ids"]] * 2, axis=-1), rows, 2, Collator(tokenizer, per_token=True))
     assert [row[:, 0].tolist() for row in logits] == rows["input_ids"][:]
     assert all(row.shape == (length, 2) for row, length in zip(logits, rows["length"], strict=True))
+
+
+def test_long_features_make_small_batches(tokenizer: PreTrainedTokenizerBase) -> None:
+    for lengths, size in (([5, 9], 32), ([5, 400], 10), ([5000], 1)):
+        assert fitting(Dataset.from_dict({"length": lengths})) == size
+    rows, collator = features(tokenizer, *"abcdefgh"), Collator(tokenizer)
+    whole, parts = random_batches(rows, collator, 4, batches=2), random_batches(rows, collator, 2, batches=4)
+    seen = [sorted(row.tolist() for feed in feeds for row in feed["input_ids"][:, 1]) for feeds in (whole, parts)]
+    assert [feed["input_ids"].shape[0] for feed in parts] == [2] * 4
+    assert seen[0] == seen[1] == sorted(row[1] for row in rows["input_ids"])
 
 
 def test_logits_of_the_wrong_batch(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -45,6 +45,12 @@ def test_a_limit_is_positive(limit: int) -> None:
         load("sst2", limit_train=limit)
 
 
+@pytest.mark.parametrize("tokens", [4, "64", 64.0])
+def test_a_longest_input_is_a_number_of_tokens(tokens: object) -> None:
+    with pytest.raises(InputError, match=f"found {tokens!r}, expected 8 or more. Fix: --max-length 128"):
+        load("sst2", max_length=tokens)
+
+
 @pytest.mark.parametrize("name", ["sst2", "squad"])
 def test_without_a_hub_a_folder_is_asked_for(name: str, monkeypatch) -> None:
     def unreachable(*_: object, **__: object) -> None:

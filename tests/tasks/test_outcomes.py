@@ -6,13 +6,14 @@ from sklearn import metrics
 
 from optkit.core.errors import InputError
 from optkit.evaluation.bootstrap import paired_bootstrap
-from optkit.tasks.outcomes import CLASSES, METRICS, class_rows, counted, value
+from optkit.tasks.outcomes import CLASSES, METRICS, class_rows, counted, in_words, value
 from optkit.tasks.registry import load
 
 
 def outcomes(classes: int, right: float, count: int = 400, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     found = np.empty(count, CLASSES)
+    found["classes"] = classes
     found["gold"] = random.choice(classes, count, p=np.arange(1, classes + 1) / np.arange(1, classes + 1).sum())
     found["predicted"] = np.where(random.random(count) < right, found["gold"], random.integers(classes, size=count))
     return found
@@ -55,7 +56,7 @@ def test_a_constant_prediction(name: str) -> None:
 def test_a_resample_is_the_metric_of_the_drawn_examples(name: str) -> None:
     found = outcomes(3, 0.6, count=60)
     drawn = np.random.default_rng(1).integers(60, size=60)
-    counts = counted(class_rows(found, 3), np.bincount(drawn, minlength=60)[None])
+    counts = counted(class_rows(found), np.bincount(drawn, minlength=60)[None])
     assert 100.0 * METRICS[name](counts)[0] == pytest.approx(value(found[drawn], name), rel=1e-5)
 
 
@@ -80,6 +81,24 @@ def test_seeds_that_agree_have_the_interval_of_one() -> None:
     one = paired_bootstrap(ours, theirs, "matthews", resamples=4000)
     both = paired_bootstrap(np.stack([ours, ours]), np.stack([theirs, theirs]), "matthews", resamples=4000)
     assert both == pytest.approx(one, abs=0.3)
+
+
+def test_a_class_that_does_not_occur_is_still_one() -> None:
+    two, three = outcomes(2, 0.7), outcomes(2, 0.7)
+    three["classes"] = 3
+    gold, predicted = three["gold"], three["predicted"]
+    assert value(three, "f1") == pytest.approx(by_sklearn("macro_f1", gold, predicted, 3))
+    assert value(two, "f1") == pytest.approx(by_sklearn("f1", gold, predicted, 2)) != pytest.approx(value(three, "f1"))
+    once = three.copy()
+    once["predicted"][0] = 2
+    low, high = paired_bootstrap(once, three, "f1", resamples=500)
+    assert low <= value(once, "f1") - value(three, "f1") <= high
+
+
+def test_metrics_in_words() -> None:
+    assert in_words("f1", ["ham", "spam"]) == "f1 of the class 'spam'"
+    assert in_words("recall", "abc") == "recall, the mean over 3 classes"
+    assert in_words("matthews", "abc") == "matthews"
 
 
 def test_another_headline_metric(write) -> None:

@@ -19,7 +19,7 @@ from optkit.recipe.training import Training
 from optkit.tasks.base import Task
 from optkit.tasks.classification import Classification
 from optkit.tasks.collate import run
-from optkit.training import losses
+from optkit.training import loop, losses
 from optkit.training.loop import Batches, TrainingError, autocast_type, train
 from optkit.training.losses import Batch
 
@@ -65,6 +65,26 @@ def test_the_same_seed_gives_the_same_weights(tiny_model: LoadedModel, tiny_cont
         ends.append(weights(tiny_model))
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in start)
     assert not torch.equal(ends[0]["classifier.weight"], ends[2]["classifier.weight"])
+
+
+def test_long_batches_are_split_on_a_cpu(tiny_model: LoadedModel, tiny_context: Context, monkeypatch) -> None:
+    start, seen, ends = weights(tiny_model), [], []
+
+    def watched(model: Any, batch: Batch) -> torch.Tensor:
+        seen.append(batch.inputs["input_ids"].shape)
+        return task_loss(model, batch)
+
+    longest = max(tiny_context.features["length"])
+    for pairs in (loop._CPU_PAIRS, 5 * longest**2):
+        monkeypatch.setattr(loop, "_CPU_PAIRS", pairs)
+        tiny_model.model.load_state_dict(start)
+        seen.clear()
+        history = fit(tiny_model, tiny_context, watched, epochs=1)
+        assert all(rows * (tokens - 7) ** 2 <= pairs for rows, tokens in seen)  # padded to a multiple of eight
+        ends.append((len(seen), history))
+    assert ends[0][0] == PER_EPOCH and ends[1][0] >= 2 * PER_EPOCH
+    assert [entry["step"] for entry in ends[0][1]] == [entry["step"] for entry in ends[1][1]]
+    assert ends[0][1][0]["loss"] == pytest.approx(ends[1][1][0]["loss"], rel=1e-4)
 
 
 def test_accumulating_gradients_takes_the_same_steps(tiny_model: LoadedModel, tiny_context: Context) -> None:

@@ -14,7 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from optkit.core.errors import InputError
 from optkit.graph.passes import constants, producers, remove_unused
-from optkit.graph.products import layers_of, module_of, products
+from optkit.graph.products import products
 
 SOFTMAX_AMAX = 1.0
 """Amax of attention probabilities: the scale is 1/127."""
@@ -56,42 +56,70 @@ def place(model: ModelProto, placement: Placement, ranges: Mapping[str, float]) 
             f"no range was measured for {len(missing)} tensors, such as {missing[0]}: quantised outputs and INT8 "
             "attention need one for each. Measure them with optkit.graph.tensorrt.ranges.measure"
         )
+    outputs = _outputs(graph)  # as they are before anything is placed
     if placement.residual:
         _share_residual(graph)
     if placement.attention:
         _quantise_attention(graph, ranges)
     if placement.outputs:
-        for name, amax in sorted(ranges.items()):
-            _quantise_output(graph, name, amax)
+        for name in sorted(outputs):
+            _quantise_output(graph, name, ranges[name])
     _sort(graph)
     remove_unused(graph)
 
 
 def measured(graph: GraphProto) -> list[str]:
-    """Tensors whose range `outputs` and `attention` need: what encoder GEMMs put out, bias included, and pass on as is."""
-    readers = _readers(graph)
+    """Tensors whose range `outputs` and `attention` need: what encoder GEMMs put out, bias included, and pass on as is, and
+    what else attention's products read, such as rotated queries."""
+    return list(dict.fromkeys([*_outputs(graph), *_attended(graph)]))
+
+
+def _outputs(graph: GraphProto) -> list[str]:
+    """What encoder GEMMs put out, bias included, and pass on as it is."""
+    readers, known = _readers(graph), set(constants(graph))
     found = []
     gemms = {product.name for product in products(graph) if product.weight and product.layer is not None}
     for node in graph.node:
         if node.name not in gemms:
             continue
-        output = _with_bias(node, readers, set(constants(graph)))
+        output = _with_bias(node, readers, known)
         if all(reader.op_type in _PASSED_ON for reader in readers.get(output, ())):
             found.append(output)
     return found
 
 
+def _attended(graph: GraphProto) -> list[str]:
+    """What attention's products read, but for probabilities."""
+    made_by = producers(graph)
+    attention = {product.name for product in products(graph) if product.is_attention}
+    names = (name for node in graph.node if node.name in attention for name in node.input)
+    return [_source(made_by, name) for name in names if made_by[name].op_type != "Softmax"]
+
+
 def residuals(graph: GraphProto) -> list[NodeProto]:
-    """The additions of a branch around a block in the encoder: two activations, read by a LayerNormalization."""
-    readers, known, number = _readers(graph), constants(graph), layers_of(graph).number
+    """The additions of a branch around a block that a GEMM's quantiser reads too: of two activations.
+
+    Where LayerNorm comes before a block, no GEMM reads what goes around it, and nothing is there to share.
+    """
+    readers, made_by, known = _readers(graph), producers(graph), constants(graph)
     return [
         node
         for node in graph.node
         if node.op_type == "Add"
-        and number(module_of(node.name)) is not None
         and not any(name in known for name in node.input)
-        and any(reader.op_type in ("LayerNormalization", "Cast") for reader in readers.get(node.output[0], ()))
+        and any(_quantiser(readers, name) or _is_dequantised(made_by, name) for name in node.input)
     ]
+
+
+def _quantiser(readers: Mapping[str, list[NodeProto]], name: str) -> NodeProto | None:
+    """The quantiser that reads a tensor, through casts to float of what is float."""
+    found = readers.get(name, [])
+    behind = [after for node in found if node.op_type == "Cast" for after in readers.get(node.output[0], [])]
+    return next((node for node in [*found, *behind] if node.op_type == "QuantizeLinear"), None)
+
+
+def _is_dequantised(made_by: Mapping[str, NodeProto], name: str) -> bool:
+    return name in made_by and made_by[name].op_type == "DequantizeLinear"
 
 
 def _readers(graph: GraphProto) -> dict[str, list[NodeProto]]:
@@ -115,7 +143,7 @@ def _share_residual(graph: GraphProto) -> None:
     readers = _readers(graph)
     for add in residuals(graph):
         for position, name in enumerate(add.input):
-            quantize = next((node for node in readers[name] if node.op_type == "QuantizeLinear"), None)
+            quantize = _quantiser(readers, name)
             if quantize is not None:
                 add.input[position] = readers[quantize.output[0]][0].output[0]
 

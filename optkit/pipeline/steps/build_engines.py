@@ -15,11 +15,9 @@ from optkit.pipeline.steps.export_graph import exported
 from optkit.pipeline.steps.measure_ranges import ranged
 from optkit.recipe.recipe import Recipe
 from optkit.serving import native
-from optkit.tasks.collate import BATCH_SIZE, random_batches
+from optkit.tasks.collate import fitting, random_batches
 
 log = logging.getLogger(__name__)
-_COMPARED_TOKENS = 4096
-"""Largest batch, in tokens, on which engines are compared: the reference, which runs the graph as written, is slow."""
 
 
 def converted(recipe: Recipe, spec: RunSpec) -> Path:
@@ -32,17 +30,16 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: engines", recipe.name)
         loaded = checkpoint.load(spec.folder(recipe), spec.task)
-        length = loading.max_length(loaded, spec.task)
-        size = max(1, min(BATCH_SIZE, _COMPARED_TOKENS // length))
+        features = spec.features("dev", loaded.tokenizer)
         conversion = convert(
             graph / "model.onnx",
             unfinished,
             spec.engines,
             quantised=recipe.is_quantised,
-            feeds=random_batches(spec.features("dev", loaded.tokenizer), spec.collator(loaded.tokenizer), size),
+            feeds=random_batches(features, spec.collator(loaded.tokenizer), fitting(features)),
             task=spec.task,
             options=spec.options,
-            max_length=length,
+            max_length=loading.max_length(loaded, spec.task),
         )
         for stage in recipe.stages:
             stage.check_engines(conversion, loaded.model)

@@ -11,7 +11,7 @@ from optkit.graph.tensorrt import ranges
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
 from optkit.recipe.recipe import Recipe
-from optkit.tasks.collate import BATCH_SIZE, random_batches
+from optkit.tasks.collate import BATCH_SIZE, FEEDS, fitting, random_batches
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,10 @@ def ranged(recipe: Recipe, spec: RunSpec) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: ranges for TensorRT", recipe.name)
         loaded = checkpoint.load(spec.folder(recipe), spec.task)
-        feeds = random_batches(spec.features("train", loaded.tokenizer), spec.collator(loaded.tokenizer), BATCH_SIZE)
+        features = spec.features("train", loaded.tokenizer)
+        size = fitting(features)  # every measured tensor of a batch is kept
+        collator, batches = spec.collator(loaded.tokenizer), FEEDS * BATCH_SIZE // size
+        feeds = random_batches(features, collator, size, batches=batches)
         ranges.prepare(graph / "model.onnx", feeds, unfinished)
 
     depends_on = {"graph": key_at(graph), "code": code_version(__name__, *spec.modules(recipe))}

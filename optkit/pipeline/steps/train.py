@@ -43,6 +43,8 @@ def trained(recipe: Recipe, spec: RunSpec) -> Path:
     snapshots = Snapshots(folder.with_name(f".{folder.name}.training"), step_cache.key_of(depends_on))
     step_cache.step(folder, depends_on, lambda unfinished: _train(recipe, parent, spec, unfinished, snapshots), keep=True)
     snapshots.clear()
+    if spec.given is not None:
+        spec.home.remember(spec.given)
     return folder
 
 
@@ -58,7 +60,7 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
         collator=spec.collator(loaded.tokenizer),
         training=spec.training(recipe),
         seed=spec.seed,
-        logs=spec.root / spec.task.name / ".tensorboard" / f"{recipe.name}-seed-{spec.seed}",
+        logs=spec.home.folder / ".tensorboard" / f"{recipe.name}-seed-{spec.seed}",
         teacher_logits=Teachers(spec, trained).logits,
         teacher_model=Teachers(spec, trained).load,
         snapshots=snapshots,

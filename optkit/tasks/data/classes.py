@@ -1,10 +1,12 @@
 """Classes: from the column `label` to class names and indices."""
 
+import logging
 import re
 from collections.abc import Collection, Sequence
 
 from optkit.tasks.data.tables import Table, listed, problem, shown
 
+log = logging.getLogger(__name__)
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 _FRACTION = re.compile(r"[+-]?\d*\.\d+")
 MOST_CLASSES = 20
@@ -18,7 +20,7 @@ def label_names(table: Table) -> list[str]:
         InputError: no column `label`, or a row whose label is missing or neither text nor a whole number.
     """
     if "label" not in table.columns:
-        found = f"no column 'label' (columns: {listed(table.columns)})"
+        found = f"no column 'label' ({table.named})"
         raise problem(table.source, found, "the class of each row in 'label'", "name it: --label-column NAME")
     return [_name(table, row, value) for row, value in enumerate(table.columns["label"])]
 
@@ -36,6 +38,7 @@ def classes_of(table: Table, names: Sequence[str]) -> tuple[str, ...]:
     if table.class_names:
         return table.class_names
     _check_scores(table, present, len(names))
+    _warn_of_case(table, present)
     numbers = all(_WHOLE_NUMBER.fullmatch(name) for name in present)
     return tuple(sorted(present, key=(lambda name: (int(name), name)) if numbers else None))
 
@@ -64,6 +67,16 @@ def _check_scores(table: Table, present: Collection[str], rows: int) -> None:
     if len(present) > MOST_CLASSES and len(present) > rows / 2:
         found = f"{len(present)} classes in {rows} rows ({listed(sorted(present))})"
         raise problem(table.source, found, "several rows of each class", "name the column of the class: --label-column NAME")
+
+
+def _warn_of_case(table: Table, present: Collection[str]) -> None:
+    """Warn of classes whose names differ in capitals alone: they may be meant as one."""
+    written: dict[str, list[str]] = {}
+    for name in sorted(present):
+        written.setdefault(name.casefold(), []).append(name)
+    alike = [" and ".join(names) for names in written.values() if len(names) > 1]
+    if alike:
+        log.warning("%s: %s are different classes; write them alike if they are one", table.source, listed(alike))
 
 
 def _name(table: Table, row: int, value: object) -> str:

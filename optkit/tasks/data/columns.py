@@ -42,7 +42,7 @@ def _check(table: Table, settings: DataSettings, texts: tuple[str, ...]) -> None
         if name is not None and name not in table.columns:
             close = difflib.get_close_matches(name, table.columns, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "give one of them"
-            raise problem(table.source, f"no column {name!r} (columns: {listed(table.columns)})", f"that of {flag}", hint)
+            raise problem(table.source, f"no column {name!r} ({table.named})", f"that of {flag}", hint)
     told = [name for name in (*texts, settings.label_column) if name is not None]
     if len(set(told)) < len(told):
         raise InputError(f"columns {listed(told)}: found one twice, expected another for each text and the class")

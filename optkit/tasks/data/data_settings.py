@@ -45,11 +45,10 @@ class DataSettings:
             raise InputError(f"task {task!r} takes no {', '.join(given)}; leave it out")
 
     def __post_init__(self) -> None:
-        if self.limit_train is not None and self.limit_train < 1:
-            raise InputError(
-                f"limit on training rows: found {self.limit_train}, expected 1 or more. Fix: --limit-train 1000"
-            )
-        if self.max_length is not None and self.max_length < SHORTEST:
-            raise InputError(
-                f"longest input in tokens: found {self.max_length}, expected {SHORTEST} or more. Fix: --max-length 128"
-            )
+        _check_number("limit on training rows", self.limit_train, 1, "--limit-train 1000")
+        _check_number("longest input in tokens", self.max_length, SHORTEST, "--max-length 128")
+
+
+def _check_number(what: str, found: object, least: int, fix: str) -> None:
+    if found is not None and not (isinstance(found, int) and found >= least):
+        raise InputError(f"{what}: found {found!r}, expected {least} or more. Fix: {fix}")

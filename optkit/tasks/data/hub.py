@@ -1,10 +1,14 @@
 """Fetches data sets from the Hugging Face hub, once: afterwards they are in its cache."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 import datasets
+from datasets.exceptions import DatasetsError
+from huggingface_hub import constants, get_session
 
 from optkit.core.errors import InputError, MachineError
 from optkit.tasks.base import Split
@@ -12,6 +16,8 @@ from optkit.tasks.data import splits
 from optkit.tasks.data.tables import listed, problem
 
 PREFIX = "hub:"
+_SECONDS = 5.0
+"""How long the hub may take to answer at all."""
 _NAME = re.compile(
     r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?(?:#(?P<splits>.+))?"
 )
@@ -52,18 +58,42 @@ def fetch(data: HubData) -> dict[Split, datasets.Dataset]:
     """Return the training and dev splits of a data set on the hub.
 
     Raises:
-        InputError: the data set has no such splits, or no such configuration.
+        InputError: the hub does not have the data set or its configuration, or that has no such splits.
         MachineError: the hub cannot be reached and its cache does not have the data.
     """
     try:
-        found = datasets.load_dataset(data.name, data.config, revision=data.revision)
-    except (OSError, ValueError) as error:  # ValueError: the hub is switched off and the cache lacks this data set
+        with _cache_alone_unless(_reachable()):
+            found = datasets.load_dataset(data.name, data.config, revision=data.revision)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        if isinstance(error, DatasetsError | RuntimeError) or "onfig name" in str(error) or "BuilderConfig" in str(error):
+            raise InputError(f"--data {data}: the hub does not give it ({error})") from error
+        # The hub cannot be reached, or is switched off, and the cache lacks this data set.
         raise MachineError(
             f"Hugging Face hub, data set {data.name!r}: cannot be fetched ({error}). "
             "Expected a connection to huggingface.co, or the data in its cache. "
             "Fix: connect once, or give a folder with the data: --data DIR"
         ) from error
     return of_splits(found, str(data), dict(data.chosen))
+
+
+def _reachable() -> bool:
+    """Return whether the hub answers at all."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_SECONDS)
+    except Exception:  # of the network, or that of HF_HUB_OFFLINE
+        return False
+    return True
+
+
+@contextmanager
+def _cache_alone_unless(reachable: bool) -> Iterator[None]:
+    """Let `datasets` look into its cache at once where it would try for half a minute to reach the hub."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or not reachable
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def of_splits(

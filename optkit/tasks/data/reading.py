@@ -3,6 +3,7 @@
 Text stays what it is: no quoting in TSV (GLUE's files hold bare quotes), and `null` and `NA` are words.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -20,6 +21,7 @@ from optkit.tasks.base import Split
 from optkit.tasks.data import splits
 from optkit.tasks.data.tables import Table, check_folder, joined, listed, problem, shown, table_of
 
+csv.field_size_limit(2**31 - 1)  # a text may have more than Python's 131,072 characters
 _ARRAY = "write an array of objects: [{…}, {…}], or each object on a line of its own"
 
 
@@ -66,7 +68,8 @@ def text_of(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"byte 0x{data[error.start]:02x}, which is not UTF-8"
-        fix = f"save the file as UTF-8 (from Windows: iconv -f cp1252 -t utf-8 {path.name})"
+        likely = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "cp1252"
+        fix = f"save the file as UTF-8 (from Windows: iconv -f {likely} -t utf-8 {path.name})"
         raise problem(f"{path}, line {line}", found, "text in UTF-8", fix) from None
 
 

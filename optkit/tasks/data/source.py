@@ -1,6 +1,7 @@
 """Reads the two splits of a task from wherever they are: a folder of files, what `save_to_disk` wrote, or the hub."""
 
 from pathlib import Path
+from typing import Any
 
 import datasets
 
@@ -37,12 +38,20 @@ def read_datasets(source: str) -> dict[Split, datasets.Dataset] | None:
     folder = Path(source)
     check_folder(folder)
     if (folder / _SAVED_DICT).is_file():
-        return hub.of_splits(datasets.load_from_disk(str(folder)), source)
+        return hub.of_splits(_saved(folder), source)
     if (folder / _SAVED).is_file():
         fix = "split it: dataset.train_test_split(0.1).save_to_disk(…)"
         raise problem(folder, "one data set", "a DatasetDict with a train and a dev split", fix)
     alone = {path.name: path for path in sorted(folder.iterdir()) if (path / _SAVED).is_file()}
     if alone:
-        saved = {name: datasets.load_from_disk(str(path)) for name, path in alone.items()}
-        return hub.of_splits(datasets.DatasetDict(saved), source)
+        return hub.of_splits(datasets.DatasetDict({name: _saved(path) for name, path in alone.items()}), source)
     return None
+
+
+def _saved(folder: Path) -> Any:
+    """Return what `save_to_disk` left in a folder: a `Dataset`, or a `DatasetDict`."""
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, LookupError, TypeError) as error:  # pyarrow's errors are among them
+        found = f"a data set that cannot be read ({error})"
+        raise problem(folder, found, "all files that save_to_disk wrote", "save it anew") from error

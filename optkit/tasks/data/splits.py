@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from optkit.tasks.base import Split
@@ -14,7 +14,9 @@ _NAMES: Mapping[Split, Sequence[Sequence[str]]] = {
     "dev": (("dev", "validation", "valid", "val"), ("eval",), ("test",)),
 }
 """Names of each split, those that go first before the others."""
-_SHARD = re.compile(r"(?P<name>.+?)[-_.]?(?P<number>\d+)(?:-of-(?P<all>\d+))?")
+_KNOWN = {name for ranks in _NAMES.values() for rank in ranks for name in rank}
+_SHARD = re.compile(r"(?P<name>.+?)[-_.]?(?P<number>\d+)(?:-of-(?P<all>\d+)(?:-[0-9a-f]{16})?)?")
+"""A shard's name: `train-1`, `train_02`, `train-00000-of-00003`, `train-00000-of-00001-8a3c5c4ff3d27a30`."""
 _PARTS = ("data", "default")
 """Folders that hold the files of a data set of the hub."""
 
@@ -31,7 +33,7 @@ def find(folder: Path, endings: Sequence[str]) -> dict[Split, list[Path]]:
     """
     named = _named(folder, endings)
     below = next((folder / name for name in _PARTS if name in named), None)
-    if below is not None and len(named) == 1:
+    if below is not None and not _has_splits(named):
         named = _named(below, endings)
     return {split: _of_split(folder, split, named, endings) for split in _NAMES}
 
@@ -59,6 +61,10 @@ def choose(split: Split, names: Mapping[str, str], source: object) -> str | None
                 log.warning("%s: scores are of %r%s", source, found[0], unread)
             return found[0]
     return None
+
+
+def _has_splits(named: Collection[str]) -> bool:
+    return any(name.lower() in _KNOWN for name in named)
 
 
 def _named(folder: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
@@ -90,18 +96,21 @@ def _of_split(folder: Path, split: Split, named: Mapping[str, list[Path]], endin
         kinds = ",".join(ending[1:] for ending in endings)
         expected = " or ".join(f"{stem}.{{{kinds}}}" for stem in _NAMES[split][0][:2])
         there = listed(sorted(path.name for path in folder.iterdir()))
-        raise problem(folder, f"no {split} file (the folder holds: {there})", expected, f"add the {split} file")
+        inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and _has_splits(_named(path, endings))]
+        fix = f"give a folder with the files: --data {inner[0]}" if inner else f"add the {split} file"
+        raise problem(folder, f"no {split} file (the folder holds: {there})", expected, fix)
     _check_shards(folder, split, named[name])
     return named[name]
 
 
 def _check_shards(folder: Path, split: Split, paths: Sequence[Path]) -> None:
-    """Raise `InputError` where a file stands beside shards, or the shards of `-of-N` are not all there."""
+    """Raise `InputError` where a file stands beside shards, a shard comes twice, or those of `-of-N` are not all there."""
     shards = [_SHARD.fullmatch(path.name.partition(".")[0]) for path in paths]
-    whole = [path for path, shard in zip(paths, shards, strict=True) if shard is None]
-    if len({path.parent for path in paths}) > 1 or (whole and len(paths) > 1 and paths[0].parent == folder):
+    numbers = [int(shard["number"]) for shard in shards if shard]
+    whole = len(numbers) < len(paths) and paths[0].parent == folder
+    if len(paths) > 1 and (len({path.parent for path in paths}) > 1 or whole or len(set(numbers)) < len(numbers)):
         found = f"{len(paths)} {split} files ({listed(path.name for path in paths)})"
-        raise problem(folder, found, "one, or shards", "move all but one to another folder")
+        raise problem(folder, found, "one, or shards with different numbers", "move what is not meant to another folder")
     said = {int(shard["all"]) for shard in shards if shard and shard["all"]}
     if said and said != {len(paths)}:
         found = f"{len(paths)} of {' or '.join(map(str, sorted(said)))} shards ({listed(path.name for path in paths)})"

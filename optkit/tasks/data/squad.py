@@ -10,7 +10,7 @@ from datasets import Dataset, Features, List, Value
 from optkit.tasks.base import Split
 from optkit.tasks.data.reading import text_of
 from optkit.tasks.data.source import read_datasets
-from optkit.tasks.data.tables import check_folder, check_text, only_file, problem, required, shown
+from optkit.tasks.data.tables import check_folder, check_text, listed, only_file, problem, required, shown
 
 FEATURES = Features(
     {
@@ -40,7 +40,9 @@ def read_splits(task: str, source: str | None) -> dict[Split, Dataset]:
     """
     found = required(task, source)
     if (splits := read_datasets(found)) is not None:
-        return {split: checked(rows.to_list(), f"{found}, {split}") for split, rows in splits.items()}
+        return {
+            split: checked(_rows(rows.to_list(), f"{found}, {split}"), f"{found}, {split}") for split, rows in splits.items()
+        }
     return {split: read(path) for split, path in find(Path(found)).items()}
 
 
@@ -99,6 +101,24 @@ def checked(rows: Sequence[Mapping[str, Any]], source: str) -> Dataset:
         _check_answers(where, row)
     columns = {name: [row[name] for row in rows] for name in FEATURES}
     return Dataset.from_dict(columns, features=FEATURES)
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], source: str) -> Sequence[Mapping[str, Any]]:
+    """Return rows that are not from SQuAD's own JSON, after checking their columns.
+
+    Raises:
+        InputError: a column is missing, or `answers` is not a text and a start for each answer.
+    """
+    for number, row in enumerate(rows, start=1):
+        missing = [name for name in FEATURES if name not in row]
+        answers = row.get("answers")
+        if missing or not isinstance(answers, dict) or not {"text", "answer_start"} <= answers.keys():
+            found = f"no column {missing[0]!r} (columns: {listed(row)})" if missing else f"{shown(answers)} in 'answers'"
+            expected = "the columns id, question, context, and answers with lists text and answer_start"
+            raise problem(
+                f"{source}, row {number}", found, expected, "write the rows as rajpurkar/squad on the hub has them"
+            )
+    return rows
 
 
 def _questions(tree: object, source: str) -> Iterator[dict[str, Any]]:

@@ -38,6 +38,13 @@ class Table:
         """What the integers of the column `label` stand for; None where nothing says so."""
         return self.classes.get("label")
 
+    @property
+    def named(self) -> str:
+        """The columns, for error messages; with a hint where a first line looks like a row."""
+        odd = any(" " in name or name.replace(".", "", 1).isdigit() for name in self.columns)
+        has_header = self.source.lower().removesuffix(".gz").endswith((".csv", ".tsv"))
+        return f"columns{' by the first line, which must name them' if odd and has_header else ''}: {listed(self.columns)}"
+
     def at(self, row: int) -> str:
         """Return the place where a row was read, for error messages."""
         return f"{self.source}, {self.unit} {self.lines[row]}"

@@ -34,7 +34,10 @@ def test_a_text_called_label(write) -> None:
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ({"text_column": "revue"}, r"no column 'revue' \(columns: id, review, title, mood\).*did you mean 'review'"),
+        (
+            {"text_column": "revue"},
+            r"no column 'revue' \(columns: id, review, title, mood\).*did you mean 'review'",
+        ),
         ({"text_pair_column": "title"}, "no first text; add --text-column"),
         ({"text_column": "review", "label_column": "review"}, "found one twice"),
         ({"text_column": "review"}, r"no column 'label'.*--label-column NAME"),
@@ -70,3 +73,8 @@ def test_scores_are_no_classes(write) -> None:
     many = "text,label\n" + "".join(f"row {i},name {i}\n" for i in range(30))
     with pytest.raises(InputError, match=r"found 30 classes in 30 rows.*--label-column"):
         load("classification", write(both(many)))
+
+
+def test_classes_that_differ_in_capitals_alone_are_told(write, caplog) -> None:
+    assert load("classification", write(both("text,label\na,Pos\nb,pos\nc,neg\n"))).labels == ("Pos", "neg", "pos")
+    assert "train.csv: Pos and pos are different classes" in caplog.text

@@ -149,6 +149,22 @@ def test_a_mistake_in_a_file_is_located(message: str, write) -> None:
     assert "Fix: " in str(error.value)
 
 
+def test_a_text_may_be_longer_than_pythons_limit_of_csv(write) -> None:
+    folder = write({"train.csv": f"sentence,label\n{'w ' * 100_000}end,1\nb,0\n", "dev.tsv": GOOD})
+    assert len(load("classification", folder).examples("train")["sentence"][0]) == 200_003
+
+
+def test_utf_16_is_told(write) -> None:
+    folder = write({"train.csv": "text,label\na,1\n".encode("utf-16"), "dev.tsv": GOOD})
+    with pytest.raises(InputError, match=r"line 1: found byte 0xff, which is not UTF-8.*iconv -f utf-16"):
+        load("classification", folder)
+
+
+def test_a_missing_header_shows(write) -> None:
+    with pytest.raises(InputError, match=r"columns by the first line, which must name them: A plane\., 5\.0"):
+        load("classification", write({"train.csv": "A plane.,5.0\nA man.,4.0\n", "dev.tsv": GOOD}))
+
+
 def test_no_such_folder(tmp_path) -> None:
     with pytest.raises(InputError, match="nowhere: found no such folder; expected a folder with a train and a dev"):
         load("classification", tmp_path / "nowhere")

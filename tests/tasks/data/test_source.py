@@ -1,10 +1,13 @@
 """Data sets that `save_to_disk` wrote, and names on the hub."""
 
+import time
+
 import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets.exceptions import DatasetNotFoundError
 
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, MachineError
 from optkit.tasks.data import hub
 from optkit.tasks.data.hub import HubData
 from optkit.tasks.registry import load
@@ -34,6 +37,14 @@ def test_one_data_set_is_not_two_splits(tmp_path) -> None:
         load("classification", tmp_path / "half")
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:50]), lambda path: path.unlink()])
+def test_a_damaged_data_set_is_named(damage, tmp_path) -> None:
+    DatasetDict({"train": ROWS, "dev": ROWS}).save_to_disk(tmp_path)
+    damage(next((tmp_path / "train").glob("*.arrow")))
+    with pytest.raises(InputError, match=f"{tmp_path}: found a data set that cannot be read"):
+        load("classification", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -50,6 +61,34 @@ def test_names_on_the_hub(text: str, expected: HubData) -> None:
 def test_what_names_nothing_on_the_hub(text: str) -> None:
     with pytest.raises(InputError, match="expected hub:OWNER/NAME"):
         HubData.parse(text)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DatasetNotFoundError("Dataset 'a/b' doesn't exist on the Hub or cannot be accessed."),
+        ValueError("BuilderConfig 'x' not found. Available: ['y']"),
+        ValueError("Config name is missing."),
+        RuntimeError("Dataset scripts are no longer supported, but found b.py"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_the_users_to_mend(error: Exception, monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(InputError, match="--data hub:a/b/x: the hub does not give it"):
+        hub.fetch(HubData.parse("hub:a/b/x"))
+
+
+def test_without_a_connection_nothing_is_tried_again(monkeypatch) -> None:
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    started = time.monotonic()
+    with pytest.raises(MachineError, match="cannot be fetched"):
+        hub.fetch(HubData.parse("hub:nobody/nothing"))
+    assert time.monotonic() - started < 10
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 def test_chosen_splits_of_the_hub(monkeypatch) -> None:

@@ -47,6 +47,20 @@ def test_shards_of_other_columns_are_refused(write) -> None:
         load("classification", write(files))
 
 
+def test_shards_as_the_hub_names_them(write) -> None:
+    files = {f"train-0000{i}-of-00002-8a3c5c4ff3d27a30.tsv": text for i, text in enumerate((ROWS, MORE))}
+    task = load("classification", write({**files, "validation-00000-of-00001-0123456789abcdef.tsv": MORE}))
+    assert (len(task.examples("train")), len(task.examples("dev"))) == (3, 1)
+
+
+def test_a_shard_that_comes_twice_is_not_read_twice(write) -> None:
+    files = {"train-0-of-2.tsv": ROWS, "train-0-of-2.csv": "text,label\nfine,yes\n", "dev.tsv": MORE}
+    with pytest.raises(
+        InputError, match=r"found 2 train files \(train-0-of-2\.csv, train-0-of-2\.tsv\); expected one, or shards"
+    ):
+        load("classification", write(files))
+
+
 def test_a_file_beside_shards_is_ambiguous(write) -> None:
     with pytest.raises(InputError, match=r"found 2 train files \(train-1\.tsv, train\.tsv\)"):
         load("classification", write({"train.tsv": ROWS, "train-1.tsv": ROWS, "dev.tsv": MORE}))
@@ -61,6 +75,22 @@ def test_folders_of_splits_and_a_data_folder(tmp_path) -> None:
     for folder in ("a", "b"):
         task = load("classification", tmp_path / folder)
         assert (len(task.examples("train")), len(task.examples("dev"))) == (2, 1)
+
+
+def test_what_else_lies_beside_a_data_folder_does_not_hide_it(tmp_path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    for split, text in (("train", ROWS), ("dev", MORE)):
+        (tmp_path / "data" / f"{split}.tsv").write_text(text)
+    assert len(load("classification", tmp_path).examples("train")) == 2
+
+
+def test_of_several_configurations_one_is_to_be_given(tmp_path) -> None:
+    for language in ("de", "en"):
+        (tmp_path / language).mkdir()
+        (tmp_path / language / "train.tsv").write_text(ROWS)
+    with pytest.raises(InputError, match=rf"found no train file .*: de, en\).*Fix: give a folder .*--data {tmp_path}/de"):
+        load("classification", tmp_path)
 
 
 @pytest.mark.parametrize("content", [[{"text": "a", "label": 0}, {"text": "b", "label": 1}], {"version": 1, "data": None}])

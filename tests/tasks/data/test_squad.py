@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from optkit.core.errors import InputError
 from optkit.tasks.data import squad
@@ -112,3 +113,17 @@ def test_a_line_that_is_not_utf8(good: str, write) -> None:
     folder = write({"train.json": good, "dev.json": b'{\n"data": "\xff"}'})
     with pytest.raises(InputError, match=r"dev\.json, line 2: found byte 0xff, which is not UTF-8"):
         load("qa", folder)
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        ({"text": ["a"], "label": [1]}, r"no column 'id' \(columns: text, label\)"),
+        ({"id": ["1"], "question": ["q"], "context": ["c"], "answers": ["c"]}, "'c' in 'answers'"),
+    ],
+)
+def test_rows_of_another_form_are_told(columns: dict[str, list], found: str, tmp_path) -> None:
+    rows = Dataset.from_dict(columns)
+    DatasetDict({"train": rows, "dev": rows}).save_to_disk(tmp_path)
+    with pytest.raises(InputError, match=rf"train, row 1: found {found}; expected the columns id, question, context"):
+        squad.read_splits("qa", str(tmp_path))

@@ -1,0 +1,158 @@
+"""Tokenizers that fit their model: its inputs, its length and its words."""
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import SentencePieceExtractor
+
+from optkit.core.errors import InputError
+from optkit.models import families
+
+FILES = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
+    *("tokenizer.model", "tiktoken.model"),
+)
+"""Files of which one at least makes a folder's tokenizer; those after the first are converted into it."""
+_NO_LIMIT = 512
+"""Longest input of a model and a tokenizer that both state none."""
+_NEVER_SO_LONG = 10**6
+"""From here on a tokenizer's limit is none, as 1e30 says."""
+
+
+def load(folder: Path, source: str) -> PreTrainedTokenizerBase:
+    """Load a folder's tokenizer as a fast one, converted where it is a SentencePiece or vocabulary file only.
+
+    Raises:
+        InputError: it cannot be converted; the message says what is missing.
+    """
+    present = [name for name in FILES if (folder / name).is_file()]
+    if present and present[0].endswith(".model") and present[0] != "tiktoken.model":
+        _check_convertible(folder / present[0], source)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise InputError(f"{source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
+    """Change a tokenizer in place so that it gives inputs that its model takes, and no more tokens than that has positions
+    for.
+
+    Args:
+        tokenizer: fast tokenizer.
+        model: its model; may be on the meta device.
+        source: what both belong to, for messages.
+
+    Raises:
+        InputError: the tokenizer has tokens or segments beyond the model's tables, or no padding token.
+    """
+    _check_words(tokenizer, model, source)
+    _find_padding(tokenizer, model, source)
+    taken = ["input_ids", "attention_mask"]
+    if takes_segments(model) and "token_type_ids" in tokenizer.model_input_names:
+        _check_segments(tokenizer, model, source)
+        taken.append("token_type_ids")
+    given = [name for name in tokenizer.model_input_names if name in taken]
+    tokenizer.model_input_names = list(dict.fromkeys([*given, *taken]))
+    limits = [families.longest_input(model) or 0, tokenizer.model_max_length]
+    stated = [limit for limit in limits if 0 < limit < _NEVER_SO_LONG]  # XLNet says -1, tokenizers say 1e30
+    tokenizer.model_max_length = min(stated, default=_NO_LIMIT)
+
+
+def takes_segments(model: PreTrainedModel) -> bool:
+    """Return whether a model tells more than one kind of token apart, by `token_type_ids`."""
+    return "token_type_ids" in inspect.signature(model.forward).parameters and families.token_types(model.config) > 1
+
+
+def keep_first_segment(model: PreTrainedModel, source: str) -> None:
+    """Take the embeddings of all segments but the first out of a model, in place.
+
+    A tokenizer that gives no `token_type_ids` means the first segment everywhere, as in PyTorch; the graph then has no such
+    input either.
+
+    Raises:
+        InputError: the model has no table of segments that is known.
+    """
+    tables = [
+        table
+        for name, table in model.named_modules()
+        if isinstance(table, nn.Embedding) and "type" in name.rpartition(".")[2]
+    ]
+    if not tables:
+        raise InputError(
+            f"{source}: its tokenizer gives no token_type_ids, which {type(model).__name__} takes, and no table of "
+            "them is known in it; add token_type_ids to model_input_names in tokenizer_config.json"
+        )
+    for table in tables:
+        table.weight, table.num_embeddings = nn.Parameter(table.weight.detach()[:1].clone()), 1
+    config = model.config
+    setattr(config, next(name for name in families.family_of(config).token_types if getattr(config, name, None)), 1)
+
+
+def differences(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> list[str]:
+    """Return the parts in which two fast tokenizers differ, such as "normalizer"; empty if they read texts alike."""
+    one, other = _parts(ours), _parts(theirs)
+    return [name for name in one if one[name] != other[name]]
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the SHA-256 of all that features depend on: the tokenizer's parts, inputs, length and side of truncation."""
+    settings = [tokenizer.model_input_names, tokenizer.model_max_length, tokenizer.truncation_side]
+    content = json.dumps([_parts(tokenizer), settings], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    stored = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
+    return {name: stored[name] for name in ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")}
+
+
+def _check_convertible(path: Path, source: str) -> None:
+    """Raise `InputError` where a SentencePiece model cannot be read; transformers would go on and ask for tiktoken."""
+    try:
+        SentencePieceExtractor(str(path))
+    except Exception as error:  # ImportError, protobuf's own, or of the file
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise InputError(
+            f"{source}: its tokenizer is {path.name} only and cannot be converted ({reason}); pip install sentencepiece "
+            "protobuf, or save it as tokenizer.json where they are"
+        ) from error
+
+
+def _check_words(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
+    rows = len(families.word_embeddings(model))
+    beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
+    if beyond:
+        shown = ", ".join(f"{token!r} ({number})" for number, token in beyond[:5])
+        raise InputError(
+            f"{source}: its tokenizer has {len(beyond)} tokens beyond the {rows} rows of the model's embeddings: "
+            f"{shown}{', …' if len(beyond) > 5 else ''}. They were added without room for them: "
+            "model.resize_token_embeddings(len(tokenizer)), train it, and save both again"
+        )
+
+
+def _find_padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
+    if tokenizer.pad_token_id is not None:
+        return
+    stated = getattr(model.config, "pad_token_id", None)
+    token = None if stated is None else tokenizer.convert_ids_to_tokens(stated)
+    if token is None:
+        raise InputError(
+            f"{source}: its tokenizer has no padding token, and config.json has no pad_token_id; set pad_token in "
+            "tokenizer_config.json to a token that texts do not have"
+        )
+    tokenizer.pad_token = token
+
+
+def _check_segments(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
+    kinds, known = set(tokenizer("a", "a")["token_type_ids"]), families.token_types(model.config)
+    if max(kinds) >= known:
+        raise InputError(
+            f"{source}: its tokenizer gives token_type_ids up to {max(kinds)}, the model knows 0 to {known - 1}; "
+            "take the tokenizer that the model was trained with"
+        )
