@@ -155,7 +155,7 @@ def test_the_runtimes_refuse_them_too(place, tmp_path):
     with pytest.raises(Exception, match="External data path"):
         reference.load(path)
     openvino = pytest.importorskip("openvino")
-    with pytest.raises(RuntimeError, match=r"External data|external data|outside the base directory"):
+    with pytest.raises(RuntimeError, match="outside the base directory"):
         openvino.Core().read_model(str(path))
 
 

@@ -4,13 +4,13 @@ import itertools
 import json
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import BertWordPieceTokenizer
 
 from optkit.core import atomic, step_cache
 from optkit.engines import registry as engines
 from optkit.evaluation.results import Row
+from optkit.graph import onnx_file
 from optkit.registry import smoke_test
 from optkit.registry.release import Release
 from optkit.registry.smoke_test import Probe
@@ -53,7 +53,7 @@ def engine(folder, seed=0):
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     path = folder.parent / f"{folder.name}-{next(_numbers)}.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    onnx_file.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     engines.runtime("onnxruntime").build(path, "fp32", folder)
     path.unlink()
     return folder

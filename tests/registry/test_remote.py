@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from optkit.core.errors import InputError, MachineError
+from optkit.engines import registry as engines
+from optkit.graph import onnx_file
 from optkit.registry import lease, listing, remote
 from optkit.registry.disk import locked
 from optkit.registry.layout import find
@@ -96,6 +98,18 @@ def test_the_whole_life_of_a_model(url, releases):
     names = set(Store(url).names())
     assert lease.NAME not in names and not any(name.startswith(f"{small.MODEL}/1/") for name in names)
     assert {name.partition("/")[0] for name in names} == {small.MODEL}
+
+
+def test_weights_beside_their_graph_travel_with_it(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "LARGEST", 1)
+    release = small.release(tmp_path / "engine")
+    publish(url, release)
+    assert f"{small.MODEL}/1/engine/model.onnx.data" in Store(url).names()
+    asked = small.sample(release.engine)
+    with remote.reading(url) as folder:
+        assert verify(folder) == []
+        answer = engines.load(folder / small.MODEL / "1" / "engine", 1).infer(asked.feed)
+    assert answer.tolist() == asked.logits.tolist()
 
 
 def test_a_changed_byte_is_found(url, published, tmp_path):
