@@ -1,10 +1,10 @@
 """`docs/models.md` says what optkit does: before training for every family, and all the way for three kinds of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from optkit.pipeline.run import run_all
 from optkit.tasks import registry
 from optkit.tasks.base import Task
 from tests import models_table
@@ -36,8 +36,5 @@ def test_the_table_says_what_is_said_before_training(family: str, task: Task, tm
 @pytest.mark.parametrize("family", ["distilbert", "debertav3", "modernbert"])
 def test_a_family_goes_all_the_way(family: str, task: Task, tmp_path: Path) -> None:
     """Trained, made smaller, sparse and INT8, scored through a server, published, and asked a question."""
-    spec = models_table.spec_of(tmp_path, family, task, ("onnxruntime",))
-    recipe = RECIPES["fewer layers + 2:4 + QAT"]
-    (row,) = run_all([recipe], [spec])
-    assert row.verdict != "fail", row.reasons
-    models_table.ask(spec, recipe, tmp_path / "repository")
+    spec = replace(models_table.spec_of(tmp_path, family, task), engines=("onnxruntime",))
+    models_table.run_publish_ask(RECIPES["fewer layers + 2:4 + QAT"], spec, tmp_path / "repository")

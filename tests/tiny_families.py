@@ -46,7 +46,7 @@ def write_data(folder: Path, train: int = 256, dev: int = 64) -> Path:
         rows = ["sentence\tlabel"]
         for number in range(size):
             label = sorted(OPINIONS)[number % 2]
-            words = [*random.choices(OTHERS, k=random.randint(2, 8)), random.choice(OPINIONS[label])]
+            words = [*random.choices(OTHERS, k=random.randint(1, 4)), random.choice(OPINIONS[label])]
             random.shuffle(words)
             rows.append(f"{' '.join(words)}\t{label}")
         write_text(folder / f"{split}.tsv", "\n".join(rows) + "\n")
@@ -97,7 +97,7 @@ class Maker:
     """How a tiny model of a family is made."""
 
     name: str
-    """Of its classes in transformers, `<name>Config` and `<name>Model`."""
+    """Name in transformers: its classes are `<name>Config` and `<name>Model`."""
     tokenizer: Callable[[], PreTrainedTokenizerFast] = word_pieces
     sizes: Mapping[str, Any] = field(default_factory=dict)
     """What differs from `SIZES`; None leaves a size out."""

@@ -48,6 +48,11 @@ def report_dense(name: str, model: nn.Module) -> None:
         InputError: none can be.
     """
     linears, fitting = encoder_linears(model), prunable(model)
+    if not linears:
+        raise InputError(
+            f"{type(model).__name__} has no Linear modules in its encoder's layers (such as SqueezeBERT, whose products are "
+            "convolutions): there is nothing that could be 2:4. Run its baseline alone, or choose another encoder"
+        )
     dense = {at: linear for at, linear in linears.items() if at not in fitting}
     lines = [f"  {at}: {_why(linear)}" for at, linear in dense.items()]
     rule = f"2:4 takes out in multiples of {two_to_four.OUT_MULTIPLE} and in of {two_to_four.IN_MULTIPLE}"

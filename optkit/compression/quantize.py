@@ -1,5 +1,6 @@
 """INT8 quantization of the encoder: insert quantisers, calibrate, train, freeze (see `optkit.compression.quantizers`)."""
 
+import copy
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -39,6 +40,18 @@ class Quantize(Taught):
     """Whether the word embeddings are stored in INT8 too, with one scale per word."""
     epochs: float = Field(0, ge=0)
     learning_rate: float | None = Field(1e-5, gt=0)
+
+    def preflight(self, model: "PreTrainedModel", recipe: str) -> "PreTrainedModel":
+        """Return the model unchanged.
+
+        Raises:
+            InputError: there is no GELU to clip.
+        """
+        from optkit.models.gelu import clip_gelu
+
+        if self.gelu_clip is not None:
+            clip_gelu(copy.deepcopy(model), self.gelu_clip)
+        return model
 
     def apply(self, loaded: "LoadedModel", context: "Context") -> History:
         """Quantise a float model in place, with scales from its checkpoint or by calibration, and train it if `epochs` > 0.

@@ -88,8 +88,9 @@ class ONNXRuntime(Runtime):
             settings.add_session_config_entry("session.x64quantprecision", "1")
         # warns that the optimised graph is for this kind of machine only, which engine.json records
         settings.log_severity_level = 3
+        prepared = _prepared(graph, settings)
         session = onnxruntime.InferenceSession(
-            _prepared(graph),
+            prepared,
             settings,
             providers=["CPUExecutionProvider"],
             # it would make the quantisers that _prepared takes apart one again
@@ -127,12 +128,14 @@ class ONNXRuntime(Runtime):
         """Inputs and outputs of the stored graph."""
         import onnx  # reads the file; not needed to run an engine
 
+        from optkit.graph import onnx_file
+
         def described(value: Any) -> dict[str, Any]:
             kind = value.type.tensor_type
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
             return {"name": value.name, "dtype": dtype, "shape": [dim.dim_value or -1 for dim in kind.shape.dim]}
 
-        graph = onnx.load(str(folder / FILE), load_external_data=False).graph
+        graph = onnx_file.structure(folder / FILE).graph
         return {"inputs": [described(one) for one in graph.input], "outputs": [described(one) for one in graph.output]}
 
     def evidence(self, handle: Handle) -> dict[str, Any]:
@@ -143,9 +146,9 @@ class ONNXRuntime(Runtime):
             `precision_by_type`: number of products by operator, such as {"MatMulIntegerToFloat i8": 36, "Gemm f32": 2}.
             `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
         """
-        import onnx  # reads the file; not needed to run an engine
+        from optkit.graph import onnx_file  # reads the file; not needed to run an engine
 
-        graph = onnx.load(str(handle.folder / FILE)).graph
+        graph = onnx_file.load(handle.folder / FILE).graph
         tensors = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
         products: list[tuple[Any, str]] = []
         dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
@@ -173,13 +176,21 @@ class ONNXRuntime(Runtime):
         return super().native_config(record) | {"optimization": {"graph": {"level": _NO_OPTIMISATION}}}
 
 
-def _prepared(graph: Path) -> bytes:
-    """The graph with a quantiser for every product: ONNX Runtime leaves products that share one in float32."""
-    import onnx  # reads and writes graphs; not needed to run an engine
+def _prepared(graph: Path, settings: "onnxruntime.SessionOptions") -> bytes:
+    """The graph with a quantiser for every product: ONNX Runtime leaves products that share one in float32.
 
-    from optkit.graph import passes
+    Weights in a file of their own are read from there, and written to one beside what `settings` has optimised.
+    """
+    from optkit.graph import onnx_file, passes  # read and write graphs; not needed to run an engine
 
-    model = onnx.load(str(graph))
+    model = onnx_file.structure(graph)
+    if onnx_file.is_external(model):
+        for key, value in {
+            "model_external_initializers_file_folder_path": str(graph.parent),
+            "optimized_model_external_initializers_file_name": FILE + onnx_file.DATA,
+            "optimized_model_external_initializers_min_size_in_bytes": str(onnx_file.SMALL),
+        }.items():
+            settings.add_session_config_entry(f"session.{key}", value)
     passes.split_quantizers(model.graph)
     return bytes(model.SerializeToString())
 

@@ -203,10 +203,9 @@ def _require_replaceable(folder: Path) -> None:
 
 
 def _is_quantised(graph: Path) -> bool:
-    import onnx  # reads graphs; not needed to run an engine
+    from optkit.graph import onnx_file  # reads graphs; not needed to run an engine
 
-    nodes = onnx.load(str(graph), load_external_data=False).graph.node
-    return any(node.op_type == "DequantizeLinear" for node in nodes)
+    return any(node.op_type == "DequantizeLinear" for node in onnx_file.structure(graph).graph.node)
 
 
 def load(folder: Path, threads: int | None = None) -> Engine:

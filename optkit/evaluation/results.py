@@ -94,7 +94,7 @@ class Refusal:
     metric: str
     reasons: list[str]
     verdict: str = REFUSED
-    project: str = ""
+    project: str | None = None
     """Name of the project; that of the task where none was named."""
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from onnx import GraphProto, NodeProto, numpy_helper
 
 from optkit.core.errors import GateError, InputError
+from optkit.graph import onnx_file
 from optkit.graph.passes import constants, producers
 from optkit.graph.products import PRODUCER, layers_of, module_of
 from optkit.models.layers import plain
@@ -111,7 +112,7 @@ def audit(path: Path) -> Audit:
     Raises:
         InputError: another wrote it, and there is no encoder in it as far as the names of its nodes tell.
     """
-    model = onnx.load(str(path))
+    model = onnx_file.load(path)
     graph = model.graph
     view = _View(graph, producers(graph), constants(graph))
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]

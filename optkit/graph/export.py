@@ -8,7 +8,7 @@ themselves with; `dynamo=True` fails on them. What it cannot follow is written a
 
 import contextlib
 import logging
-import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError, OptkitError
-from optkit.graph import passes, reference
+from optkit.graph import onnx_file, passes, reference
 from optkit.graph.logits import Logits, example, examples, floating, plain_function
 from optkit.graph.products import LAYERS_KEY, LONGEST_KEY, PRODUCER, longest_sequence
 from optkit.models.families import family_of, longest_input
@@ -37,7 +37,7 @@ _FREE = {"batch": "batch", TOKEN: "sequence"}
 
 
 def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind) -> Path:
-    """Write `model.onnx` and check it against the model.
+    """Write `model.onnx`, with its weights in `model.onnx.data` from 2 GiB on, and check it against the model.
 
     Args:
         model: an encoder, with or without ModelOpt quantisers.
@@ -53,17 +53,18 @@ def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind
             what the model computes.
     """
     _check_length(model, max_length)
-    path = Path(folder) / "model.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".onnx.partial")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _ready_for_export(model):
+        # PyTorch writes each tensor of a large model to a file of its own
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch, _ready_for_export(model):
+            unchecked = Path(scratch) / "model.onnx"
             wrapper = plain_function(model, max_length, task)
-            _trace(wrapper, partial, max_length)
-            _clean_file(partial, family_of(model.config).layers, max_length)
+            _trace(wrapper, unchecked, max_length)
+            _clean_file(unchecked, family_of(model.config).layers, max_length)
             for feed in examples(model, max_length):
-                _check_against_model(wrapper, partial, feed)
-        os.replace(partial, path)
+                _check_against_model(wrapper, unchecked, feed)
+            return onnx_file.move(unchecked, folder)
     except (OptkitError, OSError):
         raise
     except Exception as error:  # of the model's own code, of the exporter and of ONNX, which raise nearly everything
@@ -72,9 +73,6 @@ def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind
             f"{type(model).__name__} cannot be exported: PyTorch makes no valid graph of it "
             f"({type(error).__name__}: {reason})"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
 
 
 def _check_length(model: PreTrainedModel, max_length: int) -> None:
@@ -134,15 +132,15 @@ def _quiet() -> Iterator[None]:
 
 
 def _clean_file(path: Path, layers: str, longest: int) -> None:
-    model = onnx.load(str(path))
+    model = onnx_file.load(path)
     passes.clean(model.graph)
     if layers:  # those who read the file have no record
         model.graph.metadata_props.add(key=LAYERS_KEY, value=layers)
     if longest_sequence(model.graph) is None:
         model.graph.metadata_props.add(key=LONGEST_KEY, value=str(longest))
     model.producer_name = PRODUCER
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(path))
+    onnx_file.save(model, path)
+    onnx.checker.check_model(str(path), full_check=True)
 
 
 def _check_against_model(wrapper: Logits, path: Path, feed: dict[str, torch.Tensor]) -> None:

@@ -240,12 +240,16 @@ def store_embeddings_as_int8(graph: GraphProto) -> None:
             _store_table(graph, gather, *grid)
 
 
+_FIRST_ROWS = 256
 _ROUNDING = 1e-3
 """How far float32 leaves a multiple of a scale from being a whole number of it."""
 
 
 def _grid(table: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """INT8 rows and their scales [words, 1], or None where the table is not on such a grid."""
+    # the first rows tell it of most tables that are not, without copies of the whole
+    if len(table) > _FIRST_ROWS and _grid(table[:_FIRST_ROWS]) is None:
+        return None
     largest = np.abs(table).max(axis=1, keepdims=True)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
     multiples = table / scale

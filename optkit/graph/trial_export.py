@@ -26,7 +26,7 @@ def trial_export(config: "PreTrainedConfig", task: TaskKind, quantised: bool = F
     Args:
         config: configuration of the model that is to be exported later, with the task's labels.
         task: whose head the model has.
-        quantised: also quantise the encoder's Linear modules, and export and audit that graph.
+        quantised: quantise the encoder's Linear modules first, and audit the graph.
 
     Raises:
         InputError: the architecture cannot be exported, computes something else as a graph, or cannot be quantised.
@@ -36,10 +36,11 @@ def trial_export(config: "PreTrainedConfig", task: TaskKind, quantised: bool = F
     families.check_model(model)
     with tempfile.TemporaryDirectory(prefix="optkit-trial-") as folder:
         length = min(LENGTH, families.longest_input(model) or LENGTH)
-        export(model, Path(folder), length, task)
         if quantised:
             _quantise(model, length)
-            audit(export(model, Path(folder), length, task)).check_quantised()
+        graph = export(model, Path(folder), length, task)
+        if quantised:
+            audit(graph).check_quantised()
 
 
 def _random_model(config: "PreTrainedConfig", task: TaskKind) -> PreTrainedModel:

@@ -136,5 +136,5 @@ def _try_graph(start: LoadedModel, spec: RunSpec, quantised: bool) -> None:
         "families": families.records(),
         "code": code_version(trial_export.__name__, type(spec.task).__module__),
     }
-    folder = spec.root / spec.task.name / ".trials" / step_cache.key_of(depends_on)[:16]
+    folder = spec.home.folder / ".trials" / step_cache.key_of(depends_on)[:16]
     step_cache.step(folder, depends_on, lambda _: trial_export.trial_export(start.model.config, spec.task, quantised))

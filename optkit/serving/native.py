@@ -15,6 +15,7 @@ from optkit.engines import registry as engines
 from optkit.engines.base import Tensors
 from optkit.engines.record import FILE as RECORD
 from optkit.engines.record import read_record
+from optkit.graph import onnx_file
 from optkit.serving import repository as repositories
 from optkit.serving.config import check_name, dumps, message
 
@@ -47,7 +48,7 @@ def place(repository: Path, name: str, engine_folder: Path) -> Path:
         version = staged / "1"
         version.mkdir(parents=True)
         for artefact in engines.runtime(read_record(engine_folder)["kind"]).artefacts:
-            shutil.copy2(engine_folder / artefact, version)
+            _copy(engine_folder / artefact, version)
         (staged / FILE).write_text(written, encoding="utf-8")
         shutil.copy2(engine_folder / RECORD, staged)
         flush_tree(staged)
@@ -91,6 +92,14 @@ def write_configs(folder: Path) -> None:
         runtime = engines.runtime(read_record(path.parent)["kind"])
         if any(artefact.startswith("1/") for artefact in runtime.artefacts):
             (path.parent / FILE).write_text(config(path.parent), encoding="utf-8")
+
+
+def _copy(artefact: Path, version: Path) -> None:
+    """Copy an artefact; that of a graph may be several files."""
+    if artefact.suffix == ".onnx":
+        onnx_file.copy(artefact, version / artefact.name)
+    else:
+        shutil.copy2(artefact, version)
 
 
 def _type(tensor: Mapping[str, Any]) -> str:

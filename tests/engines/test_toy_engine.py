@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from transformers import BertConfig, BertModel
@@ -22,6 +20,7 @@ from optkit.engines.build_options import BuildOptions
 from optkit.engines.record import empty_folder, read_record, write_record
 from optkit.engines.select import convert
 from optkit.evaluation.gate import judge
+from optkit.graph import onnx_file
 from optkit.report import doctor
 from optkit.serving import native
 from optkit.serving.config import parse
@@ -58,8 +57,8 @@ class Toy(Runtime):
     def build(
         self, graph: Path, precision: str, folder: Path, variant: str | None = None, options: ToyOptions | None = None
     ) -> None:
-        shutil.copy2(graph, empty_folder(folder) / "toy.onnx")
-        inputs = [tensor.name for tensor in onnx.load(graph).graph.input]
+        onnx_file.copy(graph, empty_folder(folder) / "toy.onnx")
+        inputs = [tensor.name for tensor in onnx_file.structure(graph).graph.input]
         details = {"version": onnxruntime.__version__, "settings": (options or ToyOptions()).as_dict()}
         write_record(folder, kind=self.kind, precision=precision, variant="f32", inputs=inputs, **details)
 

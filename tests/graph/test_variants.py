@@ -135,7 +135,7 @@ def test_ranges_that_are_missing_are_named(exported, prepared, tmp_path):
     with pytest.raises(InputError, match=r"no range was measured for 10 tensors, such as /model/.*: quantised outputs and"):
         write(exported(is_quantised=True)[1], INT8["fp16-outputs"], tmp_path / "model.onnx")
     with pytest.raises(InputError, match="no inputs to measure ranges on"):
-        ranges.measure(prepared, [], tmp_path)
+        ranges.measure(prepared, [])
     assert not list(tmp_path.iterdir())
 
 

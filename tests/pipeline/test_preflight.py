@@ -133,6 +133,17 @@ def test_representations_that_cannot_be_followed_are_refused(bert: LoadedModel) 
     assert text == "relation_heads=32 does not divide the student's width of 36; give one of 1, 2, 3, 4, 6, 12"
 
 
+def test_a_gelu_that_is_not_there_cannot_be_clipped(bert: LoadedModel) -> None:
+    """Known from the modules, on the meta device, which stay as they are."""
+    clipped = Recipe(name="clipped", stages=[Quantize(gelu_clip=10.0)])
+    before = [type(module) for module in bert.model.modules()]
+    check(clipped, bert, lambda name: bert)
+    assert [type(module) for module in bert.model.modules()] == before
+    with torch.device("meta"):
+        relu = replace(bert, model=BertForSequenceClassification(BertConfig(hidden_act="relu", num_hidden_layers=2)))
+    assert refusal(clipped, relu).startswith("gelu_clip=10: BertForSequenceClassification has hidden_act 'relu' in 2 feed-")
+
+
 @pytest.fixture
 def spec_of(
     tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_task: Task, tmp_path: Path

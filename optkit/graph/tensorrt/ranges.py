@@ -4,18 +4,15 @@ The scales inside the graph come from the checkpoint and stay as they are. Outpu
 products have none there, because quantising them would slow the engines for CPUs down.
 """
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import helper
 
 from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import InputError
-from optkit.graph import reference
+from optkit.graph import onnx_file, reference
 from optkit.graph.tensorrt.placement import measured
 
 FILE = "ranges.json"
@@ -23,29 +20,28 @@ METHOD = "mse"
 """How amax is chosen: as the recipes do for the tensors that they calibrate."""
 
 
-def measure(graph: Path, feeds: Sequence[Mapping[str, np.ndarray]], scratch: Path) -> dict[str, float]:
+def measure(graph: Path, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
     """Amax by tensor, of every tensor that `optkit.graph.tensorrt.placement.measured` names.
 
     Args:
-        graph: a quantised `model.onnx`.
+        graph: a quantised `model.onnx`; one with more outputs lies beside it meanwhile.
         feeds: real inputs, int64 [batch, sequence]; of the training split, since scales are fitted to them.
-        scratch: folder for a copy of the graph, removed afterwards.
 
     Raises:
         InputError: there are no feeds, or a tensor is nothing but zeros.
     """
     if not feeds:
         raise InputError(f"{graph}: no inputs to measure ranges on; expected at least one batch")
-    model = onnx.load(str(graph))
+    model = onnx_file.structure(graph)
     names = measured(model.graph)
     for name in names:
         model.graph.output.append(helper.make_empty_tensor_value_info(name))
-    copy = scratch / ".outputs.onnx"
-    onnx.save(model, str(copy))
+    with_outputs = graph.with_name(".outputs.onnx")
+    onnx_file.save(model, with_outputs)
     try:
-        return _amax(copy, names, feeds)
+        return _amax(with_outputs, names, feeds)
     finally:
-        copy.unlink()
+        with_outputs.unlink()
 
 
 def _amax(graph: Path, names: Sequence[str], feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
@@ -66,13 +62,9 @@ def _amax(graph: Path, names: Sequence[str], feeds: Sequence[Mapping[str, np.nda
 
 
 def prepare(graph: Path, feeds: Sequence[Mapping[str, np.ndarray]], folder: Path) -> Path:
-    """Put a graph, as a link where that is possible, and its measured ranges into an empty folder; returns the graph."""
-    placed = folder / graph.name
-    try:
-        os.link(graph, placed)
-    except OSError:  # another file system
-        shutil.copy2(graph, placed)
-    write_json(folder / FILE, {"method": METHOD, "batches": len(feeds), "amax": measure(graph, feeds, folder)})
+    """Put a copy of a graph and its measured ranges into an empty folder; returns the copy."""
+    placed = onnx_file.copy(graph, folder / graph.name)
+    write_json(folder / FILE, {"method": METHOD, "batches": len(feeds), "amax": measure(placed, feeds)})
     return placed
 
 

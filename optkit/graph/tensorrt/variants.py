@@ -7,6 +7,7 @@ from typing import Any
 import onnx
 
 from optkit.core.errors import InputError
+from optkit.graph import onnx_file
 from optkit.graph.audit import audit
 from optkit.graph.passes import producers
 from optkit.graph.products import Product, longest_sequence, products
@@ -64,7 +65,7 @@ def write(graph: Path, variant: Variant, path: Path) -> Written:
         InputError: the graph has no position table, ranges are missing, a number does not fit 16 bits, or the audit finds
             a GEMM uncovered, a quantiser where none belongs, or an impossible scale; every one is named.
     """
-    model = onnx.load(str(graph))
+    model = onnx_file.load(graph)
     longest = longest_sequence(model.graph)
     if longest is None:
         raise InputError(f"{graph} has no table of position ids, so its longest input is unknown. Export it with optkit")
@@ -74,9 +75,8 @@ def write(graph: Path, variant: Variant, path: Path) -> Written:
     if variant.sixteen_bit:
         to_16bit(model, variant.sixteen_bit)
     model.producer_name = "optkit"
-    content = model.SerializeToString()
-    onnx.checker.check_model(content)
-    path.write_bytes(content)
+    onnx_file.save(model, path)
+    onnx.checker.check_model(str(path))
     counts, sparse = _audited(path, model.graph, variant.placement)
     return Written(path, products(model.graph), longest, sparse, counts)
 
