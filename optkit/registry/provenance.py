@@ -41,6 +41,7 @@ def collect(folder: Path, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
         "seed": row.seed,
         "seeds": sorted({other.seed for other in rows if other.recipe == row.recipe and other.seed is not None}),
         "data": made_of["data"],
+        "max_length": made_of.get("max_length"),  # not in checkpoints of 0.1
         "source_model": made_of["model"],
         "made_from": made_of["from"],
         "code": made_of["code"],
