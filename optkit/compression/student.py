@@ -41,6 +41,7 @@ def student(teacher: PreTrainedModel, layers: int | None, hidden_size: int | Non
             f"{type(teacher).__name__}: a student of {layers} layers, {hidden_size} wide, cannot be made ({error}); "
             "choose another size"
         ) from error
+    families.prepare(made)
     _copy(teacher, made, chosen)
     return made
 

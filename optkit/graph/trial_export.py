@@ -19,6 +19,9 @@ from optkit.tasks.base import TaskKind
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+_UNMOVED = 1e-3
+"""Largest change of the logits by padding, relative to the largest of them: what float32 rounds otherwise."""
+
 
 def trial_export(config: "PreTrainedConfig", task: TaskKind, quantised: bool = False) -> None:
     """Export a tiny random model of an architecture, and raise where that does not work.
@@ -34,8 +37,9 @@ def trial_export(config: "PreTrainedConfig", task: TaskKind, quantised: bool = F
     families.check(config)
     model = _random_model(config, task)
     families.check_model(model)
+    length = min(LENGTH, families.longest_input(model) or LENGTH)
+    _check_padding(model, length)
     with tempfile.TemporaryDirectory(prefix="optkit-trial-") as folder:
-        length = min(LENGTH, families.longest_input(model) or LENGTH)
         if quantised:
             _quantise(model, length)
         graph = export(model, Path(folder), length, task)
@@ -49,12 +53,33 @@ def _random_model(config: "PreTrainedConfig", task: TaskKind) -> PreTrainedModel
         torch.manual_seed(0)
         try:
             model: PreTrainedModel = task.auto_class().from_config(tiny_copy(config)).eval()
+            families.prepare(model)
         except (ValueError, AssertionError, RuntimeError) as error:  # of the family's code, where sizes do not go together
             raise InputError(f"a tiny copy of model type {config.model_type!r} cannot be made: {error}") from error
         for module in model.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=module.weight.shape[1] ** -0.5)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight.data[module.padding_idx] = 0  # as it is kept by training
     return model
+
+
+def _check_padding(model: PreTrainedModel, length: int) -> None:
+    """Raise `InputError` where the answer to a text depends on how much padding follows it."""
+    padded = example(model, input_names(model), 2, length)
+    mask = padded["attention_mask"].clone()
+    mask[:, length // 2 :] = 0
+    padded["input_ids"] = padded["input_ids"].masked_fill(mask == 0, getattr(model.config, "pad_token_id", None) or 0)
+    padded["attention_mask"] = mask
+    with torch.no_grad():
+        answers = [model(**{name: given[:, :end] for name, given in padded.items()})[0] for end in (length // 2, length)]
+    alone, beside = (answer[:, : length // 2] if answer.dim() > 2 else answer for answer in answers)
+    moved = float((alone - beside).abs().max() / alone.abs().max())
+    if moved > _UNMOVED:
+        raise InputError(
+            f"{type(model).__name__} is not supported: padding moves its logits by {moved:.1%}, so that a text would be "
+            "answered otherwise beside a longer one; choose another encoder"
+        )
 
 
 def _quantise(model: PreTrainedModel, length: int) -> None:

@@ -12,6 +12,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, cast
 
 from optkit.core.errors import InputError
@@ -53,6 +54,12 @@ def check_model(model: "PreTrainedModel") -> None:
             f"{type(model).__name__} is not supported: its tokens see those before them only; choose an encoder, whose "
             "tokens see one another, such as one of the BERT, DeBERTa or ModernBERT family"
         )
+
+
+def prepare(model: "PreTrainedModel") -> None:
+    """Change a new model in place as its family's record says; called wherever a model is made or taken."""
+    if name := family_of(model.config).prepare:
+        resolve_name(name)(model)
 
 
 def records() -> dict[str, Any]:

@@ -60,6 +60,8 @@ class Family:
     groups: Names = ("num_hidden_groups",)
     """Configuration fields for the number of layers with weights of their own, where several layers share theirs."""
     activation: Names = ("hidden_act", "activation", "hidden_activation", "activation_function", "ff_activation")
+    prepare: str = ""
+    """Function, as `module:name`, that changes a new model of the family in place before anything is done with it."""
     refused: str = ""
     """Reason why optkit cannot take the family, as the end of a sentence; empty where it can."""
     first_position: int | None = None

@@ -3,7 +3,10 @@
 from optkit.models.family import Family
 
 OWN: dict[str, Family] = {
-    "convbert": Family(by_head=("conv_out_layer", "key_conv_attn_layer", "key_conv_attn_layer.pointwise")),
+    "convbert": Family(
+        by_head=("conv_out_layer", "key_conv_attn_layer", "key_conv_attn_layer.pointwise"),
+        prepare="optkit.models.convbert:hide_padding",
+    ),
     "deberta": Family(fused=("in_proj",), fused_by_head=True, by_head=("pos_proj", "pos_q_proj", "q_bias", "v_bias")),
     "funnel": Family(
         refused="it pools its tokens between blocks, so that its layers differ in length; choose another encoder"

@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, OptkitError
-from optkit.models import checkpoint_tensors, class_order, model_source, tokenizers
+from optkit.models import checkpoint_tensors, class_order, families, model_source, tokenizers
 from optkit.models.families import longest_input
 from optkit.models.model_source import Source
 from optkit.tasks import registry
@@ -80,6 +80,7 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
         if task is not None and model.task is not None and model.task.head != task.head:
             raise InputError(f"{type(bare).__name__}: its head is for {model.task.head}, the task is {task.head}")
         return model
+    families.prepare(bare)
     if task is not None:
         _check_head(bare, task)
     if task is not None and tokenizer is None:
@@ -140,6 +141,7 @@ def load(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # found below, and said in the task's words
         )
+        families.prepare(model)
         extras = checkpoint_tensors.take(folder, model, report["unexpected_keys"], name)
     missing = set(report["missing_keys"]) - extras.weights
     fine_tuned = not any(_in_head(tensor, model, task) for tensor in missing)
@@ -179,6 +181,7 @@ def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> LoadedMo
     """Return a model with random weights (torch's global seed) for a task that defines its own architecture."""
     config.dtype = torch.float32  # whatever type the weights were stored in
     model = task.auto_class().from_config(config, trust_remote_code=False, dtype=torch.float32)
+    families.prepare(model)
     return LoadedModel(model, tokenizer, task=type(task))
 
 
