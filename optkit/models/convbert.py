@@ -28,7 +28,7 @@ class PaddingBlindAttention(ConvBertSelfAttention):
         """
         if attention_mask is None:
             return super().forward(hidden_states, attention_mask, encoder_hidden_states, **more)
-        real = (attention_mask[:, 0, 0, :, None] > -1.0).to(hidden_states.dtype)
+        real: torch.Tensor = (attention_mask[:, 0, 0, :, None] > -1.0).to(hidden_states.dtype)
 
         def hide(module: nn.Module, given: Any, output: torch.Tensor) -> torch.Tensor:
             return output * real  # the bias is there for padding too
