@@ -95,11 +95,13 @@ def tune(
     """
     from optkit.benchmark.choice import KINDS, Goal
     from optkit.core.errors import InputError
+    from optkit.pipeline import preflight
     from optkit.pipeline import tune as tuning
 
     if goal not in KINDS:
         raise InputError(f"--goal {goal}: expected one of {', '.join(KINDS)}")
     (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, name=name)
+    preflight.require([asked], spec)
     wanted = Goal(goal, clients or (1 if goal == "latency" else 16), p99_ms)
     found = tuning.run(asked, spec, wanted, minutes, precision, again)
     sys.stdout.write(tuning.render(found))
