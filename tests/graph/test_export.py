@@ -1,14 +1,18 @@
 """The exported graph computes what the model computes, at every shape, and has the promised form."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import onnx
 import pytest
 import torch
 import transformers
+from onnx import numpy_helper
 
 from optkit.core.errors import InputError
 from optkit.graph import reference
-from optkit.graph.export import export
+from optkit.graph.export import _check_against_model, export
+from optkit.graph.logits import examples, plain_function
 from optkit.tasks.classification import Classification
 from optkit.tasks.question_answering import QuestionAnswering
 
@@ -106,6 +110,21 @@ def test_a_model_that_tracing_cannot_follow_is_refused_and_leaves_no_graph(tmp_p
     with pytest.raises(InputError, match=r"differs from the model by .* on input_ids \[8, 9\]"):
         export(model, tmp_path, LENGTH, Classification)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("factor", "fits"), [(1.004, True), (0.1, False)])
+def test_a_quantised_graph_may_round_otherwise_and_not_more(factor, fits, exported, tmp_path):
+    """Scales that differ a little make every activation round anew: that is noise like quantisation's own."""
+    model, path = exported("classification", True)
+    changed = onnx.load(str(path))
+    scales = {node.input[1] for node in changed.graph.node if node.op_type == "QuantizeLinear"}
+    for tensor in changed.graph.initializer:
+        if tensor.name in scales:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
+    onnx.save(changed, str(tmp_path / "model.onnx"))
+    wrapper, feeds = plain_function(model, LENGTH, Classification), examples(model, LENGTH)
+    with nullcontext() if fits else pytest.raises(InputError, match="differs from the model by"):
+        _check_against_model(wrapper, tmp_path / "model.onnx", feeds)
 
 
 def test_an_architecture_that_no_graph_can_hold_is_named_and_leaves_nothing(tmp_path):
