@@ -38,7 +38,7 @@ def trial_export(config: "PreTrainedConfig", task: TaskKind, quantised: bool = F
     model = _random_model(config, task)
     families.check_model(model)
     length = min(LENGTH, families.longest_input(model) or LENGTH)
-    _check_padding(model, length)
+    _check_padding(model, length, task)
     with tempfile.TemporaryDirectory(prefix="optkit-trial-") as folder:
         if quantised:
             _quantise(model, length)
@@ -64,16 +64,17 @@ def _random_model(config: "PreTrainedConfig", task: TaskKind) -> PreTrainedModel
     return model
 
 
-def _check_padding(model: PreTrainedModel, length: int) -> None:
+def _check_padding(model: PreTrainedModel, length: int, task: TaskKind) -> None:
     """Raise `InputError` where the answer to a text depends on how much padding follows it."""
     padded = example(model, input_names(model), 2, length)
     mask = padded["attention_mask"].clone()
     mask[:, length // 2 :] = 0
     padded["input_ids"] = padded["input_ids"].masked_fill(mask == 0, getattr(model.config, "pad_token_id", None) or 0)
     padded["attention_mask"] = mask
+    ends = (length // 2, length)
     with torch.no_grad():
-        answers = [model(**{name: given[:, :end] for name, given in padded.items()})[0] for end in (length // 2, length)]
-    alone, beside = (answer[:, : length // 2] if answer.dim() > 2 else answer for answer in answers)
+        outputs = [model(**{name: given[:, :end] for name, given in padded.items()}) for end in ends]
+    alone, beside = (task.unpadded(task.logits(output), mask[:, :end]) for output, end in zip(outputs, ends, strict=True))
     moved = float((alone - beside).abs().max() / alone.abs().max())
     if moved > _UNMOVED:
         raise InputError(
