@@ -186,23 +186,23 @@ def _is_tool(name: str) -> bool:
 def _check_types(types: Mapping[str, str], source: str) -> None:
     """Raise `InputError` if a weight is no float."""
     if wrong := [name for name, kind in types.items() if name.endswith(("weight", "bias")) and kind not in _FLOATS]:
-        raise InputError(f"--model {source}: {_listed(wrong)} ({types[wrong[0]]}) {_DEQUANTISE}")
+        raise InputError(f"--model {source}: {listed(wrong)} ({types[wrong[0]]}) {_DEQUANTISE}")
 
 
 def _account(names: Collection[str], unexpected: Collection[str], places: _Places, source: str) -> None:
     """Raise `InputError` if a stored tensor is for nothing; say which are left out as harmless."""
     used = {name: key for name in names if (key := places.key(name)) is not None and name not in unexpected}
     if twice := [key for key, count in Counter(used.values()).items() if count > 1]:
-        raise InputError(f"--model {source}: {_listed(twice)} are stored twice, with the base model's prefix and without it")
+        raise InputError(f"--model {source}: {listed(twice)} are stored twice, with the base model's prefix and without it")
     left = [name for name in sorted(names) if name not in used and not _is_tool(name)]
     for pattern, what in _OTHERS.items():
         if found := [name for name in left if pattern.fullmatch(name)]:
-            raise InputError(f"--model {source}: {_listed(found)} {what}")
+            raise InputError(f"--model {source}: {listed(found)} {what}")
     heads = [name for name in left if _HEADS.match(name.removeprefix(places.prefix))]
     harmless = [name for name in left if name not in heads and (_HARMLESS.fullmatch(name) or places.ignores(name))]
     if lost := [name for name in left if name in unexpected and name not in (*heads, *harmless)]:
         raise InputError(
-            f"--model {source}: the model of its config.json has no place for {_listed(lost)}; nothing is left out without "
+            f"--model {source}: the model of its config.json has no place for {listed(lost)}; nothing is left out without "
             "knowing what it is. Correct config.json, or save the model again without them"
         )
     if unused := [name for name in (*heads, *harmless) if name in unexpected or places.ignores(name)]:
@@ -217,9 +217,9 @@ def _account_beside(beside: Iterable[Path], stored: Collection[str], source: str
         names = {name for name in _types([path]) if not _is_tool(name)}
         for pattern, what in _OTHERS.items():
             if found := [name for name in names if pattern.fullmatch(name)]:
-                raise InputError(f"--model {source}: {path.name}: {_listed(found)} {what}")
+                raise InputError(f"--model {source}: {path.name}: {listed(found)} {what}")
         if lost := sorted(names.difference(stored)):
-            raise InputError(f"--model {source}: {path.name} beside the weights has {_listed(lost)}; move it elsewhere")
+            raise InputError(f"--model {source}: {path.name} beside the weights has {listed(lost)}; move it elsewhere")
         if names:
             log.warning("%s: %s is not read, as the same tensors are in the weights", source, path.name)
 
@@ -235,7 +235,7 @@ def _scales(tensors: Mapping[str, torch.Tensor], places: _Places, source: str) -
         elif not _HEADS.match(name):
             lost.append(name)
     if lost:
-        raise InputError(f"--model {source}: {_listed(lost)} are scales for modules that the model does not have")
+        raise InputError(f"--model {source}: {listed(lost)} are scales for modules that the model does not have")
     return found
 
 
@@ -286,7 +286,7 @@ def _unpack(tensors: Mapping[str, torch.Tensor], places: _Places, source: str) -
     return set(found)
 
 
-def _listed(names: Collection[str]) -> str:
+def listed(names: Collection[str]) -> str:
     """Return the first of the names, and how many there are."""
     first = ", ".join(sorted(names)[:4])
     return first if len(names) <= 4 else f"{first}, … ({len(names)} tensors)"

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, OptkitError
-from optkit.models import checkpoint_tensors, class_order, families, model_source, tokenizers
+from optkit.models import checkpoint_tensors, class_order, families, missing_tensors, model_source, scales, tokenizers
 from optkit.models.families import longest_input
 from optkit.models.model_source import Source
 from optkit.tasks import registry
@@ -144,8 +144,8 @@ def load(
         families.prepare(model)
         extras = checkpoint_tensors.take(folder, model, report["unexpected_keys"], name)
     missing = set(report["missing_keys"]) - extras.weights
-    fine_tuned = not any(_in_head(tensor, model, task) for tensor in missing)
-    _check_tensors(name, model, missing, report["mismatched_keys"], fine_tuned, task)
+    fine_tuned = not any(missing_tensors.in_head(tensor, model, task) for tensor in missing)
+    missing_tensors.check(name, model, missing, report["mismatched_keys"], fine_tuned, task)
     _fit(tokenizer, model, name)
     if labels is not None and not (task.labels and fine_tuned):
         raise InputError(f"--labels {','.join(labels)}: {name} has no head with classes yet, whose rows they would name")
@@ -154,6 +154,8 @@ def load(
         class_order.permute(model, rows, f"--model {name}")
         _name_classes(model.config, class_order.served_names(names, rows, task.labels))
     _warn_of_stages(folder, name)
+    if extras.amax and fine_tuned:
+        scales.check(extras.amax, families.encoder_linears(model), name)
     if extras.amax:
         log.warning("%s: float weights, and scales of %d quantisers, which quantization takes", name, len(extras.amax))
     return LoadedModel(model, tokenizer, fine_tuned, extras.amax, extras.masks, type(task))
@@ -244,39 +246,6 @@ def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], NDArra
         return task.logits(output).float().cpu().numpy()
 
     return infer
-
-
-def _in_head(tensor: str, model: PreTrainedModel, task: Task) -> bool:
-    """Return whether a tensor belongs to the head, and not to the pretrained encoder below it."""
-    below = f"{model.base_model_prefix}."
-    return tensor.startswith(task.head_modules) or (model.base_model is not model and not tensor.startswith(below))
-
-
-def _check_tensors(
-    source: str,
-    model: PreTrainedModel,
-    missing: Iterable[str],
-    mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]],
-    fine_tuned: bool,
-    task: Task,
-) -> None:
-    """Raise `InputError` if tensors other than a new head and its pooler are missing or of another shape, or not finite."""
-    for name, found, expected in mismatched:
-        if _in_head(name, model, task) and task.labels and found[0] != expected[0]:
-            raise InputError(
-                f"--model {source}: its head has {found[0]} classes, the task has {expected[0]} "
-                f"({', '.join(task.labels)}); give the model that was fine-tuned for this task, or one without a head"
-            )
-        raise InputError(f"--model {source}: {name} has shape {list(found)}, config.json makes it {list(expected)}")
-    lost = sorted(name for name in missing if fine_tuned or not (_in_head(name, model, task) or ".pooler." in f".{name}"))
-    if lost:
-        raise InputError(
-            f"--model {source}: {len(lost)} tensors are missing from its *.safetensors: {', '.join(lost[:5])}; "
-            "expected all those of its encoder. Save it again with save_pretrained"
-        )
-    broken = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise InputError(f"--model {source}: {len(broken)} tensors hold NaN or infinity: {', '.join(broken[:5])}")
 
 
 def _check_head(model: PreTrainedModel, task: Task) -> None:

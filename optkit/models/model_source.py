@@ -11,7 +11,10 @@ from optkit.core.errors import InputError, MachineError
 from optkit.models import tokenizers
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
+_LONGEST, _LONGEST_PART = 4096, 255  # characters of a path, and of a name in it
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_LFS = b"version https://git-lfs"
+"""Begin of a file that stands for one which Git LFS has not fetched."""
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """What is fetched from a repository: configuration, weights and tokenizer, no code and no pickle."""
 
@@ -44,6 +47,8 @@ def find(source: str | Path, revision: str | None = None, local_files_only: bool
         MachineError: the hub cannot be reached, or does not give the model.
     """
     name, folder = str(source), Path(source).expanduser()
+    if len(name) > _LONGEST or any(len(part) > _LONGEST_PART for part in folder.parts):
+        raise InputError(f"--model {name[:40]}…: has {len(name)} characters, which no folder and no name on the hub has")
     if name and folder.is_dir():
         if revision is not None:
             raise InputError(f"--model {name}: is a folder here, which has no revisions; leave --revision {revision} out")
@@ -70,6 +75,10 @@ def check(found: Source) -> None:
         raise InputError(f"--model {name}: no *.safetensors in it; give a --revision that has them, as refs/pr/1 often does")
     if not weights:
         raise InputError(f"--model {name}: no *.safetensors in it; expected a folder saved by save_pretrained")
+    for path in weights:
+        with path.open("rb") as file:
+            if file.read(len(_LFS)) == _LFS:
+                raise InputError(f"--model {name}: {path.name} is a pointer of Git LFS, not the weights; git lfs pull")
     if not (folder / "config.json").is_file():
         raise InputError(f"--model {name}: no config.json in it; expected a folder saved by save_pretrained")
     if not any((folder / file).is_file() for file in tokenizers.FILES):

@@ -8,6 +8,7 @@ task.score(task.predict(features, run(infer, features, 32, collator)))
 from __future__ import annotations
 
 import difflib
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,10 @@ def load(name: str, data: Path | str | None = None, limit_train: int | None = No
         InputError: the name, a setting or a file is wrong.
         MachineError: the hub cannot be reached.
     """
+    names = [field.name for field in fields(DataSettings)]
+    if unknown := [setting for setting in settings if setting not in names]:
+        expected = ", ".join(name for name in names if name != "source")
+        raise InputError(f"load_task: found the setting {', '.join(unknown)}, expected some of data, {expected}")
     return of_settings(name, DataSettings(None if data is None else str(data), limit_train, **settings))
 
 

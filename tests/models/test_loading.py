@@ -283,10 +283,40 @@ def test_scales_of_pytorch_quantization_are_read_and_applied(folder: Path, tiny_
         assert torch.equal(quantiser.amax, scales[f"{linear}._{kind}._amax"]), name
 
 
-def test_scales_of_model_optimizer_are_read_too(folder: Path, tiny_task: Task) -> None:
+def quantisers(model: LoadedModel) -> list[str]:
+    return [f"{name}.{kind}_quantizer" for name in encoder_linears(model.model) for kind in ("input", "weight")]
+
+
+def test_scales_of_model_optimizer_are_read_too(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
+    names = quantisers(tiny_model)
+    edit_weights(folder, lambda tensors: tensors.update({f"{name}._amax": torch.tensor(0.5) for name in names}))
+    assert sorted(loading.load(str(folder), tiny_task).amax) == sorted(names)
+
+
+def test_scales_that_are_not_all_there_are_refused_when_the_model_is_read(folder: Path, refusal: Refusal) -> None:
     name = "bert.encoder.layer.0.attention.self.query.weight_quantizer"
     edit_weights(folder, lambda tensors: tensors.update({f"{name}._amax": torch.full((32, 1), 0.5)}))
-    assert list(loading.load(str(folder), tiny_task).amax) == [name]
+    assert "has scales of 1 quantisers and none for 23 of the 24 that its encoder would have" in refusal()
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, 0.0])
+def test_scales_that_are_no_scales_are_refused(
+    value: float, folder: Path, tiny_model: LoadedModel, refusal: Refusal
+) -> None:
+    names = quantisers(tiny_model)
+    scales = {f"{name}._amax": torch.tensor(value if name == names[3] else 0.5) for name in names}
+    edit_weights(folder, lambda tensors: tensors.update(scales))
+    assert f"scales that are not finite and positive: {names[3]}; calibrate again" in refusal()
+
+
+def test_a_part_of_a_head_is_no_head_and_not_trained_over(folder: Path, refusal: Refusal) -> None:
+    edit_weights(folder, lambda tensors: tensors.pop("classifier.bias"))
+    assert "of its head classifier.bias is missing, and classifier.weight is there" in refusal()
+
+
+def test_a_pointer_of_git_lfs_is_no_model(folder: Path, refusal: Refusal) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "model.safetensors is a pointer of Git LFS, not the weights; git lfs pull" in refusal()
 
 
 def test_clipped_gelu_by_hand() -> None:

@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from optkit.tasks.data import splits
 from optkit.tasks.data.tables import Table, check_folder, joined, listed, problem, shown, table_of
 
 csv.field_size_limit(2**31 - 1)  # a text may have more than Python's 131,072 characters
+log = logging.getLogger(__name__)
 _ARRAY = "write an array of objects: [{…}, {…}], or each object on a line of its own"
 
 
@@ -108,7 +110,25 @@ def _delimited(path: Path, fix: str, **dialect: Any) -> Table:
         if len(row) != len(header):
             expected = f"{len(header)} ({listed(header)})"
             raise problem(f"{path}, line {line}", f"{len(row)} columns", expected, fix)
-    return Table(str(path), dict(zip(header, zip(*rows[1:], strict=True), strict=False)), lines[1:])
+    table = Table(str(path), dict(zip(header, zip(*rows[1:], strict=True), strict=False)), lines[1:])
+    if dialect.get("quoting") == csv.QUOTE_NONE:
+        _check_quotes(table)
+    return table
+
+
+def _check_quotes(table: Table) -> None:
+    """Warn of fields in quotes with doubled quotes inside, as pandas writes TSV: here quotes are text."""
+    if quoted := [name for name in table.columns if len(name) > 1 and name[0] == name[-1] == '"']:
+        fix = "save it as .csv, or write the TSV without quotes (quoting=csv.QUOTE_NONE)"
+        raise problem(f"{table.source}, line 1", f"columns in quotes ({listed(quoted)})", "a TSV without quoting", fix)
+    fields = (field for column in table.columns.values() for field in column)
+    count = sum(len(field) > 2 and field[0] == field[-1] == '"' and '""' in field[1:-1] for field in fields)
+    if count:
+        log.warning(
+            "%s: %d fields look quoted, as pandas writes them; in TSV quotes are text, and stay. If they are not meant as "
+            "text, save the file as .csv",
+            *(table.source, count),
+        )
 
 
 def _check_delimiter(path: Path, header: Sequence[str], delimiter: str) -> None:
@@ -135,10 +155,10 @@ def _json(path: Path) -> Table:
     content = text_of(path)
     try:
         rows = _rows_of(json.loads(content))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         if content.lstrip().startswith("["):
-            where = f"{path}, line {error.lineno}"
-            raise problem(where, f"no JSON ({error.msg} at column {error.colno})", "JSON", _ARRAY) from None
+            where = f"{path}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else path
+            raise problem(where, f"no JSON ({error})", "JSON", _ARRAY) from None
         rows = None
     if rows is None:
         return _json_lines(path)
@@ -173,6 +193,8 @@ def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
         row = json.loads(text)
     except json.JSONDecodeError as error:
         raise problem(where, f"no JSON ({error.msg} at column {error.colno}): {shown(text)}", expected, fix) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets of as many levels
+        raise problem(where, f"JSON that cannot be read ({error}): {shown(text)}", expected, fix) from None
     if not isinstance(row, dict):
         raise problem(where, shown(row), expected, fix)
     return row

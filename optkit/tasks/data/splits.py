@@ -80,7 +80,12 @@ def _named(folder: Path, endings: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def _readable(folder: Path, endings: Sequence[str]) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and _stem(path, endings))
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and _stem(path, endings))
+    except OSError as error:
+        raise problem(
+            folder, f"a folder that cannot be read ({error.strerror})", "files that can", "change its rights"
+        ) from None
 
 
 def _stem(path: Path, endings: Sequence[str]) -> str | None:

@@ -119,3 +119,22 @@ def test_packed_files(write) -> None:
 def test_another_delimiter_is_told(write) -> None:
     with pytest.raises(InputError, match=r"train\.csv, line 1: found one column, 'text;label', with semicolons in it"):
         load("classification", write({"train.csv": "text;label\na;b\n", "dev.tsv": MORE}))
+
+
+def test_tsv_as_pandas_writes_it_is_warned_of_or_refused(write, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        load("classification", write({"train.tsv": ROWS + '"he said ""no"""\tno\n', "dev.tsv": MORE}))
+    assert "1 fields look quoted, as pandas writes them" in caplog.text
+    with pytest.raises(InputError, match=r"columns in quotes \(\"text\", \"label\"\).*save it as \.csv"):
+        load("classification", write({"train.tsv": '"text"\t"label"\n"a"\t"x"\n', "dev.tsv": MORE}))
+
+
+@pytest.mark.parametrize("row", ["[" * 100_000, '{"text": "a", "label": ' + "9" * 5000 + "}"])
+def test_json_that_python_cannot_read_is_located(row: str, write) -> None:
+    with pytest.raises(InputError, match=r"train\.jsonl, line 1: found JSON that cannot be read"):
+        load("classification", write({"train.jsonl": row + "\n", "dev.tsv": MORE}))
+
+
+def test_an_unknown_setting_lists_those_there_are(write) -> None:
+    with pytest.raises(InputError, match="found the setting epochs, expected some of data, limit_train, max_length"):
+        load("classification", write({"train.tsv": ROWS, "dev.tsv": MORE}), epochs=1)
