@@ -42,7 +42,7 @@ def check(
     if gone and len(gone) < len(head):
         kept = ", ".join(sorted(head.difference(gone))[:3])
         raise InputError(
-            f"--model {source}: of its head {', '.join(gone)} is missing, and {kept} is there; save it again with all of it, "
+            f"--model {source}: of its head {', '.join(gone)} is missing, and {kept} is there; save it with all of it, "
             "or without it to have a new one trained"
         )
     broken = [name for name, tensor in model.named_parameters() if not torch.isfinite(tensor).all()]
