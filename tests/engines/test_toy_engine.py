@@ -152,13 +152,13 @@ def test_the_command_builds_it_with_its_options_as_a_native_model(workshop, tiny
         str(tmp_path / "models"),
     ]
     main_ends([*asked, "--option", "wheels=3", *native_model], 0)
-    model = tmp_path / "models" / "classification_baseline_fp32"
+    (model,) = (tmp_path / "models").glob("*_baseline_fp32")
     assert read_json(model / "engine.json")["settings"] == {"colour": "red", "wheels": 3}
     config = parse((model / "config.pbtxt").read_text())
     assert (config.backend, config.max_batch_size) == ("toy", 64)
     assert (model / "1" / "toy.onnx").is_file()
     assert "docker run --rm -p " in capsys.readouterr().err
-    (record,) = (tmp_path / "checkpoints").glob("classification/baseline_fp32/seed-0/engines/record.json")
+    (record,) = (tmp_path / "checkpoints").glob("classification/*/baseline_fp32/seed-0/engines/record.json")
     assert read_json(record)["depends_on"]["options"] == {"toy": {"colour": "red", "wheels": 3}}
 
 

@@ -132,14 +132,24 @@ def test_a_pickle_of_model_optimizer_is_not_read_and_said(
     assert "modelopt_state.pth is a pickle and is not read" in caplog.text
 
 
+def scales_of(loaded: LoadedModel) -> dict[str, torch.Tensor]:
+    """A scale for each quantiser that the encoder would have."""
+    names = families.encoder_linears(loaded.model)
+    return {f"{name}.{kind}_quantizer": torch.tensor(2.5) for name in names for kind in ("input", "weight")}
+
+
 @pytest.mark.parametrize("prefixed", [True, False])
 def test_scales_and_masks_with_the_prefix_and_without(
     prefixed: bool, folder: Path, tiny_model: LoadedModel, tiny_task: Task
 ) -> None:
     mask = torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(32, 8)
 
+    scales = scales_of(tiny_model)
+
     def add(tensors: Tensors) -> None:
-        tensors[f"{LINEAR}._input_quantizer._amax"] = torch.tensor(2.5, dtype=torch.float16)
+        for name, scale in scales.items():
+            linear, _, quantizer = name.rpartition(".")
+            tensors[f"{linear}._{quantizer}._amax"] = scale.half()
         tensors[f"{LINEAR}.__weight_mma_mask"] = mask
         tensors[f"{LINEAR.replace('query', 'key')}._weight_mask"] = mask.bool()
         if not prefixed:
@@ -147,7 +157,7 @@ def test_scales_and_masks_with_the_prefix_and_without(
 
     edit_weights(folder, add)
     loaded = loading.load(folder, tiny_task)
-    assert loaded.amax == {f"{LINEAR}.input_quantizer": torch.tensor(2.5)}
+    assert loaded.amax == scales
     assert set(loaded.masks) == {LINEAR, LINEAR.replace("query", "key")}
     attention, expected = loaded.model.bert.encoder.layer[0].attention.self, tiny_model.model.bert.encoder.layer[0].attention
     assert torch.equal(attention.query.weight, expected.self.query.weight), "apex has pruned the weight itself"
@@ -204,7 +214,7 @@ def test_checkpoints_of_model_optimizer_answer_as_they_did(
 
 
 def test_a_baseline_of_optkit_is_a_model_to_start_from(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
-    tiny_model.amax = {f"{LINEAR}.input_quantizer": torch.tensor(2.5)}
+    tiny_model.amax = scales_of(tiny_model)
     tiny_model.masks = {LINEAR: torch.ones(32, 32, dtype=torch.bool)}
     pruning.prune(tiny_model.model, "magnitude", lambda model: None)
     checkpoint.save(tiny_model, [], [], folder)

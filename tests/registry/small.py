@@ -109,7 +109,7 @@ def release(folder, seed=0, name=MODEL, labels=()):
     built = engine(folder, seed)
     asked = words(built, folder.parent / f"{folder.name}-words", labels) if labels else None
     provenance = {
-        "task": "classification", "recipe": {"name": "tiny", "stages": []}, "seed": 0, "data": "0" * 64, "git": None,
+        "task": "classification", "recipe": {"name": "tiny", "stages": []}, "seed": 0, "data": "d" * 64, "git": None,
         "engine": json.loads((built / "engine.json").read_text()), "machine": {"processor": "test", "threads": 1},
         "row": row().as_dict(), "rows": [row().as_dict()], "verdict": "pass", "reasons": [],
     }  # fmt: skip
