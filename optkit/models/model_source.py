@@ -1,5 +1,6 @@
 """Where a model comes from: a folder, or one commit of a repository on the Hugging Face hub."""
 
+import os
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,6 @@ from optkit.core.errors import InputError, MachineError
 from optkit.models import tokenizers
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
-_LONGEST, _LONGEST_PART = 4096, 255  # characters of a path, and of a name in it
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _LFS = b"version https://git-lfs"
 """Begin of a file that stands for one which Git LFS has not fetched."""
@@ -47,15 +47,13 @@ def find(source: str | Path, revision: str | None = None, local_files_only: bool
         MachineError: the hub cannot be reached, or does not give the model.
     """
     name, folder = str(source), Path(source).expanduser()
-    if len(name) > _LONGEST or any(len(part) > _LONGEST_PART for part in folder.parts):
-        raise InputError(f"--model {name[:40]}…: has {len(name)} characters, which no folder and no name on the hub has")
-    if name and folder.is_dir():
+    if name and os.path.isdir(folder):  # False too for what no path can be
         if revision is not None:
             raise InputError(f"--model {name}: is a folder here, which has no revisions; leave --revision {revision} out")
         return Source(name, folder)
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise InputError(f"--model {name}: is a file; give the folder with config.json and model.safetensors")
-    if not _HUB_NAME.fullmatch(name) or ("/" in name and folder.parent.is_dir()):
+    if not _HUB_NAME.fullmatch(name) or ("/" in name and os.path.isdir(folder.parent)):
         raise InputError(f"--model {name}: no such folder; expected one with config.json and model.safetensors")
     return _from_hub(name, revision, local_files_only)
 

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import InputError
 from optkit.core.step_cache import RECORD, read_record
+from optkit.tasks.data.data_settings import HUB
 
 FILE = "project.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _LONGEST = 60  # characters of a folder's name in a project's
-_ON_HUB = "hub:"
 
 
 class Source(NamedTuple):
@@ -32,13 +32,13 @@ class Source(NamedTuple):
     @classmethod
     def of(cls, data: str | Path | None, model: str | Path | None) -> "Source":
         """Take what was given on a command line."""
-        on_disk = model is not None and Path(model).expanduser().exists()
-        return cls(_placed(data, not str(data).startswith(_ON_HUB)), _placed(model, on_disk))
+        on_disk = model is not None and os.path.exists(Path(model).expanduser())
+        return cls(_placed(data, not str(data).startswith(HUB)), _placed(model, on_disk))
 
     @property
     def is_gone(self) -> bool:
         """Whether a folder of it is there no longer: it has moved."""
-        return any(path and Path(path).is_absolute() and not Path(path).exists() for path in self)
+        return any(path and Path(path).is_absolute() and not os.path.exists(path) for path in self)
 
     def fits(self, given: "Source") -> bool:
         """Return whether it is what the fields name that are given."""
@@ -181,7 +181,7 @@ def _derived(root: Path, task: str, given: Source) -> Project:
 
 def _word(place: str) -> str:
     """The last part of a path or the whole of a name on the hub, in characters that a name may have."""
-    part = place.removeprefix(_ON_HUB).partition("#")[0] if place.startswith(_ON_HUB) else Path(place).name
+    part = place.removeprefix(HUB).partition("#")[0] if place.startswith(HUB) else Path(place).name
     return re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9_.-]+", "-", part)).strip("-.")[:_LONGEST]
 
 

@@ -12,13 +12,12 @@ from optkit.core.cpu import available_threads
 from optkit.models.loading import LoadedModel
 from optkit.pipeline.run_spec import RunSpec
 from optkit.recipe.training import Training
-from optkit.tasks.base import Split, Task
+from optkit.tasks.base import SPLITS, Split, Task
 from optkit.training.loop import autocast_type, on_cpu
 
 log = logging.getLogger(__name__)
 _SHOWN = 6
 """Classes to list; of more the most and the least frequent."""
-SPLITS: tuple[Split, ...] = ("train", "dev")
 
 
 def say(spec: RunSpec, loaded: LoadedModel, training: Training) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Split = Literal["train", "dev"]
+SPLITS: tuple[Split, ...] = ("train", "dev")
 Feed = Mapping[str, NDArray[Any]]
 Prediction = Any  # a class index (classification) or an answer's text (question answering)
 Decisions = Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]

@@ -90,3 +90,9 @@ def test_a_folder_has_no_revisions_and_a_file_is_no_folder(folder: Path) -> None
         model_source.find(folder, "v1")
     with pytest.raises(InputError, match=r"is a file; give the folder"):
         model_source.find(folder / "config.json")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "./" + "x" * 300, "a/" * 3000, "nul\0nul"])
+def test_names_that_no_path_can_have(name: str) -> None:
+    with pytest.raises(InputError, match="--model "):
+        model_source.find(name)

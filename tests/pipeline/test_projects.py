@@ -174,3 +174,9 @@ def test_a_broken_record_of_a_project_is_named(content: str, root: Path) -> None
     (root / TASK / "reviews" / projects.FILE).write_text(content)
     with pytest.raises(InputError, match=r"reviews/project\.json: .*delete it"):
         found(root, "reviews")
+
+
+def test_what_no_path_can_be_is_no_folder_and_no_crash() -> None:
+    for name in ("x" * 300, "nul\0nul"):
+        assert Source.of(None, name).model == name
+        assert Source(data=f"/{name}").is_gone

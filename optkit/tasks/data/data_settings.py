@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from optkit.core.errors import InputError
 
+HUB = "hub:"
+"""Begin of a source on the Hugging Face hub."""
 COLUMNS = ("text_column", "text_pair_column", "label_column")
 """Settings that name columns."""
 SHORTEST = 8

@@ -11,11 +11,11 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import constants, get_session
 
 from optkit.core.errors import InputError, MachineError
-from optkit.tasks.base import Split
+from optkit.tasks.base import SPLITS, Split
 from optkit.tasks.data import splits
+from optkit.tasks.data.data_settings import HUB
 from optkit.tasks.data.tables import listed, problem
 
-PREFIX = "hub:"
 _SECONDS = 5.0
 """How long the hub may take to answer at all."""
 _NAME = re.compile(
@@ -40,7 +40,7 @@ class HubData:
         Raises:
             InputError: it names no data set, or splits that are neither train nor dev.
         """
-        match = _NAME.fullmatch(text.removeprefix(PREFIX))
+        match = _NAME.fullmatch(text.removeprefix(HUB))
         chosen = tuple(tuple(pair.split("=", 1)) for pair in (match["splits"] or "").split(",") if pair) if match else ()
         if match is None or any(len(pair) != 2 or pair[0] not in ("train", "dev") for pair in chosen):
             raise InputError(
@@ -51,7 +51,7 @@ class HubData:
 
     def __str__(self) -> str:
         config, revision = (f"{mark}{part}" if part else "" for mark, part in (("/", self.config), ("@", self.revision)))
-        return f"{PREFIX}{self.name}{config}{revision}"
+        return f"{HUB}{self.name}{config}{revision}"
 
 
 def fetch(data: HubData) -> dict[Split, datasets.Dataset]:
@@ -105,8 +105,7 @@ def of_splits(
         InputError: one of them is not there.
     """
     result: dict[Split, datasets.Dataset] = {}
-    kinds: tuple[Split, ...] = ("train", "dev")
-    for split in kinds:
+    for split in SPLITS:
         name = (chosen or {}).get(split) or splits.choose(split, {name: name for name in found}, source)
         if name not in found:
             fix = "split it into two: dataset.train_test_split(0.1), and save both as one DatasetDict"

@@ -7,7 +7,8 @@ import datasets
 
 from optkit.tasks.base import Split
 from optkit.tasks.data import hub, reading
-from optkit.tasks.data.hub import PREFIX, HubData
+from optkit.tasks.data.data_settings import HUB
+from optkit.tasks.data.hub import HubData
 from optkit.tasks.data.tables import Table, check_folder, problem, required, table_of
 
 _SAVED_DICT, _SAVED = "dataset_dict.json", "state.json"
@@ -33,7 +34,7 @@ def read_tables(task: str, source: str | None, on_hub: str | None = None) -> dic
 
 def read_datasets(source: str) -> dict[Split, datasets.Dataset] | None:
     """Return both splits of a data set of the hub, or of one that `save_to_disk` wrote; None for a folder of files."""
-    if source.startswith(PREFIX):
+    if source.startswith(HUB):
         return hub.fetch(HubData.parse(source))
     folder = Path(source)
     check_folder(folder)

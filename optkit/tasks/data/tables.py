@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,8 +149,8 @@ def required(task: str, data: str | None) -> str:
 
 def check_folder(folder: Path) -> None:
     """Raises InputError unless `folder` is one."""
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "no such folder"
+    if not os.path.isdir(folder):  # False too for what no path can be
+        found = "a file" if os.path.exists(folder) else "no such folder"
         raise problem(folder, found, "a folder with a train and a dev file", "give the folder's path: --data DIR")
 
 

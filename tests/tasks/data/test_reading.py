@@ -185,3 +185,9 @@ def test_a_missing_file_names_what_is_there(write) -> None:
 def test_two_candidates(write) -> None:
     with pytest.raises(InputError, match=r"found 2 dev files \(dev\.tsv, validation\.csv\); expected one. Fix: move"):
         load("classification", write({"train.tsv": GOOD, "dev.tsv": GOOD, "validation.csv": GOOD}))
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "nul\0nul"])
+def test_what_no_path_can_be_is_no_folder(path: str) -> None:
+    with pytest.raises(InputError, match="found no such folder; expected a folder with a train and a dev file"):
+        load("classification", path)
