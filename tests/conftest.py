@@ -86,6 +86,13 @@ def tiny_model(tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_
     return loading.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)
 
 
+def saved(loaded: LoadedModel, place: Path) -> Path:
+    """Leave a model in a folder as `save_pretrained` does, its tokenizer beside it; return the folder."""
+    loaded.model.save_pretrained(place)
+    loaded.tokenizer.save_pretrained(place)
+    return place
+
+
 def nobody(name: str) -> Any:
     """A teacher that must not be needed."""
     raise AssertionError(f"the teacher {name} was asked for")

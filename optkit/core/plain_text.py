@@ -1,11 +1,20 @@
 """Tables and sentences for people as plain text, laid out by rich."""
 
 import io
-from collections.abc import Container, Sequence
+import json
+from collections.abc import Callable, Container, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from optkit.core.errors import InputError
+
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from rich.table import Table
+
+
+FORMATS = ("table", "json")
+"""Forms of what is listed."""
 
 
 def table(columns: Sequence[str], left: Container[str], title: str | None = None) -> "Table":
@@ -23,6 +32,22 @@ def table(columns: Sequence[str], left: Container[str], title: str | None = None
     for column in columns:
         made.add_column(column, justify="left" if column in left else "right", no_wrap=True)
     return made
+
+
+def rendered(entries: "Sequence[DataclassInstance]", form: str, as_table: Callable[[], str]) -> str:
+    """Render entries as a table, or as JSON with a field for each of theirs.
+
+    Args:
+        entries: dataclasses.
+        form: one of `FORMATS`.
+        as_table: gives the table.
+
+    Raises:
+        InputError: no such format.
+    """
+    if form not in FORMATS:
+        raise InputError(f"--format {form}: expected one of {', '.join(FORMATS)}")
+    return json.dumps([asdict(entry) for entry in entries], indent=2) + "\n" if form == "json" else as_table()
 
 
 def plain(*parts: "Table | str", width: int = 200) -> str:

@@ -94,7 +94,7 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
 
 def max_length(loaded: LoadedModel, task: Task) -> int:
     """Return the longest feature, in tokens, that task, tokenizer and model all accept."""
-    return min(task.max_length, loaded.tokenizer.model_max_length, longest_input(loaded.model) or task.max_length)
+    return min(task.length(loaded.tokenizer), longest_input(loaded.model) or task.max_length)
 
 
 def load(

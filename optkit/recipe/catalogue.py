@@ -1,18 +1,17 @@
 """The recipes that can be run by name, with what they do; and copies of the package's own to change."""
 
 import ast
-import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from optkit.core.atomic import disk_error
 from optkit.core.errors import InputError
-from optkit.core.plain_text import plain, table
+from optkit.core.plain_text import plain, rendered, table
 from optkit.recipe.finder import FOLDER, SHIPPED, find_recipe, hint, modules
 
 PACKAGE = "package"
-FORMATS = ("table", "json")
 log = logging.getLogger(__name__)
 
 
@@ -53,11 +52,12 @@ def render(found: list[Entry], form: str) -> str:
     Raises:
         InputError: no such format.
     """
-    if form not in FORMATS:
-        raise InputError(f"--format {form}: expected one of {', '.join(FORMATS)}")
-    if form == "json":
-        return json.dumps([asdict(entry) for entry in found], indent=2) + "\n"
-    made = table(["recipe", "what it does", "stages", "from"], left=("recipe", "what it does", "stages", "from"))
+    return rendered(found, form, partial(_table, found))
+
+
+def _table(found: list[Entry]) -> str:
+    columns = ("recipe", "what it does", "stages", "from")
+    made = table(columns, left=columns)
     for entry in found:
         made.add_row(entry.name, entry.does, " → ".join(entry.stages), entry.source)
     return plain(made)

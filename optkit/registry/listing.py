@@ -1,15 +1,13 @@
 """What is in a repository, for people as a table and for scripts as JSON."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from optkit.core.errors import InputError
-from optkit.core.plain_text import plain, table
+from optkit.core.plain_text import plain, rendered, table
 from optkit.registry import layout
 from optkit.registry.disk import reading
-
-FORMATS = ("table", "json")
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,7 @@ def render(found: list[Version], form: str) -> str:
     Raises:
         InputError: no such format.
     """
-    if form not in FORMATS:
-        raise InputError(f"--format {form}: expected one of {', '.join(FORMATS)}")
-    return json.dumps([asdict(each) for each in found], indent=2) + "\n" if form == "json" else _table(found)
+    return rendered(found, form, partial(_table, found))
 
 
 def _version(folder: Path, live: bool) -> Version:

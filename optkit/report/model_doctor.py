@@ -1,14 +1,15 @@
 """What can be done with a model, told before anything is trained: the same checks as before a run, with what they found."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from optkit.core.errors import InputError
 from optkit.engines.tensorrt import model_check
 from optkit.engines.tensorrt.model_check import Finding
 from optkit.graph.logits import input_names
+from optkit.graph.onnx_file import LARGEST
 from optkit.models import families, loading
 from optkit.models.loading import LoadedModel
 from optkit.pipeline import preflight
@@ -18,8 +19,6 @@ Parts = dict[str, list[Finding]]
 USABLE, IN_PART, UNUSABLE = 0, 1, 2
 """Exit status: every recipe applies, only some do, or the model cannot be used at all."""
 _BYTES = 4
-_ONE_FILE = 2 << 30
-"""Bytes that one ONNX file can hold, as protobuf has it."""
 
 
 def examine(spec: RunSpec) -> tuple[Parts, int]:
@@ -31,17 +30,16 @@ def examine(spec: RunSpec) -> tuple[Parts, int]:
     Returns:
         What was found, by part, and the exit status: `USABLE`, `IN_PART` or `UNUSABLE`.
     """
-    tensorrt = {"TensorRT": list(_tensorrt(spec))}
-    found: list[Finding] = []
+    found, start = list[Finding](), None
     try:
         start = spec.architecture()
         found.extend(_model(start, spec))
     except InputError as error:
         refused = Finding("model", "cannot be used", False, str(error))
-        return {"model": [*found, refused], **tensorrt}, UNUSABLE
+        return {"model": [*found, refused], "TensorRT": list(_tensorrt(spec, start))}, UNUSABLE
     recipes = list(_recipes(start, spec))
     status = USABLE if all(finding.fine for finding in recipes) else IN_PART
-    return {"model": found, "recipes": recipes, **tensorrt}, status
+    return {"model": found, "recipes": recipes, "TensorRT": list(_tensorrt(spec, start))}, status
 
 
 def _model(start: LoadedModel, spec: RunSpec) -> Iterator[Finding]:
@@ -70,7 +68,7 @@ def _linears(start: LoadedModel) -> str:
 def _size(start: LoadedModel) -> str:
     count = sum(parameter.numel() for parameter in start.model.parameters())
     size = f"{count / 1e6:,.1f} M parameters, {count * _BYTES / 1e9:.2f} GB in float32"
-    return f"{size}: over 2 GB, so that weights lie in a file beside each graph" if count * _BYTES > _ONE_FILE else size
+    return f"{size}: over 2 GB, so that weights lie in a file beside each graph" if count * _BYTES >= LARGEST else size
 
 
 def _recipes(start: LoadedModel, spec: RunSpec) -> Iterator[Finding]:
@@ -80,15 +78,13 @@ def _recipes(start: LoadedModel, spec: RunSpec) -> Iterator[Finding]:
         yield Finding(name, "does not apply" if reason else "applies", not reason, reason)
 
 
-def _tensorrt(spec: RunSpec) -> Iterator[Finding]:
+def _tensorrt(spec: RunSpec, start: LoadedModel | None) -> Iterator[Finding]:
     """Yield what TensorRT can do with the model; of a folder also with the graph in it."""
     folder = Path(spec.model or "").expanduser()
     try:
-        yield from model_check.of_model(folder) if spec.model and folder.is_dir() else model_check.of_config(_config(spec))
+        if spec.model and os.path.isdir(folder):
+            yield from model_check.of_model(folder)
+        elif start is not None:
+            yield from model_check.of_config(start.model.config.to_dict())
     except InputError as error:
         yield Finding("sizes", "cannot be told", False, str(error))
-
-
-def _config(spec: RunSpec) -> dict[str, Any]:
-    config: dict[str, Any] = spec.architecture().model.config.to_dict()
-    return config

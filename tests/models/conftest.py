@@ -12,6 +12,7 @@ from optkit.core.errors import InputError
 from optkit.models import loading
 from optkit.models.loading import LoadedModel
 from optkit.tasks.base import Task
+from tests.conftest import saved
 
 Tensors = dict[str, torch.Tensor]
 Refusal = Callable[[], str]
@@ -20,10 +21,7 @@ Refusal = Callable[[], str]
 @pytest.fixture
 def folder(tiny_model: LoadedModel, tmp_path: Path) -> Path:
     """A fine-tuned model as `save_pretrained` leaves it."""
-    place = tmp_path / "model"
-    tiny_model.model.save_pretrained(place)
-    tiny_model.tokenizer.save_pretrained(place)
-    return place
+    return saved(tiny_model, tmp_path / "model")
 
 
 @pytest.fixture

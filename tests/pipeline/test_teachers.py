@@ -20,15 +20,13 @@ from optkit.pipeline.teachers import Teachers
 from optkit.recipe.stage import BASELINE
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
+from tests.conftest import saved
 
 
 @pytest.fixture
 def folder(tiny_model: LoadedModel, tmp_path: Path) -> Path:
     """A fine-tuned model as `save_pretrained` leaves it."""
-    place = tmp_path / "big"
-    tiny_model.model.save_pretrained(place)
-    tiny_model.tokenizer.save_pretrained(place)
-    return place
+    return saved(tiny_model, tmp_path / "big")
 
 
 @pytest.fixture
