@@ -33,8 +33,14 @@ def remove_old(url, release, wait_s=20.0):
         return prune(folder, small.MODEL, keep=1)
 
 
+def die_in_the_download(url, release):
+    """Be killed with the repository downloaded and nothing changed yet."""
+    with remote.changing(url, "publishing"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def killed_at(step, work, url, release):
-    """Do `work` and kill it before its step; False when it ended before, well."""
+    """Do `work` and kill it before its step (None: it does so itself); False when it ended before, well."""
     process = _launcher.Process(target=_run, args=(step, work, url, release, dict(os.environ)))
     process.start()
     process.join(120)
