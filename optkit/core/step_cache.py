@@ -68,7 +68,7 @@ def key_at(folder: Path) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What the record of a finished step says: `key`, `depends_on` and `files`.
+    """What the record of a finished step says: `key`, `depends_on` and `files`, and `sealed` (see `optkit.core.seals`).
 
     Raises:
         InputError: it is not such a record.
@@ -106,14 +106,24 @@ def writing(folder: Path, keep: bool = False) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def verify(folder: Path) -> None:
-    """Compare every file of a finished step with the SHA-256 in its record.
+def verify(folder: Path, *names: str) -> None:
+    """Compare the files of a finished step with the SHA-256 in its record, and what it depends on with its key.
+
+    Args:
+        folder: the step's.
+        names: of the files that are going to be read; all where none is given.
 
     Raises:
         InputError: naming the file that is missing or changed.
     """
-    for name, expected in read_record(folder)["files"].items():
-        path = folder / name
+    record = read_record(folder)
+    if key_of(record["depends_on"]) != record["key"]:
+        raise InputError(
+            f"{folder / RECORD}: depends_on is not what the key was made of: the file changed after it was written. Delete "
+            f"{folder} to have it made again"
+        )
+    for name in names or record["files"]:
+        path, expected = folder / name, record["files"].get(name, "nothing")
         found = file_hash(path) if path.is_file() else "missing"
         if found != expected:
             raise InputError(

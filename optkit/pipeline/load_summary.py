@@ -5,7 +5,7 @@ from typing import Any
 
 from optkit.benchmark.measurement import Measurement, summary
 from optkit.core.atomic import read_json
-from optkit.core.step_cache import RECORD, key_at, read_record
+from optkit.core.step_cache import RECORD, key_at, read_record, verify
 from optkit.evaluation.artifacts import LOAD
 
 
@@ -15,10 +15,14 @@ def read(folder: Path, precision: str) -> dict[str, Any]:
     Args:
         folder: the recipe's, `checkpoints/<task>/<recipe>/seed-<n>`.
         precision: of the engine.
+
+    Raises:
+        InputError: the file is not as it was written.
     """
     record = folder / LOAD / RECORD
     if not record.is_file() or read_record(folder / LOAD)["depends_on"]["engines"] != key_at(folder / "engines"):
         return {}
+    verify(folder / LOAD)
     content = read_json(folder / LOAD / f"{LOAD}.json")
     lines = [Measurement.of(line) for line in content["lines"]]
     own = [line for line in lines if line.precision == precision]

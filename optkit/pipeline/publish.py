@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from optkit.benchmark import tuned
-from optkit.core.atomic import file_hash, read_json
+from optkit.core.atomic import read_json
 from optkit.core.errors import GateError, InputError
-from optkit.core.step_cache import RECORD, read_record, verify
+from optkit.core.step_cache import verify
 from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, read_sample
 from optkit.evaluation.results import Row
 from optkit.pipeline import projects, rows
@@ -155,9 +155,8 @@ def _replaced(target: Path, release: Release, options: Options) -> dict[str, Any
 
 def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Release:
     """The engine with all that is known of it, from files that are as they were written."""
-    for step in (folder / "engines", folder / "served"):
+    for step in (folder, folder / "engines", folder / "served"):
         verify(step)
-    _require_checkpoint(folder)
     engine = folder / "engines" / row.precision
     best = tuned.read(folder, row.precision)
     fields = _config(folder, row.precision) | tuned.settings(best)
@@ -169,14 +168,6 @@ def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Rele
     origin["labels"] = words and (list(TextSettings.read(words.source).labels) or None)
     forced = options.why if row.verdict != "pass" else None
     return Release(engine, config, probes, origin, forced, words)
-
-
-def _require_checkpoint(folder: Path) -> None:
-    """The weights that the provenance is going to name are those that the engine was made from."""
-    for name, expected in read_record(folder)["files"].items():
-        path = folder / name
-        if not path.is_file() or file_hash(path) != expected:
-            raise InputError(f"{path}: not as {folder / RECORD} says; run the recipe again before it is published")
 
 
 def _sample(folder: Path, precision: str) -> Probe:

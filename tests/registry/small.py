@@ -11,6 +11,7 @@ from optkit.core import atomic, step_cache
 from optkit.engines import registry as engines
 from optkit.evaluation.results import Row
 from optkit.graph import onnx_file
+from optkit.pipeline import result_file
 from optkit.registry import smoke_test
 from optkit.registry.release import Release
 from optkit.registry.smoke_test import Probe
@@ -137,12 +138,13 @@ def result(root, recipe="tiny", seed=0, weights=0, project="", data="d", labels=
     baseline = home / BASELINE / f"seed-{seed}" / "engines"
     depends_on = {"engines": step_cache.key_at(folder / "engines"), "baseline": step_cache.key_at(baseline)}
     step_cache.step(folder / "served", depends_on, served)
-    atomic.write_json(folder / "result.json", [row(recipe, seed=seed, **changes).as_dict()])
+    result_file.write([row(recipe, seed=seed, **changes)], folder)
     return folder
 
 
 def _checkpoint(folder):
     (folder / "model.safetensors").write_bytes(b"weights")
+    np.savez(folder / "stages.npz", baseline_fp32=np.full(8, 90.0))
     atomic.write_json(folder / "versions.json", {"optkit": "0.1.0"})
 
 

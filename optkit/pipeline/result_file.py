@@ -1,0 +1,56 @@
+"""The file with a recipe's result rows: sealed, and read only where it tells of what lies beside it now."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optkit.core import seals
+from optkit.core.atomic import read_json
+from optkit.core.step_cache import RECORD, key_at, read_record
+from optkit.evaluation.results import Row
+from optkit.recipe.stage import BASELINE
+
+RESULT = "result.json"
+log = logging.getLogger(__name__)
+
+
+def write(rows: Sequence[Row], folder: Path) -> None:
+    """Keep rows beside what they are about."""
+    text = json.dumps([row.as_dict() for row in rows], indent=1) + "\n"
+    seals.write(folder / RESULT, text, key_at(folder / "served"))
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Read rows as they were written; none where they tell of other engines, scores or another baseline than those there.
+
+    Raises:
+        InputError: the file changed after it was written.
+    """
+    if not _is_measured_here(folder) or not _tells_of_scores(folder):
+        said = "%s: left out, its baseline, its engines or its scores have changed since; run the recipe again"
+        log.warning(said, folder)
+        return []
+    rows: list[dict[str, Any]] = read_json(folder / RESULT)
+    return rows
+
+
+def baseline_of(folder: Path) -> Path:
+    """Folder of the baseline of the same seed."""
+    return folder.parent.parent / BASELINE / folder.name
+
+
+def _is_measured_here(folder: Path) -> bool:
+    """Whether the scores are of the engines, and beside the baseline, that are there now."""
+    depends_on = read_record(folder / "served")["depends_on"]
+    places = {"engines": folder / "engines", "baseline": baseline_of(folder) / "engines"}
+    return all((at / RECORD).is_file() and key_at(at) == depends_on[name] for name, at in places.items())
+
+
+def _tells_of_scores(folder: Path) -> bool:
+    """Whether the rows were made of the scores that are there now."""
+    of = seals.told_of(folder / RESULT)
+    if of is None:
+        log.warning("%s: not sealed, an older optkit wrote it without its SHA-256; run the recipe again", folder / RESULT)
+    return of in (None, key_at(folder / "served"))
