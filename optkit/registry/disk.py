@@ -98,7 +98,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def prepared(path: Path, text: str) -> Iterator[Callable[[], None]]:
+def prepared(path: Path, content: str | bytes) -> Iterator[Callable[[], None]]:
     """A file written and flushed under another name, so that putting it in its place needs no space on the disk."""
     unfinished = path.with_name(f"{UNFINISHED}{uuid4().hex[:12]}-{path.name}")
 
@@ -107,7 +107,7 @@ def prepared(path: Path, text: str) -> Iterator[Callable[[], None]]:
         flush(path.parent)
 
     try:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         flush(unfinished)
         yield put_in_place
     finally:

@@ -3,8 +3,8 @@
 <repository>/<model>/config.pbtxt      which version is live, and what the server has to know of it
 <repository>/<model>/README.md         the live version's card
 <repository>/<model>/history.jsonl     who did what when, one line each
-<repository>/<model>/<n>/              model.py, engine/, probe.npz, README.md and provenance.json; and for text
-                                       text/ and text-probe.json
+<repository>/<model>/<n>/              model.py, engine/, probe.npz, config.pbtxt, README.md and provenance.json; for
+                                       text text/ and text-probe.json; where it is signed model.sig
 <repository>/<model>_text*/            the pipeline that takes text (see `words`)
 """
 

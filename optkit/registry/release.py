@@ -11,7 +11,7 @@ from typing import Any
 from optkit.core.atomic import file_hash, flush, flush_tree, hashes
 from optkit.core.errors import MachineError, OptkitError
 from optkit.core.signature import now, who
-from optkit.registry import disk, history, layout, model_card, smoke_test, text_pipeline, verify
+from optkit.registry import chain, disk, history, layout, live_config, model_card, smoke_test, text_pipeline, verify
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROBE, PROVENANCE
 from optkit.registry.live_server import Running
 from optkit.registry.smoke_test import Probes
@@ -78,7 +78,7 @@ def place(root: Path, release: Release, check: Check, server: Running | None = N
                 text_pipeline.stage(staged / str(version), release.words, release.config)
         checks = check(staged)
         with disk.changing(root, f"stage version {version} of {model.name!r}"):
-            _seal(staged, release, version, checks)
+            _seal(staged, release, version, {"checks": checks, "history": history.head(model)})
         if server is not None:
             with server.trial(staged) as name:
                 server.check(name, release.probes)
@@ -106,14 +106,14 @@ def already_live(root: Path, release: Release) -> int | None:
 
 
 def go_live(model: Path, version: int, server: Running | None) -> None:
-    """Make a version that is in its place the live one, or leave the one live that is.
+    """Make a version that is in its place the live one, or leave the one live that is; the history has its entry.
 
     Raises:
         GateError, MachineError: the server rejects it, answers with something else, or is gone.
     """
-    text = configuration.write(layout.config_of(model / str(version), version))
+    text = live_config.text(model / str(version), history.live_entry(model))
     with (
-        disk.prepared(model / CONFIG, (model / CONFIG).read_text(encoding="utf-8")) as go_back,
+        disk.prepared(model / CONFIG, (model / CONFIG).read_bytes()) as go_back,
         text_pipeline.switching(model, version, server) as pipeline,
     ):
         try:
@@ -142,16 +142,17 @@ def _next_version(model: Path) -> int:
     return max([*repository.versions(model), *(event["version"] for event in history.read(model))]) + 1
 
 
-def _seal(staged: Path, release: Release, version: int, checks: dict[str, Any]) -> None:
-    """Write card and provenance, the files' SHA-256 last, and flush everything."""
+def _seal(staged: Path, release: Release, version: int, more: dict[str, Any]) -> None:
+    """Write configuration, card and provenance, the files' SHA-256 last, and flush everything."""
     folder, published = staged / str(version), {"at": now(), "by": who()}
+    (folder / CONFIG).write_text(configuration.write(replace(release.config, live=version)), encoding="utf-8")
     forced = {"by": published["by"], "why": release.forced} if release.forced else None
     origin = {
         "model": release.config.name,
         "version": version,
         "published": published,
         "forced": forced,
-        "checks": checks,
+        **more,
         "config": asdict(release.config),
         "text": release.words and release.words.digest,
         **release.provenance,
@@ -163,7 +164,7 @@ def _seal(staged: Path, release: Release, version: int, checks: dict[str, Any]) 
 
 
 def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
-    """The line of the history, from the version's own record."""
+    """The entry of the history, from the version's own record."""
     origin = layout.provenance(model / str(version))
     forced, replaced = origin["forced"], origin.get("replaced")
     stored = file_hash(model / str(version) / PROVENANCE)
@@ -175,9 +176,10 @@ def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
 
 def _found(staged: Path, model: Path, version: int, server: Running | None) -> None:
     """Place a model's first version: the whole folder appears."""
-    disk.replace_text(staged / CARD, (staged / str(version) / CARD).read_text(encoding="utf-8"))
-    disk.replace_text(staged / HISTORY, history.text(_event(staged, version, None)))
-    disk.replace_text(staged / CONFIG, configuration.write(layout.config_of(staged / str(version), version)))
+    folder, text = staged / str(version), chain.extended("", _event(staged, version, None))
+    disk.replace_text(staged / CARD, (folder / CARD).read_text(encoding="utf-8"))
+    disk.replace_text(staged / HISTORY, text)
+    disk.replace_text(staged / CONFIG, live_config.text(folder, history.live_entry(staged)))
     os.rename(staged, model)
     flush(model.parent)
     try:
@@ -196,17 +198,16 @@ def _found(staged: Path, model: Path, version: int, server: Running | None) -> N
 
 def _add(staged: Path, model: Path, version: int, server: Running | None) -> None:
     """Place a further version: its folder appears, not served yet, then the configuration makes it live."""
-    done = _event(staged, version, layout.live(model))
-    os.rename(staged / str(version), model / str(version))
-    flush(model)
-    try:
-        with history.recording(model, version, done) as put_in_place:
+    event = _event(staged, version, layout.live(model))
+    with history.recording(model, event, staged / str(version) / CARD):
+        os.rename(staged / str(version), model / str(version))
+        flush(model)
+        try:
             go_live(model, version, server)
-            put_in_place()
-    except BaseException:
-        if layout.live(model) != version:
-            disk.remove(model / str(version), model.parent)
-        raise
+        except BaseException:
+            if layout.live(model) != version:
+                disk.remove(model / str(version), model.parent)
+            raise
 
 
 def _follow(model: Path, version: int, server: Running | None) -> None:

@@ -1,8 +1,9 @@
 """Repositories in an object store: downloaded, changed as any other, and uploaded in an order that readers can bear.
 
-A version's files come first and its provenance last of them; a version without one is not there yet. Then the model's
-`config.pbtxt` says that it is live, written only if nobody else has written it meanwhile: that is the moment when the change
-happens. History and card follow, and whoever publishes next brings them into line, as after a crash on a disk.
+What is removed goes first. Of a version come its files, the history with its entry, and its provenance, without which it is
+not there. Then the model's `config.pbtxt` says that it is live: that is the moment when the change happens, and whoever
+publishes next takes back what has no such end, as after a crash on a disk. History, provenance and configuration are written
+only if nobody else has written them meanwhile. The card follows.
 
 Text pipelines are not uploaded: they are copies of what lies in the live version, and are made again where one serves.
 """
@@ -179,21 +180,27 @@ def _upload(store: Store, folder: Path, before: Files, known: Mapping[str, Tag],
     """Write what was changed: versions, then what makes them live, then what tells of it; deletions last."""
     after = _files(folder)
     changed = [name for name, state in after.items() if before.get(name) != state]
-    configs = [name for name in changed if _is_of_model(name, CONFIG)]
-    new_models = {name.partition("/")[0] for name in configs if name not in known}
+    if not (changed or before.keys() - after.keys()):
+        return
+    held.renew()
     # files of a version never change: an interrupted one made room for another of its number
     replaced = {_version_of(name) for name in changed if _is_version(name) and name in before}
-    _delete(store, [name for name in before if _is_version(name) and _version_of(name) in replaced])
-    for name in sorted((name for name in changed if _is_version(name)), key=lambda name: name.endswith(f"/{PROVENANCE}")):
-        _write(store, folder, name)
-    told = [name for name in changed if _is_of_model(name, HISTORY, CARD)]
-    for name in (name for name in told if name.partition("/")[0] in new_models):
-        _write(store, folder, name)
+    gone = {name for name in before if name not in after or (_is_version(name) and _version_of(name) in replaced)}
+    _delete(store, gone)
+    versions = [name for name in changed if _is_version(name)]
+    histories, configs, cards = ([name for name in changed if _is_of_model(name, own)] for own in (HISTORY, CONFIG, CARD))
+    first = {name.partition("/")[0] for name in configs if name not in known}
+    _write(store, folder, (name for name in versions if not name.endswith(f"/{PROVENANCE}")))
+    for name in histories:
+        _swap(store, folder, name, known.get(name))
+    for name in (name for name in versions if name.endswith(f"/{PROVENANCE}")):
+        _swap(store, folder, name, None)  # a number is given once
+    _write(store, folder, (name for name in cards if name.partition("/")[0] in first))
+    held.renew()
     for name in configs:
-        _commit(store, folder, name, known.get(name), held)
-    for name in (name for name in told if name.partition("/")[0] not in new_models):
-        _write(store, folder, name)
-    _delete(store, before.keys() - after.keys())
+        _swap(store, folder, name, known.get(name))
+        log.info("%s/%s: uploaded", store.url, name)
+    _write(store, folder, (name for name in cards if name.partition("/")[0] not in first))
 
 
 def _delete(store: Store, names: Iterable[str]) -> None:
@@ -202,22 +209,13 @@ def _delete(store: Store, names: Iterable[str]) -> None:
         store.delete([name])
 
 
-def _write(store: Store, folder: Path, name: str) -> None:
-    if name.endswith(f"/{PROVENANCE}"):
-        try:
-            store.swap(name, (folder / name).read_bytes(), None)  # a number is given once
-        except Changed as error:
-            raise MachineError(
-                f"model repository {store.url}: {name} is there already; another publisher was quicker. Nothing went live; "
-                "run the command again"
-            ) from error
-    else:
+def _write(store: Store, folder: Path, names: Iterable[str]) -> None:
+    for name in names:
         store.put(name, folder / name)
 
 
-def _commit(store: Store, folder: Path, name: str, tag: Tag | None, held: Lease) -> None:
-    """The moment when a change happens."""
-    held.renew()
+def _swap(store: Store, folder: Path, name: str, tag: Tag | None) -> None:
+    """Write what nobody else has written meanwhile."""
     try:
         store.swap(name, (folder / name).read_bytes(), tag)
     except Changed as error:
@@ -225,4 +223,3 @@ def _commit(store: Store, folder: Path, name: str, tag: Tag | None, held: Lease)
             f"model repository {store.url}: {name} was changed by another publisher meanwhile. Nothing went live; run the "
             "command again"
         ) from error
-    log.info("%s/%s: uploaded", store.url, name)

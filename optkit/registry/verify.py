@@ -4,9 +4,9 @@ from pathlib import Path
 
 from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError
-from optkit.registry import disk, history, layout, text_pipeline
+from optkit.registry import chain, disk, history, layout, live_config, text_pipeline
 from optkit.registry.disk import LOCK, reading
-from optkit.registry.layout import CARD, CONFIG, PROVENANCE
+from optkit.registry.layout import CARD, CONFIG, HISTORY, PROVENANCE
 from optkit.serving import config as configuration
 from optkit.serving import repository
 
@@ -47,12 +47,15 @@ def require(root: Path) -> None:
 
 def version(folder: Path) -> list[str]:
     """Complaints about one version's folder."""
-    expected = history.fingerprint(folder.parent, int(folder.name))
-    if expected is not None and (found := file_hash(folder / PROVENANCE)) != expected:
-        return [_changed(folder / PROVENANCE, found, expected)]
+    published = history.publication(folder.parent, int(folder.name))
+    if published is not None and (found := file_hash(folder / PROVENANCE)) != published["provenance"]:
+        return [_changed(folder / PROVENANCE, found, str(published["provenance"]))]
     if complaints := layout.copied(folder):
         return complaints
-    stated = layout.provenance(folder)["files"]
+    origin = layout.provenance(folder)
+    if published is not None and origin.get("history") != published.get(chain.PREVIOUS):
+        return [f"{folder.parent / HISTORY}: not the one that {folder / PROVENANCE} was published with; {history.RESTORE}"]
+    stated = origin["files"]
     there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     complaints = [f"{folder / name}: missing" for name in stated if name not in there]
     for name, path in sorted(there.items()):
@@ -82,8 +85,9 @@ def _shown(model: Path) -> list[str]:
     if live not in repository.versions(model):
         return [history.missing(model, live)]
     found = []
-    if layout.read_config(model) != layout.config_of(model / str(live), live):
-        found.append(f"{model / CONFIG}: not as it was published; write it again: optkit rollback {model.name} --to {live}")
+    history.unfinished(model)
+    if (model / CONFIG).read_bytes() != live_config.text(model / str(live), live_config.entry(model)).encode():
+        found.append(history.changed(model, live))
     found += text_pipeline.complaints(model, live)
     # an interrupted switch leaves another version's card, which the next one replaces
     cards = {layout.provenance(model / str(number))["files"].get(CARD) for number in repository.versions(model)}

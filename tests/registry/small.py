@@ -12,7 +12,7 @@ from optkit.engines import registry as engines
 from optkit.evaluation.results import Row
 from optkit.graph import onnx_file
 from optkit.pipeline import result_file
-from optkit.registry import smoke_test
+from optkit.registry import history, smoke_test
 from optkit.registry.release import Release
 from optkit.registry.smoke_test import Probe
 from optkit.registry.text_pipeline import Words
@@ -140,6 +140,31 @@ def result(root, recipe="tiny", seed=0, weights=0, project="", data="d", labels=
     step_cache.step(folder / "served", depends_on, served)
     result_file.write([row(recipe, seed=seed, **changes)], folder)
     return folder
+
+
+def as_of_0_1(model, *unstated):
+    """Have a published model be as 0.1 left it: no chain, no entry named, no configuration in its versions.
+
+    Args:
+        model: its folder.
+        unstated: fields that the provenance does not have.
+    """
+    events = history.read(model)
+    for event in events:
+        del event["previous"], event["sha256"]
+    for version in {event["version"] for event in events if (model / str(event["version"])).exists()}:
+        folder = model / str(version)
+        (folder / "config.pbtxt").unlink()
+        origin = json.loads((folder / "provenance.json").read_text())
+        del origin["files"]["config.pbtxt"]
+        kept = {name: value for name, value in origin.items() if name not in ("history", *unstated)}
+        (folder / "provenance.json").write_text(json.dumps(kept))
+        for event in events:
+            if event["version"] == version and "provenance" in event:
+                event["provenance"] = atomic.file_hash(folder / "provenance.json")
+    (model / "history.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    text = (model / "config.pbtxt").read_text()
+    (model / "config.pbtxt").write_text(text.partition("\n")[2])
 
 
 def _checkpoint(folder):

@@ -218,7 +218,25 @@ def test_a_configuration_that_changed_meanwhile_is_not_written_over(url, publish
         text = (folder / small.MODEL / "config.pbtxt").read_text()
         place(folder, releases[3], trusting)
         Store(url).put(f"{small.MODEL}/config.pbtxt", small_file(folder.parent, text + "\n"))
-    assert state(url)[3]
+    with remote.reading(url) as folder:
+        assert [line.partition(": ")[2] for line in verify(folder)] == [
+            f"not as it was published; write it again: optkit rollback {small.MODEL} --to 3"
+        ]
+    assert go_back(url, None) == 2 and state(url)[2]
+
+
+def test_a_history_that_changed_meanwhile_is_not_written_over(url, published, releases, monkeypatch):
+    fill(url, published)
+    monkeypatch.setattr(lease.Lease, "renew", lambda held: None)
+    with (
+        pytest.raises(MachineError, match=r"history\.jsonl was changed by another publisher meanwhile\. Nothing went live"),
+        remote.changing(url, "slow") as folder,
+        locked(folder, "test"),
+    ):
+        place(folder, releases[3], trusting)
+        Store(url).delete([lease.NAME])
+        assert go_back(url, None) == 2
+    assert state(url) == {1: False, 2: True, 3: False}
 
 
 def test_what_fails_before_the_upload_leaves_the_store_alone(url, published):
