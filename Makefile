@@ -49,14 +49,14 @@ install: $(VENV)/installed
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,stores,tensorrt-builder,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,signing,stores,tensorrt-builder,test]'
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/tensorrt-10.13 --upgrade tensorrt-cu12-bindings==10.13.3.9
 	touch $@
 
 # The builder without a GPU stays out: it is only asked where the tensorrt package is missing.
 $(GPU_VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,gpu,stores,test]'
+	$(GPU_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,gpu,signing,stores,test]'
 	touch $@
 
 clean:

@@ -18,6 +18,7 @@ from optkit.registry.live_server import Running
 from optkit.registry.purpose import differences
 from optkit.registry.release import Release, already_live, go_live, place
 from optkit.registry.shadow import MAX_DISAGREEMENT, Shadow, read_requests
+from optkit.registry.signing import Signer
 from optkit.registry.smoke_test import Probe
 from optkit.registry.text_pipeline import Words
 from optkit.serving.config import ModelConfig, Shapes, from_json
@@ -56,6 +57,8 @@ class Options:
     """What each instance answers before it is ready, see `ModelConfig`."""
     replace: bool = False
     """Publish although the live version is of another task, other labels or other data; needs `why`."""
+    signer: Signer | None = None
+    """Signs the version."""
 
     def __post_init__(self) -> None:
         if (self.force or self.replace) != bool(self.why.strip()):
@@ -167,7 +170,7 @@ def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Rele
     words = _words(folder, row)
     origin["labels"] = words and (list(TextSettings.read(words.source).labels) or None)
     forced = options.why if row.verdict != "pass" else None
-    return Release(engine, config, probes, origin, forced, words)
+    return Release(engine, config, probes, origin, forced, words, options.signer)
 
 
 def _sample(folder: Path, precision: str) -> Probe:

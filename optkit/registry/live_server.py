@@ -130,8 +130,8 @@ class Running:
             refusal = None if status == http.client.OK else server_log.reason(body)
         if refusal is not None:
             raise MachineError(
-                f"{self}: cannot {verb} model {model!r}: {refusal}. Does it serve this repository, and with "
-                "--model-control-mode=explicit? Its log says more"
+                f"{self}: cannot {verb} model {model!r}: {refusal}. Does it serve this repository (one with --trust serves "
+                "a copy), and with --model-control-mode=explicit? Its log says more"
             )
 
     def _control_by_grpc(self, url: str, model: str, verb: str) -> str | None:

@@ -14,6 +14,7 @@ from optkit.core.signature import now, who
 from optkit.registry import chain, disk, history, layout, live_config, model_card, smoke_test, text_pipeline, verify
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROBE, PROVENANCE
 from optkit.registry.live_server import Running
+from optkit.registry.signing import SIGNATURE, Signer, signed_by
 from optkit.registry.smoke_test import Probes
 from optkit.registry.text_pipeline import Words
 from optkit.serving import config as configuration
@@ -42,6 +43,8 @@ class Release:
     """Why it is published although its gate says no."""
     words: Words | None = None
     """Tokenizer, settings and probe for text; None for tokens alone."""
+    signer: Signer | None = None
+    """Signs the version; None for one without a signature."""
 
     @property
     def decisions(self) -> Decisions:
@@ -101,6 +104,7 @@ def already_live(root: Path, release: Release) -> int | None:
         origin["engine"].get("files") == hashes(release.engine)
         and layout.config_of(model / str(version), version) == replace(release.config, live=version)
         and origin.get("text") == (release.words and release.words.digest)
+        and (release.signer is None or release.signer.key_id == signed_by(model / str(version)))
     )
     return version if same and not verify.version(model / str(version)) else None
 
@@ -143,7 +147,7 @@ def _next_version(model: Path) -> int:
 
 
 def _seal(staged: Path, release: Release, version: int, more: dict[str, Any]) -> None:
-    """Write configuration, card and provenance, the files' SHA-256 last, and flush everything."""
+    """Write configuration, card and provenance, the files' SHA-256 last, sign and flush everything."""
     folder, published = staged / str(version), {"at": now(), "by": who()}
     (folder / CONFIG).write_text(configuration.write(replace(release.config, live=version)), encoding="utf-8")
     forced = {"by": published["by"], "why": release.forced} if release.forced else None
@@ -160,15 +164,19 @@ def _seal(staged: Path, release: Release, version: int, more: dict[str, Any]) ->
     (folder / CARD).write_text(model_card.text(origin), encoding="utf-8")
     content = json.dumps({**origin, "files": hashes(folder)}, indent=1) + "\n"
     (folder / PROVENANCE).write_text(content, encoding="utf-8")
+    if release.signer is not None:
+        release.signer.sign(folder)
     flush_tree(staged)
 
 
 def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
     """The entry of the history, from the version's own record."""
-    origin = layout.provenance(model / str(version))
+    folder = model / str(version)
+    origin, stored = layout.provenance(folder), file_hash(folder / PROVENANCE)
     forced, replaced = origin["forced"], origin.get("replaced")
-    stored = file_hash(model / str(version) / PROVENANCE)
-    more = {"why": forced["why"], "forced": True} if forced else {}
+    more: dict[str, Any] = {"why": forced["why"], "forced": True} if forced else {}
+    if (folder / SIGNATURE).is_file():
+        more["signature"] = file_hash(folder / SIGNATURE)
     if replaced:
         more |= {"why": replaced["why"], "replaced": replaced["differences"]}
     return history.event(history.PUBLISHED, version, instead_of=live, provenance=stored, **more)

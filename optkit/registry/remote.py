@@ -32,22 +32,28 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def reading(repository: str | Path, to_serve: bool = False) -> Iterator[Path]:
+def reading(repository: str | Path, to_serve: bool = False, own: bool = False) -> Iterator[Path]:
     """A folder with what is published: the repository itself, or a download of it that lasts as long as the block.
 
     Args:
         repository: a folder, or a URL.
         to_serve: with the models' text pipelines in a download, too.
+        own: a copy of a folder instead of it, so that nobody changes what has been checked.
 
     Raises:
         InputError: the URL is none.
         MachineError: the store refuses, or is not there.
     """
     if not is_url(str(repository)):
-        yield Path(repository)
+        if not own:
+            yield Path(repository)
+            return
+        with _mirror(str(repository)) as folder:
+            _copy(Path(repository), folder)
+            yield folder
         return
     store = Store(str(repository))
-    with _mirror(store) as folder:
+    with _mirror(store.url) as folder:
         _download(store, folder)
         for model in layout.models(folder) if to_serve else ():
             text_pipeline.put_right(folder / model, layout.live(folder / model))
@@ -77,7 +83,7 @@ def changing(repository: str | Path, doing: str, wait_s: float = WAIT_S, url: st
             "without --url, and have the server load the model again"
         )
     store = Store(str(repository))
-    with lease.leased(store, doing, wait_s) as held, _mirror(store) as folder:
+    with lease.leased(store, doing, wait_s) as held, _mirror(store.url) as folder:
         known = _download(store, folder)
         store.delete(sorted(_uncommitted(store.names())))
         before = _files(folder)
@@ -91,7 +97,7 @@ def named(text: object, folder: Path, repository: str | Path) -> str:
 
 
 @contextmanager
-def _mirror(store: Store) -> Iterator[Path]:
+def _mirror(repository: str) -> Iterator[Path]:
     """An empty folder; errors name the repository in its place."""
     _remove_abandoned()
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name:
@@ -102,7 +108,16 @@ def _mirror(store: Store) -> Iterator[Path]:
         except OptkitError as error:
             if str(folder) not in str(error):
                 raise
-            raise type(error)(str(error).replace(str(folder), store.url)) from error
+            raise type(error)(str(error).replace(str(folder), repository)) from error
+
+
+def _copy(root: Path, folder: Path) -> None:
+    """Fill a folder with what is published in another one; links stay links, which `verify` names."""
+    if not root.is_dir():
+        raise InputError(f"model repository {root}: no such folder. Publish a model first, or name another one")
+    left_out = shutil.ignore_patterns(f"{disk.UNFINISHED}*", disk.LOCK)
+    with disk.reading(root), disk.changing(root, f"copy it to {folder.parent}"):
+        shutil.copytree(root, folder, symlinks=True, ignore=left_out, dirs_exist_ok=True)
 
 
 def _remove_abandoned() -> None:

@@ -7,14 +7,19 @@ from optkit.core.errors import InputError
 from optkit.registry import chain, disk, history, layout, live_config, text_pipeline
 from optkit.registry.disk import LOCK, reading
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROVENANCE
+from optkit.registry.signing import SIGNATURE, Trust
 from optkit.serving import config as configuration
 from optkit.serving import repository
 
 _KEPT = {".gitkeep", ".gitignore", LOCK}
 
 
-def verify(root: Path) -> list[str]:
+def verify(root: Path, trust: Trust | None = None) -> list[str]:
     """One complaint for every file that differs, is missing or does not belong there; empty where all is well.
+
+    Args:
+        root: the model repository.
+        trust: keys, one of which has to have signed every version.
 
     Raises:
         InputError: there is no such repository.
@@ -29,17 +34,25 @@ def verify(root: Path) -> list[str]:
                 continue
             if path.name in pipelines:
                 continue  # looked at with its model
-            found += _model(path) if path.is_dir() else [f"{path}: not put there by optkit publish; remove it"]
+            found += _model(path, trust) if path.is_dir() else [f"{path}: not put there by optkit publish; remove it"]
     return found
 
 
-def require(root: Path) -> None:
+def require(root: Path, trust: Trust | None = None) -> None:
     """Refuse a repository that is not what was published.
+
+    Args:
+        root: the model repository.
+        trust: keys, one of which has to have signed every version that is live.
 
     Raises:
         InputError: with every complaint.
     """
-    if found := verify(root):
+    found = verify(root)
+    if trust is not None and not found:
+        live = [root / name / str(layout.live(root / name)) for name in layout.models(root)]
+        found = [line for folder in live for line in trust.complaints(folder)]
+    if found:
         raise InputError(
             f"model repository {root} is not what was published:\n" + "\n".join(f"  - {line}" for line in found)
         )
@@ -56,6 +69,8 @@ def version(folder: Path) -> list[str]:
     if published is not None and origin.get("history") != published.get(chain.PREVIOUS):
         return [f"{folder.parent / HISTORY}: not the one that {folder / PROVENANCE} was published with; {history.RESTORE}"]
     stated = origin["files"]
+    if published is not None and published.get("signature"):
+        stated = {**stated, SIGNATURE: published["signature"]}
     there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     complaints = [f"{folder / name}: missing" for name in stated if name not in there]
     for name, path in sorted(there.items()):
@@ -68,15 +83,19 @@ def version(folder: Path) -> list[str]:
     return complaints
 
 
-def _model(model: Path) -> list[str]:
+def _model(model: Path, trust: Trust | None) -> list[str]:
     try:
         configuration.check_name(model.name)
         if found := [*layout.links(model), *layout.foreign(model)]:
             return found
-        found = [line for number in repository.versions(model) for line in version(model / str(number))]
+        found = [line for number in repository.versions(model) for line in _version(model / str(number), trust)]
         return found if any(PROVENANCE in line for line in found) else [*found, *_shown(model)]
     except InputError as error:
         return [str(error)]
+
+
+def _version(folder: Path, trust: Trust | None) -> list[str]:
+    return version(folder) or ([] if trust is None else trust.complaints(folder))
 
 
 def _shown(model: Path) -> list[str]:

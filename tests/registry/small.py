@@ -167,6 +167,22 @@ def as_of_0_1(model, *unstated):
     (model / "config.pbtxt").write_text(text.partition("\n")[2])
 
 
+def key(folder, name, curve="SECP256R1", passphrase=None):
+    """A private key that its owner alone can read, and its public key beside it."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    made = ec.generate_private_key(getattr(ec, curve)())
+    pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    locked_by = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
+    path = folder / f"{name}.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(made.private_bytes(pem, private, locked_by))
+    public = made.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    path.with_suffix(".pub").write_bytes(public)
+    return path
+
+
 def _checkpoint(folder):
     (folder / "model.safetensors").write_bytes(b"weights")
     np.savez(folder / "stages.npz", baseline_fp32=np.full(8, 90.0))

@@ -1,5 +1,6 @@
 """Repositories in an object store: published, gone back, pruned and read through a real S3 server on this machine."""
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -24,7 +25,8 @@ from optkit.registry.disk import locked
 from optkit.registry.layout import find
 from optkit.registry.object_store import Changed, Store
 from optkit.registry.release import place
-from optkit.registry.verify import verify
+from optkit.registry.signing import Signer, Trust
+from optkit.registry.verify import require, verify
 from tests.conftest import main_ends
 
 from . import small
@@ -297,6 +299,25 @@ def test_the_command_line(url, published, checkpoints, capsys):
     main_ends(["verify", "--repository", url], 1)
     assert capsys.readouterr().out == f"{url}/{small.MODEL}/4/README.md: missing\n"
     main_ends(["serve", "--repository", url], 2)
+
+
+def test_signatures_travel_with_their_versions(url, releases, tmp_path):
+    pytest.importorskip("model_signing", reason="signatures need model-signing: pip install -e '.[signing,test]'")
+    private = small.key(tmp_path, "ours")
+    trust = Trust([private.with_suffix(".pub")])
+    publish(url, dataclasses.replace(releases[0], signer=Signer(private)))
+    with remote.reading(url, to_serve=True, own=True) as folder:
+        require(folder, trust)
+        assert listing.versions(folder)[0].signature.startswith("signed by ")
+    publish(url, releases[1])
+    with pytest.raises(InputError, match=f"{url}/{small.MODEL}/2: unsigned"), remote.reading(url) as folder:
+        require(folder, trust)
+    assert go_back(url, None) == 1
+    with remote.reading(url) as folder:
+        require(folder, trust)
+    Store(url).put(f"{small.MODEL}/1/model.sig", small_file(tmp_path, "{}"))
+    with pytest.raises(InputError, match=f"{url}/{small.MODEL}/1/model.sig: SHA-256 is"), remote.reading(url) as folder:
+        require(folder, trust)
 
 
 @pytest.fixture
