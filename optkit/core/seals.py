@@ -42,7 +42,7 @@ def told_of(path: Path) -> str | None:
     """
     if not (known := _known(path)):
         return None
-    if (found := file_hash(path)) not in known:
+    if (found := file_hash(path) if path.is_file() else "no file's") not in known:
         raise InputError(
             f"{path}: SHA-256 is {found[:16]}, {RECORD} says {list(known)[-1][:16]}: the file changed after it was written. "
             "Run the recipe again, which writes it anew"

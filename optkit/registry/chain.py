@@ -39,12 +39,15 @@ def read(text: str) -> list[dict[str, Any]]:
     """The entries of a history, whose chain is whole.
 
     Raises:
-        ValueError: a line is no JSON object, or does not fit those before it; the message begins with its number.
+        TypeError: a line is no JSON object.
+        ValueError: a line is no JSON, or does not fit those before it.
     """
     events: list[dict[str, Any]] = []
     before, expected = "", None
     for number, line in enumerate(text.splitlines(keepends=True), 1):
         event = json.loads(line)
+        if not isinstance(event, dict):
+            raise TypeError(f"line {number} is no JSON object")
         if OWN in event:
             _require_link(event, expected or hashlib.sha256(before.encode()).hexdigest(), number)
             expected = event[OWN]

@@ -9,7 +9,8 @@ import pytest
 
 from optkit.core import step_cache
 from optkit.core.errors import InputError
-from optkit.pipeline import rows
+from optkit.evaluation.results import Refusal
+from optkit.pipeline import refusals, rows
 from optkit.pipeline.publish import publish
 from tests.conftest import main_ends
 from tests.registry import small
@@ -58,6 +59,20 @@ def test_a_value_changed_where_another_recipe_is_published_is_refused_too(result
     path.write_text(path.read_text().replace('"value": 90.0', '"value": 80.0'))
     with pytest.raises(InputError, match=r"baseline_fp32/seed-0/result\.json: SHA-256 is"):
         publish("tiny", "classification", results, tmp_path / "repository")
+
+
+def test_a_changed_refusal_is_refused(results, capsys):
+    """It would leave the recipe's results out."""
+    refusals.write(
+        Refusal("deep", "classification", "accuracy", ["no such layer"]), [results / "classification/deep/seed-0"]
+    )
+    arguments = ["compare", "--task", "classification", "--checkpoints", str(results)]
+    main_ends(arguments, 0)
+    assert "no such layer" in capsys.readouterr().out
+    path = folder / refusals.FILE
+    path.write_text(path.read_text().replace("no such layer", "no such thing"))
+    main_ends(arguments, 2)
+    assert f"{path}: changed after it was written. Run the recipe again" in capsys.readouterr().err
 
 
 def test_changed_scores_are_refused_where_seeds_are_pooled(results, tiny):

@@ -47,7 +47,7 @@ TAMPERED = {
     "a value of the last one changed": lambda lines: [*lines[:4], lines[4].replace('"version": 2', '"version": 3')],
     "the hash of one removed": lambda lines: [lines[0], json.dumps(without_hash(lines[1])) + "\n", *lines[2:]],
     "one without a hash at the end": lambda lines: [*lines, json.dumps(without_hash(lines[1])) + "\n"],
-    "a line of something else": lambda lines: [*lines, "[]\n"],
+    "a line of something else": lambda lines: [*lines, '["sha256"]\n'],
 }
 
 
