@@ -63,9 +63,8 @@ def test_a_value_changed_where_another_recipe_is_published_is_refused_too(result
 
 def test_a_changed_refusal_is_refused(results, capsys):
     """It would leave the recipe's results out."""
-    refusals.write(
-        Refusal("deep", "classification", "accuracy", ["no such layer"]), [results / "classification/deep/seed-0"]
-    )
+    folder = results / "classification" / "deep"
+    refusals.write(Refusal("deep", "classification", "accuracy", ["no such layer"]), [folder / "seed-0"])
     arguments = ["compare", "--task", "classification", "--checkpoints", str(results)]
     main_ends(arguments, 0)
     assert "no such layer" in capsys.readouterr().out
