@@ -128,7 +128,7 @@ def unfinished(model: Path) -> Event | None:
     fits = [(event["version"], _name(event)) == (live, named) for event in made]
     if fits[-1:] == [True] or _is_older(events, named):
         return None
-    if fits[-2:] == [True, False] and events[-1] is made[-1] and _name(made[-1]):
+    if fits[-2:] == [True, False] and events[-1] is made[-1] and _name(made[-1]) and not _was_live(model, made[-1], live):
         return made[-1]
     if named in (None, *map(_name, made)):
         raise InputError(changed(model, made[-1]["version"] if made else live))
@@ -189,6 +189,12 @@ def _made_live(events: Sequence[Event]) -> list[Event]:
 def _name(event: Event) -> str | None:
     """What the configuration names an entry by that made a version live."""
     return None if event["event"] == COMPLETED else event.get(chain.OWN)
+
+
+def _was_live(model: Path, event: Event, live: int) -> bool:
+    """Whether the change of an entry was made, although another version is live: its card is shown after that."""
+    own, shown = model / str(event["version"]) / CARD, model / CARD
+    return event["version"] != live and own.is_file() and shown.is_file() and file_hash(own) == file_hash(shown)
 
 
 def _is_older(events: Sequence[Event], named: str | None) -> bool:

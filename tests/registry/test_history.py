@@ -191,10 +191,25 @@ def test_what_an_older_publisher_was_killed_in_is_put_right(model, releases):
     assert verify.verify(model.parent) == []
 
 
-def test_an_interrupted_entry_is_taken_back_with_its_version(model, releases):
-    text, config = (model / "history.jsonl").read_text(), (model / "config.pbtxt").read_text()
+def test_an_old_configuration_put_back_is_no_interruption(model, releases):
+    """The version that it takes the place of is not removed."""
+    config = (model / "config.pbtxt").read_text()
     publish(model.parent, releases[3])
-    (model / "config.pbtxt").write_text(config)  # as if it had been killed before this file
+    (model / "config.pbtxt").write_text(config)
+    said = [f"{model}/config.pbtxt: not as it was published; write it again: optkit rollback {small.MODEL} --to 4"]
+    assert verify.verify(model.parent) == said
+    for work in (lambda: publish(model.parent, releases[0]), lambda: rollback(model.parent, small.MODEL)):
+        with pytest.raises(InputError, match="not as it was published"):
+            work()
+    rollback(model.parent, small.MODEL, to=4)
+    assert repositories.versions(model) == (1, 2, 3, 4) and verify.verify(model.parent) == []
+
+
+def test_an_interrupted_entry_is_taken_back_with_its_version(model, releases):
+    text, *files = ((model / name).read_text() for name in ("history.jsonl", "config.pbtxt", "README.md"))
+    publish(model.parent, releases[3])
+    for name, content in zip(("config.pbtxt", "README.md"), files, strict=True):  # as if it had been killed before these
+        (model / name).write_text(content)
     assert verify.verify(model.parent) == []
     prune(model.parent, small.MODEL, 5)
     assert (model / "history.jsonl").read_text() == text and repositories.versions(model) == (1, 2, 3)
