@@ -6,7 +6,7 @@ before it.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PREVIOUS, OWN = "previous", "sha256"
@@ -32,30 +32,26 @@ def head(text: str) -> str:
     """SHA-256 that the next entry of a history holds as that of what is before it."""
     lines = text.splitlines()
     last = json.loads(lines[-1]) if lines else {}
-    return str(last[OWN]) if OWN in last else hashlib.sha256(text.encode()).hexdigest()
+    return str(last[OWN]) if OWN in last else _sha256(text)
 
 
-def read(text: str) -> list[dict[str, Any]]:
-    """The entries of a history, whose chain is whole.
+def check(lines: Sequence[str], events: Sequence[Event]) -> None:
+    """Refuse a history whose chain is not whole.
+
+    Args:
+        lines: of the file, with their ends.
+        events: what the lines hold.
 
     Raises:
-        TypeError: a line is no JSON object.
-        ValueError: a line is no JSON, or does not fit those before it.
+        ValueError: a line does not fit those before it.
     """
-    events: list[dict[str, Any]] = []
-    before, expected = "", None
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        event = json.loads(line)
-        if not isinstance(event, dict):
-            raise TypeError(f"line {number} is no JSON object")
+    expected = None
+    for number, event in enumerate(events, 1):
         if OWN in event:
-            _require_link(event, expected or hashlib.sha256(before.encode()).hexdigest(), number)
+            _require_link(event, expected or _sha256("".join(lines[: number - 1])), number)
             expected = event[OWN]
         elif expected is not None:
             raise ValueError(f"line {number} has no hash, which the lines before it have: it was changed or put there")
-        events.append(event)
-        before += line
-    return events
 
 
 def _require_link(event: Event, expected: str, number: int) -> None:
@@ -66,4 +62,8 @@ def _require_link(event: Event, expected: str, number: int) -> None:
 
 
 def _digest(event: Event) -> str:
-    return hashlib.sha256(json.dumps(event, sort_keys=True).encode()).hexdigest()
+    return _sha256(json.dumps(event, sort_keys=True))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -5,6 +5,7 @@ written before, and the file names it: so the history always has what the file t
 entry whose change was not made is taken back by whoever has the lock next. The model's card follows.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,7 +24,7 @@ PUBLISHED, ROLLED_BACK, PRUNED, COMPLETED = "publish", "rollback", "prune", "com
 """Older publishers wrote an entry after its change; `completed` stands for one that an interrupted one had not written."""
 _WHY = "found so; who did it was interrupted before writing it down"
 _WENT_LIVE = (PUBLISHED, ROLLED_BACK, COMPLETED)
-RESTORE = "restore the file from a backup"
+RESTORE = "restore it from a backup"
 Event = dict[str, Any]
 
 
@@ -40,10 +41,13 @@ def read(model: Path) -> list[Event]:
     """
     path = model / HISTORY
     try:
-        events = chain.read(path.read_text(encoding="utf-8"))
-        return [{**event, "event": str(event["event"]), "version": int(event["version"])} for event in events]
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        events = [json.loads(line) for line in lines]
+        found = [{**event, "event": str(event["event"]), "version": int(event["version"])} for event in events]
+        chain.check(lines, events)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a history written by optkit ({error}); {RESTORE}") from error
+    return found
 
 
 def head(model: Path) -> str:

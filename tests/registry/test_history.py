@@ -59,7 +59,7 @@ def without_hash(line):
 def test_what_was_changed_in_it_is_named_and_nothing_goes_on(how, model, lines, releases):
     (model / "history.jsonl").write_text("".join(TAMPERED[how](lines)))
     (complaint,) = verify.verify(model.parent)
-    assert complaint.startswith(f"{model}/history.jsonl: ") and "restore the file from a backup" in complaint
+    assert complaint.startswith(f"{model}/history.jsonl") and "restore it from a backup" in complaint
     before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
     for work in (
         lambda: publish(model.parent, releases[3]),
@@ -78,7 +78,7 @@ def test_an_end_that_was_cut_off_is_named(left, model, lines, releases):
     (complaint,) = verify.verify(model.parent)
     assert complaint.startswith(f"{model}/history.jsonl: lacks ") and "its end was cut off" in complaint
     for work in (lambda: publish(model.parent, releases[3]), lambda: prune(model.parent, small.MODEL, 1)):
-        with pytest.raises(InputError, match="its end was cut off; restore the file from a backup"):
+        with pytest.raises(InputError, match="its end was cut off; restore it from a backup"):
             work()
     assert repositories.versions(model) == (1, 2, 3)
 
