@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.benchmark.serving_settings import Settings
-from optkit.core.atomic import read_json
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, key_at, read_record, verify
 from optkit.evaluation.artifacts import TUNING
 

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from optkit.compression.registry import stage_of
-from optkit.core.atomic import read_json, write_json
+from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.models import checkpoint_tensors, loading, two_to_four
 from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import Stage

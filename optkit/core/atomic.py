@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from optkit.core.errors import InputError, MachineError
+from optkit.core.errors import MachineError
 
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -33,18 +33,6 @@ def write_text(path: Path, text: str) -> None:
         with suppress(OSError):  # a disk that cannot be written has nothing to be removed
             unfinished.unlink()
         raise disk_error(path, error) from error
-
-
-def read_json(path: Path) -> Any:
-    """Content of a JSON file.
-
-    Raises:
-        InputError: it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error}); delete it to have it made again") from error
 
 
 def flush_tree(folder: Path) -> None:

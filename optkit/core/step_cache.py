@@ -16,11 +16,12 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from optkit.core import locks
-from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, read_json, refusal_behind, write_json
+from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, refusal_behind, write_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 
 RECORD = "record.json"
 SUPERSEDED = ".superseded"
@@ -28,6 +29,12 @@ KEPT = 5
 """How many superseded outputs of a step are kept, those set aside last."""
 _WAIT_S = 3600.0  # for a rename by another process: what took hours to make is not given up in a hurry
 log = logging.getLogger(__name__)
+
+
+class _Record(TypedDict):
+    key: str
+    depends_on: dict[str, Any]
+    files: dict[str, str]
 
 
 def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], None], keep: bool = False) -> str:
@@ -73,9 +80,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not such a record.
     """
-    record = read_json(folder / RECORD)
-    if not isinstance(record, dict) or not {"key", "depends_on", "files"} <= record.keys():
-        raise InputError(f"{folder / RECORD}: not a step's record; delete {folder} to have it made again")
+    record: dict[str, Any] = read_json(folder / RECORD, _Record, f"delete {folder} to have it made again")
     return record
 
 
@@ -200,7 +205,7 @@ def _set_aside(folder: Path, keep: bool) -> None:
 
 def _remove_oldest(folder: Path) -> None:
     """Delete the superseded outputs of a step but the last; what is no step stays."""
-    found = [path.parent for path in (folder.parent / SUPERSEDED).glob(f"{folder.name}-????????/{RECORD}")]
+    found = [path.parent for path in (folder.parent / SUPERSEDED).glob(f"{folder.name}-????????/{RECORD}") if path.is_file()]
     for old in sorted(found, key=lambda path: path.stat().st_mtime_ns)[:-KEPT]:
         (old / RECORD).unlink()  # first, so that a part of it is never taken for the whole
         shutil.rmtree(old)

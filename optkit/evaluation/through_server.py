@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from optkit.core.atomic import read_json
+from optkit.core.json_door import read_json
 from optkit.evaluation import latency
 from optkit.evaluation.invariance import QUEUE_DELAY_US, Probes
 from optkit.serving import repository

@@ -14,8 +14,8 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, OptkitError
+from optkit.core.json_door import read_json
 from optkit.models import checkpoint_tensors, class_order, families, missing_tensors, model_source, scales, tokenizers
 from optkit.models.families import longest_input
 from optkit.models.model_source import Source

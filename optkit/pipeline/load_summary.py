@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.benchmark.measurement import Measurement, summary
-from optkit.core.atomic import read_json
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, key_at, read_record
 from optkit.evaluation.artifacts import LOAD
 

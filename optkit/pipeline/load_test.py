@@ -17,6 +17,7 @@ from optkit.benchmark.scenarios import require
 from optkit.core import atomic, cpu, step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import read_json
 from optkit.evaluation.artifacts import BESIDE_LOAD, LOAD
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.system_under_test import SystemUnderTest, run_number, system_under_test
@@ -106,7 +107,7 @@ def _kept(
     if fresh:
         return fresh
     log.info("%s: measured before; --again measures anew", folder)
-    lines = [Measurement.of(line) for line in atomic.read_json(folder / f"{LOAD}.json")["lines"]]
+    lines = [Measurement.of(line) for line in read_json(folder / f"{LOAD}.json")["lines"]]
     for line in lines:
         write(line)
     return lines

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optkit.core.atomic import read_json, write_json
+from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, read_record
 from optkit.tasks.data.data_settings import HUB
 

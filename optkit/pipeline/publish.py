@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from optkit.benchmark import tuned
-from optkit.core.atomic import file_hash, read_json
+from optkit.core.atomic import file_hash
 from optkit.core.errors import GateError, InputError
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, read_record, verify
 from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, read_sample
 from optkit.evaluation.results import Row

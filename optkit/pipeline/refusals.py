@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from optkit.core.atomic import read_json, write_json
+from optkit.core.atomic import write_json
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, key_at
 from optkit.evaluation.results import Refusal
 from optkit.recipe.stage import BASELINE

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optkit.core.atomic import read_json, write_json
+from optkit.core.atomic import write_json
 from optkit.core.errors import GateError, InputError
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, key_at, read_record
 from optkit.evaluation import doubts
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores

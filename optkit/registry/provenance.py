@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from optkit.core.atomic import file_hash, hashes, read_json
+from optkit.core.atomic import file_hash, hashes
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, read_record
 from optkit.engines import registry as engines
 from optkit.evaluation.results import Row

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optkit.core.atomic import flush, flush_tree, hashes, read_json, write_json
+from optkit.core.atomic import flush, flush_tree, hashes, write_json
 from optkit.core.errors import GateError, InputError, OptkitError
+from optkit.core.json_door import read_json
 from optkit.registry import disk
 from optkit.registry.live_server import Running
 from optkit.serving import config as configuration

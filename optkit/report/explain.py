@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optkit.core.atomic import read_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.core.plain_text import plain, table
 from optkit.evaluation import gate
 from optkit.evaluation.artifacts import EXAMPLES

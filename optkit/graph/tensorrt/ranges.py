@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from onnx import helper
 
-from optkit.core.atomic import read_json, write_json
+from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.graph import onnx_file, reference
 from optkit.graph.tensorrt.placement import measured
 
