@@ -1,7 +1,7 @@
 """The one door for JSON, from files, requests and answers: bounded in size, depth and digits, and of the types expected.
 
-What a type is, is said by annotations: `str`, `list[int]`, `dict[str, float | None]`, a `TypedDict` (which may have more
-names than it states) or a dataclass (which may not, and may lack those with defaults).
+What a type is, is said by annotations: `str`, `list[int]`, `tuple[float, float]`, `dict[str, int | None]`, a `Literal`, a
+`TypedDict` (which may have more names than it states) or a dataclass (which may not, and may lack those with defaults).
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from optkit.core.errors import InputError, OptkitError
 
@@ -151,6 +151,9 @@ def _fit(value: Any, kind: Any, at: str) -> None:
     base, inside = get_origin(kind) or kind, get_args(kind)
     if base in (Union, UnionType):
         _fit_any(value, inside, at)
+    elif base is Literal:
+        if value not in inside:
+            raise _Misfit(f"{_place(at)} is {_shown(value)}, expected {' or '.join(map(str, inside))}")
     elif is_typeddict(base) or is_dataclass(base):
         _fit_fields(value, base, at)
     elif base is not Any:
@@ -191,10 +194,14 @@ def _fit_plain(value: Any, base: Any, inside: tuple[Any, ...], at: str) -> None:
         raise _Misfit(f"{_place(at)} is {_shown(value)}, expected {_NAMES[base]}")
     if inside and isinstance(value, dict):
         for name, part in value.items():
+            _fit(name, inside[0], f"{at}, a name in it")
             _fit(part, inside[1], f"{at}.{name}")
     elif inside and isinstance(value, list):
-        for index, part in enumerate(value):
-            _fit(part, inside[0], f"{at}[{index}]")
+        kinds = inside[:1] * len(value) if base is list or inside[-1] is ... else inside
+        if len(value) != len(kinds):
+            raise _Misfit(f"{_place(at)} has {len(value)} entries, expected {len(kinds)}")
+        for index, (part, kind) in enumerate(zip(value, kinds, strict=True)):
+            _fit(part, kind, f"{at}[{index}]")
 
 
 def _place(at: str) -> str:

@@ -8,13 +8,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypedDict
 
-from optkit.core.errors import MachineError
+from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import parse_json
 from optkit.core.signature import now, who
 
 _POLL_S = 0.1
+_LONGEST = 10_000  # bytes of a signature
 log = logging.getLogger(__name__)
+
+
+class _Signature(TypedDict):
+    who: str
+    process: int
+    since: str
+    doing: str
 
 
 @contextmanager
@@ -84,7 +93,7 @@ def _sign(file: BinaryIO, doing: str) -> None:
 def _holder(file: BinaryIO) -> str:
     file.seek(0)
     try:
-        held = json.loads(file.read())
-        return f"{held['who']}, process {held['process']}, since {held['since']} ({held['doing']})"
-    except (ValueError, KeyError, TypeError):  # it has the lock and has not signed yet
+        held = parse_json(file.read(_LONGEST), "a lock", _Signature)
+    except InputError:  # it has the lock and has not signed yet
         return "another process"
+    return f"{held['who']}, process {held['process']}, since {held['since']} ({held['doing']})"

@@ -21,7 +21,7 @@ from typing import Any, TypedDict
 from optkit.core import locks
 from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, refusal_behind, write_json
 from optkit.core.errors import InputError
-from optkit.core.json_door import read_json
+from optkit.core.json_door import checked, read_json
 
 RECORD = "record.json"
 SUPERSEDED = ".superseded"
@@ -35,6 +35,12 @@ class _Record(TypedDict):
     key: str
     depends_on: dict[str, Any]
     files: dict[str, str]
+
+
+class OfEngines(TypedDict):
+    """What a step depends on that was made of a recipe's engines."""
+
+    engines: str
 
 
 def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], None], keep: bool = False) -> str:
@@ -80,8 +86,22 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not such a record.
     """
-    record: dict[str, Any] = read_json(folder / RECORD, _Record, f"delete {folder} to have it made again")
+    record: dict[str, Any] = read_json(folder / RECORD, _Record, _fix(folder))
     return record
+
+
+def made_of(folder: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
+    """What a finished step depends on.
+
+    Args:
+        folder: of the step.
+        kind: annotation that it has to fit.
+
+    Raises:
+        InputError: the record is none, or of something else.
+    """
+    found: dict[str, Any] = checked(read_record(folder)["depends_on"], kind, folder / RECORD, _fix(folder))
+    return found
 
 
 def is_finished(folder: Path, key: str) -> bool:
@@ -125,6 +145,10 @@ def verify(folder: Path) -> None:
                 f"{path}: SHA-256 is {found[:16]}, {RECORD} says {expected[:16]}: the file changed after it was written. "
                 f"Delete {folder} to have it made again"
             )
+
+
+def _fix(folder: Path) -> str:
+    return f"delete {folder} to have it made again"
 
 
 def _make_room(unfinished: Path, folder: Path) -> None:

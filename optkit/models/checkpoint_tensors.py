@@ -4,14 +4,13 @@ Model Optimizer, pytorch-quantization and apex store scales and masks beside the
 only they can read. transformers leaves out without a word what its model has no place for.
 """
 
-import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import safe_open
@@ -19,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.models import two_to_four
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,10 @@ _OTHERS = {
     ),
 }
 """Names that other tools give, and what they are."""
+
+
+class _Index(TypedDict):
+    weight_map: dict[str, str]
 
 
 @dataclass
@@ -160,8 +164,10 @@ def _weights(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return [folder / "model.safetensors"]
-    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return [folder / name for name in sorted(set(names))]
+    names = sorted(set(read_json(index, _Index, "save the model again with save_pretrained")["weight_map"].values()))
+    if strange := [name for name in names if Path(name).name != name]:
+        raise InputError(f"{index}: names the file {strange[0]!r}, expected names of files beside it")
+    return [folder / name for name in names]
 
 
 def _types(paths: Iterable[Path]) -> dict[str, str]:

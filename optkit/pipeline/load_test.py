@@ -19,6 +19,7 @@ from optkit.core.code_version import code_version
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import read_json
 from optkit.evaluation.artifacts import BESIDE_LOAD, LOAD
+from optkit.pipeline.load_summary import Kept
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.system_under_test import SystemUnderTest, run_number, system_under_test
 from optkit.recipe.recipe import Recipe
@@ -107,7 +108,8 @@ def _kept(
     if fresh:
         return fresh
     log.info("%s: measured before; --again measures anew", folder)
-    lines = [Measurement.of(line) for line in read_json(folder / f"{LOAD}.json")["lines"]]
+    path = folder / f"{LOAD}.json"
+    lines = [Measurement.of(line, path) for line in read_json(path, Kept)["lines"]]
     for line in lines:
         write(line)
     return lines

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from optkit.core.atomic import write_json
 from optkit.core.json_door import read_json
@@ -25,6 +26,18 @@ def write(refusal: Refusal, folders: Sequence[Path]) -> None:
     write_json(kept, {"refusal": refusal.as_dict(), "baselines": baselines})
 
 
+class _Told(TypedDict):
+    recipe: str
+    task: str
+    metric: str
+    reasons: list[str]
+
+
+class _Kept(TypedDict):
+    refusal: _Told
+    baselines: dict[str, str]
+
+
 def forget(folder: Path) -> None:
     """Delete what was written of the recipe of a folder: it applies now."""
     (folder.parent / FILE).unlink(missing_ok=True)
@@ -42,13 +55,13 @@ def read(home: Path) -> list[Refusal]:
     Args:
         home: folder of the project's recipes.
     """
-    current = [read_json(path)["refusal"] for path in sorted(home.glob(f"*/{FILE}")) if _is_current(path)]
+    current = [read_json(path, _Kept)["refusal"] for path in sorted(home.glob(f"*/{FILE}")) if _is_current(path)]
     return [Refusal(told["recipe"], told["task"], told["metric"], told["reasons"], project=home.name) for told in current]
 
 
 def _is_current(kept: Path) -> bool:
     """Whether one of the baselines that were run beside the refusal is there still."""
-    places = {_engines(kept.parent / seed): key for seed, key in read_json(kept)["baselines"].items()}
+    places = {_engines(kept.parent / seed): key for seed, key in read_json(kept, _Kept)["baselines"].items()}
     return any((engines / RECORD).is_file() and key_at(engines) == key for engines, key in places.items())
 
 

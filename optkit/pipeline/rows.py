@@ -12,8 +12,8 @@ import numpy as np
 from optkit.core.atomic import write_json
 from optkit.core.errors import GateError, InputError
 from optkit.core.json_door import read_json
-from optkit.core.step_cache import RECORD, key_at, read_record
-from optkit.evaluation import doubts
+from optkit.core.step_cache import RECORD, OfEngines, key_at, made_of
+from optkit.evaluation import doubts, results
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
@@ -103,7 +103,7 @@ def read(root: Path, task: str, project: str | None = None) -> list[Row]:
         if not refusals.applies(path.parent):
             continue  # those are of other settings, or of another model
         if _is_current(path.parent):
-            found[path.parent] = [_judged(_loaded(Row(**row), path.parent, home.name)) for row in read_json(path)]
+            found[path.parent] = [_judged(_loaded(row, path.parent, home.name)) for row in results.read(path)]
         else:
             log.warning("%s: left out, its baseline or its engines have changed since; run the recipe again", path.parent)
     if not found:
@@ -187,6 +187,10 @@ def pool(group: Mapping[Path, Row]) -> Row:
     return _judged(row)
 
 
+class _Scored(OfEngines):
+    baseline: str
+
+
 def _loaded(row: Row, folder: Path, project: str) -> Row:
     """The row with its project, and with what was measured under load since it was written."""
     row.project = project
@@ -217,7 +221,7 @@ def _baseline_of(folder: Path) -> Path:
 
 def _is_current(folder: Path) -> bool:
     """Whether the result was measured on the engines, and beside the baseline, that are there now."""
-    depends_on = read_record(folder / "served")["depends_on"]
+    depends_on = made_of(folder / "served", _Scored)
     places = {"engines": folder / "engines", "baseline": _baseline_of(folder) / "engines"}
     return all((at / RECORD).is_file() and key_at(at) == depends_on[name] for name, at in places.items())
 

@@ -9,10 +9,11 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError
+from optkit.core.json_door import parse_json, read_bytes
 from optkit.core.signature import now, who
 from optkit.registry import disk, layout, text_pipeline
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROVENANCE
@@ -22,6 +23,14 @@ log = logging.getLogger(__name__)
 PUBLISHED, ROLLED_BACK, PRUNED, COMPLETED = "publish", "rollback", "prune", "completed"
 _WHY = "found so; who did it was interrupted before writing it down"
 _WENT_LIVE = (PUBLISHED, ROLLED_BACK, COMPLETED)
+
+
+class _Event(TypedDict):
+    event: str
+    version: int
+    at: NotRequired[str]
+    by: NotRequired[str]
+    provenance: NotRequired[str]
 
 
 def event(what: str, version: int, **more: Any) -> dict[str, Any]:
@@ -35,12 +44,9 @@ def read(model: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: a line is not one that publishing writes.
     """
-    path = model / HISTORY
-    try:
-        events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [{**event, "event": str(event["event"]), "version": int(event["version"])} for event in events]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a history written by optkit ({error}); restore it from a backup") from error
+    path, fix = model / HISTORY, "restore it from a backup"
+    lines = read_bytes(path, fix).splitlines()
+    return [parse_json(line, f"{path}, line {number}", _Event, fix) for number, line in enumerate(lines, start=1)]
 
 
 def text(*events: dict[str, Any]) -> str:
