@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from optkit.core import locks
 from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, refusal_behind, write_json
@@ -41,6 +41,7 @@ class OfEngines(TypedDict):
     """What a step depends on that was made of a recipe's engines."""
 
     engines: str
+    baseline: NotRequired[str]
 
 
 def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], None], keep: bool = False) -> str:

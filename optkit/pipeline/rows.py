@@ -187,10 +187,6 @@ def pool(group: Mapping[Path, Row]) -> Row:
     return _judged(row)
 
 
-class _Scored(OfEngines):
-    baseline: str
-
-
 def _loaded(row: Row, folder: Path, project: str) -> Row:
     """The row with its project, and with what was measured under load since it was written."""
     row.project = project
@@ -221,9 +217,9 @@ def _baseline_of(folder: Path) -> Path:
 
 def _is_current(folder: Path) -> bool:
     """Whether the result was measured on the engines, and beside the baseline, that are there now."""
-    depends_on = made_of(folder / "served", _Scored)
+    depends_on = made_of(folder / "served", OfEngines)
     places = {"engines": folder / "engines", "baseline": _baseline_of(folder) / "engines"}
-    return all((at / RECORD).is_file() and key_at(at) == depends_on[name] for name, at in places.items())
+    return all((at / RECORD).is_file() and key_at(at) == depends_on.get(name) for name, at in places.items())
 
 
 def _scores(folder: Path) -> dict[str, np.ndarray]:
