@@ -57,14 +57,25 @@ def parse_json(
             object, half of a surrogate pair, or another type.
     """
     try:
-        decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text
-        value = json.loads(decoded, parse_int=_whole, object_pairs_hook=_object)
-        _check(value)
-    except RecursionError:
-        raise error(f"{where}: not JSON (more than {DEPTH} levels of brackets); {fix}") from None
+        value = loads(text)
     except ValueError as found:
         raise error(f"{where}: not JSON ({found}); {fix}") from found
     return checked(value, kind, where, fix, error)
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse a JSON text within the limits.
+
+    Raises:
+        ValueError: as of `parse_json`, without its place.
+    """
+    decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+    try:
+        value = json.loads(decoded, parse_int=_whole, object_pairs_hook=_object)
+        _check(value)
+    except RecursionError:
+        raise ValueError(f"more than {DEPTH} levels of brackets") from None
+    return value
 
 
 def checked(value: Any, kind: Any, where: object, fix: str = _FIX, error: type[OptkitError] = InputError) -> Any:
@@ -118,17 +129,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check(value: Any) -> None:
     """Raise for what lies too deep, and for text that UTF-8 cannot hold."""
-    waiting = [(value, 1)]
+    waiting = [(value, 1, "the text")]
     while waiting:
-        part, depth = waiting.pop()
+        part, depth, name = waiting.pop()
         if isinstance(part, str):
             if not part.isascii() and not encodable(part):
-                raise ValueError(f"half of a surrogate pair in {part[:60]!r}")
+                raise ValueError(f"half of a surrogate pair in {name[:60]!r}: {part[:60]!r}")
         elif isinstance(part, dict | list):
             if depth > DEPTH:
                 raise RecursionError
-            inside = [*part, *part.values()] if isinstance(part, dict) else part
-            waiting += [(one, depth + 1) for one in inside]
+            pairs = part.items() if isinstance(part, dict) else ((name, one) for one in part)
+            waiting += [(one, depth + 1, own) for own, one in pairs]
+            waiting += [(own, depth + 1, own) for own in part if isinstance(part, dict)]
 
 
 def encodable(text: str) -> bool:

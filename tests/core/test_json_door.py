@@ -36,8 +36,9 @@ class Line:
         ('{"a":' * 65 + "1" + "}" * 65, "more than 64 levels of brackets"),
         ("1" * 5000, "a number of 5,000 digits, expected at most 40"),
         ("[-" + "1" * 41 + "]", "a number of 42 digits"),
-        (r'["\ud800"]', r"half of a surrogate pair in '\ud800'"),
-        (r'{"a": {"\udfff": 1}}', r"half of a surrogate pair in '\udfff'"),
+        (r'["\ud800"]', r"half of a surrogate pair in 'the text': '\ud800'"),
+        (r'{"a": {"b": ["\udfff"]}}', r"half of a surrogate pair in 'b': '\udfff'"),
+        (r'{"a": {"\udfff": 1}}', r"half of a surrogate pair in '\udfff': '\udfff'"),
         ('{"a": 1, "b": 2, "a": 1}', "the name 'a' twice in an object"),
     ],
 )
