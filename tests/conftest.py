@@ -24,7 +24,7 @@ from optkit.tasks.collate import Collator
 
 # No hang of over ten seconds; nothing is left on disk. `make test-nightly` draws new cases each time, and more of them.
 _LIMITS = {"deadline": 10_000, "database": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("usual", max_examples=150, derandomize=True, **_LIMITS)
+settings.register_profile("usual", max_examples=100, derandomize=True, **_LIMITS)
 settings.register_profile("nightly", max_examples=3000, **_LIMITS)
 settings.load_profile("usual")
 
