@@ -105,7 +105,7 @@ def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
     from optkit.registry.verify import verify as complaints_about
 
     with remote.reading(repository) as folder:
-        complaints = complaints_about(folder)
+        complaints = [*complaints_about(folder), *remote.complaints(repository)]
     if complaints:
         print(remote.named("\n".join(complaints), folder, repository))
         raise typer.Exit(1)

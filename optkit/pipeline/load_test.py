@@ -18,6 +18,7 @@ from optkit.core import atomic, cpu, step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import read_json
+from optkit.core.printable import cell
 from optkit.evaluation.artifacts import BESIDE_LOAD, LOAD
 from optkit.pipeline.load_summary import Kept
 from optkit.pipeline.run_spec import RunSpec
@@ -126,7 +127,7 @@ def _writer(out: Path | None) -> Iterator[Write]:
             if not writers:
                 writers.append(csv.DictWriter(file, list(content), lineterminator="\n"))
                 writers[0].writeheader()
-            writers[0].writerow(content)
+            writers[0].writerow({name: cell(value) for name, value in content.items()})
             file.flush()
 
         yield write

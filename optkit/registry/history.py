@@ -68,7 +68,7 @@ def appending(model: Path, *events: dict[str, Any]) -> AbstractContextManager[Ca
 @contextmanager
 def recording(model: Path, version: int, event: dict[str, Any]) -> Iterator[Callable[[], None]]:
     """The line and the card of a version that is about to go live; what is yielded puts them in place, without new space."""
-    card = (model / str(version) / CARD).read_text(encoding="utf-8")
+    card = (model / str(version) / CARD).read_bytes()
     with appending(model, event) as write_down, disk.prepared(model / CARD, card) as show:
 
         def done() -> None:
@@ -131,6 +131,6 @@ def missing(model: Path, live: int) -> str:
 
 def show_card(model: Path, version: int) -> None:
     """Put a version's card beside the versions."""
-    card = (model / str(version) / CARD).read_text(encoding="utf-8")
-    if not (model / CARD).is_file() or (model / CARD).read_text(encoding="utf-8") != card:
-        disk.replace_text(model / CARD, card)
+    card = (model / str(version) / CARD).read_bytes()
+    if not (model / CARD).is_file() or (model / CARD).read_bytes() != card:
+        disk.replace(model / CARD, card)

@@ -113,12 +113,12 @@ def go_live(model: Path, version: int, server: Running | None) -> None:
     """
     text = configuration.write(layout.config_of(model / str(version), version))
     with (
-        disk.prepared(model / CONFIG, (model / CONFIG).read_text(encoding="utf-8")) as go_back,
+        disk.prepared(model / CONFIG, (model / CONFIG).read_bytes()) as go_back,
         text_pipeline.switching(model, version, server) as pipeline,
     ):
         try:
             pipeline.withdraw()
-            disk.replace_text(model / CONFIG, text)
+            disk.replace(model / CONFIG, text)
             _follow(model, version, server)
             pipeline.put()
         except BaseException:
@@ -175,9 +175,9 @@ def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
 
 def _found(staged: Path, model: Path, version: int, server: Running | None) -> None:
     """Place a model's first version: the whole folder appears."""
-    disk.replace_text(staged / CARD, (staged / str(version) / CARD).read_text(encoding="utf-8"))
-    disk.replace_text(staged / HISTORY, history.text(_event(staged, version, None)))
-    disk.replace_text(staged / CONFIG, configuration.write(layout.config_of(staged / str(version), version)))
+    disk.replace(staged / CARD, (staged / str(version) / CARD).read_bytes())
+    disk.replace(staged / HISTORY, history.text(_event(staged, version, None)))
+    disk.replace(staged / CONFIG, configuration.write(layout.config_of(staged / str(version), version)))
     os.rename(staged, model)
     flush(model.parent)
     try:

@@ -101,12 +101,12 @@ def complaints(model: Path, version: int) -> list[str]:
     found = []
     for name, folder in folders.items():
         expected = hashes(model / str(version) / TEXT / name)
-        there = {} if folder.is_symlink() or not folder.is_dir() else hashes(folder)
-        if not there and not whole:
-            continue
         links = [path for path in (folder, *folder.rglob("*")) if path.is_symlink()]
+        there = hashes(folder) if folder.is_dir() and not links else {}  # what is behind a link is not looked at
+        if not there and not links and not whole:
+            continue
         wrong = [folder / one for one in sorted(expected.keys() | there.keys()) if expected.get(one) != there.get(one)]
-        found += [f"{path}: not as version {version} was published; {fix}" for path in dict.fromkeys([*links, *wrong])]
+        found += [f"{path}: not as version {version} was published; {fix}" for path in links or wrong]
     return found
 
 
