@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GPU_VENV ?= .venv-gpu
 
-.PHONY: demo matrix models test test-fast test-gpu install bench bench-gpu clean
+.PHONY: demo matrix models test test-fast test-nightly test-gpu install bench bench-gpu clean
 
 # Three of the ten recipes, in some five minutes on two cores after the installation; `make matrix` runs all ten. The best
 # one is published, and asked a question by a server that ends with it.
@@ -29,6 +29,10 @@ models: $(VENV)/installed
 # Unit tests alone: no server, nothing that takes longer than a second.
 test-fast: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not server and not slow and not gpu"
+
+# Damaged files, answers and configurations, drawn anew each night: thousands for each door, in some ten minutes.
+test-nightly: $(VENV)/installed
+	$(BIN)/python -m pytest -m doors --hypothesis-profile nightly
 
 # On a machine with an NVIDIA GPU: what no other machine can show, in an environment with torch for CUDA and TensorRT.
 test-gpu: $(GPU_VENV)/installed

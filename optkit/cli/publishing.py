@@ -112,7 +112,7 @@ def verify(repository: Repository = DEFAULT_REPOSITORY, trust: Trusted = None) -
 
     trusted = Trust(trust) if trust else None
     with remote.reading(repository) as folder:
-        complaints = complaints_about(folder, trusted)
+        complaints = [*complaints_about(folder, trusted), *remote.complaints(repository)]
     if complaints:
         print(remote.named("\n".join(complaints), folder, repository))
         raise typer.Exit(1)

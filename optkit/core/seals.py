@@ -9,6 +9,7 @@ from pathlib import Path
 
 from optkit.core.atomic import file_hash, write_json, write_text
 from optkit.core.errors import InputError
+from optkit.core.json_door import checked
 from optkit.core.step_cache import RECORD, read_record
 
 SEALED = "sealed"
@@ -52,9 +53,8 @@ def told_of(path: Path) -> str | None:
 
 def _known(path: Path) -> dict[str, str]:
     found = read_record(path.parent).get(SEALED, {})
-    known = found.get(path.name, {}) if isinstance(found, dict) else None
-    if not isinstance(known, dict):
-        raise InputError(f"{path.parent / RECORD}: {SEALED} is none of ours. Run the recipe again, which writes it anew")
+    kind, fix = dict[str, dict[str, str]], "run the recipe again, which writes it anew"
+    known: dict[str, str] = checked(found, kind, f"{path.parent / RECORD}: {SEALED}", fix).get(path.name, {})
     return known
 
 

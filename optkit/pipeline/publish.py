@@ -3,11 +3,11 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from optkit.benchmark import tuned
-from optkit.core.atomic import read_json
 from optkit.core.errors import GateError, InputError
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import verify
 from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, read_sample
 from optkit.evaluation.results import Row
@@ -25,8 +25,18 @@ from optkit.serving.config import ModelConfig, Shapes, from_json
 from optkit.tasks.served import TextSettings
 
 log = logging.getLogger(__name__)
+_AGAIN = "score the recipe again: optkit run"
 BEST = "best"
 """Word in place of a recipe's name for the best recipe."""
+
+
+class _TextSample(TypedDict):
+    texts: dict[str, list[str]]
+    answers: dict[str, list[str]]
+
+
+class _Evidence(TypedDict):
+    configs: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -187,7 +197,9 @@ def _words(folder: Path, row: Row) -> Words | None:
     if not (served / TEXT).is_dir():
         log.warning("%s: no %s; the model will take tokens alone. For text score the recipe again: optkit run", served, TEXT)
         return None
-    sample = read_json(served / TEXT_SAMPLE)
+    sample = read_json(served / TEXT_SAMPLE, _TextSample, _AGAIN)
+    if row.precision not in sample["answers"] or len({*map(len, sample["texts"].values())}) != 1:
+        raise InputError(f"{served / TEXT_SAMPLE}: has no answers of {row.precision}, or texts without others; {_AGAIN}")
     texts = list(zip(*sample["texts"].values(), strict=True))
     return Words(served / TEXT, texts, sample["answers"][row.precision])
 
@@ -201,4 +213,8 @@ def _shadow(release: Release, options: Options) -> Shadow | None:
 
 
 def _config(folder: Path, precision: str) -> dict:
-    return from_json(read_json(folder / "served" / EVIDENCE)["configs"][precision])
+    path = folder / "served" / EVIDENCE
+    configs = read_json(path, _Evidence, _AGAIN)["configs"]
+    if precision not in configs:
+        raise InputError(f"{path}: has no configuration of {precision}; {_AGAIN}")
+    return from_json(configs[precision])

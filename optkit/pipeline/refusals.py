@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from optkit.core.atomic import read_json, write_json
+from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, key_at, key_of
 from optkit.evaluation.results import Refusal
 from optkit.recipe.stage import BASELINE
@@ -25,6 +26,19 @@ def write(refusal: Refusal, folders: Sequence[Path]) -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     content = {"refusal": refusal.as_dict(), "baselines": baselines}
     write_json(kept, {**content, "sha256": key_of(content)})
+
+
+class _Told(TypedDict):
+    recipe: str
+    task: str
+    metric: str
+    reasons: list[str]
+
+
+class _Kept(TypedDict):
+    refusal: _Told
+    baselines: dict[str, str]
+    sha256: NotRequired[str]
 
 
 def forget(folder: Path) -> None:
@@ -53,7 +67,7 @@ def read(home: Path) -> list[Refusal]:
 
 def _kept(path: Path) -> dict[str, Any]:
     """What `write` kept; older versions without the SHA-256."""
-    content: dict[str, Any] = read_json(path)
+    content: dict[str, Any] = read_json(path, _Kept)
     if content.pop("sha256", None) not in (None, key_of(content)):
         raise InputError(f"{path}: changed after it was written. Run the recipe again, which writes it anew")
     return content

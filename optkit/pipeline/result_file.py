@@ -4,11 +4,10 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from optkit.core import seals
-from optkit.core.atomic import read_json
-from optkit.core.step_cache import RECORD, key_at, read_record
+from optkit.core.step_cache import RECORD, OfEngines, key_at, made_of
+from optkit.evaluation import results
 from optkit.evaluation.results import Row
 from optkit.recipe.stage import BASELINE
 
@@ -22,18 +21,17 @@ def write(rows: Sequence[Row], folder: Path) -> None:
     seals.write(folder / RESULT, text, key_at(folder / "served"))
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
+def read(folder: Path) -> list[Row]:
     """Read rows as they were written; none where they tell of other engines, scores or another baseline than those there.
 
     Raises:
-        InputError: the file changed after it was written.
+        InputError: the file changed after it was written, or holds no such rows.
     """
     if not _is_measured_here(folder) or not _tells_of_scores(folder):
         said = "%s: left out, its baseline, its engines or its scores have changed since; run the recipe again"
         log.warning(said, folder)
         return []
-    rows: list[dict[str, Any]] = read_json(folder / RESULT)
-    return rows
+    return results.read(folder / RESULT)
 
 
 def baseline_of(folder: Path) -> Path:
@@ -43,9 +41,9 @@ def baseline_of(folder: Path) -> Path:
 
 def _is_measured_here(folder: Path) -> bool:
     """Whether the scores are of the engines, and beside the baseline, that are there now."""
-    depends_on = read_record(folder / "served")["depends_on"]
+    depends_on = made_of(folder / "served", OfEngines)
     places = {"engines": folder / "engines", "baseline": baseline_of(folder) / "engines"}
-    return all((at / RECORD).is_file() and key_at(at) == depends_on[name] for name, at in places.items())
+    return all((at / RECORD).is_file() and key_at(at) == depends_on.get(name) for name, at in places.items())
 
 
 def _tells_of_scores(folder: Path) -> bool:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optkit.core.atomic import read_json
 from optkit.core.errors import GateError, InputError
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import verify
 from optkit.evaluation import doubts
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores
@@ -96,7 +96,7 @@ def read(root: Path, task: str, project: str | None = None) -> list[Row]:
         if not refusals.applies(path.parent):
             continue  # those are of other settings, or of another model
         if stored := result_file.read(path.parent):
-            found[path.parent] = [_judged(_loaded(Row(**row), path.parent, home.name)) for row in stored]
+            found[path.parent] = [_judged(_loaded(row, path.parent, home.name)) for row in stored]
     if not found:
         raise InputError(f"task {task!r}: no results in {home.folder}; first: optkit run RECIPE… --task {task}")
     rows = [row for own in found.values() for row in own]

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from optkit.core import locks
-from optkit.core.atomic import flush
+from optkit.core.atomic import flush, refusal_behind, remedy
 from optkit.core.errors import MachineError
 
 LOCK = ".lock"
@@ -27,11 +27,11 @@ def changing(repository: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # shutil reports several at once
+        # shutil reports several at once, and their reasons alone
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else f"{error.strerror} ({error.filename})"
+        fix = remedy(refusal_behind(error) or error)
         raise MachineError(
-            f"model repository {repository}: cannot {what}: {reason}. What is published stays as it was. Free some "
-            "space, or choose a folder that can be written"
+            f"model repository {repository}: cannot {what}: {reason}. What is published stays as it was. {fix}"
         ) from error
 
 
@@ -91,9 +91,9 @@ def remove_unfinished(repository: Path) -> None:
             path.unlink()
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Write a file that is seen as it was or as it will be, also after a power cut."""
-    with prepared(path, text) as put_in_place:
+    with prepared(path, content) as put_in_place:
         put_in_place()
 
 

@@ -5,15 +5,15 @@ written before, and the file names it: so the history always has what the file t
 entry whose change was not made is taken back by whoever has the lock next. The model's card follows.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError
+from optkit.core.json_door import parse_json, read_bytes
 from optkit.core.signature import now, who
 from optkit.registry import chain, disk, layout, live_config, text_pipeline
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROVENANCE
@@ -28,6 +28,17 @@ RESTORE = "restore it from a backup"
 Event = dict[str, Any]
 
 
+class _Event(TypedDict):
+    event: str
+    version: int
+    at: NotRequired[str]
+    by: NotRequired[str]
+    provenance: NotRequired[str]
+    signature: NotRequired[str]
+    previous: NotRequired[str]
+    sha256: NotRequired[str]
+
+
 def event(what: str, version: int, **more: Any) -> Event:
     """One entry: what was done to which version, by whom and when."""
     return {"at": now(), "event": what, "version": version, "by": who(), **more}
@@ -40,19 +51,20 @@ def read(model: Path) -> list[Event]:
         InputError: a line is not one that publishing writes, or not where or as it was written.
     """
     path = model / HISTORY
+    lines = _text(model).splitlines(keepends=True)
+    found: list[Event] = [
+        parse_json(line, f"{path}, line {number}", _Event, RESTORE) for number, line in enumerate(lines, start=1)
+    ]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        events = [json.loads(line) for line in lines]
-        found = [{**event, "event": str(event["event"]), "version": int(event["version"])} for event in events]
-        chain.check(lines, events)
-    except (ValueError, KeyError, TypeError) as error:
+        chain.check(lines, found)
+    except ValueError as error:
         raise InputError(f"{path}: not a history written by optkit ({error}); {RESTORE}") from error
     return found
 
 
 def head(model: Path) -> str:
     """SHA-256 that ties what comes next to all that was done to a model, which need not exist."""
-    return chain.head((model / HISTORY).read_text(encoding="utf-8") if model.exists() else "")
+    return chain.head(_text(model) if model.exists() else "")
 
 
 def append(model: Path, *events: Event) -> None:
@@ -64,8 +76,7 @@ def append(model: Path, *events: Event) -> None:
 def appending(model: Path, *events: Event) -> AbstractContextManager[Callable[[], None]]:
     """Entries to add as soon as what they tell has happened; the space for them is taken before."""
     read(model)
-    path = model / HISTORY
-    return disk.prepared(path, chain.extended(path.read_text(encoding="utf-8"), *events))
+    return disk.prepared(model / HISTORY, chain.extended(_text(model), *events))
 
 
 @contextmanager
@@ -74,11 +85,10 @@ def recording(model: Path, event: Event, card: Path) -> Iterator[None]:
 
     Where the block fails, and the version is not live, the entry is taken back.
     """
-    before = (model / HISTORY).read_text(encoding="utf-8")
     with (
         appending(model, event) as write_down,
-        disk.prepared(model / HISTORY, before) as take_back,
-        disk.prepared(model / CARD, card.read_text(encoding="utf-8")) as show,
+        disk.prepared(model / HISTORY, _text(model)) as take_back,
+        disk.prepared(model / CARD, card.read_bytes()) as show,
     ):
         write_down()
         try:
@@ -160,8 +170,8 @@ def mend(model: Path) -> None:
             log.warning("%s: removed, its publishing was interrupted before it went live", model / str(version))
             disk.remove(model / str(version), model.parent)
     if undone is not None:
-        lines = (model / HISTORY).read_text(encoding="utf-8").splitlines(keepends=True)
-        disk.replace_text(model / HISTORY, "".join(lines[:-1]))
+        lines = _text(model).splitlines(keepends=True)
+        disk.replace(model / HISTORY, "".join(lines[:-1]))
         events = events[:-1]
     if found := _unwritten(model, live, events):
         append(model, *found)
@@ -181,9 +191,17 @@ def changed(model: Path, live: int) -> str:
 
 def show_card(model: Path, version: int) -> None:
     """Put a version's card beside the versions."""
-    card = (model / str(version) / CARD).read_text(encoding="utf-8")
-    if not (model / CARD).is_file() or (model / CARD).read_text(encoding="utf-8") != card:
-        disk.replace_text(model / CARD, card)
+    card = (model / str(version) / CARD).read_bytes()
+    if not (model / CARD).is_file() or (model / CARD).read_bytes() != card:
+        disk.replace(model / CARD, card)
+
+
+def _text(model: Path) -> str:
+    path = model / HISTORY
+    try:
+        return read_bytes(path, RESTORE).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a history written by optkit ({error}); {RESTORE}") from error
 
 
 def _made_live(events: Sequence[Event]) -> list[Event]:

@@ -8,19 +8,27 @@
 <repository>/<model>_text*/            the pipeline that takes text (see `words`)
 """
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.registry.disk import UNFINISHED
 from optkit.serving import config as configuration
 from optkit.serving import ensemble, repository
 from optkit.serving.config import ModelConfig
 
 CONFIG, CARD, HISTORY, PROVENANCE, PROBE = "config.pbtxt", "README.md", "history.jsonl", "provenance.json", "probe.npz"
+
+
+class _Provenance(TypedDict):
+    files: dict[str, str]
+    config: dict[str, Any]
+    version: int
+    model: str
+    forced: Any
 
 
 def models(root: Path) -> dict[str, tuple[int, ...]]:
@@ -137,13 +145,7 @@ def provenance(version: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is not what publishing writes.
     """
-    try:
-        content = json.loads((version / PROVENANCE).read_text(encoding="utf-8"))
-        missing = {"files", "config", "version", "model", "forced"} - content.keys()
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{version / PROVENANCE}: not a record of optkit publish ({error}); publish it again") from error
-    if missing:
-        raise InputError(f"{version / PROVENANCE}: lacks {', '.join(sorted(missing))}; publish the version again")
+    content: dict[str, Any] = read_json(version / PROVENANCE, _Provenance, "publish the version again")
     return content
 
 

@@ -122,7 +122,7 @@ def go_live(model: Path, version: int, server: Running | None) -> None:
     ):
         try:
             pipeline.withdraw()
-            disk.replace_text(model / CONFIG, text)
+            disk.replace(model / CONFIG, text)
             _follow(model, version, server)
             pipeline.put()
         except BaseException:
@@ -185,9 +185,9 @@ def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
 def _found(staged: Path, model: Path, version: int, server: Running | None) -> None:
     """Place a model's first version: the whole folder appears."""
     folder, text = staged / str(version), chain.extended("", _event(staged, version, None))
-    disk.replace_text(staged / CARD, (folder / CARD).read_text(encoding="utf-8"))
-    disk.replace_text(staged / HISTORY, text)
-    disk.replace_text(staged / CONFIG, live_config.text(folder, history.live_entry(staged)))
+    disk.replace(staged / CARD, (folder / CARD).read_bytes())
+    disk.replace(staged / HISTORY, text)
+    disk.replace(staged / CONFIG, live_config.text(folder, history.live_entry(staged)))
     os.rename(staged, model)
     flush(model.parent)
     try:

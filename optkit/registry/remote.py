@@ -55,6 +55,8 @@ def reading(repository: str | Path, to_serve: bool = False, own: bool = False) -
     store = Store(str(repository))
     with _mirror(store.url) as folder:
         _download(store, folder)
+        for line in strange(store):
+            log.warning("%s", line)
         for model in layout.models(folder) if to_serve else ():
             text_pipeline.put_right(folder / model, layout.live(folder / model))
         yield folder
@@ -85,10 +87,32 @@ def changing(repository: str | Path, doing: str, wait_s: float = WAIT_S, url: st
     store = Store(str(repository))
     with lease.leased(store, doing, wait_s) as held, _mirror(store.url) as folder:
         known = _download(store, folder)
+        if store.lost:
+            raise InputError("; ".join(strange(store)) + ". It keeps what lies beside it from being seen")
+        for line in strange(store):
+            log.warning("%s", line)
         store.delete(sorted(_uncommitted(store.names())))
         before = _files(folder)
         yield folder
         _upload(store, folder, before, known, held)
+
+
+def complaints(repository: str | Path) -> list[str]:
+    """Complaints about objects in a store that no folder can hold; empty for a folder.
+
+    Raises:
+        MachineError: the store refuses, or is not there.
+    """
+    if not is_url(str(repository)):
+        return []
+    store = Store(str(repository))
+    store.names()
+    return strange(store)
+
+
+def strange(store: Store) -> list[str]:
+    """Complaints about what a store's names left out."""
+    return [f"model repository {store.url}: {why}; it is left out, remove it" for why in store.strange.values()]
 
 
 def named(text: object, folder: Path, repository: str | Path) -> str:

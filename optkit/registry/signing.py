@@ -4,22 +4,38 @@ What is signed is a version's folder as a whole: the SHA-256 of each file, its c
 """
 
 import hashlib
-import json
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import read_json
 
 SIGNATURE = "model.sig"
 """A Sigstore bundle, in the version's folder."""
 PASSPHRASE = "OPTKIT_SIGN_PASSPHRASE"
 """Environment variable with the passphrase of a private key; taken out of the environment, which servers inherit."""
 _SHOWN = 16
+_KEY_ID = re.compile("[0-9a-f]{64}")
+_LARGEST = 2**22
+"""Bytes of a signature, which has a line for each file."""
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 _FIX = "Expected a PEM file of an elliptic curve (P-256, P-384 or P-521): docs/publishing.md, Signatures"
+
+
+class _Key(TypedDict):
+    hint: str
+
+
+class _Material(TypedDict):
+    publicKey: _Key
+
+
+class _Bundle(TypedDict):
+    verificationMaterial: _Material
 
 
 class Signer:
@@ -85,10 +101,11 @@ def signed_by(version: Path) -> str | None:
     It is the SHA-256 of the public key's PEM file.
     """
     try:
-        found = json.loads((version / SIGNATURE).read_bytes())["verificationMaterial"]["publicKey"]["hint"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        bundle = read_json(version / SIGNATURE, _Bundle, largest=_LARGEST)
+    except InputError:
         return None
-    return found if isinstance(found, str) and len(found) == 64 and found.isalnum() and found.isascii() else None
+    key_id: str = bundle["verificationMaterial"]["publicKey"]["hint"]
+    return key_id if _KEY_ID.fullmatch(key_id) else None
 
 
 def shown(version: Path) -> str:

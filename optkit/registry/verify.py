@@ -1,5 +1,6 @@
 """Whether a repository is what was published: every file's SHA-256 anew, and nothing that does not belong there."""
 
+import os
 from pathlib import Path
 
 from optkit.core.atomic import file_hash
@@ -26,11 +27,12 @@ def verify(root: Path, trust: Trust | None = None) -> list[str]:
     """
     if not root.is_dir():
         raise InputError(f"model repository {root}: no such folder. Publish a model first, or name another one")
-    found = []
+    links = [path for path in sorted(root.iterdir()) if path.is_symlink()]
+    found = [f"{path}: a symbolic link to {os.readlink(path)}; remove it" for path in links]
     with reading(root):
         pipelines = layout.pipelines(root)
         for path in sorted(root.iterdir()):
-            if path.name in _KEPT or path.name.startswith(disk.UNFINISHED):
+            if path in links or path.name in _KEPT or path.name.startswith(disk.UNFINISHED):
                 continue
             if path.name in pipelines:
                 continue  # looked at with its model
@@ -73,6 +75,8 @@ def version(folder: Path) -> list[str]:
         stated = {**stated, SIGNATURE: published["signature"]}
     there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     complaints = [f"{folder / name}: missing" for name in stated if name not in there]
+    others = [path for path in sorted(folder.rglob("*")) if not path.is_file() and not path.is_dir()]
+    complaints += [f"{path}: neither a file nor a folder; remove it" for path in others]
     for name, path in sorted(there.items()):
         if name == PROVENANCE:
             continue

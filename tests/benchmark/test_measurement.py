@@ -1,6 +1,7 @@
 """What is said of measurements under load, by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_a_line_is_flat_and_comes_back():
     content = line(90.0).as_dict()
     assert content["batching"] == "off" and content["scenario"] == "Server" and content["rate"] == 90.0
     assert not any(isinstance(value, dict | Reading) for value in content.values())
-    assert [Measurement.of(one.as_dict()) for one in LINES] == LINES
+    assert [Measurement.of(one.as_dict(), Path("load.json")) for one in LINES] == LINES
 
 
 def test_lines_are_told_apart_by_engine():

@@ -116,7 +116,8 @@ def test_a_folder_whose_name_is_no_models(name, model):
 def test_a_history_that_is_none(line, model):
     (model / "history.jsonl").write_text(line + "\n")
     (complaint,) = verify.verify(model.parent)
-    assert complaint.startswith(f"{model}/history.jsonl: not a history written by optkit")
+    assert complaint.startswith(f"{model}/history.jsonl, line 1: ")
+    assert complaint.endswith("; restore it from a backup")
 
 
 def test_no_such_repository(tmp_path):

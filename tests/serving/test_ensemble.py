@@ -117,7 +117,7 @@ def test_a_tokenizer_that_does_not_fit_its_engine_is_refused(tmp_path):
         with pytest.raises(InputError, match=r"text pipeline of 'm': found a tokenizer for input_ids, attention_mask"):
             ensemble.stage(tmp_path, source, "m", config)
     (source / "text.json").write_text("[]")
-    with pytest.raises(InputError, match=r"text.json: not text settings written by optkit"):
+    with pytest.raises(InputError, match=r"text.json: the whole is an array, expected an object"):
         TextSettings.read(source)
 
 
