@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from optkit.core.errors import GateError, InputError
-from optkit.core.json_door import parse_json
+from optkit.core.json_door import parse_json, read_bytes
 from optkit.engines.candidate import Candidate, judge
 from optkit.serving.client import Client, Feed
 from optkit.tasks.base import Decisions
@@ -91,17 +91,14 @@ def read_requests(path: Path) -> list[Feed]:
     Raises:
         InputError: there is no such file, or a line is something else.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--requests {path}: cannot be read: {error}") from error
+    lines = read_bytes(path, "give a file of requests: --requests FILE").splitlines()
     found = [_request(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise InputError(f"--requests {path}: found no requests, expected one JSON body per line")
     return found
 
 
-def _request(line: str, where: str) -> Feed:
+def _request(line: bytes, where: str) -> Feed:
     try:
         inputs = parse_json(line, f"--requests {where}", _Body, _BODY)["inputs"]
         return {item["name"]: np.array(item["data"], np.int64).reshape(item["shape"]) for item in inputs}

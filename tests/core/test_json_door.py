@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from optkit.core import json_door
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import parse_json, read_json
+from tests import damage
 
 DEEP = "[" * 160_000
 
@@ -109,3 +112,25 @@ def test_what_is_no_file_or_too_large_is_named_at_once(tmp_path: Path) -> None:
 def test_a_name_that_is_too_long_is_a_wrong_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read: File name too long"):
         json_door.read_bytes(tmp_path / ("x" * 300))
+
+
+TOLD = {"name": "a", "sizes": {"x": 1}, "lines": [{"value": 1.5, "seed": None}, {"value": 2, "seed": 3, "interval": [0.5]}]}
+
+
+class Whole(Told):
+    lines: list[Line]
+
+
+@pytest.mark.doors
+@given(content=damage.misfits(TOLD) | damage.damaged(json.dumps(TOLD).encode()) | st.binary())
+def test_any_file_fits_or_is_refused_by_its_name(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("door") / "told.json"
+    path.write_bytes(content)
+    try:
+        found = read_json(path, Whole)
+    except InputError as error:
+        assert damage.is_told(error, path)
+        assert len(str(error)) < 1000
+    else:
+        assert json.dumps(found).encode()
+        assert all(isinstance(line["value"], int | float) for line in found["lines"])

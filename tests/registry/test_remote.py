@@ -370,3 +370,54 @@ def test_a_lock_is_taken_over_by_one_alone(url):
     assert store.swap(lease.NAME, b"first", tag) != tag
     with pytest.raises(Changed):
         store.swap(lease.NAME, b"second", tag)
+
+
+STRANGE = {
+    "/lead": "has a name that no file can have",
+    "../up": "has a name that no file can have",
+    f"{small.MODEL}//twice": "has a name that no file can have",
+    f"{small.MODEL}/../across": "has a name that no file can have",
+    f"{small.MODEL}/1/engine/./here": "has a name that no file can have",
+    "x" * 300 + "/y": "has a name that no file can have, of over 255 bytes",
+    small.MODEL: "stands where a folder is",
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strange_object_is_named_and_blocks_nothing(name, url, s3, releases, caplog, capsys):
+    publish(url, releases[0])
+    prefix = url.removeprefix("s3://bucket/")
+    s3[1].put_object(Bucket="bucket", Key=f"{prefix}/{name}", Body=b"1")
+    (complaint,) = remote.complaints(url)
+    assert name.removeprefix("/")[:200] in complaint
+    assert f"{STRANGE[name]}; it is left out, remove it" in complaint
+    with caplog.at_level(logging.WARNING, "optkit"):
+        assert state(url) == {1: True}
+    assert complaint in caplog.text
+    main_ends(["verify", "--repository", url], 1)
+    assert complaint in capsys.readouterr().out
+    assert publish(url, releases[1]) == "2"
+    assert state(url) == {1: False, 2: True}
+
+
+def test_a_folders_own_object_without_content_is_nothing_strange(url, s3, releases):
+    publish(url, releases[0])
+    prefix = url.removeprefix("s3://bucket/")
+    for name in (f"{small.MODEL}/", f"{small.MODEL}/1/"):
+        s3[1].put_object(Bucket="bucket", Key=f"{prefix}/{name}", Body=b"")
+    assert remote.complaints(url) == []
+    assert state(url) == {1: True}
+
+
+def test_a_name_that_hides_others_is_named_and_stops_a_change(url, s3, releases, caplog):
+    publish(url, releases[0])
+    prefix = url.removeprefix("s3://bucket/")
+    s3[1].put_object(Bucket="bucket", Key=f"{prefix}/{small.MODEL}/1/engine/x\x1b", Body=b"1")
+    with pytest.raises(InputError, match="keeps what lies beside it from being seen"):
+        publish(url, releases[1])
+    s3[1].put_object(Bucket="bucket", Key=f"{prefix}/x\x1b", Body=b"1")
+    with (
+        pytest.raises(InputError, match="has a name that no file can have.* and keeps it from being listed"),
+        remote.reading(url),
+    ):
+        pass
