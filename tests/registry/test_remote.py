@@ -417,7 +417,7 @@ def test_a_name_that_hides_others_is_named_and_stops_a_change(url, s3, releases,
         publish(url, releases[1])
     s3[1].put_object(Bucket="bucket", Key=f"{prefix}/x\x1b", Body=b"1")
     with (
-        pytest.raises(InputError, match="has a name that no file can have.* and keeps it from being listed"),
+        pytest.raises(InputError, match=r"has a name that no file can have.* and keeps it from being listed"),
         remote.reading(url),
     ):
         pass
