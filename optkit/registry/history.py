@@ -6,7 +6,7 @@ entry whose change was not made is taken back by whoever has the lock next. The 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -129,6 +129,11 @@ def publication(model: Path, version: int) -> Event | None:
     if version <= max((event["version"] for event in events), default=0):
         raise InputError(f"{folder}: not in the model's history; made by hand, remove it")
     return None
+
+
+def belongs(published: Event, origin: Mapping[str, Any]) -> bool:
+    """Whether the entry of a version follows what its provenance says was before it."""
+    return published["event"] == COMPLETED or origin.get("history") == published.get(chain.PREVIOUS)
 
 
 def unfinished(model: Path) -> Event | None:

@@ -14,8 +14,8 @@ _LINE = "# live by entry {} of history.jsonl\n"
 _NAMED = re.compile(_LINE.format("([0-9a-f]{64})").encode())
 
 
-def text(version: Path, entry: str | None) -> str:
-    """What the model's file has to be, byte by byte, while a version is live.
+def content(version: Path, entry: str | None) -> bytes:
+    """What the model's file has to be while a version is live.
 
     Args:
         version: its folder, which has the rest of the file; one that an older optkit published has not.
@@ -25,11 +25,8 @@ def text(version: Path, entry: str | None) -> str:
         InputError: the version's record is broken.
     """
     own = version / CONFIG
-    if own.is_file():
-        rest = own.read_text(encoding="utf-8")
-    else:
-        rest = configuration.write(layout.config_of(version, int(version.name)))
-    return (_LINE.format(entry) if entry else "") + rest
+    rest = own.read_bytes() if own.is_file() else configuration.write(layout.config_of(version, int(version.name))).encode()
+    return (_LINE.format(entry).encode() if entry else b"") + rest
 
 
 def entry(model: Path) -> str | None:

@@ -115,14 +115,14 @@ def go_live(model: Path, version: int, server: Running | None) -> None:
     Raises:
         GateError, MachineError: the server rejects it, answers with something else, or is gone.
     """
-    text = live_config.text(model / str(version), history.live_entry(model))
+    content = live_config.content(model / str(version), history.live_entry(model))
     with (
         disk.prepared(model / CONFIG, (model / CONFIG).read_bytes()) as go_back,
         text_pipeline.switching(model, version, server) as pipeline,
     ):
         try:
             pipeline.withdraw()
-            disk.replace(model / CONFIG, text)
+            disk.replace(model / CONFIG, content)
             _follow(model, version, server)
             pipeline.put()
         except BaseException:
@@ -187,7 +187,7 @@ def _found(staged: Path, model: Path, version: int, server: Running | None) -> N
     folder, text = staged / str(version), chain.extended("", _event(staged, version, None))
     disk.replace(staged / CARD, (folder / CARD).read_bytes())
     disk.replace(staged / HISTORY, text)
-    disk.replace(staged / CONFIG, live_config.text(folder, history.live_entry(staged)))
+    disk.replace(staged / CONFIG, live_config.content(folder, history.live_entry(staged)))
     os.rename(staged, model)
     flush(model.parent)
     try:

@@ -216,7 +216,7 @@ def _files(folder: Path) -> Files:
 
 
 def _upload(store: Store, folder: Path, before: Files, known: Mapping[str, Tag], held: Lease) -> None:
-    """Write what was changed: versions, then what makes them live, then what tells of it; deletions last."""
+    """Delete what is gone, then write versions and histories, what makes them live, and the cards."""
     after = _files(folder)
     changed = [name for name, state in after.items() if before.get(name) != state]
     if not (changed or before.keys() - after.keys()):

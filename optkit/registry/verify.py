@@ -5,7 +5,7 @@ from pathlib import Path
 
 from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError
-from optkit.registry import chain, disk, history, layout, live_config, text_pipeline
+from optkit.registry import disk, history, layout, live_config, text_pipeline
 from optkit.registry.disk import LOCK, reading
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROVENANCE
 from optkit.registry.signing import SIGNATURE, Trust
@@ -68,7 +68,7 @@ def version(folder: Path) -> list[str]:
     if complaints := layout.copied(folder):
         return complaints
     origin = layout.provenance(folder)
-    if published is not None and origin.get("history") != published.get(chain.PREVIOUS):
+    if published is not None and not history.belongs(published, origin):
         return [f"{folder.parent / HISTORY}: not the one that {folder / PROVENANCE} was published with; {history.RESTORE}"]
     stated = origin["files"]
     if published is not None and published.get("signature"):
@@ -109,7 +109,7 @@ def _shown(model: Path) -> list[str]:
         return [history.missing(model, live)]
     found = []
     history.unfinished(model)
-    if (model / CONFIG).read_bytes() != live_config.text(model / str(live), live_config.entry(model)).encode():
+    if (model / CONFIG).read_bytes() != live_config.content(model / str(live), live_config.entry(model)):
         found.append(history.changed(model, live))
     found += text_pipeline.complaints(model, live)
     # an interrupted switch leaves another version's card, which the next one replaces

@@ -191,6 +191,27 @@ def test_what_an_older_publisher_was_killed_in_is_put_right(model, releases):
     assert verify.verify(model.parent) == []
 
 
+def test_a_switch_that_an_older_publisher_had_not_written_down(model, releases):
+    small.as_of_0_1(model)
+    path = model / "history.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    assert verify.verify(model.parent) == []
+    prune(model.parent, small.MODEL, 5)
+    assert [event["event"] for event in history.read(model)] == ["publish", "publish", "completed"]
+    assert verify.verify(model.parent) == []
+    rollback(model.parent, small.MODEL)
+    publish(model.parent, releases[3])
+    assert verify.verify(model.parent) == []
+
+
+def test_a_versions_own_configuration_counts(model):
+    path = model / "3" / "config.pbtxt"
+    path.write_bytes(path.read_bytes() + b"\xff")
+    assert verify.verify(model.parent)[0].startswith(f"{path}: SHA-256 is")
+    with pytest.raises(InputError, match=r"version 3 is not made live: .*3/config\.pbtxt: SHA-256 is"):
+        rollback(model.parent, small.MODEL, to=3)
+
+
 def test_an_old_configuration_put_back_is_no_interruption(model, releases):
     """The version that it takes the place of is not removed."""
     config = (model / "config.pbtxt").read_text()
