@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -96,8 +97,15 @@ class Running:
             time.sleep(_POLL_S)
 
     def live(self, model: str) -> list[int]:
-        """The versions of a model that answer."""
-        return [int(version) for (name, version), state in self._states().items() if name == model and state == "READY"]
+        """The versions of a model that answer.
+
+        Raises:
+            MachineError: the server is gone, or another one.
+        """
+        found = [version for (name, version), state in self._states().items() if name == model and state == "READY"]
+        if wrong := [version for version in found if not re.fullmatch(r"[0-9]{1,18}", version)]:
+            raise MachineError(f"{self}: has version {wrong[0][:60]!r} of model {model!r}, expected a number; {_FOREIGN}")
+        return [*map(int, found)]
 
     def parameter(self, model: str, name: str) -> str | None:
         """What the configuration of a loaded model says under a name of ours."""
