@@ -46,7 +46,7 @@ class TextClient(Connection):
         for one in texts:
             if len(one) != len(fields):
                 expected = f"{len(fields)}: {', '.join(fields)}"
-                raise InputError(f"model {self.model!r}: found {len(one)} texts, expected {expected}")
+                raise InputError(f"model {self.model!r} on {self.url}: found {len(one)} texts, expected {expected}")
         with self._deadline("request"):
             form = self._form(served)
             batches = [[one] for one in texts] if form.has_windows else [texts]

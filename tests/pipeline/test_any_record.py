@@ -46,7 +46,7 @@ def breakages(draw: st.DrawFn) -> tuple[str, list[str], Callable[[bytes], st.Sea
 
 
 def _misfits(content: bytes) -> st.SearchStrategy[bytes]:
-    """Of several lines the first is damaged."""
+    """Damage a JSON document, or the first of several lines."""
     lines = content.decode().splitlines(keepends=True)
     try:
         return damage.misfits(json.loads(content))
