@@ -1,7 +1,6 @@
 """Damage for property tests: odd values in the place of good ones, and bytes that are missing, changed or doubled."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
@@ -34,7 +33,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 @st.composite
 def misfits(draw: st.DrawFn, content: Any) -> bytes:
     """JSON with one value replaced by an odd one, anywhere."""
-    place = draw(st.sampled_from(list(_places(content))))
+    place = draw(_places(content))
     odd = draw(st.sampled_from(_ODD_JSON) | values.map(json.dumps))
     return json.dumps(_replaced(content, place)).replace(json.dumps(_PLACE), odd).encode()
 
@@ -44,11 +43,14 @@ def is_told(error: OptkitError, *names: object) -> bool:
     return error.exit_status in (2, 3) and any(str(name) in str(error) for name in names)
 
 
-def _places(content: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield at
-    inside = content.items() if isinstance(content, dict) else enumerate(content[:3]) if isinstance(content, list) else ()
-    for key, value in inside:
-        yield from _places(value, (*at, key))
+@st.composite
+def _places(draw: st.DrawFn, content: Any) -> tuple[Any, ...]:
+    """Keys that lead to a value, as often near the top as far below."""
+    inside = dict(content) if isinstance(content, dict) else dict(enumerate(content)) if isinstance(content, list) else {}
+    if not inside or draw(st.integers(0, 3)) == 0:
+        return ()
+    key = draw(st.sampled_from(list(inside)))
+    return key, *draw(_places(inside[key]))
 
 
 def _replaced(content: Any, place: tuple[Any, ...]) -> Any:

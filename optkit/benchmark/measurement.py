@@ -3,6 +3,7 @@
 Reports read this, so it brings nothing heavier than NumPy.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from optkit.core.errors import InputError
 from optkit.core.json_door import checked
 
 CLOSED_LOOP, SERVER, OFFLINE = "closed loop", "Server", "Offline"
@@ -82,7 +84,10 @@ class Measurement:
         reading = {name: value for name, value in content.items() if name in names}
         own = {name: value for name, value in content.items() if name not in names}
         own |= {"batching": content.get("batching") == "on", "reading": reading}
-        checked(own, cls, path, "measure again: optkit load --again")
+        fix = "measure again: optkit load --again"
+        checked(own, cls, path, fix)
+        if not all(0 < reading[name] < math.inf for name in ("p50_ms", "p90_ms", "p99_ms")):
+            raise InputError(f"{path}: a latency is no positive number; {fix}")
         return cls(**own | {"reading": Reading(**reading)})
 
 

@@ -78,7 +78,7 @@ def refusal_behind(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             return error
-        for code in _REFUSALS:
+        for code in (*_FULL, errno.EROFS):
             if os.strerror(code) in str(error):
                 return OSError(code, os.strerror(code))
         error = error.__cause__ or error.__context__

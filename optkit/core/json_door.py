@@ -6,6 +6,7 @@ What a type is, is said by annotations: `str`, `list[int]`, `tuple[float, float]
 
 import json
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ def loads(text: str | bytes) -> Any:
     decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text
     try:
         value = json.loads(decoded, parse_int=_whole, object_pairs_hook=_object)
-        _check(value)
+        if decoded.count("[") + decoded.count("{") > DEPTH or "\\u" in decoded or not encodable(decoded):
+            _check(value)
     except RecursionError:
         raise ValueError(f"more than {DEPTH} levels of brackets") from None
     return value
@@ -121,8 +123,7 @@ def _whole(digits: str) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in made if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"the name {twice[:60]!r} twice in an object")
     return made
 

@@ -11,7 +11,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
@@ -23,12 +23,43 @@ from optkit.serving.config import ModelConfig
 CONFIG, CARD, HISTORY, PROVENANCE, PROBE = "config.pbtxt", "README.md", "history.jsonl", "provenance.json", "probe.npz"
 
 
+class _Row(TypedDict):
+    recipe: str
+    seed: int | None
+    precision: str
+    engine: str
+    metric: str
+    value: float
+    delta: float
+    delta_ci95: tuple[float, float]
+    verdict: str
+
+
+class _Published(TypedDict):
+    at: str
+    by: str
+
+
+class _Forced(TypedDict):
+    why: str
+
+
+class _Replaced(_Forced):
+    differences: list[str]
+
+
 class _Provenance(TypedDict):
     files: dict[str, str]
     config: dict[str, Any]
     version: int
     model: str
-    forced: Any
+    row: _Row
+    published: _Published
+    forced: _Forced | None
+    replaced: NotRequired[_Replaced | None]
+    task: NotRequired[str]
+    labels: NotRequired[list[str] | None]
+    data: NotRequired[str]
 
 
 def models(root: Path) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from optkit.core.json_door import encodable
@@ -67,7 +68,7 @@ def _check_names(table: Table, names: Sequence[str]) -> None:
     for name in names:
         if not name.strip() or not encodable(name):
             raise problem(table.source, f"the class {shown(name)}", "whole characters", "give the class a name")
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise problem(table.source, f"the class {shown(twice[0])} twice", "every name once", "rename one of them")
 
 
