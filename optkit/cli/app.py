@@ -24,17 +24,19 @@ for group in (recipes, recipe_files, comparison, benchmarks, publishing, servers
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script: prints errors in one place and turns them into the exit status."""
     from optkit.core.errors import OptkitError
+    from optkit.core.printable import printing, say
 
-    try:
-        app(args=arguments, standalone_mode=True)
-    except OptkitError as error:
-        print(f"optkit: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and end.code != INTERRUPTED:  # into which typer turns Ctrl-C
-            raise
-        print("optkit: interrupted; finished steps are kept, and the same command goes on from them", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    with printing():
+        try:
+            app(args=arguments, standalone_mode=True)
+        except OptkitError as error:
+            say(f"optkit: error: {error}")
+            sys.exit(error.exit_status)
+        except (KeyboardInterrupt, SystemExit) as end:
+            if isinstance(end, SystemExit) and end.code != INTERRUPTED:  # into which typer turns Ctrl-C
+                raise
+            say("optkit: interrupted; finished steps are kept, and the same command goes on from them")
+            sys.exit(INTERRUPTED)
 
 
 @app.callback()

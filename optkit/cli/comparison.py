@@ -35,6 +35,7 @@ def compare(
     """
     from optkit.core.atomic import write_text
     from optkit.core.errors import InputError
+    from optkit.core.printable import say
     from optkit.pipeline import projects, refusals, rows
     from optkit.report import table
 
@@ -47,7 +48,7 @@ def compare(
         from optkit.report import png as drawings
 
         for path in drawings.draw(found, plots):
-            print(path, file=sys.stderr)
+            say(path)
     if out is None:
         sys.stdout.write(text)
     else:

@@ -1,15 +1,15 @@
 """Shadowing: the same requests to the live model and to the one that is to follow it, before anybody depends on it."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from optkit.core.errors import GateError, InputError
+from optkit.core.json_door import parse_json, read_bytes
 from optkit.engines.candidate import Candidate, judge
 from optkit.serving.client import Client, Feed
 from optkit.tasks.base import Decisions
@@ -69,28 +69,38 @@ def compare(candidate: Client, shadow: Shadow, decisions: Decisions) -> dict[str
     return {**found, "share": round(share, 6), "mean_difference": seen.mean_difference}
 
 
+_BODY = (
+    "expected a request's body, such as "
+    '{"inputs": [{"name": "input_ids", "shape": [1, 2], "datatype": "INT64", "data": [101, 102]}, …]}'
+)
+
+
+class _Tensor(TypedDict):
+    name: str
+    shape: list[int]
+    data: list[Any]
+
+
+class _Body(TypedDict):
+    inputs: list[_Tensor]
+
+
 def read_requests(path: Path) -> list[Feed]:
     """Requests from a file: on each line the JSON body of one, as it is posted to `/v2/models/MODEL/infer`.
 
     Raises:
         InputError: there is no such file, or a line is something else.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--requests {path}: cannot be read: {error}") from error
+    lines = read_bytes(path, "give a file of requests: --requests FILE").splitlines()
     found = [_request(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise InputError(f"--requests {path}: found no requests, expected one JSON body per line")
     return found
 
 
-def _request(line: str, where: str) -> Feed:
+def _request(line: bytes, where: str) -> Feed:
     try:
-        inputs = json.loads(line)["inputs"]
+        inputs = parse_json(line, f"--requests {where}", _Body, _BODY)["inputs"]
         return {item["name"]: np.array(item["data"], np.int64).reshape(item["shape"]) for item in inputs}
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise InputError(
-            f"--requests {where}: {type(error).__name__}: {error}; expected a request's body, such as "
-            '{"inputs": [{"name": "input_ids", "shape": [1, 2], "datatype": "INT64", "data": [101, 102]}, …]}'
-        ) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"--requests {where}: {type(error).__name__}: {error}; {_BODY}") from error

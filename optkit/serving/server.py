@@ -14,10 +14,11 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import parse_json
 from optkit.serving import command, ensemble, install, log, memory, repository
 from optkit.serving.command import ADDRESS, Ports
 
@@ -130,7 +131,7 @@ class Server:
 
     def version(self) -> str:
         """The version of tritonserver, by its own account."""
-        return json.loads(self._ask("GET", "/v2", self.deadline_s)[1])["version"]
+        return str(self._metadata(self.deadline_s).get("version"))
 
     def memory_bytes(self) -> int:
         """Memory of the server and its backend processes, see `memory.used_bytes`; 0 before the start."""
@@ -207,12 +208,17 @@ class Server:
                     f"{log.quote(self.log)}"
                 )
             try:
-                if json.loads(self._ask("GET", "/v2", 1.0)[1])["name"] == self._identity:
+                if self._metadata(1.0).get("name") == self._identity:
                     return True
-            except (OSError, http.client.HTTPException, ValueError, KeyError):
+            except (OSError, http.client.HTTPException, MachineError):
                 pass  # not listening yet
             time.sleep(0.02)
         return False
+
+    def _metadata(self, timeout_s: float) -> dict[str, Any]:
+        """What the server says of itself."""
+        body = self._ask("GET", "/v2", timeout_s)[1]
+        return parse_json(body, self.url, dict[str, Any], "end what listens there", MachineError)
 
     def _control(self, model: str, verb: str) -> None:
         path = f"/v2/repository/models/{quote(model)}/{verb}"
@@ -280,7 +286,7 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
 
 def _curl(server: Server, model: str) -> str:
     """A command line that asks the model one question: `[CLS] [SEP]` in BERT's vocabulary."""
-    config = json.loads(server._ask("GET", f"/v2/models/{quote(model)}/config", 5.0)[1])
+    config = parse_json(server._ask("GET", f"/v2/models/{quote(model)}/config", 5.0)[1], server.url)
     values = {"input_ids": [101, 102], "attention_mask": [1, 1]}
     inputs = [
         {"name": item["name"], "shape": [1, 2], "datatype": "INT64", "data": values.get(item["name"], [0, 0])}

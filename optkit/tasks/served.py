@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
-from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 
 SETTINGS = "text.json"
 OFFSETS = ("context_starts", "context_ends")
@@ -116,11 +116,6 @@ class TextSettings:
         Raises:
             InputError: the file is missing or holds something else.
         """
-        path = folder / SETTINGS
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
-            return cls(**fields)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            fix = "score the recipe again: optkit run"
-            raise InputError(f"{path}: not text settings written by optkit ({error}); {fix}") from error
+        content = read_json(folder / SETTINGS, cls, "score the recipe again: optkit run")
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+        return cls(**fields)
