@@ -29,11 +29,14 @@ class _Goal(TypedDict):
     kind: str
 
 
-class Kept(TypedDict):
+class _Choice(TypedDict):
+    choice: _Chosen
+
+
+class Kept(_Choice):
     """What a search for a configuration leaves."""
 
     goal: _Goal
-    choice: _Chosen
     trials: list[_Trial]
     not_tried: list[Stored]
 
@@ -55,7 +58,7 @@ def read(folder: Path, precision: str) -> dict[str, Any] | None:
         log.warning("%s: left out, the engine has changed since; tune it again: optkit tune", place)
         return None
     verify(place)
-    return read_json(place / f"{TUNING}.json", Kept)
+    return read_json(place / f"{TUNING}.json", _Choice)
 
 
 def settings(found: dict[str, Any] | None) -> dict[str, Any]:
