@@ -28,6 +28,13 @@ def serve(
         int, typer.Option(help="memory for answers of models published with --cache; 0: they go without", min=0, metavar="N")
     ] = 0,
     trust: Trusted = None,
+    grpc: Annotated[
+        bool,
+        typer.Option("--grpc", help="also listen for gRPC on the next port: requests without bounds, no control of models"),
+    ] = False,
+    max_request_mb: Annotated[
+        int, typer.Option(help="largest body of a request, unpacked; what is larger is refused", min=1, metavar="N")
+    ] = 16,
 ) -> None:
     """Serve a model repository with Triton on this machine until Ctrl-C; refused where a file is not as it was published.
 
@@ -38,7 +45,7 @@ def serve(
     from optkit.registry import remote
     from optkit.registry.signing import Trust
     from optkit.registry.verify import require
-    from optkit.serving import server
+    from optkit.serving import serve as serving
 
     if trust and unpublished:
         raise InputError("--trust and --unpublished: a repository of `optkit build` has no signatures; give one of them")
@@ -46,7 +53,7 @@ def serve(
     with remote.reading(repository, to_serve=True, own=trusted is not None) as folder:
         if not unpublished:
             require(folder, trusted)
-        server.serve(folder, port, cache_mb=cache_mb)
+        serving.serve(folder, port, cache_mb=cache_mb, grpc=grpc, largest_body=max_request_mb * 2**20)
 
 
 def ask(

@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import checked
+from optkit.serving import ticket
 
 TIMEOUT_S = 60.0
 
@@ -81,7 +82,8 @@ class Connection:
             MachineError: the server is gone, does not answer in time, or fails.
         """
         with self._deadline("statistics"):
-            return self._connection().get_inference_statistics(self.model, self.version)["model_stats"][0]
+            found = self._connection().get_inference_statistics(self.model, self.version, headers=self._secret())
+            return found["model_stats"][0]
 
     def metadata(self) -> dict[str, Any]:
         """What the server says of the model: `inputs` and `outputs` with `name`, `datatype` and `shape`, and others.
@@ -104,16 +106,31 @@ class Connection:
             found = self._connection().get_model_config(self.model, self.version)
         return self._checked(found, _Config, "configuration")
 
-    def models(self) -> list[str]:
-        """Names of the models that the server answers for.
+    def ready(self) -> bool:
+        """Whether the server answers for the model.
+
+        Raises:
+            MachineError: the server is gone, does not answer in time, or fails.
+        """
+        with self._deadline("readiness"):
+            return self._connection().is_model_ready(self.model, self.version)
+
+    def others(self, suffix: str = "") -> str:
+        """Names of the models that the server answers for, without a suffix that all of them have, for a message.
 
         Raises:
             MachineError: the server is gone, does not answer in time, or fails.
         """
         with self._deadline("list of models"):
-            found = self._connection().get_model_repository_index()
+            try:
+                found = self._connection().get_model_repository_index(headers=self._secret())
+            except InferenceServerException as error:
+                if error.status() == str(int(http.client.FORBIDDEN)):
+                    return "(only the user who serves may list them)"
+                raise
         index = self._checked(found, list[_State], "list of models")
-        return sorted({item["name"] for item in index if item.get("state") == "READY"})
+        names = sorted({item["name"] for item in index if item.get("state") == "READY" and item["name"].endswith(suffix)})
+        return ", ".join(name.removesuffix(suffix) for name in names) or "none"
 
     def server(self) -> str:
         """Name and version of the server, by its own account.
@@ -136,6 +153,11 @@ class Connection:
                 self.url, connection_timeout=self.timeout_s, network_timeout=self.timeout_s
             )
         return self._local.connection
+
+    def _secret(self) -> dict[str, str]:
+        """The header for what only a server's owner may ask, where this user owns it."""
+        owned = ticket.find(self.url, self._connection().get_server_metadata()["name"])
+        return {ticket.HEADER: owned.secret} if owned else {}
 
     @contextmanager
     def _deadline(self, what: str) -> Iterator[None]:

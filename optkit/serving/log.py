@@ -10,8 +10,8 @@ from optkit.core.json_door import parse_json
 
 LINES = 20
 _LONGEST = 2000  # characters of a server's reason
-NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized")
-"""Empty lines, information, tables, and a complaint that a machine without a GPU brings forth."""
+NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized|NODELAY NOT SUPPORTED")
+"""Empty lines, information, tables, and complaints that no GPU and a socket of Unix's kind bring forth."""
 
 
 class _Refusal(TypedDict):
