@@ -68,7 +68,7 @@ def asked(url: str) -> list[Callable[[], object]]:
         lambda: Running(url, deadline_s=5).live("m"),
         lambda: Running(url, deadline_s=5).parameter("m_text", "head"),
         lambda: TextClient(url, "m", timeout_s=5).ask([("a text",)]),
-        *(getattr(Client(url, "m", timeout_s=5), name) for name in ("models", "metadata", "statistics", "server")),
+        *(getattr(Client(url, "m", timeout_s=5), name) for name in ("others", "metadata", "statistics", "server")),
     ]
 
 
