@@ -40,6 +40,7 @@ TASKS: Registry[type[Task]] = Registry(
         "squad": _QUESTION_ANSWERING,
         "classification": _CLASSIFICATION,
         "qa": _QUESTION_ANSWERING,
+        "regression": "optkit.tasks.regression:Regression",
     },
     _is_task,
 )
@@ -95,7 +96,7 @@ def task_of(model: PreTrainedModel) -> type[Task]:
     heads = []
     for _, task in TASKS.working():
         heads.append(task.auto_class().__name__.removeprefix("AutoModel"))
-        if type(model).__name__.endswith(heads[-1]):
+        if type(model).__name__.endswith(heads[-1]) and task.has_head(model.config):
             return task
     heads = list(dict.fromkeys(heads))
     raise InputError(f"{type(model).__name__}: no task has its head; expected a model …{', …'.join(heads)}")
