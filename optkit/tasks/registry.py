@@ -53,7 +53,7 @@ def load(name: str, data: Path | str | None = None, limit_train: int | None = No
 
     Args:
         name: one of `TASKS`. `sample` ships with the package, `sst2` and `squad` come from the Hugging Face hub
-            unless `data` is given, `classification` and `qa` are read from `data`.
+            unless `data` is given, the others are read from `data`.
         data: folder with a `train` and a `dev` file.
         limit_train: number of training rows to use, the first after a shuffle with a fixed seed; None for all.
         settings: further fields of `optkit.tasks.data.data_settings.DataSettings`.
@@ -77,7 +77,7 @@ def of_settings(name: str, settings: DataSettings) -> Task:
     names = TASKS.names()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else "Your own data: --task classification (or qa) --data DIR."
+        hint = f"Did you mean {close[0]!r}?" if close else "Your own data: --task classification (or regression, qa) --data DIR."
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
     task = TASKS.get(name).load(name, settings)
     if settings.metric is not None:
