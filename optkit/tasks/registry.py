@@ -77,7 +77,8 @@ def of_settings(name: str, settings: DataSettings) -> Task:
     names = TASKS.names()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else "Your own data: --task classification (or regression, qa) --data DIR."
+        own = "Your own data: --task classification (or regression, qa) --data DIR."
+        hint = f"Did you mean {close[0]!r}?" if close else own
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
     task = TASKS.get(name).load(name, settings)
     if settings.metric is not None:
