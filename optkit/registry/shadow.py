@@ -55,18 +55,25 @@ def compare(candidate: Client, shadow: Shadow, decisions: Decisions) -> dict[str
     masks = [feed.get("attention_mask", np.ones_like(feed["input_ids"])) for feed in shadow.requests]
     seen = Candidate("shadow", "", "")
     judge(seen, ours, theirs, masks, np.inf, candidate.per_token, decisions)
-    if seen.refusal or not seen.predictions:
-        raise GateError(f"shadow: against {shadow.model!r} on {shadow.url}: {seen.refusal or 'no predictions'}")
-    share = (seen.prediction_flips or 0) / seen.predictions
-    found = {"url": shadow.url, "requests": len(masks), "predictions": seen.predictions, "differ": seen.prediction_flips}
-    log.info("shadow: %d of %d predictions differ from the live model's", seen.prediction_flips, seen.predictions)
+    if seen.refusal:
+        raise GateError(f"shadow: against {shadow.model!r} on {shadow.url}: {seen.refusal}")
+    share, said = _disagreement(seen)
+    log.info("shadow: %s the live model's", said)
     if share > shadow.max_disagreement:
         raise GateError(
-            f"shadow: {seen.prediction_flips} of {seen.predictions} predictions differ from those of {shadow.model!r} on "
-            f"{shadow.url}, {share:.1%}; at most {shadow.max_disagreement:.1%} were expected. Look at them, or allow "
-            "more with --max-disagreement"
+            f"shadow: {said} those of {shadow.model!r} on {shadow.url}, {share:.1%}; at most {shadow.max_disagreement:.1%} "
+            "were expected. Look at them, or allow more with --max-disagreement"
         )
+    found = {"url": shadow.url, "requests": len(masks), "predictions": seen.predictions, "differ": seen.prediction_flips}
     return {**found, "share": round(share, 6), "mean_difference": seen.mean_difference}
+
+
+def _disagreement(seen: Candidate) -> tuple[float, str]:
+    """Return the share of predictions that differ, and it in words; for values how far they are apart over their spread."""
+    if not seen.predictions:
+        return seen.relative_difference or 0.0, "the values differ by a part of their spread from"
+    flips = seen.prediction_flips or 0
+    return flips / seen.predictions, f"{flips} of {seen.predictions} predictions differ from"
 
 
 _BODY = (

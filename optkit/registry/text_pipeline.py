@@ -79,9 +79,9 @@ def check(client: TextClient, probe: dict[str, Any], what: str) -> int:
     """
     try:
         found = [str(answer) for answer in client.ask(probe["texts"])]
+        differ = client.form.differing(found, probe["answers"])
     except InputError as error:
         raise GateError(f"{what}: refused text: {error}") from error
-    differ = [number for number, pair in enumerate(zip(found, probe["answers"], strict=True)) if pair[0] != pair[1]]
     if len(differ) > len(found) // _SHARE:
         first = differ[0]
         raise GateError(

@@ -48,7 +48,7 @@ class TextClient(Connection):
                 expected = f"{len(fields)}: {', '.join(fields)}"
                 raise InputError(f"model {self.model!r} on {self.url}: found {len(one)} texts, expected {expected}")
         with self._deadline("request"):
-            form = self._form(served)
+            form = self.form
             batches = [[one] for one in texts] if form.has_windows else [texts]
             return [answer for batch in batches for answer in self._answers(batch, form, served)]
 
@@ -67,8 +67,10 @@ class TextClient(Connection):
                 f"{self.others(ensemble.SUFFIX)}. Publish one there, or ask another one"
             )
 
-    def _form(self, served: Mapping[str, Any]) -> ServedForm:
-        """The served form of the task whose answers these are."""
+    @property
+    def form(self) -> ServedForm:
+        """Served form of the task whose answers the pipeline gives."""
+        served = self._configuration()
         stated = served["parameters"].get(ensemble.HEAD, {}).get("string_value")
         return registry.form(stated or _BEFORE[served["output"][0]["name"]])
 

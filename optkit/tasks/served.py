@@ -77,6 +77,11 @@ class ServedForm(ABC):
             labels: class names in the order of the logits.
         """
 
+    def differing(self, found: Sequence[str], expected: Sequence[str]) -> list[int]:
+        """Return the places at which answers, as `str` gives them, are others than expected."""
+        pairs = zip(found, expected, strict=True)
+        return [place for place, (ours, theirs) in enumerate(pairs) if ours != theirs]
+
 
 @dataclass(frozen=True)
 class TextSettings:
