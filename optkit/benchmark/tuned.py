@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 from optkit.benchmark.serving_settings import Settings, Stored
 from optkit.core.json_door import read_json
-from optkit.core.step_cache import RECORD, OfEngines, key_at, made_of, verify
+from optkit.core.step_cache import RECORD, OfEngines, content_at, made_of, verify
 from optkit.evaluation.artifacts import TUNING
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def read(folder: Path, precision: str) -> dict[str, Any] | None:
     place = folder / TUNING / precision
     if not (place / RECORD).is_file():
         return None
-    if made_of(place, OfEngines)["engines"] != key_at(folder / "engines"):
+    if made_of(place, OfEngines)["engines"] != content_at(folder / "engines"):
         log.warning("%s: left out, the engine has changed since; tune it again: optkit tune", place)
         return None
     verify(place)

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 class _Record(TypedDict):
     key: str
+    content: NotRequired[str]
     depends_on: dict[str, Any]
     files: dict[str, str]
 
@@ -66,7 +67,13 @@ def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], Non
         return key
     with writing(folder, keep) as unfinished:
         make(unfinished)
-        record = {"key": key, "depends_on": dict(depends_on), "files": hashes(unfinished)}
+        files = hashes(unfinished)
+        record = {
+            "key": key,
+            "content": key_of({"key": key, "files": files}),
+            "depends_on": dict(depends_on),
+            "files": files,
+        }
         write_json(unfinished / RECORD, record)
     return key
 
@@ -79,6 +86,16 @@ def key_of(depends_on: Mapping[str, Any]) -> str:
 def key_at(folder: Path) -> str:
     """The key of the finished step in a folder."""
     return str(read_record(folder)["key"])
+
+
+def content_at(folder: Path) -> str:
+    """What steps that are made from a finished one depend on: its key and its files.
+
+    Not all that is made anew comes out as it was: of two engines of equal speed now one is chosen and now the other. A
+    record of an older optkit has the key alone.
+    """
+    record = read_record(folder)
+    return str(record.get("content", record["key"]))
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 
 from optkit.benchmark.measurement import Measurement, summary
 from optkit.core.json_door import read_json
-from optkit.core.step_cache import RECORD, OfEngines, key_at, made_of, verify
+from optkit.core.step_cache import RECORD, OfEngines, content_at, made_of, verify
 from optkit.evaluation.artifacts import LOAD
 
 
@@ -27,7 +27,7 @@ def read(folder: Path, precision: str) -> dict[str, Any]:
         InputError: the file is not as it was written.
     """
     record = folder / LOAD / RECORD
-    if not record.is_file() or made_of(folder / LOAD, OfEngines)["engines"] != key_at(folder / "engines"):
+    if not record.is_file() or made_of(folder / LOAD, OfEngines)["engines"] != content_at(folder / "engines"):
         return {}
     verify(folder / LOAD)
     path = folder / LOAD / f"{LOAD}.json"

@@ -7,7 +7,7 @@ from typing import Any, NotRequired, TypedDict
 from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
-from optkit.core.step_cache import RECORD, key_at, key_of
+from optkit.core.step_cache import RECORD, content_at, key_of
 from optkit.evaluation.results import Refusal
 from optkit.recipe.stage import BASELINE
 
@@ -21,7 +21,7 @@ def write(refusal: Refusal, folders: Sequence[Path]) -> None:
         refusal: of a recipe.
         folders: the recipe's, one per seed, such as `checkpoints/<task>/<recipe>/seed-<n>`; they need not exist.
     """
-    baselines = {folder.name: key_at(_engines(folder)) for folder in folders}
+    baselines = {folder.name: content_at(_engines(folder)) for folder in folders}
     kept = folders[0].parent / FILE
     kept.parent.mkdir(parents=True, exist_ok=True)
     content = {"refusal": refusal.as_dict(), "baselines": baselines}
@@ -76,7 +76,7 @@ def _kept(path: Path) -> dict[str, Any]:
 def _is_current(kept: Path) -> bool:
     """Whether one of the baselines that were run beside the refusal is there still."""
     places = {_engines(kept.parent / seed): key for seed, key in _kept(kept)["baselines"].items()}
-    return any((engines / RECORD).is_file() and key_at(engines) == key for engines, key in places.items())
+    return any((engines / RECORD).is_file() and content_at(engines) == key for engines, key in places.items())
 
 
 def _engines(folder: Path) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from optkit.core import seals
-from optkit.core.step_cache import RECORD, OfEngines, key_at, made_of
+from optkit.core.step_cache import RECORD, OfEngines, content_at, made_of
 from optkit.evaluation import results
 from optkit.evaluation.results import Row
 from optkit.recipe.stage import BASELINE
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def write(rows: Sequence[Row], folder: Path) -> None:
     """Keep rows beside what they are about."""
     text = json.dumps([row.as_dict() for row in rows], indent=1) + "\n"
-    seals.write(folder / RESULT, text, key_at(folder / "served"))
+    seals.write(folder / RESULT, text, content_at(folder / "served"))
 
 
 def read(folder: Path) -> list[Row]:
@@ -43,7 +43,7 @@ def _is_measured_here(folder: Path) -> bool:
     """Whether the scores are of the engines, and beside the baseline, that are there now."""
     depends_on = made_of(folder / "served", OfEngines)
     places = {"engines": folder / "engines", "baseline": baseline_of(folder) / "engines"}
-    return all((at / RECORD).is_file() and key_at(at) == depends_on.get(name) for name, at in places.items())
+    return all((at / RECORD).is_file() and content_at(at) == depends_on.get(name) for name, at in places.items())
 
 
 def _tells_of_scores(folder: Path) -> bool:
@@ -51,4 +51,4 @@ def _tells_of_scores(folder: Path) -> bool:
     of = seals.told_of(folder / RESULT)
     if of is None:
         log.warning("%s: not sealed, an older optkit wrote it without its SHA-256; run the recipe again", folder / RESULT)
-    return of in (None, key_at(folder / "served"))
+    return of in (None, content_at(folder / "served"))

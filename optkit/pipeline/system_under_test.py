@@ -7,7 +7,7 @@ from typing import TypedDict
 from optkit.benchmark.scenarios import Samples
 from optkit.benchmark.scratch_server import Model
 from optkit.compression import checkpoint
-from optkit.core.step_cache import RECORD, key_at, made_of
+from optkit.core.step_cache import RECORD, content_at, made_of
 from optkit.evaluation.artifacts import engine_folders
 from optkit.evaluation.through_server import model_config
 from optkit.models import loading
@@ -49,7 +49,7 @@ def system_under_test(recipe: Recipe, spec: RunSpec) -> SystemUnderTest:
         config = model_config(f"{recipe.name}.{precision}", engine, loaded.tokenizer, spec.task, length)
         served.append(Model(recipe.name, precision, engine, config))
     samples = Samples(spec.features("dev", loaded.tokenizer), spec.collator(loaded.tokenizer))
-    return SystemUnderTest(served, samples, folder, key_at(engines))
+    return SystemUnderTest(served, samples, folder, content_at(engines))
 
 
 def run_number(folder: Path, again: bool) -> int:

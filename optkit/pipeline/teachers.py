@@ -36,7 +36,7 @@ class Teachers:
         """What a student depends on when this teacher teaches it."""
         if is_folder(name):
             return atomic.hashes(Path(name).expanduser())
-        return step_cache.key_at(self.trained(self.spec.recipes[name], self.spec))
+        return step_cache.content_at(self.trained(self.spec.recipes[name], self.spec))
 
     def load(self, name: str) -> LoadedModel:
         """Load a teacher's model.

@@ -464,3 +464,20 @@ for number in range(200):
     workers = [subprocess.Popen([sys.executable, "-c", script, str(folder)]) for _ in range(3)]
     assert [worker.wait() for worker in workers] == [0, 0, 0]
     assert (folder / "b.txt").read_text() == "1" and superseded(folder) == ["2"]
+
+
+def test_what_came_out_otherwise_is_something_else_to_depend_on(folder: Path) -> None:
+    found = []
+    for text in ("first", "second", "first"):
+        step_cache.step(folder, {"a": 1}, writes(text))
+        found.append(step_cache.content_at(folder))
+        shutil.rmtree(folder)
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_record_of_an_older_optkit_is_depended_on_by_its_key(folder: Path) -> None:
+    key = step_cache.step(folder, {"a": 1}, writes())
+    record = read_json(folder / "record.json")
+    del record["content"]
+    atomic.write_json(folder / "record.json", record)
+    assert step_cache.content_at(folder) == key

@@ -25,7 +25,7 @@ from optkit.cli.app import main
 from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import read_json
-from optkit.core.step_cache import key_at, read_record
+from optkit.core.step_cache import content_at, read_record
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
 from optkit.pipeline import load_test, refusals, rows, tune
 from optkit.pipeline.publish import publish
@@ -145,9 +145,9 @@ def test_a_recipe_starts_from_the_one_whose_stages_it_shares(results, spec):
     """Distilled once: the recipe of that name, then a step between that no recipe names, then the one asked for."""
     student, all_three = (spec.folder(spec.recipes[name]) for name in ("distill_1l", "distill_1l_sparse_qat"))
     (sparse,) = spec.root.glob("classification/distill_sparsify_*/seed-0")
-    assert origin(student) == {"baseline_fp32": key_at(spec.folder(spec.baseline))}
-    assert origin(sparse)["distill_1l"] == key_at(student)
-    assert origin(all_three)[sparse.parent.name] == key_at(sparse)
+    assert origin(student) == {"baseline_fp32": content_at(spec.folder(spec.baseline))}
+    assert origin(sparse)["distill_1l"] == content_at(student)
+    assert origin(all_three)[sparse.parent.name] == content_at(sparse)
     steps = [[entry["step"] for entry in read_json(folder / "history.json")] for folder in (student, sparse, all_three)]
     assert steps == [[9, 15, 9, 19, 29, 31], [9, 19, 29, 31], [9, 15]], "each trains its own last stage alone"
     scores = [read_scores(folder / STAGE_SCORES) for folder in (student, sparse, all_three)]
@@ -289,16 +289,16 @@ def test_load_is_kept_and_shown_and_measured_anew_when_asked(results, spec, tmp_
     first, second, third = (tmp_path / f"{number}.csv" for number in range(3))
     said = load_test.run(recipe, spec, 0.1, 1e5, first)
     folder = spec.folder(recipe) / "load"
-    key = key_at(folder)
+    key = content_at(folder)
     assert load_test.run(recipe, spec, 0.1, 1e5, second) == said
-    assert second.read_text() == first.read_text() and key_at(folder) == key
+    assert second.read_text() == first.read_text() and content_at(folder) == key
     (row,) = (row for row in rows.read(spec.root, "classification") if row.recipe == "qat_gelu10")
     assert [point["clients"] for point in row.load["curves"]["on"]] == [1, 16]
     assert row.load["batching_gain"]["rounds"] == 2 and row.load["p99_ms"] == 1e5
     assert all(sentence in render([row], "table") for sentence in said)
     assert "Under load" in render([row], "html")
     load_test.run(recipe, spec, 0.1, 1e5, third, again=True)
-    assert key_at(folder) != key and third.read_text() != first.read_text()
+    assert content_at(folder) != key and third.read_text() != first.read_text()
 
 
 def test_models_beside_each_other_are_measured_alone_idle_and_busy(results, spec, tmp_path, short, monkeypatch):

@@ -50,7 +50,7 @@ def test_a_recipe_and_its_logits(teachers: Teachers, tiny_model: LoadedModel) ->
     assert np.array_equal(np.stack(teachers.logits(BASELINE)), answers(tiny_model, teachers))
     assert torch.equal(teachers.load(BASELINE).model.classifier.weight, tiny_model.model.classifier.weight)
     place = teachers.spec.folder(teachers.spec.baseline)
-    assert teachers.key(BASELINE) == step_cache.key_at(place)
+    assert teachers.key(BASELINE) == step_cache.content_at(place)
     assert (place / "teacher" / "logits.npz").is_file()
 
 

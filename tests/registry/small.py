@@ -136,7 +136,7 @@ def result(root, recipe="tiny", seed=0, weights=0, project="", data="d", labels=
 
     step_cache.step(folder / "engines", {"weights": weights}, lambda unfinished: engine(unfinished / "fp32", weights))
     baseline = home / BASELINE / f"seed-{seed}" / "engines"
-    depends_on = {"engines": step_cache.key_at(folder / "engines"), "baseline": step_cache.key_at(baseline)}
+    depends_on = {"engines": step_cache.content_at(folder / "engines"), "baseline": step_cache.content_at(baseline)}
     step_cache.step(folder / "served", depends_on, served)
     result_file.write([row(recipe, seed=seed, **changes)], folder)
     return folder

@@ -141,7 +141,7 @@ def test_a_tuned_configuration_is_published_and_one_of_other_engines_is_not(resu
     version = publish("tiny", "classification", results, target)
     assert layout.read_config(version.parent).instances == 1 and layout.provenance(version)["tuning"] is None
     assert "tuning/fp32: left out, the engine has changed since; tune it again: optkit tune" in caplog.text
-    tuned(folder, step_cache.key_at(folder / "engines"))
+    tuned(folder, step_cache.content_at(folder / "engines"))
     version = publish("tiny", "classification", results, target)
     config = layout.read_config(version.parent)
     assert (config.instances, config.threads, config.queue_delay_us, config.preferred_batch_sizes) == (2, 1, 500, (4,))

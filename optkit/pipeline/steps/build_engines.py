@@ -6,7 +6,7 @@ from pathlib import Path
 from optkit.compression import checkpoint
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
-from optkit.core.step_cache import key_at
+from optkit.core.step_cache import content_at
 from optkit.engines import registry as engines
 from optkit.engines.select import convert
 from optkit.models import loading
@@ -46,7 +46,7 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
         native.write_configs(unfinished)
 
     depends_on = {
-        "graph": key_at(graph),
+        "graph": content_at(graph),
         "kinds": spec.engines,
         "machine": engines.machine(kinds),
         "options": engines.options(kinds, spec.options),

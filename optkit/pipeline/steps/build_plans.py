@@ -5,7 +5,7 @@ from pathlib import Path
 
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
-from optkit.core.step_cache import key_at
+from optkit.core.step_cache import content_at
 from optkit.engines import build_only
 from optkit.engines import registry as engines
 from optkit.pipeline.run_spec import RunSpec
@@ -29,7 +29,7 @@ def planned(recipe: Recipe, spec: RunSpec, kind: str) -> Path:
         native.write_configs(unfinished)
 
     depends_on = {
-        "graph": key_at(graph),
+        "graph": content_at(graph),
         "kind": kind,
         "options": engines.options([kind], spec.options),
         "machine": engines.machine([kind]),

@@ -6,7 +6,7 @@ from pathlib import Path
 from optkit.compression import checkpoint
 from optkit.core import atomic, step_cache
 from optkit.core.code_version import code_version
-from optkit.core.step_cache import key_at
+from optkit.core.step_cache import content_at
 from optkit.graph.audit import audit as audit_graph
 from optkit.graph.export import export
 from optkit.models import loading
@@ -30,6 +30,6 @@ def exported(recipe: Recipe, spec: RunSpec) -> Path:
             stage.check_graph(audit, loaded.model)
         atomic.write_json(unfinished / "audit.json", audit.to_dict())
 
-    depends_on = {"checkpoint": key_at(trained_at), "code": code_version(__name__, *spec.modules(recipe))}
+    depends_on = {"checkpoint": content_at(trained_at), "code": code_version(__name__, *spec.modules(recipe))}
     step_cache.step(folder, depends_on, make)
     return folder

@@ -6,7 +6,7 @@ from pathlib import Path
 from optkit.compression import checkpoint
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
-from optkit.core.step_cache import key_at
+from optkit.core.step_cache import content_at
 from optkit.graph.tensorrt import ranges
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
@@ -29,6 +29,6 @@ def ranged(recipe: Recipe, spec: RunSpec) -> Path:
         feeds = random_batches(features, collator, size, batches=batches)
         ranges.prepare(graph / "model.onnx", feeds, unfinished)
 
-    depends_on = {"graph": key_at(graph), "code": code_version(__name__, *spec.modules(recipe))}
+    depends_on = {"graph": content_at(graph), "code": code_version(__name__, *spec.modules(recipe))}
     step_cache.step(folder, depends_on, make)
     return folder

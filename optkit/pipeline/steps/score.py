@@ -6,7 +6,7 @@ from pathlib import Path
 from optkit.compression import checkpoint
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
-from optkit.core.step_cache import key_at
+from optkit.core.step_cache import content_at
 from optkit.evaluation.validation import validate
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.build_engines import converted
@@ -28,8 +28,8 @@ def scored(recipe: Recipe, spec: RunSpec) -> Path:
         validate(spec.task, loaded, features, own, baseline, unfinished, folder / "logs", spec.seconds)
 
     depends_on = {
-        "engines": key_at(own),
-        "baseline": key_at(baseline),
+        "engines": content_at(own),
+        "baseline": content_at(baseline),
         "seconds": spec.seconds,
         "metric": spec.task.metric,
         "code": code_version(__name__, *spec.modules(recipe), *BACKENDS),

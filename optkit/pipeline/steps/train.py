@@ -9,7 +9,7 @@ from optkit.compression import checkpoint
 from optkit.compression.context import Context
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
-from optkit.core.step_cache import key_at
+from optkit.core.step_cache import content_at
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
 from optkit.models import families, loading, two_to_four
 from optkit.pipeline import start_summary
@@ -31,7 +31,7 @@ def trained(recipe: Recipe, spec: RunSpec) -> Path:
     parent = _parent(recipe, spec)
     needs = {name: Teachers(spec, trained).key(name) for name in recipe.teachers}
     if parent:
-        needs[parent.name] = key_at(trained(parent, spec))
+        needs[parent.name] = content_at(trained(parent, spec))
     depends_on = {
         "recipe": recipe.resolved(),
         "training": spec.training(recipe).model_dump(),
