@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from optkit.core.cache_folder import cache_folder
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import Gpu, gpus
 from optkit.engines.tensorrt import library
@@ -163,8 +164,7 @@ def cache_file(settings: Settings) -> Path:
     if settings.timing_cache is not None:
         return settings.timing_cache
     card = next((gpu.name for gpu in gpus()), "no gpu").lower().replace(" ", "-")
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optkit"
-    return folder / f"tensorrt-{library.installed_version()}-{card}.timing"
+    return cache_folder() / f"tensorrt-{library.installed_version()}-{card}.timing"
 
 
 def _attach_cache(config: Any, settings: Settings, build_log: BuildLog) -> Path:
