@@ -41,6 +41,6 @@ def switch_off(environment: MutableMapping[str, str], modules: MutableMapping[st
 
 
 def own_folder(environment: MutableMapping[str, str], variable: str, name: str) -> None:
-    """Have a library keep its files in a folder of optkit's cache, unless the variable says where; without a home where it will."""
+    """Have a library keep its files in optkit's cache, unless the variable says where; without a home where it will."""
     with suppress(RuntimeError):
         environment.setdefault(variable, str(cache_folder() / name))

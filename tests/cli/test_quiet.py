@@ -1,4 +1,4 @@
-"""The main commands, for real, in a network of their own and with an empty home: no look-up, and no file but optkit's own."""
+"""The main commands, for real, in a network of their own and with an empty home: no look-up, no file but optkit's own."""
 
 import os
 import subprocess
