@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from optkit.core.errors import MachineError
+from optkit.core.patience import Patience
 from optkit.core.signature import now, who
 
 _POLL_S = 0.1
@@ -55,14 +56,14 @@ def shared(path: Path, name: str, wait_s: float) -> Iterator[None]:
 
 
 def _acquire(file: BinaryIO, kind: int, name: str, wait_s: float) -> None:
-    deadline, told = time.monotonic() + wait_s, False
+    patience, told = Patience(wait_s), False
     while True:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             pass
-        if time.monotonic() >= deadline:
+        if patience.is_over():
             raise MachineError(
                 f"{name}: waited {wait_s:g} s, it is held by {_holder(file)}. Try again later, or end that process: the "
                 "lock is free as soon as it is gone"

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 from tritonclient.utils import InferenceServerException
 
 from optkit.core.errors import MachineError, OptkitError
+from optkit.core.patience import Patience
 from optkit.registry import smoke_test
 from optkit.registry.disk import UNFINISHED
 from optkit.registry.smoke_test import Probes
@@ -69,9 +70,9 @@ class Running:
             MachineError: the server cannot, or is gone.
         """
         self._control(model, "unload")
-        deadline = time.monotonic() + self.deadline_s
+        patience = Patience(self.deadline_s)
         while any(state in ("READY", "UNLOADING") for (name, _), state in self._states().items() if name == model):
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 raise MachineError(f"{self}: model {model!r} is not unloaded after {self.deadline_s:g} s")
             time.sleep(_POLL_S)
 

@@ -7,7 +7,6 @@ import os
 import shlex
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from optkit.core import temporary
 from optkit.core.errors import InputError, MachineError
 from optkit.serving import command, ensemble, install, log, memory, repository
 from optkit.serving.command import ADDRESS, Ports
@@ -262,8 +262,10 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
             f"model repository {repository_folder}: found no models, expected at least one. Publish one first: "
             "optkit publish RECIPE --task TASK"
         )
-    logs = logs or Path(tempfile.mkdtemp(prefix="optkit-serve-"))
-    with Server(repository_folder, logs, names, http_port=http_port, grace_s=5.0, cache_mb=cache_mb) as server:
+    with (
+        contextlib.nullcontext(logs) if logs else temporary.folder("optkit-serve", keep_after=MachineError) as kept,
+        Server(repository_folder, kept, names, http_port=http_port, grace_s=5.0, cache_mb=cache_mb) as server,
+    ):
         print(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})", file=sys.stderr)
         asked = [name for name in names if ensemble.pipeline(name) in names]
         if asked:
@@ -272,7 +274,7 @@ def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = No
         try:
             while server.alive():
                 threading.Event().wait(0.5)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a signal that asks for the end
             print("stopping", file=sys.stderr)
             return
         raise MachineError(f"Triton server on {server.url} ended. {server.log} says:\n{log.quote(server.log)}")
