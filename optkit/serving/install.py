@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from optkit.core.cache_folder import cache_folder
 from optkit.core.errors import MachineError
 from optkit.core.plugins import import_folders
 
@@ -105,15 +106,11 @@ def _backends(tritonserver: Path) -> Path:
             f"Triton server: {WHEEL} {version(WHEEL)} has no Python backend for Python {PYTHON}, only for {have}. "
             "Use one of those"
         )
-    backends = _cache_folder() / f"triton-{version(WHEEL)}-python{PYTHON}"
+    backends = cache_folder() / f"triton-{version(WHEEL)}-python{PYTHON}"
     files = [*tritonserver.glob("backends/python/*.*"), stub]
     if not _complete(backends, files):
         _make(backends, files)
     return backends
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optkit"
 
 
 def _complete(backends: Path, files: list[Path]) -> bool:
