@@ -24,7 +24,9 @@ class Listeners(NamedTuple):
 
     http: socket.socket
     metrics: socket.socket
-    grpc: int | None
+    http_port: int
+    metrics_port: int
+    grpc_port: int | None
     """Port on which Triton itself listens, if it was asked for."""
 
 
@@ -51,10 +53,10 @@ def listen(http_port: int | None, grpc: bool) -> Iterator[Listeners]:
                 f"Triton server: port {http_port} on {ADDRESS} cannot be used: {error}. Stop what listens there, or "
                 "choose another port"
             ) from error
-        first = http.getsockname()[1]
-        _bind(metrics, first + 2)
+        port = http.getsockname()[1]
+        _bind(metrics, port + 2)
         metrics.listen()
-        yield Listeners(http, metrics, _free(first + 1) if grpc else None)
+        yield Listeners(http, metrics, port, metrics.getsockname()[1], _free(port + 1) if grpc else None)
 
 
 def _free(preferred: int) -> int:

@@ -74,19 +74,24 @@ class Server:
         self._triton: TritonProcess | None = None
 
     @property
+    def identity(self) -> str:
+        """What the server calls itself; its processes and its shared memory carry it in their names."""
+        return self._ticket.identity
+
+    @property
     def url(self) -> str:
         """`host:port` of the HTTP protocol, as clients take it."""
-        return f"{ADDRESS}:{self._listeners.http.getsockname()[1]}"
+        return f"{ADDRESS}:{self._listeners.http_port}"
 
     @property
     def grpc_url(self) -> str:
         """`host:port` of the gRPC protocol, where it was asked for; else the address of Triton's own socket."""
-        return self._ticket.grpc or f"{ADDRESS}:{self._listeners.grpc}"
+        return self._ticket.grpc or f"{ADDRESS}:{self._listeners.grpc_port}"
 
     @property
     def metrics_url(self) -> str:
         """URL of the metrics for Prometheus."""
-        return f"http://{ADDRESS}:{self._listeners.metrics.getsockname()[1]}/metrics"
+        return f"http://{ADDRESS}:{self._listeners.metrics_port}/metrics"
 
     def __enter__(self) -> Self:
         """Start the server and load its models.
@@ -190,7 +195,7 @@ class Server:
     @contextmanager
     def _ticketed(self) -> Iterator[tuple[Ticket, Path]]:
         """Yield a new ticket and its path, for the time of the block."""
-        port, folder = self._listeners.http.getsockname()[1], command.socket_folder()
+        port, folder = self._listeners.http_port, command.socket_folder()
         grpc = None if self.grpc else command.grpc_socket(folder)
         drawn = Ticket(f"optkit-{uuid.uuid4().hex[:12]}", token_urlsafe(32), str(folder), grpc)
         try:
@@ -211,7 +216,7 @@ class Server:
     def _start_triton(self, models: Iterable[str]) -> None:
         """Start the process and wait until it answers."""
         arguments = command.arguments(
-            self._ticket, self.repository, self._installation.backends, self._listeners.grpc,
+            self._ticket, self.repository, self._installation.backends, self._listeners.grpc_port,
             self.http_threads, self.deadline_s, self.grace_s,
         )  # fmt: skip
         arguments += command.cache_arguments(self._installation.caches, self.cache_mb)
@@ -232,7 +237,7 @@ class Server:
                     f"{log.quote(self.log)}"
                 )
             try:
-                if json.loads(self.ask("GET", "/v2", 1.0)[1])["name"] == self._ticket.identity:
+                if json.loads(self.ask("GET", "/v2", 1.0)[1])["name"] == self.identity:
                     return True
             except (OSError, http.client.HTTPException, ValueError, KeyError):
                 pass  # not listening yet
