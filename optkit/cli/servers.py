@@ -26,6 +26,13 @@ def serve(
     cache_mb: Annotated[
         int, typer.Option(help="memory for answers of models published with --cache; 0: they go without", min=0, metavar="N")
     ] = 0,
+    grpc: Annotated[
+        bool,
+        typer.Option("--grpc", help="also listen for gRPC on the next port: requests without bounds, no control of models"),
+    ] = False,
+    max_request_mb: Annotated[
+        int, typer.Option(help="largest body of a request, unpacked; what is larger is refused", min=1, metavar="N")
+    ] = 16,
 ) -> None:
     """Serve a model repository with Triton on this machine until Ctrl-C; refused where a file is not as it was published.
 
@@ -33,12 +40,12 @@ def serve(
     """
     from optkit.registry import remote
     from optkit.registry.verify import require
-    from optkit.serving import server
+    from optkit.serving import serve as serving
 
     with remote.reading(repository, to_serve=True) as folder:
         if not unpublished:
             require(folder)
-        server.serve(folder, port, cache_mb=cache_mb)
+        serving.serve(folder, port, cache_mb=cache_mb, grpc=grpc, largest_body=max_request_mb * 2**20)
 
 
 def ask(

@@ -4,7 +4,7 @@ import http.client
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,10 @@ from optkit.registry import smoke_test
 from optkit.registry.disk import UNFINISHED
 from optkit.registry.smoke_test import Probes
 from optkit.serving import log as server_log
+from optkit.serving import ticket as tickets
 from optkit.serving.client import Client
 from optkit.serving.connection import address
+from optkit.serving.ticket import Ticket
 
 DEADLINE_S = 300.0
 _POLL_S, _GRPC_S = 0.25, 5.0
@@ -50,7 +52,7 @@ class Running:
         Raises:
             MachineError: it does not answer.
         """
-        _ = self._grpc_url  # looked for now, so that whatever is undone later needs nothing new
+        _ = self._ticket, self._grpc_url  # looked for now, so that whatever is undone later needs nothing new
         for name in {name for name, _ in self._states() if name.startswith(UNFINISHED)}:
             log.warning("Triton server on %s: %s is left from an interrupted publishing; unloaded", self.url, name)
             self.unload(name)
@@ -132,7 +134,8 @@ class Running:
         if refusal is not None:
             raise MachineError(
                 f"{self}: cannot {verb} model {model!r}: {refusal}. Does it serve this repository, and with "
-                "--model-control-mode=explicit? Its log says more"
+                "--model-control-mode=explicit? Only the user who started `optkit serve`, on that machine, controls its "
+                "models. Its log says more"
             )
 
     def _control_by_grpc(self, url: str, model: str, verb: str) -> str | None:
@@ -150,26 +153,46 @@ class Running:
         return None
 
     @cached_property
+    def _name(self) -> str:
+        """Return what the server calls itself."""
+        status, body = self._ask("/v2", "GET", {})
+        try:
+            return str(json.loads(body)["name"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise MachineError(f"{self}: what it says of itself (status {status}) is not a Triton server's") from error
+
+    @cached_property
+    def _ticket(self) -> Ticket | None:
+        """Return the server's ticket, if it is `optkit serve` of this user."""
+        return tickets.find(self.url, self._name)
+
+    @cached_property
     def _grpc_url(self) -> str | None:
-        """Return the gRPC address of the same server, if its port is the one after HTTP's."""
+        """Return the gRPC address of the same server: that of its ticket, or the port after HTTP's if it has none."""
         from tritonclient.grpc import InferenceServerClient
 
-        parts = urlsplit(f"//{self.url}")
-        url = f"{parts.hostname}:{(parts.port or 0) + 1}"
-        own = json.loads(self._ask("/v2", "GET")[1])["name"]
-        with InferenceServerClient(url) as client:
-            try:
-                if client.get_server_metadata(client_timeout=_GRPC_S).name == own:
-                    return url
-            except InferenceServerException:
-                pass  # nobody there, or somebody else
-        log.warning("%s: no gRPC on %s; loading a model over HTTP holds up some of the others' requests", self, url)
+        if self._ticket is not None:
+            url = self._ticket.grpc
+        else:
+            parts = urlsplit(f"//{self.url}")
+            url = f"{parts.hostname}:{(parts.port or 0) + 1}"
+        if url is not None:
+            with InferenceServerClient(url) as client:
+                try:
+                    if client.get_server_metadata(client_timeout=_GRPC_S).name == self._name:
+                        return url
+                except InferenceServerException:
+                    pass  # nobody there, or somebody else
+        where = url or "a socket, as the server was started with --grpc"
+        log.warning("%s: no gRPC on %s; loading a model over HTTP holds up some of the others' requests", self, where)
         return None
 
-    def _ask(self, path: str, method: str = "POST") -> tuple[int, bytes]:
+    def _ask(self, path: str, method: str = "POST", headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        if headers is None:
+            headers = {tickets.HEADER: self._ticket.secret} if self._ticket else {}
         with closing(http.client.HTTPConnection(self.url, timeout=self.deadline_s)) as connection:
             try:
-                connection.request(method, path)
+                connection.request(method, path, headers=headers)
                 response = connection.getresponse()
                 return response.status, response.read()
             except (OSError, http.client.HTTPException) as error:

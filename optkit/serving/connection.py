@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from optkit.core.errors import InputError, MachineError
 from optkit.core.patience import TICK_S, Patience
+from optkit.serving import ticket
 
 TIMEOUT_S = 60.0
 
@@ -50,7 +51,8 @@ class Connection:
             MachineError: the server is gone, does not answer in time, or fails.
         """
         with self._deadline("statistics"):
-            return self._connection().get_inference_statistics(self.model, self.version)["model_stats"][0]
+            found = self._connection().get_inference_statistics(self.model, self.version, headers=self._secret())
+            return found["model_stats"][0]
 
     def metadata(self) -> dict[str, Any]:
         """What the server says of the model: `inputs` and `outputs` with `name`, `datatype` and `shape`, and others.
@@ -78,7 +80,7 @@ class Connection:
             MachineError: the server is gone, does not answer in time, or fails.
         """
         with self._deadline("list of models"):
-            index = self._connection().get_model_repository_index()
+            index = self._connection().get_model_repository_index(headers=self._secret())
             return sorted({item["name"] for item in index if item.get("state") == "READY"})
 
     def server(self) -> str:
@@ -101,6 +103,11 @@ class Connection:
             # `_deadline` bounds connecting, sending and receiving together
             self._local.connection = InferenceServerClient(self.url, connection_timeout=None, network_timeout=None)
         return self._local.connection
+
+    def _secret(self) -> dict[str, str]:
+        """The header for what only a server's owner may ask, where this user owns it."""
+        owned = ticket.find(self.url, self._connection().get_server_metadata()["name"])
+        return {ticket.HEADER: owned.secret} if owned else {}
 
     @contextmanager
     def _deadline(self, what: str) -> Iterator[None]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from optkit.core.errors import MachineError
 
 LINES = 20
-NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized")
-"""Empty lines, information, tables, and a complaint that a machine without a GPU brings forth."""
+NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized|NODELAY NOT SUPPORTED")
+"""Empty lines, information, tables, and complaints that no GPU and a socket of Unix's kind bring forth."""
 
 
 def create(folder: Path) -> tuple[int, Path]:

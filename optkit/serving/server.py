@@ -1,38 +1,37 @@
 """A real Triton server for as long as a `with` block lasts, on the loopback address alone."""
 
-import contextlib
 import http.client
 import json
 import os
-import shlex
-import subprocess
-import sys
-import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from secrets import token_urlsafe
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 from urllib.parse import quote
 
-from optkit.core import temporary
+from optkit.core import atomic
 from optkit.core.errors import InputError, MachineError
-from optkit.serving import command, ensemble, install, log, memory, repository
-from optkit.serving.command import ADDRESS, Ports
+from optkit.serving import command, front_process, install, log, repository, ticket
+from optkit.serving.command import ADDRESS
+from optkit.serving.front_process import LARGEST_BODY
+from optkit.serving.ticket import Ticket
+from optkit.serving.triton_process import TritonProcess
 
-SUPERVISOR = Path(__file__).with_name("supervisor.py")
 START_DEADLINE_S = 120.0
 HTTP_THREADS = 4
-ATTEMPTS = 3
-"""A port that was free a moment ago may be taken by the time the server binds it."""
 
 
 class Server:
     """A server over one repository; every model of `models` is loaded when the `with` block is entered.
 
-    Models are controlled explicitly, so that the baseline and the candidates can be measured on the same server. The
-    server and its backend processes end with the block, and also when this process is killed.
+    Clients reach its front (`optkit.serving.front`), which bounds and checks requests; Triton itself listens on sockets in
+    a folder of this user alone. Models are controlled explicitly, so that the baseline and the candidates can be measured
+    on the same server. The server, its front and its backend processes end with the block, and also when this process is
+    killed.
 
     Args:
         repository: the model repository, `<model>/config.pbtxt` and `<model>/<version>/`.
@@ -43,6 +42,8 @@ class Server:
         http_threads: threads that read and write HTTP requests.
         grace_s: seconds given to requests in flight when the server is ended; 0 ends it at once.
         cache_mb: memory of the response cache for models that want one; 0: no cache, and they are served without.
+        grpc: also listen for gRPC, past the front: requests are not bounded there, models are not controlled.
+        largest_body: bytes of a request's body.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class Server:
         http_threads: int = HTTP_THREADS,
         grace_s: float = 0.0,
         cache_mb: int = 0,
+        grpc: bool = False,
+        largest_body: int = LARGEST_BODY,
     ) -> None:
         self.repository = Path(repository).absolute()
         self.logs = Path(logs)
@@ -64,25 +67,31 @@ class Server:
         self.http_threads = http_threads
         self.grace_s = grace_s
         self.cache_mb = cache_mb
+        self.grpc = grpc
+        self.largest_body = largest_body
         self.log = Path()
-        self._ports = Ports(0, 0, 0)
-        self._supervisor: subprocess.Popen[bytes] | None = None
-        self._environments: set[Path] = set()
+        self._stack = ExitStack()
+        self._triton: TritonProcess | None = None
+
+    @property
+    def identity(self) -> str:
+        """What the server calls itself; its processes and its shared memory carry it in their names."""
+        return self._ticket.identity
 
     @property
     def url(self) -> str:
         """`host:port` of the HTTP protocol, as clients take it."""
-        return f"{ADDRESS}:{self._ports.http}"
+        return f"{ADDRESS}:{self._listeners.http_port}"
 
     @property
     def grpc_url(self) -> str:
-        """`host:port` of the gRPC protocol."""
-        return f"{ADDRESS}:{self._ports.grpc}"
+        """`host:port` of the gRPC protocol, where it was asked for; else the address of Triton's own socket."""
+        return self._ticket.grpc or f"{ADDRESS}:{self._listeners.grpc_port}"
 
     @property
     def metrics_url(self) -> str:
         """URL of the metrics for Prometheus."""
-        return f"http://{ADDRESS}:{self._ports.metrics}/metrics"
+        return f"http://{ADDRESS}:{self._listeners.metrics_port}/metrics"
 
     def __enter__(self) -> Self:
         """Start the server and load its models.
@@ -112,12 +121,9 @@ class Server:
             MachineError: it cannot be loaded; the message quotes the server.
         """
         self._require(model)
-        before = _environments()
-        try:
+        assert self._triton is not None
+        with self._triton.loading():
             self._control(model, "load")
-        finally:
-            if not self._environments:
-                self._environments = _environments() - before
 
     def unload(self, model: str) -> None:
         """Unload a model; requests in flight are answered first."""
@@ -125,30 +131,41 @@ class Server:
         self._control(model, "unload")
 
     def alive(self) -> bool:
-        """Whether the server process runs."""
-        return self._supervisor is not None and self._supervisor.poll() is None
+        """Whether the server and its front run."""
+        return self._triton is not None and self._triton.alive() and self._front.poll() is None
+
+    def restart(self, models: Iterable[str]) -> None:
+        """Start what has ended again, with `models` loaded before anything is answered; the ports stay as they are.
+
+        Raises:
+            MachineError: it cannot be started.
+        """
+        assert self._triton is not None
+        if self._front.poll() is not None:
+            self._start_front()
+        if not self._triton.alive():
+            self._triton.close()
+            self._start_triton(models)
+
+    def how_it_ended(self) -> str:
+        """What ended, and how."""
+        if self._triton is not None and not self._triton.alive():
+            return self._triton.how_it_ended()
+        return f"its front: exit status {self._front.returncode}"
 
     def version(self) -> str:
         """The version of tritonserver, by its own account."""
-        return json.loads(self._ask("GET", "/v2", self.deadline_s)[1])["version"]
+        return json.loads(self.ask("GET", "/v2", self.deadline_s)[1])["version"]
 
     def memory_bytes(self) -> int:
-        """Memory of the server and its backend processes, see `memory.used_bytes`; 0 before the start."""
-        return 0 if self._supervisor is None else memory.used_bytes(self._supervisor.pid)
+        """Memory of the server and its backend processes, without the front; 0 before the start."""
+        return 0 if self._triton is None else self._triton.memory_bytes()
 
     def close(self) -> None:
-        """End the server and its backend processes; does nothing the second time."""
-        if self._supervisor is None:
-            return
-        self._supervisor.terminate()
-        try:
-            self._supervisor.wait(self.grace_s + 10)
-        except subprocess.TimeoutExpired:
-            self._supervisor.kill()  # the kernel then kills the server, whose backends notice
-            self._supervisor.wait()
-        if len(self._environments) == 1:  # of several, nobody knows which is another server's
-            with contextlib.suppress(OSError):  # gone
-                self._environments.pop().rmdir()
+        """End the server, its backend processes and then its front; does nothing the second time."""
+        if self._triton is not None:
+            self._triton.close()
+        self._stack.close()
 
     def _check(self) -> None:
         if not self.repository.is_dir():
@@ -166,39 +183,52 @@ class Server:
             )
 
     def _start(self) -> None:
-        """Start the process and wait until it answers, with other ports where somebody was quicker."""
-        installation = install.find()
-        for attempt in range(1, ATTEMPTS + 1):
-            self._ports = command.ports(self.http_port)
-            self._spawn(installation)
-            if self._wait_until_live():
-                return
-            quoted = log.quote(self.log)
-            if "already in use" not in quoted or attempt == ATTEMPTS:
-                raise MachineError(f"Triton server on {self.url} ended while it was starting. {self.log} says:\n{quoted}")
-
-    def _spawn(self, installation: install.Installation) -> None:
+        self._installation = install.find()
+        self._listeners = self._stack.enter_context(command.listen(self.http_port, self.grpc))
         descriptor, self.log = log.create(self.logs)
-        self._identity = f"optkit-{uuid.uuid4().hex[:12]}"
-        variables = [f"{name}={value}" for name, value in installation.environment.items()]
+        self._log_file: BinaryIO = self._stack.enter_context(os.fdopen(descriptor, "ab"))
+        self._ticket, self._place = self._stack.enter_context(self._ticketed())
+        self._stack.callback(self._end_front)
+        self._start_front()
+        self._start_triton(())
+
+    @contextmanager
+    def _ticketed(self) -> Iterator[tuple[Ticket, Path]]:
+        """Yield a new ticket and its path, for the time of the block."""
+        port, folder = self._listeners.http_port, command.socket_folder()
+        grpc = None if self.grpc else command.grpc_socket(folder)
+        drawn = Ticket(f"optkit-{uuid.uuid4().hex[:12]}", token_urlsafe(32), str(folder), grpc)
+        try:
+            with ticket.held(port, drawn) as place:
+                yield drawn, place
+        except OSError as error:
+            raise atomic.disk_error(ticket.path(port), error) from error
+
+    def _start_front(self) -> None:
+        self._front = front_process.start(
+            self._place, self._listeners.http, self._listeners.metrics, self.largest_body, self._log_file
+        )
+
+    def _end_front(self) -> None:
+        self._front.terminate()
+        self._front.wait()
+
+    def _start_triton(self, models: Iterable[str]) -> None:
+        """Start the process and wait until it answers."""
         arguments = command.arguments(
-            self._identity, self.repository, installation.backends, self._ports,
+            self._ticket, self.repository, self._installation.backends, self._listeners.grpc_port,
             self.http_threads, self.deadline_s, self.grace_s,
         )  # fmt: skip
-        cached = command.cache_arguments(installation.caches, self.cache_mb)
-        guarded = [sys.executable, "-I", "-S", str(SUPERVISOR), str(os.getpid()), str(self.grace_s), self._identity]
-        with open(descriptor, "wb") as file:
-            # A session of its own: Ctrl-C in the terminal reaches us, and we end the server.
-            self._supervisor = subprocess.Popen(
-                [*guarded, "env", *variables, str(installation.binary), *arguments, *cached],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
+        arguments += command.cache_arguments(self._installation.caches, self.cache_mb)
+        arguments += [f"--load-model={model}" for model in models]
+        self._triton = TritonProcess(self._installation, arguments, self._ticket.identity, self.grace_s, self._log_file)
+        if not self._is_live():
+            raise MachineError(
+                f"Triton server on {self.url} ended while it was starting. {self.log} says:\n{log.quote(self.log)}"
             )
 
-    def _wait_until_live(self) -> bool:
-        """Wait for the server itself (by its identity: the port may be another's); False if its process ended."""
+    def _is_live(self) -> bool:
+        """Wait until the server answers; False if its process has ended."""
         deadline = time.monotonic() + self.deadline_s
         while self.alive():
             if time.monotonic() > deadline:
@@ -207,7 +237,7 @@ class Server:
                     f"{log.quote(self.log)}"
                 )
             try:
-                if json.loads(self._ask("GET", "/v2", 1.0)[1])["name"] == self._identity:
+                if json.loads(self.ask("GET", "/v2", 1.0)[1])["name"] == self.identity:
                     return True
             except (OSError, http.client.HTTPException, ValueError, KeyError):
                 pass  # not listening yet
@@ -217,7 +247,7 @@ class Server:
     def _control(self, model: str, verb: str) -> None:
         path = f"/v2/repository/models/{quote(model)}/{verb}"
         try:
-            status, body = self._ask("POST", path, self.deadline_s)
+            status, body = self.ask("POST", path, self.deadline_s)
         except (OSError, http.client.HTTPException) as error:
             raise MachineError(
                 f"model {model!r}: Triton server on {self.url} did not {verb} it: {error or type(error).__name__}. "
@@ -229,64 +259,16 @@ class Server:
                 f"{self.log} says:\n{log.quote(self.log)}"
             )
 
-    def _ask(self, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(ADDRESS, self._ports.http, timeout=timeout_s)
+    def ask(self, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
+        """Send the server a request of its owner's.
+
+        Returns:
+            Status and body of the answer.
+        """
+        connection = http.client.HTTPConnection(self.url, timeout=timeout_s)
         try:
-            connection.request(method, path)
+            connection.request(method, path, headers={ticket.HEADER: self._ticket.secret})
             response = connection.getresponse()
             return response.status, response.read()
         finally:
             connection.close()
-
-
-def _environments() -> set[Path]:
-    """Folders of Triton's Python backend for packed environments, which our models have none of.
-
-    A server makes one, in a place that cannot be set, when it loads its first model. It leaves it behind when it is
-    killed, and fails at a graceful end where it is gone already.
-    """
-    return set(Path("/tmp").glob("python_env_*"))
-
-
-def serve(repository_folder: Path, http_port: int = 8000, logs: Path | None = None, cache_mb: int = 0) -> None:
-    """Serve every model of a repository until Ctrl-C; where to ask is printed to standard error.
-
-    Raises:
-        InputError: the repository has no models.
-        MachineError: the server is not installed, the port is taken, or a model cannot be loaded.
-    """
-    names = tuple(repository.models(Path(repository_folder)))
-    names = tuple(name for name in names if name not in {step for model in names for step in ensemble.steps(model)})
-    if not names:
-        raise InputError(
-            f"model repository {repository_folder}: found no models, expected at least one. Publish one first: "
-            "optkit publish RECIPE --task TASK"
-        )
-    with (
-        contextlib.nullcontext(logs) if logs else temporary.folder("optkit-serve", keep_after=MachineError) as kept,
-        Server(repository_folder, kept, names, http_port=http_port, grace_s=5.0, cache_mb=cache_mb) as server,
-    ):
-        print(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})", file=sys.stderr)
-        asked = [name for name in names if ensemble.pipeline(name) in names]
-        if asked:
-            print(f"try: optkit ask {asked[0]} TEXT --url {server.url}", file=sys.stderr)
-        print(f"try: {_curl(server, names[0])}", file=sys.stderr, flush=True)
-        try:
-            while server.alive():
-                threading.Event().wait(0.5)
-        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a signal that asks for the end
-            print("stopping", file=sys.stderr)
-            return
-        raise MachineError(f"Triton server on {server.url} ended. {server.log} says:\n{log.quote(server.log)}")
-
-
-def _curl(server: Server, model: str) -> str:
-    """A command line that asks the model one question: `[CLS] [SEP]` in BERT's vocabulary."""
-    config = json.loads(server._ask("GET", f"/v2/models/{quote(model)}/config", 5.0)[1])
-    values = {"input_ids": [101, 102], "attention_mask": [1, 1]}
-    inputs = [
-        {"name": item["name"], "shape": [1, 2], "datatype": "INT64", "data": values.get(item["name"], [0, 0])}
-        for item in config["input"]
-    ]
-    address = f"http://{server.url}/v2/models/{quote(model)}/infer"
-    return f"curl {address} -d {shlex.quote(json.dumps({'inputs': inputs}))}"

@@ -24,6 +24,7 @@ from optkit.pipeline.run_spec import RunSpec
 from optkit.report.explain import judged
 from optkit.serving import command, install, repository
 from optkit.serving.config import parse
+from optkit.serving.ticket import Ticket
 from optkit.tasks.registry import load
 from tests.conftest import main_ends
 from tests.registry import small
@@ -69,15 +70,25 @@ def repositories(spec, tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(repositories, tmp_path_factory):
     """A server that takes every folder of the repository for a model, as `tritonserver` does, and ends where one fails."""
-    installation, ports = install.find(), command.ports(None)
-    arguments = command.arguments("flavours", repositories, installation.backends, ports, 2, 60, 0)
-    arguments[arguments.index("--model-control-mode=explicit")] = "--model-control-mode=none"
-    with (tmp_path_factory.mktemp("logs") / "log").open("w") as log:
+    installation, folder = install.find(), tmp_path_factory.mktemp("logs")
+    with command.listen(None, grpc=False) as free:
+        port = free.http_port
+    ticket = Ticket("flavours", "", str(folder), None)
+    arguments = command.arguments(ticket, repositories, installation.backends, None, 2, 60, 0)
+    plain = {
+        "--model-control-mode": "none",
+        "--http-address": "127.0.0.1",
+        "--allow-grpc": "false",
+        "--allow-metrics": "false",
+    }
+    arguments = [one for one in arguments if one.partition("=")[0] not in plain]
+    arguments += [f"--http-port={port}", *(f"{name}={value}" for name, value in plain.items())]
+    with (folder / "log").open("w") as log:
         server = subprocess.Popen(
             [installation.binary, *arguments, "--exit-on-error=true"], env=installation.environment, stdout=log, stderr=log
         )
     try:
-        yield wait_until_ready(server, f"127.0.0.1:{ports.http}")
+        yield wait_until_ready(server, f"127.0.0.1:{port}")
     finally:
         server.terminate()
         server.wait(30)

@@ -159,7 +159,7 @@ def test_a_server_that_is_lost_between_load_and_probe(server, repository, releas
     def load_and_lose(self, model):
         load(self, model)
         next(
-            p for p in psutil.process_iter(["cmdline"]) if f"--id={server._identity}" in (p.info["cmdline"] or ())[1:2]
+            p for p in psutil.process_iter(["cmdline"]) if f"--id={server.identity}" in (p.info["cmdline"] or ())[1:2]
         ).kill()
 
     monkeypatch.setattr(Running, "load", load_and_lose)

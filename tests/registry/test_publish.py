@@ -300,7 +300,7 @@ def test_what_is_published_is_asked_in_words(checkpoints, target, capsys):
     shares = [float(line.split()[1]) for line in answer.splitlines()]
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1, abs=0.002)
     names = [small.MODEL, f"{small.MODEL}_text"]
-    with Server(target, target.parent / "logs", names) as server:
+    with Server(target, target.parent / "logs", names, grpc=True) as server:
         run(["ask", small.MODEL, text, "--url", server.url])
         assert capsys.readouterr().out == answer
         example = [sys.executable, str(EXAMPLE), small.MODEL, text, "--http", server.url, "--grpc", server.grpc_url]

@@ -145,7 +145,8 @@ def test_a_model_that_cannot_answer_a_shape_is_not_ready(server):
 
 
 def test_the_command_gives_the_server_its_cache(repository):
-    port = str(command.ports(None).http)
+    with command.listen(None, grpc=False) as free:
+        port = str(free.http_port)
     options = ["--repository", str(repository), "--unpublished", "--port", port, "--cache-mb", "3"]
     (repository / "cold").rename(repository / ".cold")
     process = subprocess.Popen([sys.executable, "-m", "optkit", "serve", *options], stderr=subprocess.PIPE, text=True)

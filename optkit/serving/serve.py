@@ -1,0 +1,97 @@
+"""`optkit serve`: a repository served until Ctrl-C."""
+
+import json
+import shlex
+import sys
+import threading
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from optkit.core import temporary
+from optkit.core.errors import InputError, MachineError
+from optkit.serving import ensemble, log, repository
+from optkit.serving.front_process import LARGEST_BODY
+from optkit.serving.server import Server
+
+
+def serve(
+    repository_folder: Path,
+    http_port: int = 8000,
+    logs: Path | None = None,
+    cache_mb: int = 0,
+    grpc: bool = False,
+    largest_body: int = LARGEST_BODY,
+) -> None:
+    """Serve every model of a repository until Ctrl-C; where to ask is printed to standard error.
+
+    A server that ends by itself is started again, which is printed too.
+
+    Args:
+        repository_folder: the model repository.
+        http_port, cache_mb, grpc, largest_body: as of `Server`.
+        logs: folder for the server's log; a new one if None.
+
+    Raises:
+        InputError: the repository has no models.
+        MachineError: the server is not installed, the port is taken, or a model cannot be loaded.
+    """
+    names = _served(repository_folder)
+    settings: dict[str, Any] = {"cache_mb": cache_mb, "grpc": grpc, "largest_body": largest_body}
+    with (
+        nullcontext(logs) if logs else temporary.folder("optkit-serve", keep_after=MachineError) as kept,
+        Server(repository_folder, kept, names, http_port=http_port, grace_s=5.0, **settings) as server,
+    ):
+        _tell(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})")
+        asked = [name for name in names if ensemble.pipeline(name) in names]
+        if asked:
+            _tell(f"try: optkit ask {asked[0]} TEXT --url {server.url}")
+        _tell(f"try: {_curl(server, names[0])}")
+        try:
+            while True:
+                _keep_alive(server)
+                threading.Event().wait(0.5)
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a signal that asks for the end
+            _tell("stopping")
+
+
+def _served(folder: Path) -> tuple[str, ...]:
+    """Names of the models to load, without those that pipelines load as their steps."""
+    names = tuple(repository.models(Path(folder)))
+    names = tuple(name for name in names if name not in {step for model in names for step in ensemble.steps(model)})
+    if not names:
+        raise InputError(
+            f"model repository {folder}: found no models, expected at least one. Publish one first: "
+            "optkit publish RECIPE --task TASK"
+        )
+    return names
+
+
+def _keep_alive(server: Server) -> None:
+    """Start a server again that has ended by itself."""
+    if server.alive():
+        return
+    started = time.monotonic()
+    _tell(f"Triton server on {server.url} ended ({server.how_it_ended()}); starting it again. {server.log} says:")
+    _tell(log.quote(server.log))
+    names = _served(server.repository)
+    server.restart(names)
+    _tell(f"serving {', '.join(names)} on http://{server.url} again, after {time.monotonic() - started:.1f} s")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _curl(server: Server, model: str) -> str:
+    """A command line that asks the model one question: `[CLS] [SEP]` in BERT's vocabulary."""
+    config = json.loads(server.ask("GET", f"/v2/models/{quote(model)}/config", 5.0)[1])
+    values = {"input_ids": [101, 102], "attention_mask": [1, 1]}
+    inputs = [
+        {"name": item["name"], "shape": [1, 2], "datatype": "INT64", "data": values.get(item["name"], [0, 0])}
+        for item in config["input"]
+    ]
+    address = f"http://{server.url}/v2/models/{quote(model)}/infer"
+    return f"curl {address} -d {shlex.quote(json.dumps({'inputs': inputs}))}"

@@ -1,0 +1,89 @@
+"""The process of tritonserver with its backend processes: started under a supervisor, and ended with all it leaves."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from optkit.serving import memory
+from optkit.serving.install import Installation
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+
+class TritonProcess:
+    """A tritonserver that runs; it also ends when this process is killed.
+
+    Args:
+        installation: the server.
+        arguments: of its command line.
+        identity: prefix of its shared memory.
+        grace_s: seconds given to requests in flight when it is ended; 0 ends it at once.
+        log: its standard output and error.
+    """
+
+    def __init__(
+        self, installation: Installation, arguments: Sequence[str], identity: str, grace_s: float, log: BinaryIO
+    ) -> None:
+        self.grace_s = grace_s
+        self._environments: set[Path] = set()
+        variables = [f"{name}={value}" for name, value in installation.environment.items()]
+        guarded = [sys.executable, "-I", "-S", str(SUPERVISOR), str(os.getpid()), str(grace_s), identity]
+        # A session of its own: Ctrl-C in the terminal reaches us, and we end the server.
+        self.supervisor = subprocess.Popen(
+            [*guarded, "env", *variables, str(installation.binary), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.supervisor.poll() is None
+
+    def memory_bytes(self) -> int:
+        """Memory of the server and its backend processes, see `memory.used_bytes`."""
+        return memory.used_bytes(self.supervisor.pid)
+
+    def how_it_ended(self) -> str:
+        """The exit status or the signal, in words."""
+        status = self.supervisor.returncode
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(256 - status).name}"
+        return f"exit status {status}"
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Note the folder that the first model brings, for as long as the block lasts."""
+        before = _environments()
+        try:
+            yield
+        finally:
+            if not self._environments:
+                self._environments = _environments() - before
+
+    def close(self) -> None:
+        """End the server and its backend processes, and remove what it leaves."""
+        self.supervisor.terminate()
+        try:
+            self.supervisor.wait(self.grace_s + 10)
+        except subprocess.TimeoutExpired:
+            self.supervisor.kill()  # the kernel then kills the server, whose backends notice
+            self.supervisor.wait()
+        if len(self._environments) == 1:  # of several, nobody knows which is another server's
+            with contextlib.suppress(OSError):  # gone
+                self._environments.pop().rmdir()
+
+
+def _environments() -> set[Path]:
+    """Folders of Triton's Python backend for packed environments, which our models have none of.
+
+    A server makes one, in a place that cannot be set, when it loads its first model. It leaves it behind when it is
+    killed, and fails at a graceful end where it is gone already.
+    """
+    return set(Path("/tmp").glob("python_env_*"))
