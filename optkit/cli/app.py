@@ -78,5 +78,7 @@ def _start(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also s
     import logging
 
     from optkit.core.progress import log_to_stderr
+    from optkit.serving import leftovers
 
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    leftovers.sweep()

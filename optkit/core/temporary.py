@@ -74,17 +74,18 @@ def file(path: Path) -> Iterator[Path]:
         os.close(held)
 
 
-def sweep(parent: Path, prefix: str = "") -> None:
+def sweep(parent: Path, prefix: str = "", first: Callable[[Path], object] = lambda path: None) -> None:
     """Delete what dead owners left in a folder.
 
     Args:
         parent: the folder.
         prefix: of the names to look at, as it was made with; everything of optkit's own if empty.
+        first: what is done about each before it is deleted.
     """
     names = os.listdir(parent) if parent.is_dir() else []
     for name in names:
         if name.startswith(prefix) and (_OURS.fullmatch(name) or _WITHIN.fullmatch(name)):
-            _remove_if_abandoned(parent / name)
+            _remove_if_abandoned(parent / name, first)
 
 
 def sweep_tree(top: Path) -> None:
@@ -116,7 +117,7 @@ def _opened(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
-def _remove_if_abandoned(path: Path) -> None:
+def _remove_if_abandoned(path: Path, first: Callable[[Path], object]) -> None:
     try:
         descriptor = _opened(path)
     except OSError:  # gone meanwhile, a link, or another user's
@@ -124,6 +125,7 @@ def _remove_if_abandoned(path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _was_made_here(path) or _is_old(path):
+            first(path)
             _remove(path)
     except OSError:  # its owner lives
         pass

@@ -44,12 +44,12 @@ def serve(
         nullcontext(logs) if logs else temporary.folder("optkit-serve", keep_after=MachineError) as kept,
         Server(repository_folder, kept, names, http_port=http_port, grace_s=5.0, **settings) as server,
     ):
-        _tell(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})")
-        asked = [name for name in names if ensemble.pipeline(name) in names]
-        if asked:
-            _tell(f"try: optkit ask {asked[0]} TEXT --url {server.url}")
-        _tell(f"try: {_curl(server, names[0])}")
         try:
+            _tell(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})")
+            asked = [name for name in names if ensemble.pipeline(name) in names]
+            if asked:
+                _tell(f"try: optkit ask {asked[0]} TEXT --url {server.url}")
+            _tell(f"try: {_curl(server, names[0])}")
             while True:
                 _keep_alive(server)
                 threading.Event().wait(0.5)

@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ from types import TracebackType
 from typing import BinaryIO, Self
 from urllib.parse import quote
 
-from optkit.core import atomic
+from optkit.core import atomic, temporary
 from optkit.core.errors import InputError, MachineError
-from optkit.serving import command, front_process, install, log, repository, ticket
+from optkit.serving import command, front_process, install, leftovers, log, repository, ticket
 from optkit.serving.command import ADDRESS
 from optkit.serving.front_process import LARGEST_BODY
 from optkit.serving.ticket import Ticket
@@ -195,12 +194,14 @@ class Server:
     @contextmanager
     def _ticketed(self) -> Iterator[tuple[Ticket, Path]]:
         """Yield a new ticket and its path, for the time of the block."""
-        port, folder = self._listeners.http_port, command.socket_folder()
-        grpc = None if self.grpc else command.grpc_socket(folder)
-        drawn = Ticket(f"optkit-{uuid.uuid4().hex[:12]}", token_urlsafe(32), str(folder), grpc)
+        port = self._listeners.http_port
+        leftovers.sweep()
         try:
-            with ticket.held(port, drawn) as place:
-                yield drawn, place
+            with temporary.folder(leftovers.PREFIX, leftovers.SHARED_MEMORY) as folder:
+                grpc = None if self.grpc else command.grpc_socket(folder)
+                drawn = Ticket(folder.name, token_urlsafe(32), str(folder), grpc)
+                with ticket.held(port, drawn) as place:
+                    yield drawn, place
         except OSError as error:
             raise atomic.disk_error(ticket.path(port), error) from error
 
