@@ -11,7 +11,7 @@ from optkit.serving.front.head import Head, RefusedError
 from optkit.serving.front.nesting import DEEPEST, too_deep
 from optkit.serving.ticket import HEADER
 
-_MODEL = rb"/v2/models/[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/versions/[0-9]+)?"
+_MODEL = rb"/v2/models/\.?[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/versions/[0-9]+)?"
 INFERENCE = re.compile(
     rb"GET (?:/v2(?:/health/(?:live|ready))?|" + _MODEL + rb"(?:/ready|/config)?)|POST " + _MODEL + rb"/infer"
 )
