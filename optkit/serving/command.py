@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from optkit.core.errors import MachineError
+from optkit.serving import slots
 from optkit.serving.ticket import Ticket
 
 ADDRESS = "127.0.0.1"
@@ -108,6 +109,7 @@ def arguments(
         f"--backend-config=python,stub-timeout-seconds={max(1, int(deadline_s))}",
         f"--http-address=unix:{ticket.folder}/http",
         f"--http-thread-count={http_threads}",
+        f"--http-header-forward-pattern={slots.HEADER}",
         f"--metrics-address=unix:{ticket.folder}/metrics",
         *_grpc_arguments(ticket, grpc_port),
         # The backends take their inputs from ordinary memory, and talk to a GPU themselves.

@@ -31,7 +31,7 @@ def sweep() -> None:
     for found in {match[0] for name in os.listdir(SHARED_MEMORY) if (match := _SERVER.match(name))}:
         if not (SHARED_MEMORY / found).exists():  # whoever removed the folder was killed then
             end(found)
-    _remove_environments()
+    remove_environments()
 
 
 def end(identity: str) -> None:
@@ -58,7 +58,7 @@ def environments() -> set[Path]:
     return set(_ENVIRONMENTS.glob("python_env_*"))
 
 
-def _remove_environments() -> None:
+def remove_environments() -> None:
     """Remove the folders that are no living server's, as none had started shortly before they were made."""
     found = environments()
     started = _starts_of_servers() if found else []

@@ -222,7 +222,7 @@ class Server:
         )  # fmt: skip
         arguments += command.cache_arguments(self._installation.caches, self.cache_mb)
         arguments += [f"--load-model={model}" for model in models]
-        self._triton = TritonProcess(self._installation, arguments, self._ticket.identity, self.grace_s, self._log_file)
+        self._triton = TritonProcess(self._installation, arguments, self._ticket, self.grace_s, self._log_file)
         if not self._is_live():
             raise MachineError(
                 f"Triton server on {self.url} ended while it was starting. {self.log} says:\n{log.quote(self.log)}"

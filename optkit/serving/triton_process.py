@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from optkit.serving import leftovers, memory
+from optkit.serving import leftovers, memory, slots
 from optkit.serving.install import Installation
+from optkit.serving.ticket import Ticket
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
@@ -21,19 +22,20 @@ class TritonProcess:
     Args:
         installation: the server.
         arguments: of its command line.
-        identity: prefix of its shared memory.
+        ticket: of the server.
         grace_s: seconds given to requests in flight when it is ended; 0 ends it at once.
         log: its standard output and error.
     """
 
     def __init__(
-        self, installation: Installation, arguments: Sequence[str], identity: str, grace_s: float, log: BinaryIO
+        self, installation: Installation, arguments: Sequence[str], ticket: Ticket, grace_s: float, log: BinaryIO
     ) -> None:
-        self.identity = identity
+        self.identity = ticket.identity
         self.grace_s = grace_s
         self._environments: set[Path] = set()
-        variables = [f"{name}={value}" for name, value in installation.environment.items()]
-        guarded = [sys.executable, "-I", "-S", str(SUPERVISOR), str(os.getpid()), str(grace_s), identity]
+        environment = installation.environment | {slots.VARIABLE: str(Path(ticket.folder, slots.FILE))}
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        guarded = [sys.executable, "-I", "-S", str(SUPERVISOR), str(os.getpid()), str(grace_s), ticket.identity]
         # A session of its own: Ctrl-C in the terminal reaches us, and we end the server.
         self.supervisor = subprocess.Popen(
             [*guarded, "env", *variables, str(installation.binary), *arguments],
@@ -80,3 +82,4 @@ class TritonProcess:
         if len(self._environments) == 1:  # of several, nobody knows which is another server's
             with contextlib.suppress(OSError):  # gone
                 self._environments.pop().rmdir()
+        leftovers.remove_environments()

@@ -163,7 +163,7 @@ def test_a_server_that_is_lost_between_load_and_probe(server, repository, releas
         ).kill()
 
     monkeypatch.setattr(Running, "load", load_and_lose)
-    with pytest.raises(MachineError, match=r"model '.publishing-\w+', request 0: the connection failed"):
+    with pytest.raises(MachineError, match=r"model '.publishing-\w+', request 0: refused with status 503: Triton has ended"):
         publish(repository, releases[3], server.url)
     assert repositories.versions(repository / small.MODEL) == (1, 2, 3)
     assert layout.live(repository / small.MODEL) == 3 and verify.verify(repository) == []

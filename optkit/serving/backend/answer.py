@@ -20,7 +20,8 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, in order."""
-        return [
-            process.response(answer({name: process.array(request, name) for name in self.inputs}, self.form, self.settings))
-            for request in requests
-        ]
+        return process.responses(requests, lambda waited: map(self._answer, waited))
+
+    def _answer(self, request: Any) -> process.Result:
+        logits = {name: process.array(request, name) for name in self.inputs}
+        return answer(logits, self.form, self.settings)

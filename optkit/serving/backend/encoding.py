@@ -11,6 +11,7 @@ from tokenizers import Encoding, Tokenizer
 
 from optkit.serving import ensemble
 from optkit.serving.backend.batching import Refusal
+from optkit.serving.backend.shortening import LONGEST, QUICK, Shortener, TooLongError
 from optkit.tasks import registry
 from optkit.tasks.served import NOWHERE, OFFSETS, TextSettings
 
@@ -32,6 +33,7 @@ class Encoder:
         self.whole = Tokenizer.from_file(str(folder / ensemble.TOKENIZER))
         self.whole.no_truncation()
         self.whole.no_padding()
+        self.shortener = Shortener(self.whole)
         self.cutting = Tokenizer.from_file(str(folder / ensemble.TOKENIZER))
         self.cutting.no_padding()
         self.cutting.enable_truncation(
@@ -42,27 +44,54 @@ class Encoder:
         )
 
     def features(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        """One feature per text, or pair of texts; what is too long is cut."""
-        return self.cutting.encode_batch([one if len(one) > 1 else one[0] for one in texts])
+        """One feature per text, or pair of texts; what is too long is cut.
+
+        Raises:
+            TooLongError: a text is too long even for that.
+        """
+        shorter = [self._shortened(one) for one in texts]
+        return self.cutting.encode_batch([one if len(one) > 1 else one[0] for one in shorter])
 
     def windows(self, *texts: str) -> list[Encoding] | Refusal:
-        """One feature per window of the last text, the passage; a text before it, the question, is whole in each."""
+        """One feature per window of the last text, the passage; a text before it, the question, is whole in each.
+
+        Raises:
+            TooLongError: a text is too long to be looked at.
+        """
         *asked, passage = texts
         whole = [text.strip() for text in asked]
         for name, text in zip(self.settings.fields, whole, strict=False):
             special = self.whole.num_special_tokens_to_add(is_pair=True)
             room = self.settings.max_length - special - self.settings.stride - 1
-            tokens = len(self.whole.encode(text, add_special_tokens=False).ids)
-            if tokens > room:
+            found = self.shortener.beginning(text, room + 1)
+            if found.tokens > room:
+                tokens = f"{found.tokens}" if found.whole else f"more than {room}"
                 return Refusal(f"{name}: found {tokens} tokens, expected at most {room}. Shorten it", fault_of_request=True)
-        (first,) = self.features([(*whole, passage)])
-        found, name = [first, *first.overflowing], self.settings.fields[-1]
-        if self.settings.max_windows and len(found) > self.settings.max_windows:
-            most = f"expected at most {self.settings.max_windows}. Shorten the passage"
-            return Refusal(f"{name}: found {len(found)} windows, {most}", fault_of_request=True)
-        if not any(len(whole) in window.sequence_ids for window in found):
+        most, name = self.settings.max_windows, self.settings.fields[-1]
+        enough = most * self.settings.max_length + 1  # tokens that are too many
+        if most and len(passage) > QUICK * enough:
+            passage = self.shortener.beginning(passage, enough).text
+        first = self.cutting.encode(*whole, passage)
+        windows = [first, *first.overflowing]
+        if most and len(windows) > most:
+            more = f"found more than the {most} windows that are expected at most. Shorten the passage"
+            return Refusal(f"{name}: {more}", fault_of_request=True)
+        if not any(len(whole) in window.sequence_ids for window in windows):
             return Refusal(f"{name}: found no words, expected the passage with the answer", fault_of_request=True)
-        return found
+        return windows
+
+    def _shortened(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what has the same feature as one text or two, and is not much longer."""
+        room = self.settings.max_length - self.whole.num_special_tokens_to_add(is_pair=len(texts) > 1)
+        if sum(map(len, texts)) <= QUICK * room:
+            return texts
+        if self.settings.truncation_side == "left":
+            if sum(map(len, texts)) > LONGEST:
+                raise TooLongError
+            return texts
+        if len(texts) > 1:
+            return self.shortener.pair(*texts, room)
+        return (self.shortener.beginning(texts[0], room + 1).text,)
 
     def _strategy(self) -> str:
         """Return the tokenizer's truncation strategy: which text is cut."""
@@ -87,10 +116,11 @@ def encoded(encoder: Encoder, request: Mapping[str, np.ndarray], inputs: Sequenc
     except UnicodeDecodeError as error:
         return Refusal(f"text: found bytes that are no UTF-8 ({error}), expected UTF-8", fault_of_request=True)
     texts = list(zip(*columns, strict=True))
-    if not encoder.form.has_windows:
-        return _tensors(encoder.features(texts), encoder.settings, inputs)
-    windows = encoder.windows(*texts[0])
-    return windows if isinstance(windows, Refusal) else _tensors(windows, encoder.settings, inputs)
+    try:
+        features = encoder.windows(*texts[0]) if encoder.form.has_windows else encoder.features(texts)
+    except TooLongError:
+        return Refusal(f"text: found one of far more than {LONGEST} characters. Shorten it", fault_of_request=True)
+    return features if isinstance(features, Refusal) else _tensors(features, encoder.settings, inputs)
 
 
 def _tensors(features: Sequence[Encoding], settings: TextSettings, inputs: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Triton's Python backend of a tensor model: loads the engine of a version folder and answers requests with it."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ class TritonPythonModel:
         threads, shapes = parameters.pop("threads", None), parameters.pop(WARMUP, ())
         self.limits = Limits(**parameters)
         self.inputs = [tensor["name"] for tensor in config["input"]]
+        # The response cache keeps a refusal, and would hand it to whoever asks the same.
+        self.cached = bool(config.get("response_cache", {}).get("enable"))
         self.per_token = per_token([int(size) for size in config["output"][0]["dims"]])
         self.engine = engines.load(version / ENGINE, threads)
         for batch, tokens in shapes:
@@ -30,9 +33,12 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, in order."""
+        return process.responses(requests, self._answers, drop=not self.cached)
+
+    def _answers(self, requests: list[Any]) -> Iterable[process.Result]:
         feeds = [{name: process.array(request, name) for name in self.inputs} for request in requests]
         answers = answer(feeds, self._infer, self.limits, self.per_token)
-        return [process.response(one if isinstance(one, Refusal) else {OUTPUT: one}) for one in answers]
+        return [one if isinstance(one, Refusal) else {OUTPUT: one} for one in answers]
 
     def _infer(self, feed: Feed) -> np.ndarray:
         return self.engine.infer(feed)

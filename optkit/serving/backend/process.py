@@ -3,18 +3,24 @@
 Runs inside the server's backend process alone, where `triton_python_backend_utils` can be imported.
 """
 
+import json
 import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from optkit.serving import slots
 from optkit.serving.backend.batching import Refusal
+
+Result = Mapping[str, np.ndarray] | Refusal
+_NOBODY = Refusal("nobody waits for the answer", fault_of_request=True)
+_SLOTS = slots.Slots(Path(os.environ[slots.VARIABLE])) if slots.VARIABLE in os.environ else None
 
 
 def begin(args: Mapping[str, str]) -> Path:
@@ -31,8 +37,25 @@ def array(request: Any, name: str) -> np.ndarray:
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy()
 
 
-def response(result: Mapping[str, np.ndarray] | Refusal) -> Any:
-    """The answer to a request: its outputs, or why there are none."""
+def responses(requests: Sequence[Any], answer: Callable[[list[Any]], Iterable[Result]], drop: bool = True) -> list[Any]:
+    """One response per request, in order.
+
+    Args:
+        requests: of clients.
+        answer: the outputs of some of them, or why there are none, in order.
+        drop: leave those out whose client has gone, as far as the server's front knows.
+    """
+    waited = [not (drop and _has_gone(request)) for request in requests]
+    answers = iter(answer([request for request, one in zip(requests, waited, strict=True) if one]))
+    return [_response(next(answers) if one else _NOBODY) for one in waited]
+
+
+def _has_gone(request: Any) -> bool:
+    slot = json.loads(request.parameters()).get(slots.HEADER) if _SLOTS else None
+    return bool(_SLOTS and slot and _SLOTS.marked(int(slot)))
+
+
+def _response(result: Result) -> Any:
     if isinstance(result, Refusal):
         code = pb_utils.TritonError.INVALID_ARG if result.fault_of_request else pb_utils.TritonError.INTERNAL
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(result.reason, code))

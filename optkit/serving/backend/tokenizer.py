@@ -20,8 +20,8 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, in order."""
-        fields = self.encoder.settings.fields
-        return [
-            process.response(encoded(self.encoder, {name: process.array(request, name) for name in fields}, self.inputs))
-            for request in requests
-        ]
+        return process.responses(requests, lambda waited: map(self._answer, waited))
+
+    def _answer(self, request: Any) -> process.Result:
+        texts = {name: process.array(request, name) for name in self.encoder.settings.fields}
+        return encoded(self.encoder, texts, self.inputs)

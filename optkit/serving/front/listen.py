@@ -16,6 +16,7 @@ from optkit.serving.front.crowd import MOST, Crowd
 from optkit.serving.front.relay import Conversation
 from optkit.serving.front.rules import INFERENCE, METRICS, Rules
 from optkit.serving.front.upstream import Upstreams
+from optkit.serving.slots import FILE, Slots
 from optkit.serving.ticket import Ticket
 
 try:
@@ -46,11 +47,12 @@ def main(arguments: Sequence[str]) -> None:
 
 async def _listen(ticket: Ticket, place: Path, largest: int, http: int, metrics: int, parent: int) -> None:
     crowd, folder = Crowd(), Path(ticket.folder)
+    slots = Slots(folder / FILE)
     for descriptor, everybody, name in ((http, INFERENCE, "http"), (metrics, METRICS, "metrics")):
         rules, upstreams = Rules(everybody, ticket.secret, largest), Upstreams(str(folder / name))
         listener = socket.socket(fileno=descriptor)
         await asyncio.get_running_loop().create_server(
-            partial(Conversation, crowd, rules, upstreams), sock=listener, backlog=MOST
+            partial(Conversation, crowd, slots, rules, upstreams), sock=listener, backlog=MOST
         )
     while os.getppid() == parent:
         await asyncio.sleep(SWEEP_S)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from optkit.serving.front import head
 from optkit.serving.front.head import RefusedError
 from optkit.serving.front.rules import Request, Rules
+from optkit.serving.slots import Slots
 
 if TYPE_CHECKING:
     from optkit.serving.front.crowd import Crowd
@@ -42,15 +43,18 @@ class Conversation(asyncio.Protocol):
 
     Args:
         crowd: of all conversations.
+        slots: of requests, which tell the backends that a client has gone.
         rules: that requests keep.
         upstreams: connections to Triton.
     """
 
-    def __init__(self, crowd: Crowd, rules: Rules, upstreams: Upstreams) -> None:
+    def __init__(self, crowd: Crowd, slots: Slots, rules: Rules, upstreams: Upstreams) -> None:
         self.deadline = math.inf
         self.counted = 0
         """Bytes of the request under way, for the crowd."""
-        self._crowd, self._rules, self._upstreams = crowd, rules, upstreams
+        self.gone = False
+        """Whether the client has closed the connection."""
+        self._crowd, self._slots, self._rules, self._upstreams = crowd, slots, rules, upstreams
         self._buffer = bytearray()
         self._state = State.IDLE
         self._used = False
@@ -60,6 +64,7 @@ class Conversation(asyncio.Protocol):
         self._missing = 0
         """Bytes of the body that have not come yet."""
         self._upstream: Upstream | None = None
+        self._slot = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take part in the crowd."""
@@ -68,7 +73,16 @@ class Conversation(asyncio.Protocol):
         self._crowd.enter(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Let Triton know that nobody waits for its answer: it cancels the request."""
+        """Let the backends know that nobody waits; what Triton holds of the request counts until it is answered."""
+        self.gone = True
+        if self._state is State.ANSWER and self._upstream is not None:
+            self._slots.mark(self._slot)
+            self._upstream.transport.resume_reading()
+            self.deadline = math.inf
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
         self._state = State.FAREWELL
         self._leave_upstream()
         self._crowd.leave(self)
@@ -151,7 +165,8 @@ class Conversation(asyncio.Protocol):
         self._upstream = upstream
         length = len(self._content) + self._missing
         self.transport.resume_reading()
-        upstream.ask(self, b"%s%d\r\n\r\n%s" % (self._request.upstream, length, self._content))
+        self._slot = self._slots.take()
+        upstream.ask(self, self._request.upstream % (self._slot, length) + self._content)
         self._content = b""
         self._state = State.BODY
         self._pass_on(self._take(self._missing))
@@ -169,6 +184,10 @@ class Conversation(asyncio.Protocol):
 
     def answered(self) -> None:
         """Go on to the next request, now that all of an answer was written."""
+        if self.gone:
+            self._upstream = None
+            self._leave()
+            return
         complete = self._state is State.ANSWER and self._request is not None and self._request.head.keep_alive
         self._upstream = self._request = None
         self._crowd.end(self)
@@ -182,10 +201,14 @@ class Conversation(asyncio.Protocol):
 
     def refuse(self, status: int, reason: str) -> None:
         """Answer a request here, and end the conversation; a client that is still sending can read why."""
-        if self._upstream is not None and self._upstream.answering:
-            self.transport.abort()
-            return
         if self._state is State.FAREWELL:
+            return
+        if self.gone:
+            self._leave()
+            return
+        if self._upstream is not None and self._upstream.answering:
+            self._leave_upstream()
+            self.transport.abort()
             return
         self._leave_upstream()
         self._buffer.clear()

@@ -6,12 +6,13 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 
+from optkit.serving import slots
 from optkit.serving.front import head as heads
 from optkit.serving.front.head import Head, RefusedError
 from optkit.serving.front.nesting import DEEPEST, too_deep
 from optkit.serving.ticket import HEADER
 
-_MODEL = rb"/v2/models/[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/versions/[0-9]+)?"
+_MODEL = rb"/v2/models/\.?[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/versions/[0-9]+)?"
 INFERENCE = re.compile(
     rb"GET (?:/v2(?:/health/(?:live|ready))?|" + _MODEL + rb"(?:/ready|/config)?)|POST " + _MODEL + rb"/infer"
 )
@@ -31,7 +32,7 @@ class Request:
     held: int
     """Bytes of the body that are checked before anything is passed on: the JSON, or all of a compressed body."""
     upstream: bytes
-    """Head that Triton gets, written anew, up to the length of the body."""
+    """Head that Triton gets, written anew, to be filled in: number of the slot, length of the body."""
 
 
 class Rules:
@@ -91,8 +92,10 @@ class Rules:
 
 
 def _upstream(head: Head) -> bytes:
-    fields = b"".join(b"%s: %s\r\n" % (name, head.fields[name]) for name in _FORWARDED if name in head.fields)
-    return b"%s %s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: " % (head.method, head.target, fields)
+    lines = [b"%s %s HTTP/1.1" % (head.method, head.target), b"Host: localhost"]
+    lines += [b"%s: %s" % (name, head.fields[name]) for name in _FORWARDED if name in head.fields]
+    known = b"\r\n".join(lines).replace(b"%", b"%%")
+    return b"%s\r\n%s: %%d\r\nContent-Length: %%d\r\n\r\n" % (known, slots.HEADER.encode())
 
 
 def _unpacked(body: bytearray, largest: int) -> bytes:

@@ -56,7 +56,8 @@ class Upstream(asyncio.Protocol):
                 return
             self._head, self.answering, self._missing = b"", True, end + 4 + int(length[1])
         self._missing -= len(data)
-        self._conversation.transport.write(data)
+        if not self._conversation.gone:
+            self._conversation.transport.write(data)
         if self._missing <= 0:
             self._finish(self._conversation)
 
