@@ -16,6 +16,7 @@ killed last. In the end the command runs undisturbed.
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,10 +64,9 @@ class Kills:
     def __init__(self, chance: random.Random, command: str) -> None:
         self.chance = chance
         self.arguments = {
-            "publish": ["publish", RECIPES[1], *PROJECT, "--force", "--why", "kills"],
+            "publish": ["publish", RECIPES[1], *PROJECT, "--force", "--why", "kills", "--seed", "0"],
             "run": ["run", *RECIPES, *PROJECT, *DATA],
         }[command]
-        self.prepare: Callable[[], None] = {"publish": lambda: None, "run": self._afresh}[command]
         self.check: Callable[[], list[str]] = {"publish": self._published, "run": self._trained}[command]
         self.known: dict[str, object] = {}
         self.unfinished: set[str] = set()
@@ -77,12 +77,14 @@ class Kills:
         """Kill, check and count."""
         _make_model()
         if self.arguments[0] == "publish":
-            _require(_optkit("run", *RECIPES, *PROJECT, *DATA))
+            _require(_optkit("run", *RECIPES, *PROJECT, *DATA, "--seed", "0", "--seed", "1"))
+            _require(_optkit(*self.arguments))
+            self._turn()
         started = time.monotonic()
         _require(_optkit(*self.arguments))
         whole = time.monotonic() - started
+        self._turn()
         print(f"undisturbed: {whole:.1f} s", flush=True)
-        self.prepare()
         for number in range(rounds):
             self._round(number, whole)
         self._ends_well()
@@ -98,6 +100,8 @@ class Kills:
             for each in (process.pid, *watchers):
                 _kill(each, chosen)
             status = process.wait(120)
+        if status in (0, 1):
+            self._turn()
         kind = chosen.name + " with the watcher" * bool(watchers)
         asked = status in {128 + each for each in SIGNALS}  # it has unwound; else it was not yet or no longer at work
         self.counts["ended before" if status in (0, 1) else kind] += 1
@@ -125,18 +129,21 @@ class Kills:
         """What is wrong with the checkpoints, as the next command sees it."""
         done = _optkit("compare", *PROJECT)
         found = [f"compare: {done.returncode} {done.stderr}"] if "Traceback" in done.stderr else []
+        if not Path("checkpoints").exists():
+            return []
         now = {str(path): path.stat().st_mtime_ns for path in Path("checkpoints").rglob("record.json") if _is_step(path)}
         lost = [name for name, written in self.known.items() if now.get(name) != written]
         old = self.unfinished & (left := _unfinished(Path("checkpoints")))
         self.known, self.unfinished = dict(now), left
-        if Path("output").read_bytes().count(b"served by") or "gate" in Path("output").read_text(errors="replace")[-3000:]:
-            self._afresh()
         return found + [f"lost: {lost}"] * bool(lost) + [f"unfinished for two commands: {old}"] * bool(old)
 
-    def _afresh(self) -> None:
-        """Let the next round begin with the training."""
-        subprocess.run(["rm", "-rf", "checkpoints"], check=True)
-        self.known, self.unfinished = {}, set()
+    def _turn(self) -> None:
+        """After a command that has ended well: publish the engine of the other seed, or run from the training on."""
+        if self.arguments[0] == "publish":
+            self.arguments = [*self.arguments[:-2], "--seed", str(1 - int(self.arguments[-1]))]
+        else:
+            shutil.rmtree("checkpoints")
+            self.known, self.unfinished = {}, set()
 
     def _ends_well(self) -> None:
         """Run the command to its end, and look once more."""
@@ -213,16 +220,15 @@ def _left(seconds: float = 2.0) -> list[str]:
 
 
 def _make_model() -> None:
-    """A BERT of two layers of width 32 with random weights, its tokenizer, and sentences of two classes."""
+    """A BERT of two layers of width 32 with random weights and no head, so that it is trained; and sentences of two classes."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizerFast
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *OTHERS, *BAD, *GOOD]
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-    names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
-    config = BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes, **names)
-    BertForSequenceClassification(config).save_pretrained("model")
+    config = BertConfig(vocab_size=len(words), max_position_embeddings=16, **sizes)
+    BertModel(config).save_pretrained("model")
     vocabulary = {word: number for number, word in enumerate(words)}
     BertTokenizerFast(vocab=vocabulary, model_max_length=16).save_pretrained("model")
     chance, folder = random.Random(0), Path("data")

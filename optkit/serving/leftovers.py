@@ -26,12 +26,13 @@ def sweep() -> None:
 
     What cannot be removed stays: this is done before other work, which it must not stop.
     """
-    temporary.sweep(Path(tempfile.gettempdir()))
-    temporary.sweep(SHARED_MEMORY, PREFIX, first=lambda folder: end(folder.name))
-    for found in {match[0] for name in os.listdir(SHARED_MEMORY) if (match := _SERVER.match(name))}:
-        if not (SHARED_MEMORY / found).exists():  # whoever removed the folder was killed then
-            end(found)
-    remove_environments()
+    with suppress(OSError):
+        temporary.sweep(Path(tempfile.gettempdir()), "optkit-")
+        temporary.sweep(SHARED_MEMORY, PREFIX, first=lambda folder: end(folder.name))
+        for found in {match[0] for name in os.listdir(SHARED_MEMORY) if (match := _SERVER.match(name))}:
+            if not (SHARED_MEMORY / found).exists():  # whoever removed the folder was killed then
+                end(found)
+        remove_environments()
 
 
 def end(identity: str) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from optkit.core import atomic, temporary
 from optkit.core.errors import InputError, MachineError
+from optkit.core.patience import Patience
 from optkit.serving import command, front_process, install, leftovers, log, repository, ticket
 from optkit.serving.command import ADDRESS
 from optkit.serving.front_process import LARGEST_BODY
@@ -230,9 +231,9 @@ class Server:
 
     def _is_live(self) -> bool:
         """Wait until the server answers; False if its process has ended."""
-        deadline = time.monotonic() + self.deadline_s
+        patience = Patience(self.deadline_s)
         while self.alive():
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 raise MachineError(
                     f"Triton server on {self.url} is not ready after {self.deadline_s:g} s. {self.log} says:\n"
                     f"{log.quote(self.log)}"
