@@ -220,7 +220,7 @@ def _left(seconds: float = 2.0) -> list[str]:
 
 
 def _make_model() -> None:
-    """A BERT of two layers of width 32 with random weights and no head, so that it is trained; and sentences of two classes."""
+    """A BERT of two layers of width 32 without a head, so that it is trained, and sentences of two classes."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
