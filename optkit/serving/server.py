@@ -215,6 +215,9 @@ class Server:
 
     def _start_triton(self, models: Iterable[str]) -> None:
         """Start the process and wait until it answers."""
+        for path in Path(self._ticket.folder).iterdir():
+            if path.is_socket():
+                path.unlink()  # left by one that died
         arguments = command.arguments(
             self._ticket, self.repository, self._installation.backends, self._listeners.grpc_port,
             self.http_threads, self.deadline_s, self.grace_s,

@@ -147,7 +147,9 @@ def test_a_server_that_dies_while_loading_is_reported_at_once(tmp_path):
     version = toy.place(tmp_path / "repository", toy.folder(tmp_path / "engine"), "fatal")
     (version / "model.py").write_text("import os\nprint('about to die', flush=True)\nos.kill(os.getppid(), 9)\n")
     with (
-        pytest.raises(MachineError, match=r"(?s)model 'fatal': Triton server on .* cannot load it: Triton has ended.*about to die"),
+        pytest.raises(
+            MachineError, match=r"(?s)model 'fatal': Triton server on .* cannot load it: Triton has ended.*about to die"
+        ),
         Server(tmp_path / "repository", tmp_path / "logs", ["fatal"]) as running,
     ):
         raise AssertionError(f"{running.url} loaded a model that kills it")
