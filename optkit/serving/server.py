@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -202,6 +203,7 @@ class Server:
             with ticket.held(port, drawn) as place:
                 yield drawn, place
         except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
             raise atomic.disk_error(ticket.path(port), error) from error
 
     def _start_front(self) -> None:

@@ -233,7 +233,7 @@ def listening(server, tmp_path, monkeypatch, **limits):
         monkeypatch.setattr(relay if hasattr(relay, name) else crowd, name, value)
 
     async def talk(script):
-        everybody = Crowd()
+        everybody = Crowd(0)
         upstreams = Upstreams(f"{server._ticket.folder}/http")
         begin = partial(Conversation, everybody, Slots(tmp_path / "slots"), Rules(INFERENCE, "s", 2**20), upstreams)
         listener = await asyncio.get_running_loop().create_server(begin, "127.0.0.1", 0)
