@@ -19,6 +19,7 @@ from optkit.core.cpu import available_threads, int8_saturates
 from optkit.core.errors import InputError, MachineError
 from optkit.engines.base import Record, Runtime, Tensors
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
+from optkit.engines.signal_stack import kept_signal_stack
 from optkit.engines.sparse_share import sparse_share
 
 if TYPE_CHECKING:
@@ -129,11 +130,12 @@ class OpenVINO(Runtime):
         }
         core = openvino.Core()
         model = core.read_model(str(folder / FILE))
-        compiled = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": 1})
         requests: tuple[openvino.InferRequest, ...] = ()
-        if threads > 1:
-            streams = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": threads})
-            requests = tuple(streams.create_infer_request() for _ in range(_PARTS_PER_THREAD * threads))
+        with kept_signal_stack():
+            compiled = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": 1})
+            if threads > 1:
+                streams = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": threads})
+                requests = tuple(streams.create_infer_request() for _ in range(_PARTS_PER_THREAD * threads))
         return Handle(compiled, compiled.create_infer_request(), model, requests, tuple(record["inputs"]))
 
     def infer(self, handle: Handle, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -210,7 +212,8 @@ class OpenVINO(Runtime):
 def _has_bf16() -> bool:
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with kept_signal_stack():
+        return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _weights(model: "openvino.Model") -> Iterator[NDArray[Any]]:

@@ -122,14 +122,12 @@ class Marker:
         where = f"question {name!r}, answer {shown(answer.text)}"
         marked = next(((*window, *found) for window, found in zip(windows, marks, strict=True) if found), None)
         if marked is None:
-            self._add("stand whole in no window of tokens, and are trained as if there were none", where)
+            self._add("stand whole in no window of tokens, and count as not there", where)
             return
         starts, ends, first, last = marked
         read = passage[starts[first] : ends[last]]
         if not answer.is_read_as(read):
-            self._add(
-                "are parts of larger tokens, and are trained with the rest of these", f"{where}, read as {shown(read)}"
-            )
+            self._add("are parts of larger tokens, whose rest is marked with them", f"{where}, read as {shown(read)}")
         elif last - first >= self.longest:
             kind = f"have more than the {self.longest} tokens that a predicted answer may have"
             self._add(kind, f"{where}, of {last - first + 1} tokens")

@@ -108,6 +108,7 @@ def test_it_looks_at_a_model_beforehand(tiny_model: LoadedModel, tiny_config: Be
         preflight.check(recipe, replace(tiny_model, model=empty), lambda name: tiny_model)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 def test_it_is_applied_kept_and_read_again(spec: RunSpec) -> None:
     folder = trained(spec.recipes["clipped_int8"], spec)
@@ -118,6 +119,7 @@ def test_it_is_applied_kept_and_read_again(spec: RunSpec) -> None:
     assert torch.equal(loaded.model.get_parameter(WEIGHT), weights[WEIGHT]) and float(weights[WEIGHT].abs().max()) == 0.0625
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("known")
 def test_what_a_later_stage_breaks_is_refused(spec: RunSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(stage: Quantize, loaded: LoadedModel, context: Context) -> History:

@@ -48,6 +48,27 @@ def test_an_engine_answers_as_its_graph(built, exported, kind, precision, varian
     assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < NOISE[precision]
 
 
+INTERRUPTED = """
+import signal, sys
+from optkit.engines import registry
+first = registry.load(sys.argv[1])
+second = registry.load(sys.argv[1])
+del first
+del second
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_ctrl_c_is_an_interruption_after_engines_came_and_went(built, kind):
+    command = [sys.executable, "-c", INTERRUPTED, str(built(kind, "fp32"))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
+
+
 @pytest.mark.parametrize("kind", CPU_KINDS)
 def test_a_result_is_not_overwritten_by_the_next(built, kind):
     engine = engines.load(built(kind, "fp32"), threads=1)

@@ -41,6 +41,7 @@ def test_a_graph_is_what_its_model_computes_by_itself(name, tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_quantised_graph_covers_every_product_of_the_encoder(name, tmp_path):
     model = classifier(name)

@@ -34,6 +34,7 @@ def told(model: str, status: int, capsys: pytest.CaptureFixture[str]) -> str:
     return out
 
 
+@pytest.mark.slow
 def test_a_model_that_every_recipe_applies_to(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(str(model), 0, capsys).splitlines()
     words = len(BertTokenizerFast.from_pretrained(model))
@@ -51,6 +52,7 @@ def test_a_model_that_every_recipe_applies_to(model: Path, capsys: pytest.Captur
     assert not [path for path in model.parent.iterdir() if path.name not in ("model", "recipes")], "nothing is left behind"
 
 
+@pytest.mark.slow
 def test_a_recipe_that_does_not_apply_and_a_model_that_cannot_be_used(
     model: Path, tiny_tokenizer: BertTokenizerFast, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +73,7 @@ def test_a_recipe_that_does_not_apply_and_a_model_that_cannot_be_used(
     assert "no such folder; expected one with config.json" in told("./nowhere", 2, capsys)
 
 
+@pytest.mark.slow
 def test_a_model_with_tensors_over_2_gb_is_said_to_be_one(
     model: Path, tiny_tokenizer: BertTokenizerFast, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -169,7 +169,7 @@ def test_what_a_tokenizer_cannot_mark_is_counted_and_marked_with_the_rest_of_its
     assert list(zip(features["start_positions"], features["end_positions"], strict=True)) == [(4, 5), (4, 4), (5, 5), (4, 4)]
     (record,) = caplog.records
     assert record.getMessage() == (
-        "qa, train: 2 of 4 answers (50 %) are parts of larger tokens, and are trained with the rest of these. First: "
+        "qa, train: 2 of 4 answers (50 %) are parts of larger tokens, whose rest is marked with them. First: "
         "question 'q0', answer 'bc d', read as 'abc def'"
     )
 
@@ -184,7 +184,7 @@ def test_answers_that_no_window_holds_or_no_prediction_reaches_are_counted(
     task_of(("x", letters, letters[:80])).encode("dev", tokenizer)
     none, many = (record.getMessage() for record in caplog.records)
     assert none == (
-        "qa, train: 2 of 2 answers (100 %) stand whole in no window of tokens, and are trained as if there were none. "
+        "qa, train: 2 of 2 answers (100 %) stand whole in no window of tokens, and count as not there. "
         f"First: question 'q0', answer '{letters[2:39]}'"
     )
     assert "have more than the 30 tokens that a predicted answer may have. First: question 'q0', answer 'a b c" in many
