@@ -1,30 +1,36 @@
-"""What the server costs: the same engine called directly and through Triton, alternating in one run.
+"""What the server and its front cost: one engine called directly, through Triton alone, and through the front before it.
 
     python benchmarks/serving.py ENGINE_FOLDER [--threads N] [--rounds N]
 
-Prints one line per batch: the median time of both in milliseconds, and the share of the direct throughput that the
-server reaches with one client on the same cores.
+The three take turns in one run. Prints a line per batch: median times in milliseconds, the share of the direct throughput
+that the server reaches with one client on the same cores, and the throughput that the front costs.
 """
 
 import argparse
 import json
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from optkit.engines import registry as engines
-from optkit.serving import repository
+from optkit.serving import command, install, repository
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
+from optkit.serving.ticket import Ticket
 
 Feed = dict[str, np.ndarray]
 Infer = Callable[[Feed], np.ndarray]
+MODEL = "engine"
 BATCHES = ((1, 32), (1, 128), (8, 128), (32, 128))
 TARGET = 0.85
+FRONT_COSTS = {1: 0.05, 8: 0.03}
+"""Bound of the front's cost by batch."""
 
 
 def main() -> None:
@@ -45,19 +51,64 @@ def measure(folder: Path, threads: int | None, rounds: int) -> None:
     shape = (logits.shape[1],) if logits.ndim == 2 else (-1, 2)
     with tempfile.TemporaryDirectory() as scratch:
         models = Path(scratch, "repository")
-        repository.place(models, folder, ModelConfig("engine", inputs, shape, threads=threads), link=True)
-        with Server(models, Path(scratch, "logs"), ["engine"]) as server, Client(server.url, "engine") as client:
+        repository.place(models, folder, ModelConfig(MODEL, inputs, shape, threads=threads), link=True)
+        with (
+            without_front(models, Path(scratch)) as url,
+            Server(models, Path(scratch, "logs"), [MODEL]) as server,
+            Client(url, MODEL) as bare,
+            Client(server.url, MODEL) as client,
+        ):
             for batch, sequence in BATCHES:
                 asked = feed(inputs, batch, sequence)
-                report(batch, sequence, alternate(handle.infer, client.infer, asked, rounds))
+                report(batch, sequence, alternate((handle.infer, bare.infer, client.infer), asked, rounds))
+
+
+@contextmanager
+def without_front(models: Path, scratch: Path) -> Iterator[str]:
+    """Yield the address of a Triton that clients reach directly."""
+    installation = install.find()
+    with command.listen(None, grpc=False) as free:
+        port = free.http_port
+    ticket = Ticket(f"bare-{port}", "", str(scratch), None)
+    arguments = command.arguments(ticket, models, installation.backends, None, 4, 60, 0)
+    arguments = [one for one in arguments if not one.startswith(("--http-address", "--grpc", "--metrics"))]
+    arguments += [f"--http-address={command.ADDRESS}", f"--http-port={port}", f"--load-model={MODEL}"]
+    arguments += ["--allow-grpc=false", "--allow-metrics=false"]
+    with (scratch / "bare.log").open("w") as log:
+        process = subprocess.Popen(
+            [installation.binary, *arguments], env=installation.environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_until_ready(process, f"{command.ADDRESS}:{port}")
+        yield f"{command.ADDRESS}:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    """Wait for a server that is starting."""
+    while process.poll() is None:
+        try:
+            with Client(url, MODEL) as client:
+                client.metadata()
+            return
+        except Exception:
+            time.sleep(0.1)
+    raise SystemExit("Triton ended while it was starting")
 
 
 def report(batch: int, sequence: int, times_ms: np.ndarray) -> None:
-    """One line; the share is the median over the rounds, as both calls of a round saw the same load."""
-    direct_ms, served_ms = np.median(times_ms, axis=0)
-    share = float(np.median(times_ms[:, 0] / times_ms[:, 1]))
+    """One line; shares are medians over the rounds, as all calls of a round saw the same load."""
+    direct_ms, bare_ms, served_ms = np.median(times_ms, axis=0)
+    share = float(np.median(times_ms[:, 0] / times_ms[:, 2]))
+    cost = 1 - float(np.median(times_ms[:, 1] / times_ms[:, 2]))
     verdict = f"  below {TARGET:.0%}" if share < TARGET and batch > 1 else ""
-    print(f"{batch:>3} x {sequence:<4} direct {direct_ms:8.2f} ms   served {served_ms:8.2f} ms   {share:6.1%}{verdict}")
+    verdict += f"  above {FRONT_COSTS[batch]:.0%}" if cost > FRONT_COSTS.get(batch, 1) else ""
+    print(
+        f"{batch:>3} x {sequence:<4} direct {direct_ms:8.2f} ms   without front {bare_ms:8.2f} ms   "
+        f"served {served_ms:8.2f} ms   {share:6.1%}   front {cost:+6.1%}{verdict}"
+    )
 
 
 def feed(inputs: tuple[str, ...], batch: int, sequence: int) -> Feed:
@@ -67,17 +118,15 @@ def feed(inputs: tuple[str, ...], batch: int, sequence: int) -> Feed:
     return {name: values.get(name, np.zeros_like(ids)) for name in inputs}
 
 
-def alternate(direct: Infer, served: Infer, asked: Feed, rounds: int) -> np.ndarray:
-    """Times in milliseconds [rounds, 2] of two ways to ask that take turns, after a warm-up."""
-    times_ms = []
-    for _ in range(rounds + rounds // 5):
-        row = []
-        for call in (direct, served):
+def alternate(calls: Sequence[Infer], asked: Feed, rounds: int) -> np.ndarray:
+    """Times in milliseconds [rounds, calls] of ways to ask that take turns, in both orders, after a warm-up."""
+    times_ms = np.zeros((rounds + rounds // 5, len(calls)))
+    for number, row in enumerate(times_ms):
+        for call in range(len(calls)) if number % 2 else reversed(range(len(calls))):
             started = time.perf_counter()
-            call(asked)
-            row.append((time.perf_counter() - started) * 1e3)
-        times_ms.append(row)
-    return np.array(times_ms[rounds // 5 :])
+            calls[call](asked)
+            row[call] = (time.perf_counter() - started) * 1e3
+    return times_ms[rounds // 5 :]
 
 
 if __name__ == "__main__":

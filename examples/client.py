@@ -1,4 +1,4 @@
-"""Asks a served model in words, over HTTP and over gRPC, with NVIDIA's client alone: nothing of optkit is needed.
+"""Asks a served model in words, over HTTP and, with --grpc, over gRPC, with NVIDIA's client: nothing of optkit is needed.
 
     pip install 'tritonclient[http,grpc]'
     python examples/client.py sample_qat_gelu10 "The plot is dull."
@@ -15,17 +15,18 @@ import tritonclient.http
 
 
 def main() -> None:
-    """Ask twice, and print both answers."""
+    """Ask over each protocol, and print the answers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="name of the published model")
     parser.add_argument("text")
     parser.add_argument("--context", help="the passage with the answer, or the second text of a pair")
     parser.add_argument("--http", default="127.0.0.1:8000")
-    parser.add_argument("--grpc", default="127.0.0.1:8001")
+    parser.add_argument("--grpc", help="of a server with `optkit serve --grpc`, such as 127.0.0.1:8001")
     given = parser.parse_args()
     texts = [given.text] if given.context is None else [given.text, given.context]
-    for protocol, url in ((tritonclient.http, given.http), (tritonclient.grpc, given.grpc)):
-        print(protocol.__name__, *ask(protocol, url, f"{given.model}_text", texts))
+    print("tritonclient.http", *ask(tritonclient.http, given.http, f"{given.model}_text", texts))
+    if given.grpc is not None:
+        print("tritonclient.grpc", *ask(tritonclient.grpc, given.grpc, f"{given.model}_text", texts))
 
 
 def ask(protocol, url: str, pipeline: str, texts: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -204,6 +205,7 @@ class Server:
                 with ticket.held(port, drawn) as place:
                     yield drawn, place
         except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
             raise atomic.disk_error(ticket.path(port), error) from error
 
     def _start_front(self) -> None:
@@ -217,6 +219,9 @@ class Server:
 
     def _start_triton(self, models: Iterable[str]) -> None:
         """Start the process and wait until it answers."""
+        for path in Path(self._ticket.folder).iterdir():
+            if path.is_socket():
+                path.unlink()  # left by one that died
         arguments = command.arguments(
             self._ticket, self.repository, self._installation.backends, self._listeners.grpc_port,
             self.http_threads, self.deadline_s, self.grace_s,

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import urlsplit
 
 from optkit.core.cache_folder import cache_folder
 
 HEADER = "Optkit-Secret"
+_LOCK = "lock"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -49,17 +51,25 @@ def held(port: int, ticket: Ticket) -> Iterator[Path]:
     """
     place = path(port)
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _sweep(place.parent)
-    unfinished = place.with_name(f".{place.name}.unfinished-{os.getpid()}")
-    with open(os.open(unfinished, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # goes with the file when it is renamed
-        json.dump(asdict(ticket), file)
-        file.flush()
-        unfinished.rename(place)
+    with _placed(place, ticket):
         try:
             yield place
         finally:
             remove(place)
+
+
+def _placed(place: Path, ticket: Ticket) -> TextIO:
+    """Write a ticket, and return its file, whose lock shows that the server lives."""
+    with place.with_name(_LOCK).open("w") as lock:  # nobody sweeps while a ticket takes another one's place
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _sweep(place.parent)
+        unfinished = place.with_suffix(".unfinished")
+        file = os.fdopen(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii")
+        fcntl.flock(file, fcntl.LOCK_EX)  # goes with the file when it is renamed
+        json.dump(asdict(ticket), file)
+        file.flush()
+        unfinished.rename(place)
+    return file
 
 
 def read(place: Path) -> Ticket | None:
@@ -93,8 +103,9 @@ def remove(place: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove tickets that no process holds."""
-    for place in folder.glob("*.json"):
+    """Remove what no process holds."""
+    for place in folder.iterdir():
         with contextlib.suppress(OSError), place.open("rb") as file:  # held by a server that runs, or gone
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(place)
+            if place.name != _LOCK:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(place)

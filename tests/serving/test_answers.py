@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from optkit.core.errors import InputError, MachineError
+from optkit.serving.client import Client
 
 from . import toy
 
@@ -85,11 +86,8 @@ def test_the_repository_holds_what_was_placed_and_nothing_else(server, toy_repos
 
 def _executions(server, model):
     """How often the server ran the model."""
-    import json
-    import urllib.request
-
-    with urllib.request.urlopen(f"http://{server.url}/v2/models/{model}/stats", timeout=10) as answer:
-        return json.load(answer)["model_stats"][0]["execution_count"]
+    with Client(server.url, model) as client:
+        return client.statistics()["execution_count"]
 
 
 def _at_once(client, feeds):

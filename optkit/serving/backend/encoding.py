@@ -49,8 +49,10 @@ class Encoder:
         Raises:
             TooLongError: a text is too long even for that.
         """
-        shorter = [self._shortened(one) for one in texts]
-        return self.cutting.encode_batch([one if len(one) > 1 else one[0] for one in shorter])
+        return self._truncated([self._shortened(one) for one in texts])
+
+    def _truncated(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
+        return self.cutting.encode_batch([one if len(one) > 1 else one[0] for one in texts])
 
     def windows(self, *texts: str) -> list[Encoding] | Refusal:
         """One feature per window of the last text, the passage; a text before it, the question, is whole in each.
@@ -71,7 +73,7 @@ class Encoder:
         enough = most * self.settings.max_length + 1  # tokens that are too many
         if most and len(passage) > QUICK * enough:
             passage = self.shortener.beginning(passage, enough).text
-        first = self.cutting.encode(*whole, passage)
+        (first,) = self._truncated([(*whole, passage)])
         windows = [first, *first.overflowing]
         if most and len(windows) > most:
             more = f"found more than the {most} windows that are expected at most. Shorten the passage"
@@ -89,9 +91,10 @@ class Encoder:
             if sum(map(len, texts)) > LONGEST:
                 raise TooLongError
             return texts
-        if len(texts) > 1:
-            return self.shortener.pair(*texts, room)
-        return (self.shortener.beginning(texts[0], room + 1).text,)
+        if len(texts) == 1:
+            return (self.shortener.beginning(texts[0], room + 1).text,)
+        first, second = texts
+        return self.shortener.pair(first, second, room)
 
     def _strategy(self) -> str:
         """Return the tokenizer's truncation strategy: which text is cut."""

@@ -29,7 +29,7 @@ class Beginning(NamedTuple):
 
     text: str
     tokens: int
-    """Of it, without special ones."""
+    """How many it has, without special ones."""
     whole: bool
     """Whether it is all of the text."""
 

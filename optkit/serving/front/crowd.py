@@ -15,14 +15,18 @@ MOST_BYTES = 256 * 2**20
 
 
 class Crowd:
-    """Conversations of one front."""
+    """Conversations of one front.
 
-    def __init__(self) -> None:
+    Args:
+        largest: bytes of a request's body, for which there is always room.
+    """
+
+    def __init__(self, largest: int) -> None:
         self.now = asyncio.get_running_loop().time
         self._all: set[Conversation] = set()
         self._idle: dict[Conversation, None] = {}
         """Those between requests, the one that waits longest first."""
-        self._bytes = 0
+        self._bytes, self._most_bytes = 0, max(MOST_BYTES, 3 * largest)
 
     def enter(self, one: Conversation) -> None:
         """Let one in, in the place of the one that is idle for longest where there are too many."""
@@ -56,7 +60,7 @@ class Crowd:
         """Count bytes of a request, and return whether there is room for them."""
         one.counted += size
         self._bytes += size
-        return self._bytes <= MOST_BYTES
+        return self._bytes <= self._most_bytes
 
     def sweep(self) -> None:
         """Dismiss those whose time is over."""

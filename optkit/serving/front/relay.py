@@ -23,6 +23,7 @@ READ_AHEAD = 256 * 1024
 FIRST_S, HEAD_S, IDLE_S, BODY_S, ANSWER_S, FAREWELL_S = 30.0, 10.0, 600.0, 60.0, 60.0, 5.0
 """Seconds for: a first request after connecting; a head once it has begun; the next request; a body; an answer that the
 client does not read on; and a refusal."""
+_BUSY = "found too many bytes of requests under way. Ask again later"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -100,7 +101,7 @@ class Conversation(asyncio.Protocol):
             elif len(self._buffer) > READ_AHEAD:
                 self.transport.pause_reading()
         if self._request is not None and not self._crowd.count(self, len(data)):
-            self.refuse(429, "found too many bytes of requests under way. Ask again later")
+            self.refuse(429, _BUSY)
 
     def pause_writing(self) -> None:
         """Keep an answer in Triton that the client does not read."""
@@ -146,6 +147,8 @@ class Conversation(asyncio.Protocol):
         body = self._take(request.head.length)
         self._missing = request.head.length - len(body)
         self._content = self._rules.content(request, body)
+        if not self._crowd.count(self, len(self._content) - len(body)):
+            raise RefusedError(429, _BUSY)
         self._state = State.CONNECTION
         self._upstreams.give(self)
 
@@ -212,6 +215,7 @@ class Conversation(asyncio.Protocol):
             return
         self._leave_upstream()
         self._buffer.clear()
+        self.transport.resume_reading()
         self.transport.write(_answer(status, reason))
         self.transport.write_eof()
         self._wait(State.FAREWELL, FAREWELL_S)

@@ -8,11 +8,12 @@ from functools import lru_cache
 
 from optkit.serving import slots
 from optkit.serving.front import head as heads
+from optkit.serving.front import shapes
 from optkit.serving.front.head import Head, RefusedError
 from optkit.serving.front.nesting import DEEPEST, too_deep
 from optkit.serving.ticket import HEADER
 
-_MODEL = rb"/v2/models/\.?[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/versions/[0-9]+)?"
+_MODEL = rb"/v2/models/(?!stats\Z)\.?[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/versions/[0-9]+)?"
 INFERENCE = re.compile(
     rb"GET (?:/v2(?:/health/(?:live|ready))?|" + _MODEL + rb"(?:/ready|/config)?)|POST " + _MODEL + rb"/infer"
 )
@@ -79,15 +80,19 @@ class Rules:
             raise RefusedError(403, f"only for those who know the server's secret; it goes into the header {HEADER}")
 
     def content(self, request: Request, body: bytearray) -> bytes | bytearray:
-        """Return what is passed on of a body's first `held` bytes, decompressed and checked.
+        """Return what is passed on of a body's first `held` bytes, unpacked and checked.
 
         Raises:
-            RefusedError: it is nested too deep, unpacks to too much, or cannot be unpacked.
+            RefusedError: its JSON is nested too deep or has shapes larger than it; or it cannot be unpacked, or to too much.
         """
         content = _unpacked(body, self._largest) if request.compressed else body
-        json = content[: request.head.json_length] if request.compressed else content
+        length = request.head.json_length
+        json = content if length is None else content[:length]
         if too_deep(json):
             raise RefusedError(400, f"JSON: found more than {DEEPEST} arrays and objects in each other, or unclosed ones")
+        values = len(content) if request.compressed else request.head.length
+        if not shapes.within(json, values):
+            raise RefusedError(400, f"shape: expected lists of numbers, of at most {values} values in so many bytes")
         return content
 
 
