@@ -9,8 +9,8 @@ SIGKILL the server's watcher is killed too.
 
 After each round the next command runs (`verify` or `compare`), and then there must be no process, nothing in /dev/shm, and
 nothing of optkit or Triton in /tmp; after TERM, INT and HUP not even before it. The repository must verify and have every
-version that it has ever had; finished steps of a run must stay as they were, and what lies unfinished must be of the command
-killed last. In the end the command runs undisturbed.
+version that it has ever had; finished steps of a run must stay as they were, and nothing unfinished may lie beside them. In the
+end the command runs undisturbed.
 """
 
 import argparse
@@ -69,7 +69,6 @@ class Kills:
         }[command]
         self.check: Callable[[], list[str]] = {"publish": self._published, "run": self._trained}[command]
         self.known: dict[str, object] = {}
-        self.unfinished: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.problems = 0
 
@@ -133,9 +132,8 @@ class Kills:
             return []
         now = {str(path): path.stat().st_mtime_ns for path in Path("checkpoints").rglob("record.json") if _is_step(path)}
         lost = [name for name, written in self.known.items() if now.get(name) != written]
-        old = self.unfinished & (left := _unfinished(Path("checkpoints")))
-        self.known, self.unfinished = dict(now), left
-        return found + [f"lost: {lost}"] * bool(lost) + [f"unfinished for two commands: {old}"] * bool(old)
+        self.known, left = dict(now), _unfinished(Path("checkpoints"))
+        return found + [f"lost: {lost}"] * bool(lost) + [f"unfinished: {left}"] * bool(left)
 
     def _turn(self) -> None:
         """After a command that has ended well: publish the engine of the other seed, or run from the training on."""
@@ -143,7 +141,7 @@ class Kills:
             self.arguments = [*self.arguments[:-2], "--seed", str(1 - int(self.arguments[-1]))]
         else:
             shutil.rmtree("checkpoints")
-            self.known, self.unfinished = {}, set()
+            self.known = {}
 
     def _ends_well(self) -> None:
         """Run the command to its end, and look once more."""

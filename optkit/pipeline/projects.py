@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from optkit.core import temporary
 from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import InputError
 from optkit.core.step_cache import RECORD, read_record
@@ -94,7 +95,7 @@ def existing(root: Path, task: str) -> list[Project]:
 
 
 def find(root: Path, task: str, name: str | None = None, given: Source | None = None) -> Project:
-    """Find the project whose results a user means.
+    """Find the project whose results a user means; what runs that were killed left unfinished there is removed.
 
     Args:
         root: the folder `checkpoints/`.
@@ -109,6 +110,7 @@ def find(root: Path, task: str, name: str | None = None, given: Source | None = 
     Raises:
         InputError: the name is none, nothing was run on what is given, or several projects come into question.
     """
+    temporary.sweep_tree(root / task)
     if name is not None:
         return Project(root, task, checked(name))
     have = existing(root, task)
