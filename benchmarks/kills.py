@@ -9,8 +9,8 @@ SIGKILL the server's watcher is killed too.
 
 After each round the next command runs (`verify` or `compare`), and then there must be no process, nothing in /dev/shm, and
 nothing of optkit or Triton in /tmp; after TERM, INT and HUP not even before it. The repository must verify and have every
-version that it has ever had; finished steps of a run must stay as they were, and nothing unfinished may lie beside them. In the
-end the command runs undisturbed.
+version that it has ever had; finished steps of a run must stay as they were, and nothing unfinished may lie beside them. In
+the end the command runs undisturbed.
 """
 
 import argparse
