@@ -33,14 +33,15 @@ def folder(prefix: str, parent: Path | None = None, keep_after: type[BaseExcepti
     """A new folder that is deleted with the block; what dead owners left beside it under the same prefix is deleted first.
 
     Args:
-        prefix: of its name; `optkit-` and a word in the folder for temporary files, else hidden.
+        prefix: of its name; hidden beside the user's files, else `optkit-` and a word, and for this user's eyes alone.
         parent: where it is made; the folder for temporary files if None.
         keep_after: an error after which it is kept for `UNKNOWN_S`, as its message names a log in it.
 
     Raises:
         OSError: it cannot be made.
     """
-    place, mode = (Path(tempfile.gettempdir()), 0o700) if parent is None else (parent, 0o777)
+    place = Path(tempfile.gettempdir()) if parent is None else parent
+    mode = 0o777 if prefix.startswith(".") else 0o700  # what is hidden lies among the user's own files, or becomes one
     sweep(place, prefix)
     path, held = _made(place / prefix, lambda new: new.mkdir(mode))
     kept = False

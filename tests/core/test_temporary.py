@@ -160,3 +160,15 @@ for _ in range(300):
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_lies_in_a_place_of_everybody_is_for_this_user_alone(tmp_path: Path) -> None:
+    with temporary.folder("optkit-server", tmp_path) as private, temporary.folder(".scratch", tmp_path) as beside:
+        assert (private.stat().st_mode & 0o777, beside.stat().st_mode & 0o700) == (0o700, 0o700)
+        assert beside.stat().st_mode & 0o777 == 0o777 & ~umask()
+
+
+def umask() -> int:
+    """This process's mask of new files."""
+    os.umask(found := os.umask(0))
+    return found
