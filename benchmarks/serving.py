@@ -8,6 +8,7 @@ that the server reaches with one client on the same cores, and the throughput th
 
 import argparse
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -76,7 +77,11 @@ def without_front(models: Path, scratch: Path) -> Iterator[str]:
     arguments += ["--allow-grpc=false", "--allow-metrics=false"]
     with (scratch / "bare.log").open("w") as log:
         process = subprocess.Popen(
-            [installation.binary, *arguments], env=installation.environment, stdout=log, stderr=subprocess.STDOUT
+            [installation.binary, *arguments],
+            env=os.environ | installation.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # as the other's, which has its own share of a busy machine's time
         )
     try:
         wait_until_ready(process, f"{command.ADDRESS}:{port}")

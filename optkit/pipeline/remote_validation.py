@@ -110,10 +110,9 @@ def validate(
 
 def _require(client: Client, engine: Path, task: Task) -> dict[str, Any]:
     """The model's configuration on the server, if it takes and answers what the recipe's engine does."""
-    have = client.models()
-    if client.model not in have:
+    if not client.ready():
         raise InputError(
-            f"model {client.model!r} is not on the Triton server {client.url}, which has: {', '.join(have) or 'nothing'}. "
+            f"model {client.model!r} is not on the Triton server {client.url}, which has: {client.others()}. "
             "Name one with --model-name"
         )
     found = client.metadata()

@@ -73,15 +73,30 @@ class Connection:
         with self._deadline("configuration"):
             return self._connection().get_model_config(self.model, self.version)
 
-    def models(self) -> list[str]:
-        """Names of the models that the server answers for.
+    def ready(self) -> bool:
+        """Whether the server answers for the model.
+
+        Raises:
+            MachineError: the server is gone, does not answer in time, or fails.
+        """
+        with self._deadline("readiness"):
+            return self._connection().is_model_ready(self.model, self.version)
+
+    def others(self, suffix: str = "") -> str:
+        """Names of the models that the server answers for, without a suffix that all of them have, for a message.
 
         Raises:
             MachineError: the server is gone, does not answer in time, or fails.
         """
         with self._deadline("list of models"):
-            index = self._connection().get_model_repository_index(headers=self._secret())
-            return sorted({item["name"] for item in index if item.get("state") == "READY"})
+            try:
+                index = self._connection().get_model_repository_index(headers=self._secret())
+            except InferenceServerException as error:
+                if error.status() == str(int(http.client.FORBIDDEN)):
+                    return "(only the user who serves may list them)"
+                raise
+        names = sorted({item["name"] for item in index if item.get("state") == "READY" and item["name"].endswith(suffix)})
+        return ", ".join(name.removesuffix(suffix) for name in names) or "none"
 
     def server(self) -> str:
         """Name and version of the server, by its own account.

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from optkit.core import temporary
+from optkit.serving.ticket import SOCKETS
 
 SHARED_MEMORY = Path("/dev/shm")
-PREFIX = "optkit-server"
-_SERVER = re.compile(rf"{PREFIX}-[0-9a-f]{{8}}-[0-9a-f]{{8}}")
+_SERVER = re.compile(rf"{SOCKETS}-[0-9a-f]{{8}}-[0-9a-f]{{8}}")
 _ENVIRONMENTS = Path("/tmp")  # Triton has it in its code
 _STARTING_S = 600.0
 _PROC = Path("/proc")
@@ -28,7 +28,7 @@ def sweep() -> None:
     """
     with suppress(OSError):
         temporary.sweep(Path(tempfile.gettempdir()), "optkit-")
-        temporary.sweep(SHARED_MEMORY, PREFIX, first=lambda folder: end(folder.name))
+        temporary.sweep(SHARED_MEMORY, SOCKETS, first=lambda folder: end(folder.name))
         for found in {match[0] for name in os.listdir(SHARED_MEMORY) if (match := _SERVER.match(name))}:
             if not (SHARED_MEMORY / found).exists():  # whoever removed the folder was killed then
                 end(found)

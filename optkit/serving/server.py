@@ -3,9 +3,8 @@
 import http.client
 import json
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from secrets import token_urlsafe
@@ -135,7 +134,7 @@ class Server:
         """Whether the server and its front run."""
         return self._triton is not None and self._triton.alive() and self._front.poll() is None
 
-    def restart(self, models: Iterable[str]) -> None:
+    def restart(self, models: Sequence[str]) -> None:
         """Start what has ended again, with `models` loaded before anything is answered; the ports stay as they are.
 
         Raises:
@@ -199,13 +198,12 @@ class Server:
         port = self._listeners.http_port
         leftovers.sweep()
         try:
-            with temporary.folder(leftovers.PREFIX, leftovers.SHARED_MEMORY) as folder:
+            with temporary.folder(ticket.SOCKETS, leftovers.SHARED_MEMORY) as folder:
                 grpc = None if self.grpc else command.grpc_socket(folder)
                 drawn = Ticket(folder.name, token_urlsafe(32), str(folder), grpc)
                 with ticket.held(port, drawn) as place:
                     yield drawn, place
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
             raise atomic.disk_error(ticket.path(port), error) from error
 
     def _start_front(self) -> None:
@@ -217,7 +215,7 @@ class Server:
         self._front.terminate()
         self._front.wait()
 
-    def _start_triton(self, models: Iterable[str]) -> None:
+    def _start_triton(self, models: Sequence[str]) -> None:
         """Start the process and wait until it answers."""
         for path in Path(self._ticket.folder).iterdir():
             if path.is_socket():
@@ -229,18 +227,20 @@ class Server:
         arguments += command.cache_arguments(self._installation.caches, self.cache_mb)
         arguments += [f"--load-model={model}" for model in models]
         self._triton = TritonProcess(self._installation, arguments, self._ticket, self.grace_s, self._log_file)
-        if not self._is_live():
+        with self._triton.loading():
+            live = self._is_live(self.deadline_s * max(1, len(models)))
+        if not live:
             raise MachineError(
                 f"Triton server on {self.url} ended while it was starting. {self.log} says:\n{log.quote(self.log)}"
             )
 
-    def _is_live(self) -> bool:
+    def _is_live(self, deadline_s: float) -> bool:
         """Wait until the server answers; False if its process has ended."""
-        patience = Patience(self.deadline_s)
+        patience = Patience(deadline_s)
         while self.alive():
             if patience.is_over():
                 raise MachineError(
-                    f"Triton server on {self.url} is not ready after {self.deadline_s:g} s. {self.log} says:\n"
+                    f"Triton server on {self.url} is not ready after {deadline_s:g} s. {self.log} says:\n"
                     f"{log.quote(self.log)}"
                 )
             try:

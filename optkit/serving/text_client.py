@@ -59,12 +59,10 @@ class TextClient(Connection):
 
     def _require(self) -> None:
         """Name what can be asked where this model cannot."""
-        ready = [name for name in self.models() if name.endswith(ensemble.SUFFIX)]
-        if self.model not in ready:
-            have = ", ".join(name.removesuffix(ensemble.SUFFIX) for name in ready)
+        if not self.ready():
             raise InputError(
-                f"Triton server on {self.url}: found no model {self.model!r}; models that take text: {have or 'none'}. "
-                "Publish one there, or ask another one"
+                f"Triton server on {self.url}: found no model {self.model!r}; models that take text: "
+                f"{self.others(ensemble.SUFFIX)}. Publish one there, or ask another one"
             )
 
     def _form(self, served: Mapping[str, Any]) -> ServedForm:

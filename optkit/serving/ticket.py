@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 from optkit.core.cache_folder import cache_folder
 
 HEADER = "Optkit-Secret"
+SOCKETS = "optkit-server"
+"""Beginning of the names of folders with Triton's sockets."""
 _LOCK = "lock"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -98,7 +100,7 @@ def remove(place: Path) -> None:
     """Remove a ticket, and the folder that it names."""
     ticket = read(place)
     place.unlink(missing_ok=True)
-    if ticket is not None:
+    if ticket is not None and Path(ticket.folder).name.startswith(SOCKETS):
         shutil.rmtree(ticket.folder, ignore_errors=True)
 
 

@@ -313,7 +313,7 @@ def test_what_is_published_is_asked_in_words(checkpoints, target, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["m", "a", "--url", "127.0.0.1:1"], 3, "127.0.0.1:1, model 'm_text', list of models: the connection failed"),
+        (["m", "a", "--url", "127.0.0.1:1"], 3, "127.0.0.1:1, model 'm_text', readiness: the connection failed"),
         (["m", "a", "--url", "nowhere"], 2, "expected host:port"),
         (["m", "a", "--serve", "--repository", "nowhere"], 2, "nowhere: no such folder"),
     ],

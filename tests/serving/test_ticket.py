@@ -28,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def folder(tmp_path, name):
-    made = tmp_path / name
+    made = tmp_path / f"{ticket.SOCKETS}{name}"
     made.mkdir()
     return made
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from tritonclient.http import InferenceServerClient, InferInput
 
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, MachineError
 from optkit.serving.client import Client
 from optkit.serving.front import crowd, relay
 from optkit.serving.front.crowd import MOST, Crowd
@@ -168,7 +168,7 @@ def test_large_requests_and_answers_pass_whole(server):
     assert status == 200 and json.loads(answer)["outputs"][0]["shape"] == [rows, 3]
 
 
-def test_only_the_owner_controls_the_server(server):
+def test_only_the_owner_controls_the_server(server, tmp_path, monkeypatch):
     code = "raise RuntimeError"
     load = json.dumps({"parameters": {"config": "{}", "file:1/model.py": code}}).encode()
     for fields in ({}, {"Host": "evil.example"}, {"Origin": "http://evil.example", "Content_Type": "text/plain"}):
@@ -182,7 +182,11 @@ def test_only_the_owner_controls_the_server(server):
         assert ask(server, method, path)[0] == 403
         assert ask(server, method, path, Optkit_Secret=server._ticket.secret)[0] == 200
     with Client(server.url, "single") as client:
-        assert client.statistics()["name"] == "single" and client.models() == ["single", "slow"]
+        assert client.statistics()["name"] == "single" and client.others() == "single, slow"
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # another user
+        assert client.ready() and client.others() == "(only the user who serves may list them)"
+        with pytest.raises(MachineError, match="status 403: only for those who know the server's secret"):
+            client.statistics()
     assert works(server)
 
 
