@@ -98,7 +98,7 @@ def _remove_shared_memory(prefix: str) -> None:
     """A killed Python backend leaves its shared memory regions behind."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir("/dev/shm"):
-            if name.startswith(prefix):
+            if name.startswith(f"{prefix}-"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"/dev/shm/{name}")
 
