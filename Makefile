@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 GPU_VENV ?= .venv-gpu
 
-.PHONY: demo matrix models test test-fast test-gpu install bench bench-gpu clean
+.PHONY: demo matrix models test test-fast test-nightly test-gpu install bench bench-gpu clean
 
 # Three of the ten recipes, in some five minutes on two cores after the installation; `make matrix` runs all ten. The best
 # one is published, and asked a question by a server that ends with it.
@@ -30,6 +30,10 @@ models: $(VENV)/installed
 test-fast: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not server and not slow and not gpu"
 
+# Damaged files, answers and configurations, drawn anew each night: thousands for each door, in some ten minutes.
+test-nightly: $(VENV)/installed
+	$(BIN)/python -m pytest -m doors --hypothesis-profile nightly
+
 # On a machine with an NVIDIA GPU: what no other machine can show, in an environment with torch for CUDA and TensorRT.
 test-gpu: $(GPU_VENV)/installed
 	$(GPU_VENV)/bin/python -m pytest -m gpu -n 0
@@ -49,14 +53,14 @@ install: $(VENV)/installed
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,stores,tensorrt-builder,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,signing,stores,tensorrt-builder,test]'
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/tensorrt-10.13 --upgrade tensorrt-cu12-bindings==10.13.3.9
 	touch $@
 
 # The builder without a GPU stays out: it is only asked where the tensorrt package is missing.
 $(GPU_VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,gpu,stores,test]'
+	$(GPU_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,gpu,signing,stores,test]'
 	touch $@
 
 clean:

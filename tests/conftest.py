@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: the workers
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformers import BertConfig, BertTokenizerFast
 
 from optkit.cli.app import main
@@ -20,6 +21,12 @@ from optkit.recipe.training import Training
 from optkit.tasks import registry
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
+
+# No hang of over ten seconds; nothing is left on disk. `make test-nightly` draws new cases each time, and more of them.
+_LIMITS = {"deadline": 10_000, "database": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("usual", max_examples=100, derandomize=True, **_LIMITS)
+settings.register_profile("nightly", max_examples=3000, **_LIMITS)
+settings.load_profile("usual")
 
 OPINIONS = {"bad": ("awful", "dull", "poor"), "good": ("bright", "lovely", "sharp")}
 OTHERS = ("a", "cast", "film", "plot", "story", "the", "this", "with")

@@ -13,8 +13,9 @@ from pathlib import Path
 from optkit.compression.distill import Distill
 from optkit.compression.quantize import Quantize
 from optkit.compression.sparsify import Sparsify
-from optkit.core.atomic import read_json, write_text
+from optkit.core.atomic import write_text
 from optkit.core.errors import InputError, OptkitError
+from optkit.core.json_door import read_json
 from optkit.pipeline import preflight
 from optkit.pipeline.ask import answer
 from optkit.pipeline.publish import publish

@@ -3,12 +3,17 @@
 Reports read this, so it brings nothing heavier than NumPy.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
 import numpy as np
+
+from optkit.core.errors import InputError
+from optkit.core.json_door import checked
 
 CLOSED_LOOP, SERVER, OFFLINE = "closed loop", "Server", "Offline"
 COMPARED = 16
@@ -65,12 +70,25 @@ class Measurement:
         return {**own, **vars(reading)}
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Self:
-        """The line behind what `as_dict` gave."""
+    def of(cls, content: Mapping[str, Any], path: Path) -> Self:
+        """Return the measurement behind what `as_dict` gave.
+
+        Args:
+            content: the line.
+            path: of the file it was read from.
+
+        Raises:
+            InputError: it is another one's.
+        """
         names = {field.name for field in fields(Reading)}
-        reading = Reading(**{name: value for name, value in content.items() if name in names})
+        reading = {name: value for name, value in content.items() if name in names}
         own = {name: value for name, value in content.items() if name not in names}
-        return cls(**{**own, "batching": content["batching"] == "on", "reading": reading})
+        own |= {"batching": content.get("batching") == "on", "reading": reading}
+        fix = "measure again: optkit load --again"
+        checked(own, cls, path, fix)
+        if not all(0 < reading[name] < math.inf for name in ("p50_ms", "p90_ms", "p99_ms")):
+            raise InputError(f"{path}: a latency is no positive number; {fix}")
+        return cls(**own | {"reading": Reading(**reading)})
 
 
 def by_engine(lines: Sequence[Measurement]) -> dict[str, list[Measurement]]:

@@ -2,11 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from optkit.serving.config import ModelConfig
 
 _DELAYS_US = (0, 500, 2000)
+
+
+class Stored(TypedDict, total=False):
+    """Settings in a file."""
+
+    instances: int
+    threads: int | None
+    queue_delay_us: int | None
+    preferred_batch_sizes: list[int]
 
 
 @dataclass(frozen=True)

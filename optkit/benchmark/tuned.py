@@ -2,14 +2,43 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from optkit.benchmark.serving_settings import Settings
-from optkit.core.atomic import read_json
-from optkit.core.step_cache import RECORD, key_at, read_record, verify
+from optkit.benchmark.serving_settings import Settings, Stored
+from optkit.core.json_door import read_json
+from optkit.core.step_cache import RECORD, OfEngines, key_at, made_of, verify
 from optkit.evaluation.artifacts import TUNING
 
 log = logging.getLogger(__name__)
+
+
+class _Chosen(TypedDict):
+    settings: Stored
+
+
+class _Trial(_Chosen):
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    mean_batch: float
+    memory_mb: float
+    others: str
+
+
+class _Goal(TypedDict):
+    kind: str
+
+
+class _Choice(TypedDict):
+    choice: _Chosen
+
+
+class Kept(_Choice):
+    """What a search for a configuration leaves."""
+
+    goal: _Goal
+    trials: list[_Trial]
+    not_tried: list[Stored]
 
 
 def read(folder: Path, precision: str) -> dict[str, Any] | None:
@@ -25,11 +54,11 @@ def read(folder: Path, precision: str) -> dict[str, Any] | None:
     place = folder / TUNING / precision
     if not (place / RECORD).is_file():
         return None
-    if read_record(place)["depends_on"]["engines"] != key_at(folder / "engines"):
+    if made_of(place, OfEngines)["engines"] != key_at(folder / "engines"):
         log.warning("%s: left out, the engine has changed since; tune it again: optkit tune", place)
         return None
     verify(place)
-    return read_json(place / f"{TUNING}.json")
+    return read_json(place / f"{TUNING}.json", _Choice)
 
 
 def settings(found: dict[str, Any] | None) -> dict[str, Any]:

@@ -31,23 +31,23 @@ for group in (recipes, recipe_files, comparison, benchmarks, publishing, servers
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script: prints errors in one place and turns them into the exit status."""
     from optkit.core.errors import OptkitError
+    from optkit.core.printable import printing, say
 
-    try:
-        with _ended_by_signals():
-            app(args=arguments, standalone_mode=True)
-    except OptkitError as error:
-        print(f"optkit: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except (KeyboardInterrupt, SystemExit) as end:
-        # typer turns Ctrl-C into its status
-        status = end.code if isinstance(end, SystemExit) else 128 + signal.SIGINT
-        if status not in INTERRUPTED:
-            raise
-        print(
-            f"optkit: interrupted ({INTERRUPTED[status]}); finished steps are kept, and the same command goes on from them",
-            file=sys.stderr,
-        )
-        sys.exit(status)
+    with printing():
+        try:
+            with _ended_by_signals():
+                app(args=arguments, standalone_mode=True)
+        except OptkitError as error:
+            say(f"optkit: error: {error}")
+            sys.exit(error.exit_status)
+        except (KeyboardInterrupt, SystemExit) as end:
+            # typer turns Ctrl-C into its status
+            status = end.code if isinstance(end, SystemExit) else 128 + signal.SIGINT
+            if status not in INTERRUPTED:
+                raise
+            how = INTERRUPTED[status]
+            say(f"optkit: interrupted ({how}); finished steps are kept, and the same command goes on from them")
+            sys.exit(status)
 
 
 @contextmanager

@@ -54,6 +54,7 @@ def load(
 
     Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
     """
+    from optkit.core.printable import say
     from optkit.pipeline import preflight
     from optkit.pipeline.load_test import run
 
@@ -61,7 +62,7 @@ def load(
     (spec,), (asked, *others) = specs_of(recipes, task, data, model, training, [seed], engine, checkpoints, name=name)
     preflight.require([asked, *others], spec)
     for sentence in run(asked, spec, seconds, p99_ms, out, again, others):
-        print(sentence, file=sys.stderr)
+        say(sentence)
 
 
 def tune(
@@ -95,6 +96,7 @@ def tune(
     """
     from optkit.benchmark.choice import KINDS, Goal
     from optkit.core.errors import InputError
+    from optkit.core.printable import say
     from optkit.pipeline import preflight
     from optkit.pipeline import tune as tuning
 
@@ -105,6 +107,6 @@ def tune(
     wanted = Goal(goal, clients or (1 if goal == "latency" else 16), p99_ms)
     found = tuning.run(asked, spec, wanted, minutes, precision, again)
     sys.stdout.write(tuning.render(found))
-    print(found["choice"]["reason"], file=sys.stderr)
+    say(found["choice"]["reason"])
     if not found["choice"]["held"]:
         raise typer.Exit(1)

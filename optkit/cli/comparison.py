@@ -36,6 +36,7 @@ def compare(
     """
     from optkit.core.atomic import write_text
     from optkit.core.errors import InputError
+    from optkit.core.printable import say
     from optkit.core.telemetry import own_folder
     from optkit.pipeline import projects, refusals, rows
     from optkit.report import table
@@ -50,7 +51,7 @@ def compare(
         from optkit.report import png as drawings
 
         for path in drawings.draw(found, plots):
-            print(path, file=sys.stderr)
+            say(path)
     if out is None:
         sys.stdout.write(text)
     else:

@@ -8,13 +8,12 @@ The command line of `run` has the options of `data_settings` in place of `data`.
 
 import functools
 import inspect
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from optkit.core.errors import InputError
+from optkit.core.json_door import parse_json
 from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
 
@@ -112,10 +111,8 @@ def _listed(text: str) -> tuple[str, ...]:
     """Return names out of a list with commas, or a JSON list for names that have commas themselves."""
     if not text.startswith("["):
         return tuple(name.strip() for name in text.split(","))
-    try:
-        return tuple(map(str, json.loads(text)))
-    except ValueError as error:
-        raise InputError(f'--labels {text}: expected names with commas between them, or a list as ["a", "b"]') from error
+    fix = 'expected names with commas between them, or a list as ["a", "b"]'
+    return tuple(map(str, parse_json(text, f"--labels {text}", list[str | int], fix)))
 
 
 on_data = grouped(data=data_settings, training=training_settings)

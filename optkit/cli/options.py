@@ -31,6 +31,9 @@ Checkpoints = Annotated[Path, typer.Option(help="folder of the training output",
 Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
 Repository = Annotated[str, typer.Option(help="model repository: a folder, s3://… or gs://…", metavar="DIR")]
 ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
+Trusted = Annotated[
+    list[Path] | None, typer.Option(help="public key whose signatures are accepted; may be repeated", metavar="KEY")
+]
 DEFAULT_REPOSITORY = "model_repository"
 DEFAULT_URL = "127.0.0.1:8000"
 log = logging.getLogger(__name__)

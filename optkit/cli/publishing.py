@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli.option_groups import on_project
-from optkit.cli.options import DEFAULT_REPOSITORY, Checkpoints, ModelName, Repository, TaskName
+from optkit.cli.options import DEFAULT_REPOSITORY, Checkpoints, ModelName, Repository, TaskName, Trusted
 
 if TYPE_CHECKING:
     from optkit.pipeline.projects import Source
@@ -57,6 +57,9 @@ def publish(
     warmup: Annotated[
         str | None, typer.Option(help="batch x tokens that are answered before it is ready: 1x16,8x128", metavar="SHAPES")
     ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(help="private key (PEM, elliptic curve) to sign the version with", metavar="KEY")
+    ] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
     """Put an engine that passed its gate into the model repository as the next version, live; print its folder.
@@ -70,10 +73,12 @@ def publish(
     from optkit.pipeline.publish import Options
     from optkit.pipeline.publish import publish as publish_engine
     from optkit.registry import remote
+    from optkit.registry.signing import Signer
     from optkit.serving.config import shapes
 
     first = () if warmup is None else shapes(warmup)
-    options = Options(force, why, url, shadow, requests, max_disagreement, wait, cache, first, replace)
+    signer = None if sign is None else Signer(sign)
+    options = Options(force, why, url, shadow, requests, max_disagreement, wait, cache, first, replace, signer)
     home = projects.find(checkpoints, task, *project)
     with remote.changing(repository, f"publishing {home.model(recipe)}", wait, url) as folder:
         version = publish_engine(recipe, task, checkpoints, folder, seed, precision, options, home.name)
@@ -94,22 +99,24 @@ def list_models(
         sys.stdout.write(listing.render(listing.versions(folder), form))
 
 
-def verify(repository: Repository = DEFAULT_REPOSITORY) -> None:
+def verify(repository: Repository = DEFAULT_REPOSITORY, trust: Trusted = None) -> None:
     """Compute all SHA-256 of a repository anew; print each file that differs, is missing or does not belong there.
 
-    Exit status 1: there are such files.
+    With --trust, each version has to be signed by one of the keys too. Exit status 1: something was printed.
 
     Example: optkit verify --repository model_repository
     """
     from optkit.registry import remote
+    from optkit.registry.signing import Trust
     from optkit.registry.verify import verify as complaints_about
 
+    trusted = Trust(trust) if trust else None
     with remote.reading(repository) as folder:
-        complaints = complaints_about(folder)
+        complaints = [*complaints_about(folder, trusted), *remote.complaints(repository)]
     if complaints:
         print(remote.named("\n".join(complaints), folder, repository))
         raise typer.Exit(1)
-    print(f"{repository}: every file is as it was published")
+    print(f"{repository}: every file is as it was published" + (", and signed" if trusted else ""))
 
 
 def rollback(

@@ -95,6 +95,7 @@ def build(
 
     Example: optkit build qat_gelu10 --task sample --engine openvino --out engines
     """
+    from optkit.core.printable import say
     from optkit.engines.build_only import only_built
     from optkit.pipeline import preflight, repository_builder
     from optkit.pipeline.steps.build_engines import converted
@@ -109,7 +110,7 @@ def build(
     preflight.require([asked], spec)
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:
-        print(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}", file=sys.stderr)
+        say(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}")
     elif out is not None:
         repository_builder.copy(folder, out)
     print(out or folder)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from optkit.cli.option_groups import data_settings, grouped
-from optkit.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Checkpoints, ModelName, Name, Repository, TaskName
+from optkit.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Checkpoints, ModelName, Name, Repository, TaskName, Trusted
+from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
 
 
@@ -26,6 +27,7 @@ def serve(
     cache_mb: Annotated[
         int, typer.Option(help="memory for answers of models published with --cache; 0: they go without", min=0, metavar="N")
     ] = 0,
+    trust: Trusted = None,
     grpc: Annotated[
         bool,
         typer.Option("--grpc", help="also listen for gRPC on the next port: requests without bounds, no control of models"),
@@ -36,15 +38,21 @@ def serve(
 ) -> None:
     """Serve a model repository with Triton on this machine until Ctrl-C; refused where a file is not as it was published.
 
+    With --trust it is refused too where a live version is not signed by one of the keys, and what is served is a copy.
+
     Example: optkit serve --repository model_repository --port 8000
     """
     from optkit.registry import remote
+    from optkit.registry.signing import Trust
     from optkit.registry.verify import require
     from optkit.serving import serve as serving
 
-    with remote.reading(repository, to_serve=True) as folder:
+    if trust and unpublished:
+        raise InputError("--trust and --unpublished: a repository of `optkit build` has no signatures; give one of them")
+    trusted = Trust(trust) if trust else None
+    with remote.reading(repository, to_serve=True, own=trusted is not None) as folder:
         if not unpublished:
-            require(folder)
+            require(folder, trusted)
         serving.serve(folder, port, cache_mb=cache_mb, grpc=grpc, largest_body=max_request_mb * 2**20)
 
 

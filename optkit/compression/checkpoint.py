@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from optkit.compression.registry import stage_of
-from optkit.core.atomic import read_json, write_json
+from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
-from optkit.models import checkpoint_tensors, loading, two_to_four
+from optkit.core.json_door import read_json
+from optkit.models import checkpoint_tensors, config_door, loading, tensor_files, tokenizers, two_to_four
 from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import Stage
 from optkit.tasks.base import Task
@@ -51,10 +52,9 @@ def load(folder: Path, task: Task) -> LoadedModel:
         InputError: tensors are missing, left over, or of another shape, or what a stage reached does not hold.
         GateError: a group of a sparse weight has lost its zeros.
     """
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    loaded = loading.new(config, tokenizer, task)
-    tensors = two_to_four.restore(checkpoint_tensors.tensors(folder))
+    with loading.reading(str(folder)):
+        loaded = loading.new(config_door.read(folder), tokenizers.load(folder, str(folder)), task)
+    tensors = two_to_four.restore(tensor_files.tensors(folder))
     stages = stages_of(folder)
     for stage in stages:
         stage.restore(loaded.model, tensors)

@@ -11,6 +11,13 @@ from typing import Any
 from optkit.core import temporary
 from optkit.core.errors import InputError, MachineError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMEDIES = {
+    **dict.fromkeys(_FULL, "Free some space or give another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "Change the rights of the folder, or give another one"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "Make the folder first, or give another one"),
+    errno.EROFS: "Its disk is mounted to be read only: mount it otherwise, or give another folder",
+}
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -23,26 +30,17 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old file or the new one, never a part.
 
     Raises:
+        InputError: the place is a folder.
         MachineError: it cannot be written.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: cannot be written: found a folder. Give the name of a file")
     try:
         with temporary.file(path) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
             os.replace(unfinished, path)
     except OSError as error:
         raise disk_error(path, error) from error
-
-
-def read_json(path: Path) -> Any:
-    """Content of a JSON file.
-
-    Raises:
-        InputError: it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error}); delete it to have it made again") from error
 
 
 def flush_tree(folder: Path) -> None:
@@ -78,17 +76,22 @@ def refusal_behind(error: BaseException | None) -> OSError | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _REFUSALS:
             return error
-        if "No space left on device" in str(error):
-            return OSError(errno.ENOSPC, "No space left on device")
+        for code in (*_FULL, errno.EROFS):
+            if os.strerror(code) in str(error):
+                return OSError(code, os.strerror(code))
         error = error.__cause__ or error.__context__
     return None
 
 
 def disk_error(path: Path, error: OSError) -> MachineError:
     """The error for a file or folder that the disk refuses to write, ready to be raised."""
-    place = path.parent if path.parent.exists() else Path.cwd()
-    free = shutil.disk_usage(place).free
-    return MachineError(
-        f"{path}: cannot be written: {error.strerror or error} ({free / 1e6:.0f} MB free); nothing was left half-written. "
-        "Free some space or give another folder"
-    )
+    said = error.strerror or str(error)
+    if error.errno in _FULL:
+        place = path.parent if path.parent.exists() else Path.cwd()
+        said += f" ({shutil.disk_usage(place).free / 1e6:.0f} MB free)"
+    return MachineError(f"{path}: cannot be written: {said}; nothing was left half-written. {remedy(error)}")
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a disk's refusal, as a sentence."""
+    return _REMEDIES.get(error.errno or 0, "Give another folder")

@@ -1,5 +1,6 @@
 """Locks on files, which the kernel releases when their holder dies; waiting processes log who holds them."""
 
+import errno
 import fcntl
 import json
 import logging
@@ -8,14 +9,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypedDict, cast
 
-from optkit.core.errors import MachineError
+from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import parse_json
 from optkit.core.patience import Patience
 from optkit.core.signature import now, who
 
 _POLL_S = 0.1
+_LONGEST = 10_000  # bytes of a signature
 log = logging.getLogger(__name__)
+
+
+class _Signature(TypedDict):
+    who: str
+    process: int
+    since: str
+    doing: str
 
 
 @contextmanager
@@ -29,11 +39,12 @@ def exclusive(path: Path, name: str, doing: str, wait_s: float) -> Iterator[None
         wait_s: seconds to wait for others.
 
     Raises:
+        InputError: the path is a symbolic link.
         MachineError: others hold it all the time.
         OSError: the file cannot be made or opened.
     """
     # opened for appending: who holds it is not wiped out by those who wait
-    with path.open("a+b", buffering=0) as file:
+    with _opened(path, "a+b", os.O_CREAT | os.O_APPEND | os.O_RDWR) as file:
         _acquire(file, fcntl.LOCK_EX, name, wait_s)
         _sign(file, doing)
         yield
@@ -46,13 +57,29 @@ def shared(path: Path, name: str, wait_s: float) -> Iterator[None]:
     Args and errors as of `exclusive`.
     """
     try:
-        file = path.open("rb", buffering=0)
+        file = _opened(path, "rb", os.O_RDONLY)
     except FileNotFoundError:
         yield
         return
     with file:
         _acquire(file, fcntl.LOCK_SH, name, wait_s)
         yield
+
+
+def _opened(path: Path, mode: str, flags: int) -> BinaryIO:
+    """Open a lock's file itself: through a link, what lies elsewhere would be signed; a pipe would not open.
+
+    Raises:
+        InputError: the path is a symbolic link.
+        OSError: the file cannot be made or opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path}: a symbolic link to {os.readlink(path)}; remove it") from error
+        raise
+    return cast(BinaryIO, os.fdopen(descriptor, mode, buffering=0))
 
 
 def _acquire(file: BinaryIO, kind: int, name: str, wait_s: float) -> None:
@@ -85,7 +112,7 @@ def _sign(file: BinaryIO, doing: str) -> None:
 def _holder(file: BinaryIO) -> str:
     file.seek(0)
     try:
-        held = json.loads(file.read())
-        return f"{held['who']}, process {held['process']}, since {held['since']} ({held['doing']})"
-    except (ValueError, KeyError, TypeError):  # it has the lock and has not signed yet
+        held = parse_json(file.read(_LONGEST), "a lock", _Signature)
+    except InputError:  # it has the lock and has not signed yet
         return "another process"
+    return f"{held['who']}, process {held['process']}, since {held['since']} ({held['doing']})"

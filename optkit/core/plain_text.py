@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from optkit.core.errors import InputError
+from optkit.core.printable import escaped
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -63,4 +64,4 @@ def plain(*parts: "Table | str", width: int = 200) -> str:
     console = Console(file=text, width=width, force_terminal=False, markup=False, emoji=False, highlight=False)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str))
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in escaped(text.getvalue()).splitlines()) + "\n"

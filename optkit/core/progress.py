@@ -1,15 +1,19 @@
 """Display of progress: progress bars and messages on standard error, never on standard output."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(stderr=True)
+from optkit.core.printable import Printable, escaped
+
 log = logging.getLogger(__name__)
+console = Console(stderr=True)
 _SECONDS = 10.0
 
 
@@ -27,7 +31,7 @@ def bar(title: str, total: int, disable: bool = False, done: int = 0) -> Iterato
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(title, total=total, completed=done)
+        task = progress.add_task(escape(escaped(title)), total=total, completed=done)
         yield lambda count: progress.advance(task, count)
 
 
@@ -55,7 +59,7 @@ def _in_words(seconds: float) -> str:
 
 def log_to_stderr(level: int = logging.INFO) -> None:
     """Show optkit's own messages."""
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(Printable(sys.stderr))
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("optkit")
     logger.handlers = [handler]

@@ -16,11 +16,12 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from optkit.core import locks, temporary
-from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, read_json, refusal_behind, write_json
+from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, refusal_behind, write_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import checked, read_json
 
 RECORD = "record.json"
 SUPERSEDED = ".superseded"
@@ -28,6 +29,19 @@ KEPT = 5
 """How many superseded outputs of a step are kept, those set aside last."""
 _WAIT_S = 3600.0  # for a rename by another process: what took hours to make is not given up in a hurry
 log = logging.getLogger(__name__)
+
+
+class _Record(TypedDict):
+    key: str
+    depends_on: dict[str, Any]
+    files: dict[str, str]
+
+
+class OfEngines(TypedDict):
+    """What a step depends on that was made of a recipe's engines."""
+
+    engines: str
+    baseline: NotRequired[str]
 
 
 def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], None], keep: bool = False) -> str:
@@ -68,15 +82,27 @@ def key_at(folder: Path) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What the record of a finished step says: `key`, `depends_on` and `files`.
+    """What the record of a finished step says: `key`, `depends_on` and `files`, and `sealed` (see `optkit.core.seals`).
 
     Raises:
         InputError: it is not such a record.
     """
-    record = read_json(folder / RECORD)
-    if not isinstance(record, dict) or not {"key", "depends_on", "files"} <= record.keys():
-        raise InputError(f"{folder / RECORD}: not a step's record; delete {folder} to have it made again")
+    record: dict[str, Any] = read_json(folder / RECORD, _Record, _fix(folder))
     return record
+
+
+def made_of(folder: Path, kind: Any = dict[str, Any]) -> dict[str, Any]:
+    """What a finished step depends on.
+
+    Args:
+        folder: of the step.
+        kind: annotation that it has to fit.
+
+    Raises:
+        InputError: the record is none, or of something else.
+    """
+    found: dict[str, Any] = checked(read_record(folder)["depends_on"], kind, folder / RECORD, _fix(folder))
+    return found
 
 
 def is_finished(folder: Path, key: str) -> bool:
@@ -108,20 +134,34 @@ def writing(folder: Path, keep: bool = False) -> Iterator[Path]:
             raise
 
 
-def verify(folder: Path) -> None:
-    """Compare every file of a finished step with the SHA-256 in its record.
+def verify(folder: Path, *names: str) -> None:
+    """Compare the files of a finished step with the SHA-256 in its record, and what it depends on with its key.
+
+    Args:
+        folder: the step's.
+        names: of the files that are going to be read; all where none is given.
 
     Raises:
         InputError: naming the file that is missing or changed.
     """
-    for name, expected in read_record(folder)["files"].items():
-        path = folder / name
+    record = read_record(folder)
+    if key_of(record["depends_on"]) != record["key"]:
+        raise InputError(
+            f"{folder / RECORD}: depends_on is not what the key was made of: the file changed after it was written. Delete "
+            f"{folder} to have it made again"
+        )
+    for name in names or record["files"]:
+        path, expected = folder / name, record["files"].get(name, "nothing")
         found = file_hash(path) if path.is_file() else "missing"
         if found != expected:
             raise InputError(
                 f"{path}: SHA-256 is {found[:16]}, {RECORD} says {expected[:16]}: the file changed after it was written. "
                 f"Delete {folder} to have it made again"
             )
+
+
+def _fix(folder: Path) -> str:
+    return f"delete {folder} to have it made again"
 
 
 def _put_in_place(unfinished: Path, folder: Path, keep: bool) -> None:
@@ -191,7 +231,7 @@ def _set_aside(folder: Path, keep: bool) -> None:
 
 def _remove_oldest(folder: Path) -> None:
     """Delete the superseded outputs of a step but the last; what is no step stays."""
-    found = [path.parent for path in (folder.parent / SUPERSEDED).glob(f"{folder.name}-????????/{RECORD}")]
+    found = [path.parent for path in (folder.parent / SUPERSEDED).glob(f"{folder.name}-????????/{RECORD}") if path.is_file()]
     for old in sorted(found, key=lambda path: path.stat().st_mtime_ns)[:-KEPT]:
         (old / RECORD).unlink()  # first, so that a part of it is never taken for the whole
         shutil.rmtree(old)

@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from optkit.core.printable import escaped
+
 if TYPE_CHECKING:
     from jinja2 import Template
 
 
 def template(package: str, name: str) -> "Template":
-    """Read a template; what is put into HTML is escaped, and a value that is missing is an error.
+    """Read a template; what is put into HTML is escaped, so is what is HTML in Markdown, and a missing value is an error.
 
     `{{ value | number(".2f") }}` writes a number as Python's `format` does.
 
@@ -21,9 +23,14 @@ def template(package: str, name: str) -> "Template":
         loader=PackageLoader(package),
         autoescape=select_autoescape(["html.jinja"]),
         undefined=StrictUndefined,
+        finalize=_in_markdown if name.endswith("md.jinja") else None,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["number"] = format
     return environment.get_template(name)
+
+
+def _in_markdown(value: object) -> object:
+    return escaped(value).replace("<", "&lt;") if isinstance(value, str) else value

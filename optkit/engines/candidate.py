@@ -74,7 +74,7 @@ def judge(
         return
     ours, theirs = (_flat(arrays, masks if per_token else None) for arrays in (found, expected))
     difference = np.abs(ours - theirs)
-    signal = float(np.abs(theirs - theirs.mean()).mean())
+    signal = float(np.abs(theirs - (theirs.mean() if theirs.size > 1 else 0)).mean())
     candidate.largest_difference = float(difference.max())
     candidate.mean_difference = float(difference.mean())
     candidate.relative_difference = candidate.mean_difference / max(signal, 1e-12)

@@ -3,12 +3,21 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from optkit.core.cpu import available_threads, cpu_features
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import read_json
 
 FILE = "engine.json"
+
+
+class _Record(TypedDict):
+    kind: str
+    precision: str
+    variant: str
+    inputs: list[str]
+    cpu_features: list[str]
 
 
 def empty_folder(folder: Path) -> Path:
@@ -48,13 +57,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = Path(folder) / FILE
     if not path.is_file():
         raise InputError(f"{folder} holds no engine: {FILE} is missing. Build one: optkit build RECIPE --task TASK")
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"kind", "precision", "variant", "inputs", "cpu_features"} - content.keys()
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not an engine's record ({error}). Build the engine again.") from error
-    if missing:
-        raise InputError(f"{path} lacks {', '.join(sorted(missing))}. Build the engine again.")
+    content: dict[str, Any] = read_json(path, _Record, "build the engine again")
     return content
 
 

@@ -1,8 +1,12 @@
 """What validation leaves in a recipe's folder `served/`, under names that reports read too, without what wrote it."""
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
+
+from optkit.core.errors import InputError
 
 SCORES, EVIDENCE, SAMPLE, EXAMPLES = "scores.npz", "validation.json", "sample.npz", "examples.json"
 TEXT, TEXT_SAMPLE = "text", "text-sample.json"
@@ -25,16 +29,26 @@ def engine_folders(engines: Path) -> dict[str, Path]:
 
 
 def read_sample(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A few features as one request, {input: int64 [rows, sequence]}, and what each engine answered, {precision: logits}."""
-    with np.load(path) as stored:
-        parts: dict[str, dict[str, np.ndarray]] = {"feed": {}, "logits": {}}
-        for name in stored:
-            kind, _, own = name.partition("/")
-            parts[kind][own] = stored[name]
+    """A few features as one request, {input: int64 [rows, sequence]}, and what each engine answered, {precision: logits}.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    parts: dict[str, dict[str, np.ndarray]] = {"feed": {}, "logits": {}}
+    for name, array in read_scores(path).items():
+        kind, _, own = name.partition("/")
+        parts.setdefault(kind, {})[own] = array
     return parts["feed"], parts["logits"]
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:
-    """Outcomes of examples by name, in the order in which they were written (see `optkit.tasks.outcomes`)."""
-    with np.load(path) as saved:
-        return dict(saved)
+    """Outcomes of examples by name, in the order in which they were written (see `optkit.tasks.outcomes`).
+
+    Raises:
+        InputError: it is no file with arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return dict(saved)
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: not arrays written by optkit ({error}); run the recipe again: optkit run") from error

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optkit.tasks.outcomes import METRICS, class_rows, counted, example_points
+from optkit.tasks.outcomes import example_points, of_draws
 
 _CHUNK = 200  # resamples at a time: little memory, and still no loop to speak of
 Outcomes = NDArray[Any]
@@ -47,11 +47,11 @@ def _counted(
     """Differences of a metric that is counted: examples that are alike are drawn together, as a multinomial."""
     seeds = len(candidate)
     kinds, counts = np.unique(np.concatenate([candidate, baseline]).T, axis=0, return_counts=True)  # [kinds, 2 · seeds]
-    rows = [class_rows(kinds[:, side]) for side in range(2 * seeds)]
+    metrics = [of_draws(kinds[:, side], metric) for side in range(2 * seeds)]
     for count in parts:
         weights = generator.multinomial(counts.sum(), counts / counts.sum(), size=count)
-        values = np.stack([METRICS[metric](counted(own, weights)) for own in rows], axis=1)  # [count, 2 · seeds]
-        yield 100.0 * (_drawn(seeds, count, generator) * (values[:, :seeds] - values[:, seeds:])).sum(axis=1)
+        values = np.stack([one(weights) for one in metrics], axis=1)  # [count, 2 · seeds]
+        yield (_drawn(seeds, count, generator) * (values[:, :seeds] - values[:, seeds:])).sum(axis=1)
 
 
 def _means(difference: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:

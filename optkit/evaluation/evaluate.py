@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from optkit.core.errors import InputError
 from optkit.engines.registry import Engine
 from optkit.evaluation.bootstrap import paired_bootstrap
+from optkit.models import tokenizers
 from optkit.models.loading import Model, inference, loaded_model
 from optkit.tasks.base import Feed, Prediction, Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
@@ -91,4 +92,4 @@ def _beside(engine: Path) -> Any:
     folder = next((place for place in (engine, engine.parent) if (place / "tokenizer.json").is_file()), None)
     if folder is None:
         raise InputError(f"{engine}: no tokenizer beside it or its graph; give tokenizer=…, or export with one")
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return tokenizers.load(folder, str(folder))

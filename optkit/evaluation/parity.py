@@ -82,15 +82,15 @@ def climb(task: Task, ladder: Sequence[Rung]) -> dict[str, dict[str, float]]:
         found[rung.name] = {
             "value": rung.scores[task.metric],
             **difference(rung.logits, before.logits).as_dict(),
-            "flips": len(flipped(rung, before)),
+            "flips": len(flipped(task, rung, before)),
         }
     return found
 
 
-def flipped(rung: Rung, before: Rung) -> list[int]:
+def flipped(task: Task, rung: Rung, before: Rung) -> list[int]:
     """The examples that two rungs answer differently."""
     pairs = zip(rung.predictions, before.predictions, strict=True)
-    return [example for example, (ours, theirs) in enumerate(pairs) if ours != theirs]
+    return [example for example, (ours, theirs) in enumerate(pairs) if not task.same(ours, theirs)]
 
 
 def worst(task: Task, features: Dataset, ladder: Sequence[Rung], most: int = 50) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def worst(task: Task, features: Dataset, ladder: Sequence[Rung], most: int = 50)
     """
     rows = task.examples("dev")
     moved = {rung.name: _moved(rung, before, features, len(rows)) for before, rung in pairwise(ladder)}
-    flips = {rung.name: set(flipped(rung, before)) for before, rung in pairwise(ladder)}
+    flips = {rung.name: set(flipped(task, rung, before)) for before, rung in pairwise(ladder)}
     any_flip = np.isin(np.arange(len(rows)), list(set().union(*flips.values())))
     order = np.lexsort((-np.max(list(moved.values()), axis=0), ~any_flip))[:most]
     of_example = {example: index for index, example in enumerate(features["example"][:])}

@@ -1,10 +1,20 @@
 """Result rows: what is known of one engine of one recipe, in the fields that scripts rely on."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
+
+from optkit.core.errors import InputError
+from optkit.core.json_door import checked, read_json
 
 PERCENTILES = (50, 95, 99)
 VERDICTS = ("pass", "undecided", "fail")
+MOVED = ("mean", "largest", "relative_mean", "relative_largest", "flips")
+"""How far logits are from others, in a ladder and in an invariance."""
+LARGEST = 1e15
+"""No number of a row is larger."""
 REFUSED = "refused"
 """Verdict on a recipe that does not apply to the model, so that nothing was trained."""
 
@@ -83,6 +93,87 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def _measured(self) -> Iterator[float]:
+        yield from (self.value, self.baseline, self.delta, self.max_drop, self.size_bytes, self.layers, self.examples)
+        yield from (*self.delta_ci95, *self.rungs.values(), *self.throughput.values(), *self.scores.values())
+        for percentiles in self.latency_ms.values():
+            yield from percentiles.values()
+        for interval in (*self.speedup_ci95.values(), *self.p99_ms_ci95.values()):
+            yield from interval
+        for values in self.ladder.values():
+            yield values["value"]
+        for stage in self.stages:
+            yield from (stage["delta"], *(stage["ci95"] or ()))
+
+    def flaw(self) -> str | None:
+        """Return what is wrong with numbers that have the right types; None where all is well."""
+        ratios = [self.speedup] if self.speedup_vs_16bit is None else [self.speedup, self.speedup_vs_16bit]
+        if not self.latency_ms or any(own.keys() != self.latency_ms.keys() for own in (self.throughput, *ratios)):
+            return "latency_ms, throughput and speedup are not of the same batch sizes"
+        if not all(0 < ratio < math.inf for own in ratios for ratio in own.values()):
+            return "a speed-up is no positive number"
+        if not all(abs(number) < LARGEST for number in self._measured()):
+            return "a number is none, or too large to have been measured"
+        compared = [*list(self.ladder.values())[1:], *self.invariance.values()]
+        if lacking := [name for name in MOVED if any(name not in values for values in compared)]:
+            return f"ladder or invariance lacks {', '.join(lacking)}"
+        return None
+
+
+class _Percentiles(TypedDict):
+    p50: float
+    p95: float
+    p99: float
+
+
+class _Rung(TypedDict):
+    value: float
+
+
+class _Stage(TypedDict):
+    stage: str
+    delta: float
+    ci95: tuple[float, float] | None
+
+
+class _Doubt(TypedDict):
+    verdict: Literal["pass", "undecided", "fail"]
+    reason: str
+
+
+class _Evidence(TypedDict, total=False):
+    int8_gemm_share: float | None
+    variant: str
+    precision_by_type: dict[str, int] | None
+
+
+class _Stored(TypedDict):
+    """What the fields of a row hold in a file, where their own annotations do not say it."""
+
+    delta_ci95: tuple[float, float]
+    latency_ms: dict[str, _Percentiles]
+    evidence: _Evidence
+    verdict: NotRequired[Literal["pass", "undecided", "fail"]]
+    ladder: NotRequired[dict[str, _Rung]]
+    degenerate: NotRequired[dict[Literal["model", "baseline"], _Doubt]]
+    speedup_ci95: NotRequired[dict[str, tuple[float, float]]]
+    p99_ms_ci95: NotRequired[dict[str, tuple[float, float]]]
+    stages: NotRequired[list[_Stage]]
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows that a run has left.
+
+    Raises:
+        InputError: there are none in the file, or none that can be compared.
+    """
+    fix = "run the recipe again: optkit run"
+    found = [Row(**row) for row in checked(read_json(path, list[Row], fix), list[_Stored], path, fix)]
+    for row in found:
+        if flaw := row.flaw():
+            raise InputError(f"{path}: {flaw}; {fix}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from optkit.core import temporary
-from optkit.core.atomic import read_json
+from optkit.engines.record import read_record
 from optkit.evaluation import latency
 from optkit.evaluation.invariance import QUEUE_DELAY_US, Probes
 from optkit.serving import repository
@@ -104,7 +104,7 @@ def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, ta
     """What the server has to know of an engine."""
     return ModelConfig(
         name=name,
-        inputs=tuple(read_json(engine / "engine.json")["inputs"]),
+        inputs=tuple(read_record(engine)["inputs"]),
         logits=task.logits_shape,
         max_batch_size=64,
         max_sequence=max_sequence,

@@ -4,22 +4,20 @@ Model Optimizer, pytorch-quantization and apex store scales and masks beside the
 only they can read. transformers leaves out without a word what its model has no place for.
 """
 
-import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
-from optkit.models import two_to_four
+from optkit.models import tensor_files, two_to_four
 
 log = logging.getLogger(__name__)
 AMAX_FILE, MASKS_FILE = "amax.safetensors", "masks.safetensors"
@@ -98,15 +96,15 @@ def take(folder: Path, model: PreTrainedModel, unexpected: Iterable[str], source
         InputError: naming tensors that are for nothing, for modules that the model lacks, or no float weights.
     """
     places = _Places(model)
-    weights = _weights(folder)
+    weights = tensor_files.files(folder)
     beside = [path for path in sorted(folder.glob("*.safetensors")) if path not in weights and path.name not in _OWN]
-    stored = [_types(paths) for paths in (weights, beside)]
+    stored = [tensor_files.types(paths) for paths in (weights, beside)]
     _check_types(stored[0], source)
     _account({*stored[0], *unexpected}, set(unexpected), places, source)
     _account_beside(beside, set(stored[0]), source)
     if (folder / "modelopt_state.pth").is_file():
         log.warning("%s: modelopt_state.pth is a pickle and is not read; tensors in *.safetensors are", source)
-    tensors = {name: tensor for path in (*weights, *beside) for name, tensor in _read(path, _is_tool).items()}
+    tensors = {name: tensor for path in (*weights, *beside) for name, tensor in tensor_files.read(path, _is_tool).items()}
     packed = _unpack(tensors, places, source)  # before what changes weights
     extras = Extras(_scales(tensors, places, source), _masks(tensors, places, source), packed)
     if _smooth(tensors, places, source) and extras.amax:
@@ -114,13 +112,8 @@ def take(folder: Path, model: PreTrainedModel, unexpected: Iterable[str], source
         extras.amax = {}
     for path, found in ((folder / AMAX_FILE, extras.amax), (folder / MASKS_FILE, extras.masks)):
         if path.is_file():
-            found.update(_read(path))
+            found.update(tensor_files.read(path))
     return extras
-
-
-def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """Read all tensors of a folder's `model*.safetensors`, by name."""
-    return {name: tensor for path in sorted(folder.glob("model*.safetensors")) for name, tensor in _read(path).items()}
 
 
 class _Places:
@@ -153,29 +146,6 @@ class _Places:
 
     def _names(self, name: str) -> tuple[str, ...]:
         return name, self.prefix + name, name.removeprefix(self.prefix)
-
-
-def _weights(folder: Path) -> list[Path]:
-    """Return the files that transformers reads: one, or those that the index names."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file() or not index.is_file():
-        return [folder / "model.safetensors"]
-    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    return [folder / name for name in sorted(set(names))]
-
-
-def _types(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the types of the tensors in files, as safetensors writes them, by name."""
-    found = {}
-    for path in paths:
-        with safe_open(path, "pt") as file:
-            found.update({name: file.get_slice(name).get_dtype() for name in file.keys()})  # noqa: SIM118
-    return found
-
-
-def _read(path: Path, wanted: Callable[[str], bool] = bool) -> dict[str, torch.Tensor]:
-    with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}  # noqa: SIM118
 
 
 def _is_tool(name: str) -> bool:
@@ -214,7 +184,7 @@ def _account(names: Collection[str], unexpected: Collection[str], places: _Place
 def _account_beside(beside: Iterable[Path], stored: Collection[str], source: str) -> None:
     """Raise `InputError` if a file beside the weights has tensors of its own that are for nothing."""
     for path in beside:
-        names = {name for name in _types([path]) if not _is_tool(name)}
+        names = {name for name in tensor_files.types([path]) if not _is_tool(name)}
         for pattern, what in _OTHERS.items():
             if found := [name for name in names if pattern.fullmatch(name)]:
                 raise InputError(f"--model {source}: {path.name}: {listed(found)} {what}")

@@ -7,6 +7,7 @@ one other, as `pos` of `positive`. What names do not tell, the user tells; nothi
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.models.families import word_embeddings
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,20 @@ def names_of(config: Any) -> list[str]:
     """Return the names of a head's rows by its configuration, `LABEL_1` for one without."""
     stated: Mapping[Any, Any] = config.id2label or {}
     return [str(stated.get(row, f"LABEL_{row}")) for row in range(config.num_labels)]
+
+
+def check_stated(path: Path) -> None:
+    """Raise `InputError` if a configuration says of a class that it has another row by `label2id` than by `id2label`."""
+    stated = read_json(path, dict[str, Any])
+    rows, names = stated.get("id2label"), stated.get("label2id")
+    if not isinstance(rows, dict) or not isinstance(names, dict):
+        return
+    for row, name in rows.items():
+        if isinstance(name, str) and str(names.get(name, row)) != row:
+            raise InputError(
+                f"{path}: {name!r} is row {row} by id2label and row {names[name]} by label2id; correct one of them, or give "
+                "the data's classes in the order of the head's rows: --labels"
+            )
 
 
 def order(found: Sequence[str], classes: Sequence[str], labels: Sequence[str] | None, source: str) -> list[int]:
@@ -135,7 +151,7 @@ def _letters(name: str) -> str:
 
 def _number(name: str) -> str | None:
     """Return the number that a name is, `LABEL_1` being 1; None for words."""
-    match = re.fullmatch(r"(?:LABEL_)?([+-]?\d+)", name)
+    match = re.fullmatch(r"(?:LABEL_)?([+-]?\d{1,18})", name)
     return str(int(match[1])) if match else None
 
 

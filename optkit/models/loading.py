@@ -11,12 +11,22 @@ from typing import Any, cast
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, OptkitError
-from optkit.models import checkpoint_tensors, class_order, families, missing_tensors, model_source, scales, tokenizers
+from optkit.core.json_door import read_json
+from optkit.models import (
+    checkpoint_tensors,
+    class_order,
+    config_door,
+    families,
+    missing_tensors,
+    model_source,
+    scales,
+    tensor_files,
+    tokenizers,
+)
 from optkit.models.families import longest_input
 from optkit.models.model_source import Source
 from optkit.tasks import registry
@@ -81,6 +91,7 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
             raise InputError(f"{type(bare).__name__}: its head is for {model.task.head}, the task is {task.head}")
         return model
     families.prepare(bare)
+    config_door.make_plain(bare)
     if task is not None:
         _check_head(bare, task)
     if task is not None and tokenizer is None:
@@ -130,8 +141,11 @@ def load(
     """
     found = model_source.find(source, revision, local_files_only)
     folder, name = found.folder, found.name
-    with _reading(name):
+    with reading(f"--model {name}"):
         tokenizer, config, names = _described(found, task)
+        tensor_files.check_wrapped(folder, name)
+        with torch.device("meta"):
+            config_door.check_size(task.auto_class().from_config(config, trust_remote_code=False), f"--model {name}")
         model, report = task.auto_class().from_pretrained(
             folder,
             config=config,
@@ -150,6 +164,8 @@ def load(
     if labels is not None and not (task.labels and fine_tuned):
         raise InputError(f"--labels {','.join(labels)}: {name} has no head with classes yet, whose rows they would name")
     if task.labels and fine_tuned:
+        if labels is None:
+            class_order.check_stated(folder / config_door.FILE)
         rows = class_order.order(names, task.labels, labels, f"--model {name}")
         class_order.permute(model, rows, f"--model {name}")
         _name_classes(model.config, class_order.served_names(names, rows, task.labels))
@@ -171,10 +187,11 @@ def architecture(
         MachineError: the hub cannot be reached.
     """
     found = model_source.find(source, revision, local_files_only)
-    with _reading(found.name):
+    with reading(f"--model {found.name}"):
         tokenizer, config, _ = _described(found, task)
         with torch.device("meta"):
             loaded = new(config, tokenizer, task)
+        config_door.check_size(loaded.model, f"--model {found.name}")
     _fit(tokenizer, loaded.model, found.name)
     return loaded
 
@@ -188,8 +205,12 @@ def new(config: Any, tokenizer: PreTrainedTokenizerBase, task: Task) -> LoadedMo
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Turn what transformers and tokenizers raise, which is nearly everything, into an `InputError`."""
+def reading(name: str) -> Iterator[None]:
+    """Turn what transformers and tokenizers raise, which is nearly everything, into an `InputError`.
+
+    Args:
+        name: begin of the message, such as `--model NAME`.
+    """
     try:
         disable_progress_bar()
         set_verbosity_error()  # a missing head is reported by `fine_tuned`
@@ -199,14 +220,14 @@ def _reading(name: str) -> Iterator[None]:
     except Exception as error:
         kind = [type(error).__name__] if isinstance(error, LookupError | TypeError | AttributeError) else []
         reason = ": ".join([*kind, *str(error).strip().splitlines()[:1]]) or type(error).__name__
-        raise InputError(f"--model {name}: cannot be loaded: {reason}") from error
+        raise InputError(f"{name}: cannot be loaded: {reason:.500}") from error
 
 
 def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any, list[str]]:
     """Return tokenizer and configuration of a model, in float32 and with the task's classes, and its own classes' names."""
     checkpoint_tensors.check_adapter(found.folder, found.name)
     model_source.check(found)
-    config = AutoConfig.from_pretrained(found.folder, trust_remote_code=False)
+    config = config_door.read(found.folder)
     checkpoint_tensors.check_config(config, found.name)
     tokenizer, names = tokenizers.load(found.folder, f"--model {found.name}"), class_order.names_of(config)
     config.dtype = torch.float32  # which is what the weights become, whatever they are stored in

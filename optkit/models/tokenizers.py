@@ -3,14 +3,17 @@
 import hashlib
 import inspect
 import json
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypedDict, cast
 
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import SentencePieceExtractor
 
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.models import families
 
 FILES = (
@@ -18,10 +21,21 @@ FILES = (
     *("tokenizer.model", "tiktoken.model"),
 )
 """Files of which one at least makes a folder's tokenizer; those after the first are converted into it."""
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_IN_FEATURES = ("unk_token", "cls_token", "sep_token", "pad_token", "bos_token", "eos_token")
+"""Roles of the special tokens that a model may be given."""
+_AGAIN = "save it again with tokenizer.save_pretrained"
 _NO_LIMIT = 512
 """Longest input of a model and a tokenizer that both state none."""
 _NEVER_SO_LONG = 10**6
 """From here on a tokenizer's limit is none, as 1e30 says."""
+
+
+class _Settings(TypedDict, total=False):
+    model_max_length: float | None
+    model_input_names: list[str]
+    padding_side: Literal["left", "right"]
+    truncation_side: Literal["left", "right"]
 
 
 def load(folder: Path, source: str) -> PreTrainedTokenizerBase:
@@ -33,9 +47,18 @@ def load(folder: Path, source: str) -> PreTrainedTokenizerBase:
     present = [name for name in FILES if (folder / name).is_file()]
     if present and present[0].endswith(".model") and present[0] != "tiktoken.model":
         _check_convertible(folder / present[0], source)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    for name in filter(lambda name: (folder / name).is_file(), _SETTINGS):
+        read_json(folder / name, _Settings, _AGAIN)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # of transformers and tokenizers, which raise nearly everything
+        reason = next(iter(str(error).strip().splitlines()), "")
+        where = folder / present[0] if present else folder
+        raise InputError(f"{source}: {where} is no tokenizer ({type(error).__name__}: {reason:.200}); {_AGAIN}") from error
     if not tokenizer.is_fast:
         raise InputError(f"{source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
+    if present:
+        _check_special(tokenizer, folder / present[0], source)
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
@@ -122,6 +145,27 @@ def _check_convertible(path: Path, source: str) -> None:
             f"{source}: its tokenizer is {path.name} only and cannot be converted ({reason}); pip install sentencepiece "
             "protobuf, or save it as tokenizer.json where they are"
         ) from error
+
+
+def _check_special(tokenizer: PreTrainedTokenizerBase, path: Path, source: str) -> None:
+    """Raise `InputError` if a special token of features is in none of the tokenizer's files, so that it was made up."""
+    named = [token for role in _IN_FEATURES if isinstance(token := tokenizer.special_tokens_map.get(role), str)]
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}.intersection(named)
+    known = _known(path) if added else None
+    if known is not None and (lost := [token for token in dict.fromkeys(named) if token not in known]):
+        raise InputError(
+            f"{source}: its special tokens {', '.join(lost)} are not in {path.name}; take the tokenizer that the model was "
+            "trained with"
+        )
+
+
+def _known(path: Path) -> Collection[str] | None:
+    """Return the words of a tokenizer's file; None for one that leaves special tokens to transformers."""
+    if path.name == "tokenizer.json":
+        return Tokenizer.from_file(str(path)).get_vocab().keys()
+    if path.name == "vocab.txt":
+        return set(path.read_text(encoding="utf-8").splitlines())
+    return None
 
 
 def _check_words(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:

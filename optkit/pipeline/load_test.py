@@ -17,7 +17,10 @@ from optkit.benchmark.scenarios import require
 from optkit.core import atomic, cpu, step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import read_json
+from optkit.core.printable import cell
 from optkit.evaluation.artifacts import BESIDE_LOAD, LOAD
+from optkit.pipeline.load_summary import Kept
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.system_under_test import SystemUnderTest, run_number, system_under_test
 from optkit.recipe.recipe import Recipe
@@ -106,7 +109,8 @@ def _kept(
     if fresh:
         return fresh
     log.info("%s: measured before; --again measures anew", folder)
-    lines = [Measurement.of(line) for line in atomic.read_json(folder / f"{LOAD}.json")["lines"]]
+    path = folder / f"{LOAD}.json"
+    lines = [Measurement.of(line, path) for line in read_json(path, Kept)["lines"]]
     for line in lines:
         write(line)
     return lines
@@ -123,7 +127,7 @@ def _writer(out: Path | None) -> Iterator[Write]:
             if not writers:
                 writers.append(csv.DictWriter(file, list(content), lineterminator="\n"))
                 writers[0].writeheader()
-            writers[0].writerow(content)
+            writers[0].writerow({name: cell(value) for name, value in content.items()})
             file.flush()
 
         yield write

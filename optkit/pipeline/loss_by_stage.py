@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from optkit.core.step_cache import verify
 from optkit.evaluation.artifacts import SCORES, STAGE_SCORES, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.tasks.outcomes import value
@@ -40,4 +41,6 @@ def loss_by_stage(folders: Sequence[Path], precision: str, metric: str) -> list[
 
 def _chain(folder: Path, precision: str) -> dict[str, np.ndarray]:
     """Outcomes after each stage, from the baseline to the server."""
+    verify(folder, STAGE_SCORES)
+    verify(folder / "served", SCORES)
     return read_scores(folder / STAGE_SCORES) | {SERVED: read_scores(folder / "served" / SCORES)[precision]}

@@ -11,12 +11,13 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
-from optkit.core import temporary
-from optkit.core.atomic import read_json, write_json
+from optkit.core import step_cache, temporary
+from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
-from optkit.core.step_cache import RECORD, read_record
+from optkit.core.json_door import read_json
+from optkit.core.step_cache import RECORD
 from optkit.tasks.data.data_settings import HUB
 
 FILE = "project.json"
@@ -46,6 +47,15 @@ class Source(NamedTuple):
         return all(asked in (None, own) for own, asked in zip(self, given, strict=True))
 
 
+class _Record(TypedDict):
+    sources: list[tuple[str | None, str | None]]
+
+
+class _Trained(TypedDict):
+    data: Any
+    model: Any
+
+
 class Project(NamedTuple):
     """Where the results of a task lie, and what they are called in a model repository."""
 
@@ -65,12 +75,8 @@ class Project(NamedTuple):
         path = self.folder / FILE
         if not path.is_file():
             return None
-        try:
-            return [Source(*pair) for pair in read_json(path)["sources"]]
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: not a project's record ({error!r}); delete it, the next run writes it anew"
-            ) from error
+        found = read_json(path, _Record, "delete it, the next run writes it anew")
+        return [Source(*pair) for pair in found["sources"]]
 
     def recipe(self, name: str, seed: int) -> Path:
         """Return the folder of a recipe's results."""
@@ -194,7 +200,7 @@ def _is_of(project: Project, given: Source, made_of: Callable[[], Mapping[str, A
     if not (records := _records(project)):
         return False
     wanted = made_of()
-    found = (read_record(path.parent)["depends_on"] for path in records)
+    found = (step_cache.made_of(path.parent, _Trained) for path in records)
     return any(one["data"] == wanted["data"] and _is_same_model(one["model"], wanted["model"], given) for one in found)
 
 

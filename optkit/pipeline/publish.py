@@ -3,12 +3,12 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from optkit.benchmark import tuned
-from optkit.core.atomic import file_hash, read_json
 from optkit.core.errors import GateError, InputError
-from optkit.core.step_cache import RECORD, read_record, verify
+from optkit.core.json_door import read_json
+from optkit.core.step_cache import verify
 from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, read_sample
 from optkit.evaluation.results import Row
 from optkit.pipeline import projects, rows
@@ -18,14 +18,25 @@ from optkit.registry.live_server import Running
 from optkit.registry.purpose import differences
 from optkit.registry.release import Release, already_live, go_live, place
 from optkit.registry.shadow import MAX_DISAGREEMENT, Shadow, read_requests
+from optkit.registry.signing import Signer
 from optkit.registry.smoke_test import Probe
 from optkit.registry.text_pipeline import Words
 from optkit.serving.config import ModelConfig, Shapes, from_json
 from optkit.tasks.served import TextSettings
 
 log = logging.getLogger(__name__)
+_AGAIN = "score the recipe again: optkit run"
 BEST = "best"
 """Word in place of a recipe's name for the best recipe."""
+
+
+class _TextSample(TypedDict):
+    texts: dict[str, list[str]]
+    answers: dict[str, list[str]]
+
+
+class _Evidence(TypedDict):
+    configs: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,8 @@ class Options:
     """What each instance answers before it is ready, see `ModelConfig`."""
     replace: bool = False
     """Publish although the live version is of another task, other labels or other data; needs `why`."""
+    signer: Signer | None = None
+    """Signs the version."""
 
     def __post_init__(self) -> None:
         if (self.force or self.replace) != bool(self.why.strip()):
@@ -155,9 +168,8 @@ def _replaced(target: Path, release: Release, options: Options) -> dict[str, Any
 
 def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Release:
     """The engine with all that is known of it, from files that are as they were written."""
-    for step in (folder / "engines", folder / "served"):
+    for step in (folder, folder / "engines", folder / "served"):
         verify(step)
-    _require_checkpoint(folder)
     engine = folder / "engines" / row.precision
     best = tuned.read(folder, row.precision)
     fields = _config(folder, row.precision) | tuned.settings(best)
@@ -168,15 +180,7 @@ def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Rele
     words = _words(folder, row)
     origin["labels"] = words and (list(TextSettings.read(words.source).labels) or None)
     forced = options.why if row.verdict != "pass" else None
-    return Release(engine, config, probes, origin, forced, words)
-
-
-def _require_checkpoint(folder: Path) -> None:
-    """The weights that the provenance is going to name are those that the engine was made from."""
-    for name, expected in read_record(folder)["files"].items():
-        path = folder / name
-        if not path.is_file() or file_hash(path) != expected:
-            raise InputError(f"{path}: not as {folder / RECORD} says; run the recipe again before it is published")
+    return Release(engine, config, probes, origin, forced, words, options.signer)
 
 
 def _sample(folder: Path, precision: str) -> Probe:
@@ -193,7 +197,9 @@ def _words(folder: Path, row: Row) -> Words | None:
     if not (served / TEXT).is_dir():
         log.warning("%s: no %s; the model will take tokens alone. For text score the recipe again: optkit run", served, TEXT)
         return None
-    sample = read_json(served / TEXT_SAMPLE)
+    sample = read_json(served / TEXT_SAMPLE, _TextSample, _AGAIN)
+    if row.precision not in sample["answers"] or len({*map(len, sample["texts"].values())}) != 1:
+        raise InputError(f"{served / TEXT_SAMPLE}: has no answers of {row.precision}, or texts without others; {_AGAIN}")
     texts = list(zip(*sample["texts"].values(), strict=True))
     return Words(served / TEXT, texts, sample["answers"][row.precision])
 
@@ -207,4 +213,8 @@ def _shadow(release: Release, options: Options) -> Shadow | None:
 
 
 def _config(folder: Path, precision: str) -> dict:
-    return from_json(read_json(folder / "served" / EVIDENCE)["configs"][precision])
+    path = folder / "served" / EVIDENCE
+    configs = read_json(path, _Evidence, _AGAIN)["configs"]
+    if precision not in configs:
+        raise InputError(f"{path}: has no configuration of {precision}; {_AGAIN}")
+    return from_json(configs[precision])

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
-from optkit.core.atomic import read_json, write_json
-from optkit.core.step_cache import RECORD, key_at
+from optkit.core.atomic import write_json
+from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
+from optkit.core.step_cache import RECORD, key_at, key_of
 from optkit.evaluation.results import Refusal
 from optkit.recipe.stage import BASELINE
 
@@ -21,7 +24,21 @@ def write(refusal: Refusal, folders: Sequence[Path]) -> None:
     baselines = {folder.name: key_at(_engines(folder)) for folder in folders}
     kept = folders[0].parent / FILE
     kept.parent.mkdir(parents=True, exist_ok=True)
-    write_json(kept, {"refusal": refusal.as_dict(), "baselines": baselines})
+    content = {"refusal": refusal.as_dict(), "baselines": baselines}
+    write_json(kept, {**content, "sha256": key_of(content)})
+
+
+class _Told(TypedDict):
+    recipe: str
+    task: str
+    metric: str
+    reasons: list[str]
+
+
+class _Kept(TypedDict):
+    refusal: _Told
+    baselines: dict[str, str]
+    sha256: NotRequired[str]
 
 
 def forget(folder: Path) -> None:
@@ -40,14 +57,25 @@ def read(home: Path) -> list[Refusal]:
 
     Args:
         home: folder of the project's recipes.
+
+    Raises:
+        InputError: one changed after it was written.
     """
-    current = [read_json(path)["refusal"] for path in sorted(home.glob(f"*/{FILE}")) if _is_current(path)]
+    current = [_kept(path)["refusal"] for path in sorted(home.glob(f"*/{FILE}")) if _is_current(path)]
     return [Refusal(told["recipe"], told["task"], told["metric"], told["reasons"], project=home.name) for told in current]
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What `write` kept; older versions without the SHA-256."""
+    content: dict[str, Any] = read_json(path, _Kept)
+    if content.pop("sha256", None) not in (None, key_of(content)):
+        raise InputError(f"{path}: changed after it was written. Run the recipe again, which writes it anew")
+    return content
 
 
 def _is_current(kept: Path) -> bool:
     """Whether one of the baselines that were run beside the refusal is there still."""
-    places = {_engines(kept.parent / seed): key for seed, key in read_json(kept)["baselines"].items()}
+    places = {_engines(kept.parent / seed): key for seed, key in _kept(kept)["baselines"].items()}
     return any((engines / RECORD).is_file() and key_at(engines) == key for engines, key in places.items())
 
 

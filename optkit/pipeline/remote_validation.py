@@ -155,7 +155,7 @@ def _longest(positions: int, row: Row, config: Mapping[str, Any], folder: Path) 
 
 def _backend(config: Mapping[str, Any]) -> str:
     """Backend of the served model, such as "python", "onnxruntime" or "tensorrt_plan"."""
-    return config.get("backend") or config["platform"]
+    return str(config.get("backend") or config.get("platform"))
 
 
 def _reference(

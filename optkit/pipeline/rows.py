@@ -1,6 +1,5 @@
 """Result rows from what the steps left on disk: one per seed and precision, and one over all seeds."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optkit.core.atomic import read_json, write_json
 from optkit.core.errors import GateError, InputError
-from optkit.core.step_cache import RECORD, key_at, read_record
+from optkit.core.json_door import read_json
+from optkit.core.step_cache import verify
 from optkit.evaluation import doubts
 from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
 from optkit.evaluation.results import VERDICTS, Row
 from optkit.models.families import depth
-from optkit.pipeline import load_summary, projects, refusals
+from optkit.pipeline import load_summary, projects, refusals, result_file
 from optkit.pipeline.loss_by_stage import loss_by_stage
+from optkit.pipeline.result_file import RESULT, baseline_of
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.tasks.outcomes import value
@@ -27,8 +27,6 @@ from optkit.tasks.outcomes import value
 if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
     from optkit.tasks.base import Task
 
-log = logging.getLogger(__name__)
-RESULT = "result.json"
 FP32, SIXTEEN_BIT = "fp32", ("bf16", "fp16")
 
 
@@ -80,11 +78,6 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
     return found
 
 
-def write(rows: Sequence[Row], folder: Path) -> None:
-    """Keep the rows beside what they are about."""
-    write_json(folder / RESULT, [row.as_dict() for row in rows])
-
-
 def read(root: Path, task: str, project: str | None = None) -> list[Row]:
     """All rows of a task that belong to the baselines as they are now; several seeds of a recipe are pooled too.
 
@@ -94,17 +87,16 @@ def read(root: Path, task: str, project: str | None = None) -> list[Row]:
         project: name of the project; by default the only one of the task.
 
     Raises:
-        InputError: no recipe of that task has been run, or it has several projects and none was named.
+        InputError: no recipe of that task has been run, or it has several projects and none was named, or a file changed
+            after it was written.
     """
     home = projects.find(root, task, project)
     found: dict[Path, list[Row]] = {}
     for path in sorted(home.folder.glob(f"[!.]*/seed-*/{RESULT}")):
         if not refusals.applies(path.parent):
             continue  # those are of other settings, or of another model
-        if _is_current(path.parent):
-            found[path.parent] = [_judged(_loaded(Row(**row), path.parent, home.name)) for row in read_json(path)]
-        else:
-            log.warning("%s: left out, its baseline or its engines have changed since; run the recipe again", path.parent)
+        if stored := result_file.read(path.parent):
+            found[path.parent] = [_judged(_loaded(row, path.parent, home.name)) for row in stored]
     if not found:
         raise InputError(f"task {task!r}: no results in {home.folder}; first: optkit run RECIPE… --task {task}")
     rows = [row for own in found.values() for row in own]
@@ -169,7 +161,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
     """
     rows = list(group.values())
     own = np.stack([_scores(folder)[rows[0].precision] for folder in group])
-    reference = np.stack([_scores(_baseline_of(folder))[FP32] for folder in group])
+    reference = np.stack([_scores(baseline_of(folder))[FP32] for folder in group])
     averaged = ("value", "baseline", "delta", "rungs", "scores", "latency_ms", "throughput", "speedup")
     row = replace(rows[0], **{name: _mean([getattr(row, name) for row in rows]) for name in averaged})
     row.degenerate = doubts.worst(rows)
@@ -210,18 +202,8 @@ def _rank(row: Row) -> tuple[bool, int, float, int]:
     return not is_baseline, verdict, -_geometric_mean(row.speedup), row.seed or 0
 
 
-def _baseline_of(folder: Path) -> Path:
-    return folder.parent.parent / BASELINE / folder.name
-
-
-def _is_current(folder: Path) -> bool:
-    """Whether the result was measured on the engines, and beside the baseline, that are there now."""
-    depends_on = read_record(folder / "served")["depends_on"]
-    places = {"engines": folder / "engines", "baseline": _baseline_of(folder) / "engines"}
-    return all((at / RECORD).is_file() and key_at(at) == depends_on[name] for name, at in places.items())
-
-
 def _scores(folder: Path) -> dict[str, np.ndarray]:
+    verify(folder / "served", SCORES)
     return read_scores(folder / "served" / SCORES)
 
 

@@ -7,7 +7,7 @@ from accelerate import PartialState
 
 from optkit.core import temporary
 from optkit.evaluation.results import Refusal, Result, Row
-from optkit.pipeline import preflight, refusals, rows
+from optkit.pipeline import preflight, refusals, result_file, rows
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.build_engines import converted
 from optkit.pipeline.steps.export_graph import exported
@@ -37,7 +37,7 @@ def _judged(recipe: Recipe, spec: RunSpec) -> list[Row]:
     """The recipe's rows, written down beside what they are about."""
     folder = spec.folder(recipe)
     found = rows.rows_of(recipe, spec.task, spec.seed, folder, spec.folder(spec.baseline))
-    rows.write(found, folder)
+    result_file.write(found, folder)
     refusals.forget(folder)
     return found
 

@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from optkit.benchmark.scenarios import Samples
 from optkit.benchmark.scratch_server import Model
 from optkit.compression import checkpoint
-from optkit.core.step_cache import RECORD, key_at, read_record
+from optkit.core.step_cache import RECORD, key_at, made_of
 from optkit.evaluation.artifacts import engine_folders
 from optkit.evaluation.through_server import model_config
 from optkit.models import loading
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.build_engines import converted
 from optkit.recipe.recipe import Recipe
+
+
+class _Numbered(TypedDict, total=False):
+    run: int
 
 
 @dataclass(frozen=True)
@@ -56,4 +61,4 @@ def run_number(folder: Path, again: bool) -> int:
     """
     if not (folder / RECORD).is_file():
         return 0
-    return int(read_record(folder)["depends_on"].get("run", 0)) + again
+    return made_of(folder, _Numbered).get("run", 0) + again

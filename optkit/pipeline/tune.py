@@ -11,9 +11,11 @@ from optkit.benchmark.measurement import ALONE
 from optkit.benchmark.scratch_server import Bench, Model, scratch_server
 from optkit.benchmark.search import Search
 from optkit.benchmark.serving_settings import Settings
+from optkit.benchmark.tuned import Kept
 from optkit.core import atomic, cpu, step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.core.plain_text import plain, table
 from optkit.evaluation.artifacts import TUNING
 from optkit.pipeline.run_spec import RunSpec
@@ -66,7 +68,7 @@ def run(
     if step_cache.is_finished(place, step_cache.key_of(key)):
         log.info("%s: tuned before; --again searches anew", place)
     step_cache.step(place, key, make, keep=True)
-    return atomic.read_json(place / f"{TUNING}.json")
+    return read_json(place / f"{TUNING}.json", Kept)
 
 
 def _chosen(asked: SystemUnderTest, precision: str | None) -> Model:

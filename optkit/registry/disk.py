@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from optkit.core import locks
-from optkit.core.atomic import flush
+from optkit.core.atomic import flush, refusal_behind, remedy
 from optkit.core.errors import MachineError
 
 LOCK = ".lock"
@@ -27,11 +27,11 @@ def changing(repository: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # shutil reports several at once
+        # shutil reports several at once, and their reasons alone
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else f"{error.strerror} ({error.filename})"
+        fix = remedy(refusal_behind(error) or error)
         raise MachineError(
-            f"model repository {repository}: cannot {what}: {reason}. What is published stays as it was. Free some "
-            "space, or choose a folder that can be written"
+            f"model repository {repository}: cannot {what}: {reason}. What is published stays as it was. {fix}"
         ) from error
 
 
@@ -91,14 +91,14 @@ def remove_unfinished(repository: Path) -> None:
             path.unlink()
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Write a file that is seen as it was or as it will be, also after a power cut."""
-    with prepared(path, text) as put_in_place:
+    with prepared(path, content) as put_in_place:
         put_in_place()
 
 
 @contextmanager
-def prepared(path: Path, text: str) -> Iterator[Callable[[], None]]:
+def prepared(path: Path, content: str | bytes) -> Iterator[Callable[[], None]]:
     """A file written and flushed under another name, so that putting it in its place needs no space on the disk."""
     unfinished = path.with_name(f"{UNFINISHED}{uuid4().hex[:12]}-{path.name}")
 
@@ -107,7 +107,7 @@ def prepared(path: Path, text: str) -> Iterator[Callable[[], None]]:
         flush(path.parent)
 
     try:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         flush(unfinished)
         yield put_in_place
     finally:

@@ -3,24 +3,63 @@
 <repository>/<model>/config.pbtxt      which version is live, and what the server has to know of it
 <repository>/<model>/README.md         the live version's card
 <repository>/<model>/history.jsonl     who did what when, one line each
-<repository>/<model>/<n>/              model.py, engine/, probe.npz, README.md and provenance.json; and for text
-                                       text/ and text-probe.json
+<repository>/<model>/<n>/              model.py, engine/, probe.npz, config.pbtxt, README.md and provenance.json; for
+                                       text text/ and text-probe.json; where it is signed model.sig
 <repository>/<model>_text*/            the pipeline that takes text (see `words`)
 """
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.registry.disk import UNFINISHED
 from optkit.serving import config as configuration
 from optkit.serving import ensemble, repository
 from optkit.serving.config import ModelConfig
 
 CONFIG, CARD, HISTORY, PROVENANCE, PROBE = "config.pbtxt", "README.md", "history.jsonl", "provenance.json", "probe.npz"
+
+
+class _Row(TypedDict):
+    recipe: str
+    seed: int | None
+    precision: str
+    engine: str
+    metric: str
+    value: float
+    delta: float
+    delta_ci95: tuple[float, float]
+    verdict: str
+
+
+class _Published(TypedDict):
+    at: str
+    by: str
+
+
+class _Forced(TypedDict):
+    why: str
+
+
+class _Replaced(_Forced):
+    differences: list[str]
+
+
+class _Provenance(TypedDict):
+    files: dict[str, str]
+    config: dict[str, Any]
+    version: int
+    model: str
+    row: _Row
+    published: _Published
+    forced: _Forced | None
+    replaced: NotRequired[_Replaced | None]
+    task: NotRequired[str]
+    labels: NotRequired[list[str] | None]
+    data: NotRequired[str]
 
 
 def models(root: Path) -> dict[str, tuple[int, ...]]:
@@ -137,13 +176,7 @@ def provenance(version: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is not what publishing writes.
     """
-    try:
-        content = json.loads((version / PROVENANCE).read_text(encoding="utf-8"))
-        missing = {"files", "config", "version", "model", "forced"} - content.keys()
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{version / PROVENANCE}: not a record of optkit publish ({error}); publish it again") from error
-    if missing:
-        raise InputError(f"{version / PROVENANCE}: lacks {', '.join(sorted(missing))}; publish the version again")
+    content: dict[str, Any] = read_json(version / PROVENANCE, _Provenance, "publish the version again")
     return content
 
 

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TypedDict
 
-from optkit.core.errors import MachineError
+from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import parse_json
 from optkit.core.signature import now, who
 from optkit.registry.object_store import Changed, Store, Tag
 
@@ -19,6 +21,12 @@ NAME = ".lock"
 LEASE_S = 30.0
 _POLL_S = 0.5
 log = logging.getLogger(__name__)
+
+
+class _Signature(TypedDict):
+    by: str
+    doing: str
+    at: str
 
 
 class Lease:
@@ -131,7 +139,7 @@ def _text(doing: str, renewals: int = 0) -> bytes:
 
 def _holder(content: bytes) -> str:
     try:
-        found = json.loads(content)
-        return f"{found['by']} ({found['doing']}, since {found['at']})"
-    except (ValueError, KeyError, TypeError):
+        found = parse_json(content, NAME, _Signature)
+    except InputError:
         return "somebody unknown"
+    return f"{found['by']} ({found['doing']}, since {found['at']})"

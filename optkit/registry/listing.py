@@ -6,7 +6,7 @@ from pathlib import Path
 
 from optkit.core.errors import InputError
 from optkit.core.plain_text import plain, rendered, table
-from optkit.registry import layout
+from optkit.registry import layout, signing
 from optkit.registry.disk import reading
 
 
@@ -34,6 +34,8 @@ class Version:
     verdict: str
     forced: str | None
     """Why it was published although its gate said no."""
+    signature: str
+    """`unsigned`, or the key that the signature names."""
 
 
 def versions(root: Path) -> list[Version]:
@@ -75,13 +77,14 @@ def _version(folder: Path, live: bool) -> Version:
         delta_ci95=tuple(row["delta_ci95"]),
         size_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         forced=origin["forced"] and origin["forced"]["why"],
+        signature=signing.shown(folder),
         **{name: row[name] for name in same},
     )
 
 
 def _table(found: list[Version]) -> str:
-    columns = ("model", "version", "live", "published", "engine", "metric", "delta [95 %]", "MB", "gate")
-    made = table(columns, left=("model", "live", "published", "engine", "gate"))
+    columns = ("model", "version", "live", "published", "engine", "metric", "delta [95 %]", "MB", "gate", "signature")
+    made = table(columns, left=("model", "live", "published", "engine", "gate", "signature"))
     for each in found:
         made.add_row(*_cells(each))
     return plain(made)
@@ -99,4 +102,5 @@ def _cells(each: Version) -> list[str]:
         f"{each.delta:+.2f} [{low:+.2f}, {high:+.2f}]",
         f"{each.size_bytes / 1e6:.1f}",
         each.verdict if each.forced is None else f"{each.verdict}, forced: {each.forced}",
+        each.signature,
     ]

@@ -1,18 +1,21 @@
 """A Triton server that runs already, with explicit model control: loading, probing, switching and going back."""
 
 import http.client
-import json
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 from urllib.parse import quote, urlsplit
 
 from tritonclient.utils import InferenceServerException
 
+from optkit.core import json_door
 from optkit.core.errors import MachineError, OptkitError
+from optkit.core.json_door import parse_json
 from optkit.core.patience import Patience
 from optkit.registry import smoke_test
 from optkit.registry.disk import UNFINISHED
@@ -26,6 +29,24 @@ from optkit.serving.ticket import Ticket
 DEADLINE_S = 300.0
 _POLL_S, _GRPC_S = 0.25, 5.0
 log = logging.getLogger(__name__)
+_FOREIGN = "is another server than Triton listening there?"
+
+
+class _Server(TypedDict):
+    name: str
+
+
+class _Model(_Server, total=False):
+    version: str
+    state: str
+
+
+class _Parameter(TypedDict, total=False):
+    string_value: str
+
+
+class _Config(TypedDict, total=False):
+    parameters: dict[str, _Parameter]
 
 
 class Running:
@@ -79,13 +100,22 @@ class Running:
             time.sleep(_POLL_S)
 
     def live(self, model: str) -> list[int]:
-        """The versions of a model that answer."""
-        return [int(version) for (name, version), state in self._states().items() if name == model and state == "READY"]
+        """The versions of a model that answer.
+
+        Raises:
+            MachineError: the server is gone, or another one.
+        """
+        found = [version for (name, version), state in self._states().items() if name == model and state == "READY"]
+        if wrong := [version for version in found if not re.fullmatch(r"[0-9]{1,18}", version)]:
+            raise MachineError(f"{self}: has version {wrong[0][:60]!r} of model {model!r}, expected a number; {_FOREIGN}")
+        return [*map(int, found)]
 
     def parameter(self, model: str, name: str) -> str | None:
         """What the configuration of a loaded model says under a name of ours."""
         status, body = self._ask(f"/v2/models/{quote(model)}/config", "GET")
-        found = json.loads(body).get("parameters", {}) if status == http.client.OK else {}
+        if status != http.client.OK:
+            return None
+        found = parse_json(body, self, _Config, _FOREIGN, MachineError).get("parameters", {})
         return found.get(name, {}).get("string_value")
 
     def check(self, model: str, probes: Probes, version: int | None = None) -> dict[str, float]:
@@ -120,10 +150,8 @@ class Running:
     def _states(self) -> dict[tuple[str, str], str]:
         """Return `{(model, version): state}`."""
         status, body = self._ask("/v2/repository/index")
-        try:
-            return {(item["name"], item.get("version", "")): item.get("state", "") for item in json.loads(body)}
-        except (ValueError, KeyError, TypeError) as error:
-            raise MachineError(f"{self}: its list of models (status {status}) is not a Triton server's") from error
+        found = parse_json(body, f"{self}, list of models (status {status})", list[_Model], _FOREIGN, MachineError)
+        return {(item["name"], item.get("version", "")): item.get("state", "") for item in found}
 
     def _control(self, model: str, verb: str) -> None:
         if self._grpc_url is not None:
@@ -133,9 +161,9 @@ class Running:
             refusal = None if status == http.client.OK else server_log.reason(body)
         if refusal is not None:
             raise MachineError(
-                f"{self}: cannot {verb} model {model!r}: {refusal}. Does it serve this repository, and with "
-                "--model-control-mode=explicit? Only the user who started `optkit serve`, on that machine, controls its "
-                "models. Its log says more"
+                f"{self}: cannot {verb} model {model!r}: {refusal}. Does it serve this repository (one with --trust serves "
+                "a copy), and with --model-control-mode=explicit? Only the user who started `optkit serve`, on that "
+                "machine, controls its models. Its log says more"
             )
 
     def _control_by_grpc(self, url: str, model: str, verb: str) -> str | None:
@@ -156,10 +184,7 @@ class Running:
     def _name(self) -> str:
         """Return what the server calls itself."""
         status, body = self._ask("/v2", "GET", {})
-        try:
-            return str(json.loads(body)["name"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise MachineError(f"{self}: what it says of itself (status {status}) is not a Triton server's") from error
+        return str(parse_json(body, f"{self}, status {status}", _Server, _FOREIGN, MachineError)["name"])
 
     @cached_property
     def _ticket(self) -> Ticket | None:
@@ -194,7 +219,7 @@ class Running:
             try:
                 connection.request(method, path, headers=headers)
                 response = connection.getresponse()
-                return response.status, response.read()
+                return response.status, response.read(json_door.LARGEST)
             except (OSError, http.client.HTTPException) as error:
                 raise MachineError(
                     f"{self}: does not answer: {error or type(error).__name__}. Is it running there?"

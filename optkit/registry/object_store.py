@@ -1,5 +1,6 @@
 """An object store under a URL: what publishing needs of one, and its refusals in words."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 from optkit.core.errors import InputError, MachineError
 
 SCHEMES = ("s3", "gs", "az")
+_LONGEST = 255  # bytes of a part of a path
 EXTRA = "pip install 'optkit[stores]'"
 
 
@@ -44,6 +46,10 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        self.strange: dict[str, str] = {}
+        """Objects that `names` left out, with the reason."""
+        self.lost: set[str] = set()
+        """Folders that could not be listed because of such a name in them."""
         try:
             import obstore
             from obstore.store import from_url
@@ -56,18 +62,55 @@ class Store:
             raise InputError(f"model repository {url}: {_first_line(error)}. Expected s3://BUCKET/FOLDER") from error
 
     def names(self) -> dict[str, str]:
-        """{name: what changes with its content} of every object.
+        """{name: what changes with its content} of every object that a folder can hold; the others are in `strange`.
 
         Raises:
-            InputError: a name would lead out of a folder.
+            InputError: a name keeps all others from being listed.
             MachineError: the store refuses, or is not there.
         """
+        self.strange, self.lost = {}, set()
         with self._talking("list"):
-            found = {item["path"]: item["e_tag"] for batch in self._api.list(self._store) for item in batch}
-        for name in found:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise InputError(f"model repository {self.url}: found an object {name!r}, which leads out of it. Remove it")
-        return found
+            found = {item["path"]: item for item in self._listed(None)}
+        if "" in self.lost:
+            raise InputError(
+                f"model repository {self.url}: {'; '.join(self.strange.values())}, and keeps it from being listed"
+            )
+        folders = {str(folder) for name in found for folder in PurePosixPath(name).parents}
+        for name in folders.intersection(found):  # one without content is how consoles show an empty folder
+            if found.pop(name)["size"]:
+                self._put_aside(name, "stands where a folder is")
+        for name in [name for name in found if any(len(part.encode()) > _LONGEST for part in name.split("/"))]:
+            del found[name]
+            self._put_aside(name, f"has a name that no file can have, of over {_LONGEST} bytes")
+        return {name: item["e_tag"] for name, item in found.items()}
+
+    def _listed(self, folder: str | None) -> Iterator[Any]:
+        """Yield the objects below a folder, around those whose names obstore refuses: it then lists none beside them.
+
+        Names of models, versions and files begin with a letter, a digit or `_`, which come after `.` and `/`.
+        """
+        for offset in (None, f"{folder}/0" if folder else "0"):
+            try:
+                yield from [item for batch in self._api.list(self._store, folder, offset=offset) for item in batch]
+                return
+            except self._api.exceptions.InvalidPathError as error:
+                self._refused(error)
+        try:
+            level = self._api.list_with_delimiter(self._store, folder)
+        except self._api.exceptions.InvalidPathError as error:
+            self._refused(error)
+            self.lost.add(folder or "")
+            return
+        yield from level["objects"]
+        for below in level["common_prefixes"]:
+            yield from self._listed(below)
+
+    def _refused(self, error: Exception) -> None:
+        match = re.search(r'Path "(.*?)"', str(error))
+        self._put_aside(match[1] if match else _first_line(error), "has a name that no file can have")
+
+    def _put_aside(self, name: str, why: str) -> None:
+        self.strange[name] = f"the object {name[:300]!r} {why}"
 
     def get(self, name: str, target: Path) -> Tag:
         """Write an object to a file; returns its tag.

@@ -5,11 +5,14 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from optkit.core.atomic import file_hash, hashes, read_json
+from optkit.core import step_cache
+from optkit.core.atomic import file_hash, hashes
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, read_record
 from optkit.engines import registry as engines
+from optkit.engines.record import read_record as read_engine
 from optkit.evaluation.results import Row
 
 _PACKAGES = (
@@ -23,6 +26,12 @@ _PACKAGES = (
 )
 
 
+_Trained = TypedDict(
+    "_Trained", {"recipe": dict[str, Any], "training": Any, "data": Any, "model": Any, "from": Any, "code": Any}
+)
+"""What a checkpoint depends on."""
+
+
 def collect(folder: Path, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
     """Everything that is known of an engine before it is placed.
 
@@ -31,7 +40,7 @@ def collect(folder: Path, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
         row: of the engine.
         rows: all rows of the task, baseline's and other recipes' included.
     """
-    made_of = read_record(folder)["depends_on"]
+    made_of = step_cache.made_of(folder, _Trained)
     engine = folder / "engines" / row.precision
     return {
         "task": row.task,
@@ -46,8 +55,8 @@ def collect(folder: Path, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
         "made_from": made_of["from"],
         "code": made_of["code"],
         "checkpoint": {"record": file_hash(folder / RECORD), "files": read_record(folder)["files"]},
-        "engine": {**read_json(engine / "engine.json"), "files": hashes(engine)},
-        "versions": {"training": read_json(folder / "versions.json"), "publishing": _versions()},
+        "engine": {**read_engine(engine), "files": hashes(engine)},
+        "versions": {"training": read_json(folder / "versions.json", dict[str, str]), "publishing": _versions()},
         "machine": machine(),
         "git": commit(),
         "row": row.as_dict(),

@@ -11,9 +11,10 @@ from typing import Any
 from optkit.core.atomic import file_hash, flush, flush_tree, hashes
 from optkit.core.errors import MachineError, OptkitError
 from optkit.core.signature import now, who
-from optkit.registry import disk, history, layout, model_card, smoke_test, text_pipeline, verify
+from optkit.registry import chain, disk, history, layout, live_config, model_card, smoke_test, text_pipeline, verify
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROBE, PROVENANCE
 from optkit.registry.live_server import Running
+from optkit.registry.signing import SIGNATURE, Signer, signed_by
 from optkit.registry.smoke_test import Probes
 from optkit.registry.text_pipeline import Words
 from optkit.serving import config as configuration
@@ -42,6 +43,8 @@ class Release:
     """Why it is published although its gate says no."""
     words: Words | None = None
     """Tokenizer, settings and probe for text; None for tokens alone."""
+    signer: Signer | None = None
+    """Signs the version; None for one without a signature."""
 
     @property
     def decisions(self) -> Decisions:
@@ -78,7 +81,7 @@ def place(root: Path, release: Release, check: Check, server: Running | None = N
                 text_pipeline.stage(staged / str(version), release.words, release.config)
         checks = check(staged)
         with disk.changing(root, f"stage version {version} of {model.name!r}"):
-            _seal(staged, release, version, checks)
+            _seal(staged, release, version, {"checks": checks, "history": history.head(model)})
         if server is not None:
             with server.trial(staged) as name:
                 server.check(name, release.probes)
@@ -101,24 +104,25 @@ def already_live(root: Path, release: Release) -> int | None:
         origin["engine"].get("files") == hashes(release.engine)
         and layout.config_of(model / str(version), version) == replace(release.config, live=version)
         and origin.get("text") == (release.words and release.words.digest)
+        and (release.signer is None or release.signer.key_id == signed_by(model / str(version)))
     )
     return version if same and not verify.version(model / str(version)) else None
 
 
 def go_live(model: Path, version: int, server: Running | None) -> None:
-    """Make a version that is in its place the live one, or leave the one live that is.
+    """Make a version that is in its place the live one, or leave the one live that is; the history has its entry.
 
     Raises:
         GateError, MachineError: the server rejects it, answers with something else, or is gone.
     """
-    text = configuration.write(layout.config_of(model / str(version), version))
+    content = live_config.content(model / str(version), history.live_entry(model))
     with (
-        disk.prepared(model / CONFIG, (model / CONFIG).read_text(encoding="utf-8")) as go_back,
+        disk.prepared(model / CONFIG, (model / CONFIG).read_bytes()) as go_back,
         text_pipeline.switching(model, version, server) as pipeline,
     ):
         try:
             pipeline.withdraw()
-            disk.replace_text(model / CONFIG, text)
+            disk.replace(model / CONFIG, content)
             _follow(model, version, server)
             pipeline.put()
         except BaseException:
@@ -142,16 +146,17 @@ def _next_version(model: Path) -> int:
     return max([*repository.versions(model), *(event["version"] for event in history.read(model))]) + 1
 
 
-def _seal(staged: Path, release: Release, version: int, checks: dict[str, Any]) -> None:
-    """Write card and provenance, the files' SHA-256 last, and flush everything."""
+def _seal(staged: Path, release: Release, version: int, more: dict[str, Any]) -> None:
+    """Write configuration, card and provenance, the files' SHA-256 last, sign and flush everything."""
     folder, published = staged / str(version), {"at": now(), "by": who()}
+    (folder / CONFIG).write_text(configuration.write(replace(release.config, live=version)), encoding="utf-8")
     forced = {"by": published["by"], "why": release.forced} if release.forced else None
     origin = {
         "model": release.config.name,
         "version": version,
         "published": published,
         "forced": forced,
-        "checks": checks,
+        **more,
         "config": asdict(release.config),
         "text": release.words and release.words.digest,
         **release.provenance,
@@ -159,15 +164,19 @@ def _seal(staged: Path, release: Release, version: int, checks: dict[str, Any]) 
     (folder / CARD).write_text(model_card.text(origin), encoding="utf-8")
     content = json.dumps({**origin, "files": hashes(folder)}, indent=1) + "\n"
     (folder / PROVENANCE).write_text(content, encoding="utf-8")
+    if release.signer is not None:
+        release.signer.sign(folder)
     flush_tree(staged)
 
 
 def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
-    """The line of the history, from the version's own record."""
-    origin = layout.provenance(model / str(version))
+    """The entry of the history, from the version's own record."""
+    folder = model / str(version)
+    origin, stored = layout.provenance(folder), file_hash(folder / PROVENANCE)
     forced, replaced = origin["forced"], origin.get("replaced")
-    stored = file_hash(model / str(version) / PROVENANCE)
-    more = {"why": forced["why"], "forced": True} if forced else {}
+    more: dict[str, Any] = {"why": forced["why"], "forced": True} if forced else {}
+    if (folder / SIGNATURE).is_file():
+        more["signature"] = file_hash(folder / SIGNATURE)
     if replaced:
         more |= {"why": replaced["why"], "replaced": replaced["differences"]}
     return history.event(history.PUBLISHED, version, instead_of=live, provenance=stored, **more)
@@ -175,9 +184,10 @@ def _event(model: Path, version: int, live: int | None) -> dict[str, Any]:
 
 def _found(staged: Path, model: Path, version: int, server: Running | None) -> None:
     """Place a model's first version: the whole folder appears."""
-    disk.replace_text(staged / CARD, (staged / str(version) / CARD).read_text(encoding="utf-8"))
-    disk.replace_text(staged / HISTORY, history.text(_event(staged, version, None)))
-    disk.replace_text(staged / CONFIG, configuration.write(layout.config_of(staged / str(version), version)))
+    folder, text = staged / str(version), chain.extended("", _event(staged, version, None))
+    disk.replace(staged / CARD, (folder / CARD).read_bytes())
+    disk.replace(staged / HISTORY, text)
+    disk.replace(staged / CONFIG, live_config.content(folder, history.live_entry(staged)))
     os.rename(staged, model)
     flush(model.parent)
     try:
@@ -196,17 +206,16 @@ def _found(staged: Path, model: Path, version: int, server: Running | None) -> N
 
 def _add(staged: Path, model: Path, version: int, server: Running | None) -> None:
     """Place a further version: its folder appears, not served yet, then the configuration makes it live."""
-    done = _event(staged, version, layout.live(model))
-    os.rename(staged / str(version), model / str(version))
-    flush(model)
-    try:
-        with history.recording(model, version, done) as put_in_place:
+    event = _event(staged, version, layout.live(model))
+    with history.recording(model, event, staged / str(version) / CARD):
+        os.rename(staged / str(version), model / str(version))
+        flush(model)
+        try:
             go_live(model, version, server)
-            put_in_place()
-    except BaseException:
-        if layout.live(model) != version:
-            disk.remove(model / str(version), model.parent)
-        raise
+        except BaseException:
+            if layout.live(model) != version:
+                disk.remove(model / str(version), model.parent)
+            raise
 
 
 def _follow(model: Path, version: int, server: Running | None) -> None:

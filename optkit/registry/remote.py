@@ -1,13 +1,15 @@
 """Repositories in an object store: downloaded, changed as any other, and uploaded in an order that readers can bear.
 
-A version's files come first and its provenance last of them; a version without one is not there yet. Then the model's
-`config.pbtxt` says that it is live, written only if nobody else has written it meanwhile: that is the moment when the change
-happens. History and card follow, and whoever publishes next brings them into line, as after a crash on a disk.
+What is removed goes first. Of a version come its files, the history with its entry, and its provenance, without which it is
+not there. Then the model's `config.pbtxt` says that it is live: that is the moment when the change happens, and whoever
+publishes next takes back what has no such end, as after a crash on a disk. History, provenance and configuration are written
+only if nobody else has written them meanwhile. The card follows.
 
 Text pipelines are not uploaded: they are copies of what lies in the live version, and are made again where one serves.
 """
 
 import logging
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -28,23 +30,31 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def reading(repository: str | Path, to_serve: bool = False) -> Iterator[Path]:
+def reading(repository: str | Path, to_serve: bool = False, own: bool = False) -> Iterator[Path]:
     """A folder with what is published: the repository itself, or a download of it that lasts as long as the block.
 
     Args:
         repository: a folder, or a URL.
         to_serve: with the models' text pipelines in a download, too.
+        own: a copy of a folder instead of it, so that nobody changes what has been checked.
 
     Raises:
         InputError: the URL is none.
         MachineError: the store refuses, or is not there.
     """
     if not is_url(str(repository)):
-        yield Path(repository)
+        if not own:
+            yield Path(repository)
+            return
+        with _mirror(str(repository)) as folder:
+            _copy(Path(repository), folder)
+            yield folder
         return
     store = Store(str(repository))
-    with _mirror(store) as folder:
+    with _mirror(store.url) as folder:
         _download(store, folder)
+        for line in strange(store):
+            log.warning("%s", line)
         for model in layout.models(folder) if to_serve else ():
             text_pipeline.put_right(folder / model, layout.live(folder / model))
         yield folder
@@ -73,12 +83,34 @@ def changing(repository: str | Path, doing: str, wait_s: float = WAIT_S, url: st
             "without --url, and have the server load the model again"
         )
     store = Store(str(repository))
-    with lease.leased(store, doing, wait_s) as held, _mirror(store) as folder:
+    with lease.leased(store, doing, wait_s) as held, _mirror(store.url) as folder:
         known = _download(store, folder)
+        if store.lost:
+            raise InputError("; ".join(strange(store)) + ". It keeps what lies beside it from being seen")
+        for line in strange(store):
+            log.warning("%s", line)
         store.delete(sorted(_uncommitted(store.names())))
         before = _files(folder)
         yield folder
         _upload(store, folder, before, known, held)
+
+
+def complaints(repository: str | Path) -> list[str]:
+    """Complaints about objects in a store that no folder can hold; empty for a folder.
+
+    Raises:
+        MachineError: the store refuses, or is not there.
+    """
+    if not is_url(str(repository)):
+        return []
+    store = Store(str(repository))
+    store.names()
+    return strange(store)
+
+
+def strange(store: Store) -> list[str]:
+    """Complaints about what a store's names left out."""
+    return [f"model repository {store.url}: {why}; it is left out, remove it" for why in store.strange.values()]
 
 
 def named(text: object, folder: Path, repository: str | Path) -> str:
@@ -87,7 +119,7 @@ def named(text: object, folder: Path, repository: str | Path) -> str:
 
 
 @contextmanager
-def _mirror(store: Store) -> Iterator[Path]:
+def _mirror(repository: str) -> Iterator[Path]:
     """An empty folder; errors name the repository in its place."""
     with temporary.folder("optkit-repository") as scratch:
         folder = scratch / "repository"
@@ -97,7 +129,16 @@ def _mirror(store: Store) -> Iterator[Path]:
         except OptkitError as error:
             if str(folder) not in str(error):
                 raise
-            raise type(error)(str(error).replace(str(folder), store.url)) from error
+            raise type(error)(str(error).replace(str(folder), repository)) from error
+
+
+def _copy(root: Path, folder: Path) -> None:
+    """Fill a folder with what is published in another one; links stay links, which `verify` names."""
+    if not root.is_dir():
+        raise InputError(f"model repository {root}: no such folder. Publish a model first, or name another one")
+    left_out = shutil.ignore_patterns(f"{disk.UNFINISHED}*", disk.LOCK)
+    with disk.reading(root), disk.changing(root, f"copy it to {folder.parent}"):
+        shutil.copytree(root, folder, symlinks=True, ignore=left_out, dirs_exist_ok=True)
 
 
 def _download(store: Store, folder: Path) -> dict[str, Tag]:
@@ -165,24 +206,30 @@ def _files(folder: Path) -> Files:
 
 
 def _upload(store: Store, folder: Path, before: Files, known: Mapping[str, Tag], held: Lease) -> None:
-    """Write what was changed: versions, then what makes them live, then what tells of it; deletions last."""
+    """Delete what is gone, then write versions and histories, what makes them live, and the cards."""
     after = _files(folder)
     changed = [name for name, state in after.items() if before.get(name) != state]
-    configs = [name for name in changed if _is_of_model(name, CONFIG)]
-    new_models = {name.partition("/")[0] for name in configs if name not in known}
+    if not (changed or before.keys() - after.keys()):
+        return
+    held.renew()
     # files of a version never change: an interrupted one made room for another of its number
     replaced = {_version_of(name) for name in changed if _is_version(name) and name in before}
-    _delete(store, [name for name in before if _is_version(name) and _version_of(name) in replaced])
-    for name in sorted((name for name in changed if _is_version(name)), key=lambda name: name.endswith(f"/{PROVENANCE}")):
-        _write(store, folder, name)
-    told = [name for name in changed if _is_of_model(name, HISTORY, CARD)]
-    for name in (name for name in told if name.partition("/")[0] in new_models):
-        _write(store, folder, name)
+    gone = {name for name in before if name not in after or (_is_version(name) and _version_of(name) in replaced)}
+    _delete(store, gone)
+    versions = [name for name in changed if _is_version(name)]
+    histories, configs, cards = ([name for name in changed if _is_of_model(name, own)] for own in (HISTORY, CONFIG, CARD))
+    first = {name.partition("/")[0] for name in configs if name not in known}
+    _write(store, folder, (name for name in versions if not name.endswith(f"/{PROVENANCE}")))
+    for name in histories:
+        _swap(store, folder, name, known.get(name))
+    for name in (name for name in versions if name.endswith(f"/{PROVENANCE}")):
+        _swap(store, folder, name, None)  # a number is given once
+    _write(store, folder, (name for name in cards if name.partition("/")[0] in first))
+    held.renew()
     for name in configs:
-        _commit(store, folder, name, known.get(name), held)
-    for name in (name for name in told if name.partition("/")[0] not in new_models):
-        _write(store, folder, name)
-    _delete(store, before.keys() - after.keys())
+        _swap(store, folder, name, known.get(name))
+        log.info("%s/%s: uploaded", store.url, name)
+    _write(store, folder, (name for name in cards if name.partition("/")[0] not in first))
 
 
 def _delete(store: Store, names: Iterable[str]) -> None:
@@ -191,22 +238,13 @@ def _delete(store: Store, names: Iterable[str]) -> None:
         store.delete([name])
 
 
-def _write(store: Store, folder: Path, name: str) -> None:
-    if name.endswith(f"/{PROVENANCE}"):
-        try:
-            store.swap(name, (folder / name).read_bytes(), None)  # a number is given once
-        except Changed as error:
-            raise MachineError(
-                f"model repository {store.url}: {name} is there already; another publisher was quicker. Nothing went live; "
-                "run the command again"
-            ) from error
-    else:
+def _write(store: Store, folder: Path, names: Iterable[str]) -> None:
+    for name in names:
         store.put(name, folder / name)
 
 
-def _commit(store: Store, folder: Path, name: str, tag: Tag | None, held: Lease) -> None:
-    """The moment when a change happens."""
-    held.renew()
+def _swap(store: Store, folder: Path, name: str, tag: Tag | None) -> None:
+    """Write what nobody else has written meanwhile."""
     try:
         store.swap(name, (folder / name).read_bytes(), tag)
     except Changed as error:
@@ -214,4 +252,3 @@ def _commit(store: Store, folder: Path, name: str, tag: Tag | None, held: Lease)
             f"model repository {store.url}: {name} was changed by another publisher meanwhile. Nothing went live; run the "
             "command again"
         ) from error
-    log.info("%s/%s: uploaded", store.url, name)

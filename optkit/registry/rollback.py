@@ -7,6 +7,7 @@ from typing import Any
 from optkit.core.errors import InputError
 from optkit.registry import disk, history, layout, verify
 from optkit.registry.disk import WAIT_S, locked
+from optkit.registry.layout import CARD
 from optkit.registry.live_server import Running
 from optkit.registry.purpose import differences
 from optkit.registry.release import go_live
@@ -52,9 +53,8 @@ def rollback(
                 log.warning("%s: version %s was live, which is for %s", name, live, "; ".join(found))
                 more["replaced"] = found
             event = history.event(history.ROLLED_BACK, chosen, instead_of=live, **more)
-            with history.recording(model, chosen, event) as put_in_place:
+            with history.recording(model, event, model / str(chosen) / CARD):
                 go_live(model, chosen, server)
-                put_in_place()
     return chosen
 
 

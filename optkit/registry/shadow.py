@@ -1,15 +1,15 @@
 """Shadowing: the same requests to the live model and to the one that is to follow it, before anybody depends on it."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from optkit.core.errors import GateError, InputError
+from optkit.core.json_door import parse_json, read_bytes
 from optkit.engines.candidate import Candidate, judge
 from optkit.serving.client import Client, Feed
 from optkit.tasks.base import Decisions
@@ -55,18 +55,41 @@ def compare(candidate: Client, shadow: Shadow, decisions: Decisions) -> dict[str
     masks = [feed.get("attention_mask", np.ones_like(feed["input_ids"])) for feed in shadow.requests]
     seen = Candidate("shadow", "", "")
     judge(seen, ours, theirs, masks, np.inf, candidate.per_token, decisions)
-    if seen.refusal or not seen.predictions:
-        raise GateError(f"shadow: against {shadow.model!r} on {shadow.url}: {seen.refusal or 'no predictions'}")
-    share = (seen.prediction_flips or 0) / seen.predictions
-    found = {"url": shadow.url, "requests": len(masks), "predictions": seen.predictions, "differ": seen.prediction_flips}
-    log.info("shadow: %d of %d predictions differ from the live model's", seen.prediction_flips, seen.predictions)
+    if seen.refusal:
+        raise GateError(f"shadow: against {shadow.model!r} on {shadow.url}: {seen.refusal}")
+    share, said = _disagreement(seen)
+    log.info("shadow: %s the live model's", said)
     if share > shadow.max_disagreement:
         raise GateError(
-            f"shadow: {seen.prediction_flips} of {seen.predictions} predictions differ from those of {shadow.model!r} on "
-            f"{shadow.url}, {share:.1%}; at most {shadow.max_disagreement:.1%} were expected. Look at them, or allow "
-            "more with --max-disagreement"
+            f"shadow: {said} those of {shadow.model!r} on {shadow.url}, {share:.1%}; at most {shadow.max_disagreement:.1%} "
+            "were expected. Look at them, or allow more with --max-disagreement"
         )
+    found = {"url": shadow.url, "requests": len(masks), "predictions": seen.predictions, "differ": seen.prediction_flips}
     return {**found, "share": round(share, 6), "mean_difference": seen.mean_difference}
+
+
+def _disagreement(seen: Candidate) -> tuple[float, str]:
+    """Return the share of predictions that differ, and it in words; for values how far they are apart over their spread."""
+    if not seen.predictions:
+        return seen.relative_difference or 0.0, "the values differ by a part of their spread from"
+    flips = seen.prediction_flips or 0
+    return flips / seen.predictions, f"{flips} of {seen.predictions} predictions differ from"
+
+
+_BODY = (
+    "expected a request's body, such as "
+    '{"inputs": [{"name": "input_ids", "shape": [1, 2], "datatype": "INT64", "data": [101, 102]}, …]}'
+)
+
+
+class _Tensor(TypedDict):
+    name: str
+    shape: list[int]
+    data: list[Any]
+
+
+class _Body(TypedDict):
+    inputs: list[_Tensor]
 
 
 def read_requests(path: Path) -> list[Feed]:
@@ -75,22 +98,16 @@ def read_requests(path: Path) -> list[Feed]:
     Raises:
         InputError: there is no such file, or a line is something else.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--requests {path}: cannot be read: {error}") from error
+    lines = read_bytes(path, "give a file of requests: --requests FILE").splitlines()
     found = [_request(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise InputError(f"--requests {path}: found no requests, expected one JSON body per line")
     return found
 
 
-def _request(line: str, where: str) -> Feed:
+def _request(line: bytes, where: str) -> Feed:
     try:
-        inputs = json.loads(line)["inputs"]
+        inputs = parse_json(line, f"--requests {where}", _Body, _BODY)["inputs"]
         return {item["name"]: np.array(item["data"], np.int64).reshape(item["shape"]) for item in inputs}
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise InputError(
-            f"--requests {where}: {type(error).__name__}: {error}; expected a request's body, such as "
-            '{"inputs": [{"name": "input_ids", "shape": [1, 2], "datatype": "INT64", "data": [101, 102]}, …]}'
-        ) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"--requests {where}: {type(error).__name__}: {error}; {_BODY}") from error

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optkit.core.atomic import flush, flush_tree, hashes, read_json, write_json
+from optkit.core.atomic import flush, flush_tree, hashes, write_json
 from optkit.core.errors import GateError, InputError, OptkitError
+from optkit.core.json_door import read_json
 from optkit.registry import disk
 from optkit.registry.live_server import Running
 from optkit.serving import config as configuration
@@ -78,9 +79,9 @@ def check(client: TextClient, probe: dict[str, Any], what: str) -> int:
     """
     try:
         found = [str(answer) for answer in client.ask(probe["texts"])]
+        differ = client.form.differing(found, probe["answers"])
     except InputError as error:
         raise GateError(f"{what}: refused text: {error}") from error
-    differ = [number for number, pair in enumerate(zip(found, probe["answers"], strict=True)) if pair[0] != pair[1]]
     if len(differ) > len(found) // _SHARE:
         first = differ[0]
         raise GateError(
@@ -100,12 +101,12 @@ def complaints(model: Path, version: int) -> list[str]:
     found = []
     for name, folder in folders.items():
         expected = hashes(model / str(version) / TEXT / name)
-        there = {} if folder.is_symlink() or not folder.is_dir() else hashes(folder)
-        if not there and not whole:
-            continue
         links = [path for path in (folder, *folder.rglob("*")) if path.is_symlink()]
+        there = hashes(folder) if folder.is_dir() and not links else {}  # what is behind a link is not looked at
+        if not there and not links and not whole:
+            continue
         wrong = [folder / one for one in sorted(expected.keys() | there.keys()) if expected.get(one) != there.get(one)]
-        found += [f"{path}: not as version {version} was published; {fix}" for path in dict.fromkeys([*links, *wrong])]
+        found += [f"{path}: not as version {version} was published; {fix}" for path in links or wrong]
     return found
 
 

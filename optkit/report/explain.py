@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from optkit.core.atomic import read_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.core.plain_text import plain, table
 from optkit.evaluation import gate
 from optkit.evaluation.artifacts import EXAMPLES
@@ -19,6 +19,15 @@ _WIDTH = 120
 _MOVED = ("mean", "largest", "over the signal", "allowed", "flips", "")
 """Columns of a comparison of logits; the last says what went too far."""
 _LONGEST = 400  # characters of a text that are shown
+
+
+class _Example(TypedDict):
+    example: int
+    flips: list[str]
+    row: dict[str, Any]
+    predictions: dict[str, Any]
+    moved: dict[str, float]
+    logits: NotRequired[dict[str, list[float]]]
 
 
 def explain(
@@ -49,7 +58,9 @@ def explain(
     path = home.recipe(recipe, seed) / "served" / EXAMPLES
     if not path.is_file():
         raise InputError(f"{path}: missing, as an older optkit scored the recipe; run it again: optkit run {recipe} …")
-    examples = read_json(path)
+    examples = read_json(path, dict[str, list[_Example]], f"run the recipe again: optkit run {recipe} …")
+    if lacking := [row.precision for row in found if row.precision not in examples]:
+        raise InputError(f"{path}: has no examples of {', '.join(lacking)}; run the recipe again: optkit run {recipe} …")
     return "\n".join(_of_engine(row, examples[row.precision], most) for row in found)
 
 

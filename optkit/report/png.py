@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from optkit.core.atomic import remedy
 from optkit.core.errors import MachineError
 from optkit.evaluation.results import Row
 from optkit.report import figures
@@ -50,7 +51,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a name is a $
             return [_save(picture(own), folder / f"{name}.png") for name, picture in pictures.items()]
     except OSError as error:
-        raise MachineError(f"{folder}: the pictures cannot be written: {error.strerror}. Give another folder") from error
+        raise MachineError(f"{folder}: the pictures cannot be written: {error.strerror}. {remedy(error)}") from error
 
 
 def _save(figure: Figure, path: Path) -> Path:

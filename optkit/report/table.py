@@ -10,6 +10,7 @@ from optkit.benchmark.measurement import sentences
 from optkit.compression.registry import ordered
 from optkit.core.errors import InputError
 from optkit.core.plain_text import plain, table
+from optkit.core.printable import cell, escaped
 from optkit.evaluation.results import Refusal, Result, Row
 from optkit.pipeline.loss_by_stage import SERVED
 from optkit.report.figures import shown
@@ -77,13 +78,13 @@ def _known(refusal: Refusal) -> dict[str, object]:
 def _flat(content: dict, prefix: str = "") -> list[tuple[str, object]]:
     pairs: list[tuple[str, object]] = []
     for key, value in content.items():
-        name = f"{prefix}{key}"
+        name = escaped(f"{prefix}{key}")
         pairs += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, _cell(value))]
     return pairs
 
 
 def _cell(value: object) -> object:
-    return json.dumps(value) if isinstance(value, list) else "" if value is None else value
+    return json.dumps(value) if isinstance(value, list) else "" if value is None else cell(value)
 
 
 def _table(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NotRequired, Self, TypedDict
 from urllib.parse import urlsplit
 
 import gevent
@@ -14,10 +14,42 @@ from tritonclient.http import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import checked
 from optkit.core.patience import TICK_S, Patience
 from optkit.serving import ticket
 
 TIMEOUT_S = 60.0
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class _Tensor(_Named):
+    datatype: str
+    shape: list[int]
+
+
+class _Metadata(TypedDict):
+    inputs: list[_Tensor]
+    outputs: list[_Tensor]
+
+
+class _Parameter(TypedDict, total=False):
+    string_value: str
+
+
+class _Config(TypedDict):
+    input: list[_Named]
+    output: list[_Named]
+    parameters: NotRequired[dict[str, _Parameter]]
+    max_batch_size: NotRequired[int]
+    backend: NotRequired[str]
+    platform: NotRequired[str]
+
+
+class _State(_Named, total=False):
+    state: str
 
 
 class Connection:
@@ -62,7 +94,8 @@ class Connection:
             MachineError: the server is gone, does not answer in time, or fails.
         """
         with self._deadline("metadata"):
-            return self._connection().get_model_metadata(self.model, self.version)
+            found = self._connection().get_model_metadata(self.model, self.version)
+        return self._checked(found, _Metadata, "metadata")
 
     def config(self) -> dict[str, Any]:
         """The model's configuration as the server has it.
@@ -71,7 +104,8 @@ class Connection:
             As `metadata` does.
         """
         with self._deadline("configuration"):
-            return self._connection().get_model_config(self.model, self.version)
+            found = self._connection().get_model_config(self.model, self.version)
+        return self._checked(found, _Config, "configuration")
 
     def ready(self) -> bool:
         """Whether the server answers for the model.
@@ -90,11 +124,12 @@ class Connection:
         """
         with self._deadline("list of models"):
             try:
-                index = self._connection().get_model_repository_index(headers=self._secret())
+                found = self._connection().get_model_repository_index(headers=self._secret())
             except InferenceServerException as error:
                 if error.status() == str(int(http.client.FORBIDDEN)):
                     return "(only the user who serves may list them)"
                 raise
+        index = self._checked(found, list[_State], "list of models")
         names = sorted({item["name"] for item in index if item.get("state") == "READY" and item["name"].endswith(suffix)})
         return ", ".join(name.removesuffix(suffix) for name in names) or "none"
 
@@ -142,12 +177,16 @@ class Connection:
             raise MachineError(
                 f"{who}: the connection failed: {error or type(error).__name__}. Is the server still running?"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # from reading the answer
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:  # from reading the answer
             self.close()
             raise MachineError(
                 f"{who}: the answer is not a Triton server's ({type(error).__name__}: {error}). "
                 "Is another server listening there?"
             ) from error
+
+    def _checked(self, found: Any, kind: Any, what: str) -> Any:
+        where = f"Triton server on {self.url}, model {self.model!r}, {what}"
+        return checked(found, kind, where, "is another server listening there?", MachineError)
 
     def _foreign(self, what: str, found: str, expected: str) -> MachineError:
         return MachineError(

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from optkit.core import temporary
+from optkit.core.atomic import remedy
 from optkit.core.cache_folder import cache_folder
 from optkit.core.errors import MachineError
 from optkit.core.plugins import import_folders
@@ -134,6 +135,6 @@ def _make(backends: Path, files: list[Path]) -> None:
     except OSError as error:
         if not _complete(backends, files):
             raise MachineError(
-                f"Triton server: cannot copy its Python backend to {backends}: {error.strerror}. Free some space "
-                "there, or point XDG_CACHE_HOME to a folder that can be written"
+                f"Triton server: cannot copy its Python backend to {backends}: {error.strerror}. "
+                f"{remedy(error)}: by XDG_CACHE_HOME"
             ) from error

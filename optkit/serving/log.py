@@ -1,15 +1,21 @@
 """A server's log: where it goes, and what it and the answers say about a failure, cut down to what a reader needs."""
 
-import json
 import re
 import tempfile
 from pathlib import Path
+from typing import TypedDict
 
-from optkit.core.errors import MachineError
+from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import parse_json
 
 LINES = 20
+_LONGEST = 2000  # characters of a server's reason
 NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized|NODELAY NOT SUPPORTED")
 """Empty lines, information, tables, and complaints that no GPU and a socket of Unix's kind bring forth."""
+
+
+class _Refusal(TypedDict):
+    error: str
 
 
 def create(folder: Path) -> tuple[int, Path]:
@@ -38,6 +44,7 @@ def quote(log: Path, lines: int = LINES) -> str:
 def reason(body: bytes) -> str:
     """The error message in the JSON body of an answer."""
     try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace") or "(no reason given)"
+        found = str(parse_json(body, "the server", _Refusal)["error"])
+    except InputError:
+        found = body.decode(errors="replace")
+    return found[:_LONGEST] or "(no reason given)"

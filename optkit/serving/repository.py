@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from optkit.core import temporary
+from optkit.core.atomic import refusal_behind, remedy
 from optkit.core.errors import InputError, MachineError
 from optkit.serving import config as configuration
 from optkit.serving import install
@@ -63,7 +64,7 @@ def staging(repository: Path, name: str, version: int = 1) -> Iterator[Path]:
     except OSError as error:
         raise MachineError(
             f"model repository {repository}: cannot place version {version} of {name!r}: {_reason(error)}. "
-            "Free some space, or choose a folder that can be written"
+            f"{remedy(refusal_behind(error) or error)}"
         ) from error
 
 

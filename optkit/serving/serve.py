@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from optkit.core import temporary
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import parse_json
 from optkit.serving import ensemble, log, repository
 from optkit.serving.front_process import LARGEST_BODY
 from optkit.serving.server import Server
@@ -87,7 +88,7 @@ def _tell(line: str) -> None:
 
 def _curl(server: Server, model: str) -> str:
     """A command line that asks the model one question: `[CLS] [SEP]` in BERT's vocabulary."""
-    config = json.loads(server.ask("GET", f"/v2/models/{quote(model)}/config", 5.0)[1])
+    config = parse_json(server.ask("GET", f"/v2/models/{quote(model)}/config", 5.0)[1], server.url)
     values = {"input_ids": [101, 102], "attention_mask": [1, 1]}
     inputs = [
         {"name": item["name"], "shape": [1, 2], "datatype": "INT64", "data": values.get(item["name"], [0, 0])}

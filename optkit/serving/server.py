@@ -1,7 +1,6 @@
 """A real Triton server for as long as a `with` block lasts, on the loopback address alone."""
 
 import http.client
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from secrets import token_urlsafe
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
 from optkit.core import atomic, temporary
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import parse_json
 from optkit.core.patience import Patience
 from optkit.serving import command, front_process, install, leftovers, log, repository, ticket
 from optkit.serving.command import ADDRESS
@@ -155,7 +155,7 @@ class Server:
 
     def version(self) -> str:
         """The version of tritonserver, by its own account."""
-        return json.loads(self.ask("GET", "/v2", self.deadline_s)[1])["version"]
+        return str(self._metadata(self.deadline_s).get("version"))
 
     def memory_bytes(self) -> int:
         """Memory of the server and its backend processes, without the front; 0 before the start."""
@@ -244,12 +244,17 @@ class Server:
                     f"{log.quote(self.log)}"
                 )
             try:
-                if json.loads(self.ask("GET", "/v2", 1.0)[1])["name"] == self.identity:
+                if self._metadata(1.0).get("name") == self.identity:
                     return True
-            except (OSError, http.client.HTTPException, ValueError, KeyError):
+            except (OSError, http.client.HTTPException, MachineError):
                 pass  # not listening yet
             time.sleep(0.02)
         return False
+
+    def _metadata(self, timeout_s: float) -> dict[str, Any]:
+        """What the server says of itself."""
+        body = self.ask("GET", "/v2", timeout_s)[1]
+        return parse_json(body, self.url, dict[str, Any], "end what listens there", MachineError)
 
     def _control(self, model: str, verb: str) -> None:
         path = f"/v2/repository/models/{quote(model)}/{verb}"

@@ -1,12 +1,12 @@
 """Asks a text pipeline on a Triton server: words in, the task's answer out."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import parse_json
 from optkit.serving import ensemble
 from optkit.serving.connection import TIMEOUT_S, Connection, tensors
 from optkit.tasks import registry
@@ -14,6 +14,8 @@ from optkit.tasks.served import Answer, ServedForm
 
 _BEFORE = {"label": "classification", "answer": "question_answering"}
 """Heads of published pipelines that do not state theirs, by their first output."""
+
+_AGAIN = "publish it again"
 
 
 class TextClient(Connection):
@@ -44,9 +46,9 @@ class TextClient(Connection):
         for one in texts:
             if len(one) != len(fields):
                 expected = f"{len(fields)}: {', '.join(fields)}"
-                raise InputError(f"model {self.model!r}: found {len(one)} texts, expected {expected}")
+                raise InputError(f"model {self.model!r} on {self.url}: found {len(one)} texts, expected {expected}")
         with self._deadline("request"):
-            form = self._form(served)
+            form = self.form
             batches = [[one] for one in texts] if form.has_windows else [texts]
             return [answer for batch in batches for answer in self._answers(batch, form, served)]
 
@@ -65,8 +67,10 @@ class TextClient(Connection):
                 f"{self.others(ensemble.SUFFIX)}. Publish one there, or ask another one"
             )
 
-    def _form(self, served: Mapping[str, Any]) -> ServedForm:
-        """The served form of the task whose answers these are."""
+    @property
+    def form(self) -> ServedForm:
+        """Served form of the task whose answers the pipeline gives."""
+        served = self._configuration()
         stated = served["parameters"].get(ensemble.HEAD, {}).get("string_value")
         return registry.form(stated or _BEFORE[served["output"][0]["name"]])
 
@@ -77,5 +81,6 @@ class TextClient(Connection):
         fields = (tensor["name"] for tensor in served["input"])
         feed = {name: np.array(column, object).reshape(shape) for name, column in zip(fields, columns, strict=True)}
         answer = self._connection().infer(self.model, tensors(feed))
-        labels = json.loads(served["parameters"].get(ensemble.LABELS, {}).get("string_value", "[]"))
+        stated = served["parameters"].get(ensemble.LABELS, {}).get("string_value", "[]")
+        labels = parse_json(stated, f"model {self.model!r} on {self.url}, its labels", list[str], _AGAIN, MachineError)
         return form.decode({tensor["name"]: answer.as_numpy(tensor["name"]) for tensor in served["output"]}, labels)

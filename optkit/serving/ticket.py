@@ -17,6 +17,8 @@ from typing import TextIO
 from urllib.parse import urlsplit
 
 from optkit.core.cache_folder import cache_folder
+from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 
 HEADER = "Optkit-Secret"
 SOCKETS = "optkit-server"
@@ -77,8 +79,8 @@ def _placed(place: Path, ticket: Ticket) -> TextIO:
 def read(place: Path) -> Ticket | None:
     """Return a ticket, or None where there is none."""
     try:
-        return Ticket(**json.loads(place.read_text(encoding="ascii")))
-    except (OSError, ValueError, TypeError):
+        return Ticket(**read_json(place, Ticket))
+    except InputError:
         return None
 
 

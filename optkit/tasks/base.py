@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "dev"]
 SPLITS: tuple[Split, ...] = ("train", "dev")
 Feed = Mapping[str, NDArray[Any]]
-Prediction = Any  # a class index (classification) or an answer's text (question answering)
+Prediction = Any  # a class index (classification), a value (regression) or an answer's text (question answering)
 Decisions = Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]
 """Function from logits and attention mask to decisions, such as `Task.decisions`."""
 
@@ -157,6 +157,11 @@ class Task(LogitsAxes, ABC):
     def auto_class() -> Any:
         """Return the Auto class of transformers for models with this head."""
 
+    @classmethod
+    def has_head(cls, config: Any) -> bool:
+        """Return whether a model of this configuration, which `auto_class` is for, has this task's head."""
+        return True
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the entries on the logits' last axis, for the model's `id2label`."""
@@ -220,6 +225,10 @@ class Task(LogitsAxes, ABC):
         The gate judges every model by it, the baseline too.
         """
         return None
+
+    def same(self, prediction: Prediction, other: Prediction) -> bool:
+        """Return whether two predictions are the same decision; values, which always differ a little, are none."""
+        return bool(prediction == other)
 
     def shown(self, prediction: Prediction) -> str:
         """Return a prediction as text for people; `str` of the served answer gives the same."""

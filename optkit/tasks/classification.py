@@ -8,35 +8,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
-from optkit.tasks.collate import check_logits, truncated
+from optkit.tasks.collate import check_logits
 from optkit.tasks.data.classes import class_indices, classes_of, label_names
-from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import Table, check_text, limited, problem
+from optkit.tasks.data.tables import Table
 from optkit.tasks.degenerate import Doubt, of_classes
 from optkit.tasks.outcomes import CLASSES, METRICS, in_words
 from optkit.tasks.outcomes import value as metric_of
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
+from optkit.tasks.texts import TextTask
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
-TEXT_COLUMNS = (
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question", "sentence"),
-    ("question1", "question2"),
-    ("text", "text_pair"),
-    ("sentence",),
-    ("text",),
-)
-"""What the columns with the text may be called, pairs before their parts."""
 REPORTED = ("accuracy", "f1", "matthews")
 """Metrics that every score has."""
-FIELDS = ("text", "text_pair")
-"""What a client calls them."""
 HUB = {"sst2": "hub:nyu-mll/glue/sst2"}
 """Names of the tasks whose data is on the Hugging Face hub."""
 
@@ -89,14 +76,12 @@ class ServedLabels(ServedForm):
         ]
 
 
-class Classification(Task):
+class Classification(TextTask):
     """A data set of labelled texts."""
 
     head = "classification"
     axes = ("batch", "class")
     choice = "class"
-    targets = ("labels",)
-    head_modules = ("classifier.", "pre_classifier.")
     served = ServedLabels()
     metric = "accuracy"
     metrics = tuple(METRICS)
@@ -115,41 +100,19 @@ class Classification(Task):
         Raises:
             InputError: a column, text or label is missing or wrong; the message names the row.
         """
+        from datasets import ClassLabel
+
         names: dict[Split, list[str]] = {split: label_names(table) for split, table in tables.items()}
         self.labels = classes_of(tables["train"], names["train"])
-        self.text_columns = text_columns(tables["train"])
-        limits: dict[Split, int | None] = {"train": limit_train, "dev": None}
-        examples: dict[Split, Dataset] = {
-            split: self._checked(table, class_indices(table, names[split], self.labels), limits[split])
-            for split, table in tables.items()
-        }
-        super().__init__(name, examples, max_length)
+
+        def targets(split: Split) -> list[int]:
+            return class_indices(tables[split], names[split], self.labels)
+
+        super().__init__(name, tables, targets, ClassLabel(names=list(self.labels)), limit_train, max_length)
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
-        from optkit.tasks.data.source import read_tables
-
-        tables = read_tables(name, data.source, HUB.get(name))
-        named = {split: mapped(table, data, TEXT_COLUMNS) for split, table in tables.items()}
-        return cls(name, named, data.limit_train)
-
-    def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        """One feature per example: the tokenizer's `model_input_names`, `labels`, `example`, `length`, `whole_length`."""
-        from datasets import Dataset
-
-        rows = self.examples(split)
-        columns = truncated(tokenizer, [rows[column][:] for column in self.text_columns], self.length(tokenizer))
-        return Dataset.from_dict({**columns, "labels": rows["label"][:], "example": list(range(len(rows)))})
-
-    @staticmethod
-    def auto_class() -> Any:
-        from transformers import AutoModelForSequenceClassification
-
-        return AutoModelForSequenceClassification
-
-    @staticmethod
-    def logits(output: Any) -> torch.Tensor:
-        return output["logits"]
+        return cls(name, cls.read(name, data, HUB.get(name)), data.limit_train)
 
     @staticmethod
     def loss(output: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -181,7 +144,7 @@ class Classification(Task):
     def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """Return the true and the predicted class of each example."""
         found = np.empty(len(predictions), CLASSES)
-        found["gold"], found["predicted"], found["classes"] = self._gold(predictions), predictions, len(self.labels)
+        found["gold"], found["predicted"], found["classes"] = self.gold(predictions), predictions, len(self.labels)
         return found
 
     @property
@@ -202,7 +165,7 @@ class Classification(Task):
 
     def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
         """Return why predictions are no better than one class, than chance, or than those of renamed classes."""
-        return of_classes(self._gold(predictions), np.asarray(predictions, np.int64), self.labels, self.metric)
+        return of_classes(np.array(self.gold(predictions)), np.asarray(predictions, np.int64), self.labels, self.metric)
 
     def shown(self, prediction: Prediction) -> str:
         """The class's name."""
@@ -211,53 +174,3 @@ class Classification(Task):
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row with the class's name in place of its index."""
         return {**row, "label": self.shown(row["label"])}
-
-    @property
-    def text_fields(self) -> tuple[str, ...]:
-        return FIELDS[: len(self.text_columns)]
-
-    def _gold(self, predictions: Sequence[Prediction]) -> np.ndarray:
-        """The dev split's class indices, [examples]."""
-        self.check_count(predictions)
-        return np.array(self.examples("dev")["label"][:])
-
-    def _checked(self, table: Table, labels: Sequence[int], limit: int | None) -> Dataset:
-        """The rows that are used, after every text was checked."""
-        import pyarrow
-        from datasets import ClassLabel, Dataset, DatasetInfo, Features, Value
-
-        for column in self.text_columns:
-            _check_column(table, column)
-        keep = limited(len(table), limit)
-        columns = {name: pyarrow.array([table.columns[name][row] for row in keep]) for name in self.text_columns}
-        columns["label"] = pyarrow.array([labels[row] for row in keep])
-        kinds = {name: Value("string") for name in self.text_columns}
-        features = Features({**kinds, "label": ClassLabel(names=list(self.labels))})
-        return Dataset(pyarrow.table(columns), info=DatasetInfo(features=features))
-
-
-def text_columns(table: Table) -> tuple[str, ...]:
-    """The column with the text, or the two with the pair.
-
-    Raises:
-        InputError: no known column, or more than one reading of them.
-    """
-    present = [names for names in TEXT_COLUMNS if set(names) <= set(table.columns)]
-    largest = [names for names in present if not any(set(names) < set(other) for other in present)]
-    if len(largest) == 1:
-        return largest[0]
-    expected = "; or ".join(" and ".join(names) for names in reversed(TEXT_COLUMNS))
-    if largest:
-        found = f"texts under several names ({'; '.join(' and '.join(names) for names in largest)})"
-        raise problem(table.source, found, f"one of: {expected}", "rename the columns that are not the model's input")
-    found = f"no column with text ({table.named})"
-    raise problem(table.source, found, expected, "name it: --text-column NAME, or rename the column")
-
-
-def _check_column(table: Table, column: str) -> None:
-    """Raises InputError where the column is missing or a row of it is not text."""
-    if column not in table.columns:
-        found = f"no column {column!r} ({table.named})"
-        raise problem(table.source, found, f"{column!r}, as in the train file", "name the columns alike in both files")
-    for row, value in enumerate(table.columns[column]):
-        check_text(table.at(row), column, value)

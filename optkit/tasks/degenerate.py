@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optkit.tasks import squad_metric
+from optkit.tasks.correlation import spearman
 from optkit.tasks.outcomes import METRICS, accuracy
 
 _HEADROOM = 0.1
@@ -63,6 +64,33 @@ def of_classes(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Se
     shares = [np.bincount(found, minlength=len(labels)) / len(gold) for found in (gold, predicted)]
     than = "the same answers in random order would be on"
     return _no_better(right.mean(), len(gold), float(shares[0] @ shares[1]), _SHARE, than)
+
+
+def of_values(gold: NDArray[np.float64], predicted: NDArray[np.float64]) -> Doubt | None:
+    """Return what speaks against predicted values; None where nothing does.
+
+    Their rank correlation is compared with none, by the interval of Fisher's z (with the 1.06 of Fieller et al. 1957).
+
+    Args:
+        gold: right values, [examples].
+        predicted: predicted values, [examples].
+    """
+    if np.ptp(gold) == 0:
+        return Doubt("undecided", f"is scored on examples of the one value {gold[0]:.4g}, with which nothing correlates")
+    if np.ptp(predicted) <= 1e-6 * np.ptp(gold):
+        return Doubt(
+            "fail",
+            f"answers {predicted[0]:.4g} to each of the {len(gold):,} examples: its training was too short or diverged",
+        )
+    found = float(spearman(gold, predicted, np.ones((1, len(gold))))[0])
+    reach = 1.96 * 1.06 / np.sqrt(len(gold) - 3) if len(gold) > 3 else np.inf
+    low, high = np.tanh(np.arctanh(np.clip(found, -0.999999, 0.999999)) + np.array([-reach, reach]))
+    if low > 0:
+        return None
+    said = f"has a rank correlation of {100 * found:.1f} on the {len(gold):,} examples [{100 * low:.1f}, {100 * high:.1f}]"
+    if high < _HEADROOM:
+        return Doubt("fail", f"{said}; the same values in random order would have 0.0")
+    return Doubt("undecided", f"{said}, which may be none{_MORE}")
 
 
 def of_answers(predictions: Sequence[str], gold: Sequence[Sequence[str]], passages: Sequence[str]) -> Doubt | None:

@@ -1,20 +1,25 @@
 """Outcomes of examples, and the metrics that are computed from them: of all examples, or of resamples of them.
 
-Outcomes are an array [examples] of one of three kinds:
+Outcomes are an array [examples] of one of four kinds:
 
 * floats: the metric of each example, whose mean is the metric;
 * a field for each of several such metrics;
 * `CLASSES`: the true and the predicted class, from which metrics of classification are counted, and beside them how many
-  classes the task has: F1 of two is another than that of three of which one does not occur.
+  classes the task has: F1 of two is another than that of three of which one does not occur;
+* `VALUES`: the right and the predicted value, whose correlation is the metric.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optkit.tasks.correlation import CORRELATIONS
+
 CLASSES = np.dtype([("gold", np.int32), ("predicted", np.int32), ("classes", np.int32)])
+VALUES = np.dtype([("gold", np.float64), ("predicted", np.float64)])
 
 
 class Counts(NamedTuple):
@@ -91,7 +96,7 @@ def example_points(outcomes: NDArray[Any], metric: str) -> NDArray[Any] | None:
         return outcomes
     if metric in names:
         return np.asarray(outcomes[metric])
-    if METRICS[metric] is accuracy:
+    if outcomes.dtype == CLASSES and METRICS[metric] is accuracy:
         return 100.0 * (outcomes["gold"] == outcomes["predicted"])
     return None
 
@@ -106,7 +111,21 @@ def value(outcomes: NDArray[Any], metric: str) -> float:
     points = example_points(outcomes, metric)
     if points is not None:
         return float(points.mean())
-    return 100.0 * float(METRICS[metric](counted(class_rows(outcomes), np.ones((1, outcomes.size))))[0])
+    return float(of_draws(outcomes, metric)(np.ones((1, outcomes.size)))[0])
+
+
+def of_draws(outcomes: NDArray[Any], metric: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return a function from weights, [draws, examples], to a metric that is no mean, [draws] in points.
+
+    Args:
+        outcomes: outcomes [examples], `CLASSES` or `VALUES`.
+        metric: name of the metric.
+    """
+    if outcomes.dtype == VALUES:
+        correlation = partial(CORRELATIONS[metric], outcomes["gold"], outcomes["predicted"])
+        return lambda weights: 100.0 * correlation(weights)
+    rows = class_rows(outcomes)
+    return lambda weights: 100.0 * METRICS[metric](counted(rows, weights))
 
 
 def class_rows(outcomes: NDArray[Any]) -> NDArray[Any]:

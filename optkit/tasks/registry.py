@@ -40,6 +40,7 @@ TASKS: Registry[type[Task]] = Registry(
         "squad": _QUESTION_ANSWERING,
         "classification": _CLASSIFICATION,
         "qa": _QUESTION_ANSWERING,
+        "regression": "optkit.tasks.regression:Regression",
     },
     _is_task,
 )
@@ -52,7 +53,7 @@ def load(name: str, data: Path | str | None = None, limit_train: int | None = No
 
     Args:
         name: one of `TASKS`. `sample` ships with the package, `sst2` and `squad` come from the Hugging Face hub
-            unless `data` is given, `classification` and `qa` are read from `data`.
+            unless `data` is given, the others are read from `data`.
         data: folder with a `train` and a `dev` file.
         limit_train: number of training rows to use, the first after a shuffle with a fixed seed; None for all.
         settings: further fields of `optkit.tasks.data.data_settings.DataSettings`.
@@ -76,7 +77,8 @@ def of_settings(name: str, settings: DataSettings) -> Task:
     names = TASKS.names()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else "Your own data: --task classification (or qa) --data DIR."
+        own = "Your own data: --task classification (or regression, qa) --data DIR."
+        hint = f"Did you mean {close[0]!r}?" if close else own
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
     task = TASKS.get(name).load(name, settings)
     if settings.metric is not None:
@@ -95,7 +97,7 @@ def task_of(model: PreTrainedModel) -> type[Task]:
     heads = []
     for _, task in TASKS.working():
         heads.append(task.auto_class().__name__.removeprefix("AutoModel"))
-        if type(model).__name__.endswith(heads[-1]):
+        if type(model).__name__.endswith(heads[-1]) and task.has_head(model.config):
             return task
     heads = list(dict.fromkeys(heads))
     raise InputError(f"{type(model).__name__}: no task has its head; expected a model …{', …'.join(heads)}")

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
 
-from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 
 SETTINGS = "text.json"
 OFFSETS = ("context_starts", "context_ends")
@@ -77,6 +77,11 @@ class ServedForm(ABC):
             labels: class names in the order of the logits.
         """
 
+    def differing(self, found: Sequence[str], expected: Sequence[str]) -> list[int]:
+        """Return the places at which answers, as `str` gives them, are others than expected."""
+        pairs = zip(found, expected, strict=True)
+        return [place for place, (ours, theirs) in enumerate(pairs) if ours != theirs]
+
 
 @dataclass(frozen=True)
 class TextSettings:
@@ -116,11 +121,6 @@ class TextSettings:
         Raises:
             InputError: the file is missing or holds something else.
         """
-        path = folder / SETTINGS
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
-            return cls(**fields)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            fix = "score the recipe again: optkit run"
-            raise InputError(f"{path}: not text settings written by optkit ({error}); {fix}") from error
+        content = read_json(folder / SETTINGS, cls, "score the recipe again: optkit run")
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
+        return cls(**fields)

@@ -1,11 +1,13 @@
 """What is said of measurements under load, by hand."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from optkit.benchmark import colocation
 from optkit.benchmark.measurement import IDLE, Measurement, Reading, by_engine, median_ratio, sentences, summary
+from optkit.core.errors import InputError
 
 
 def line(rate, valid=True, scenario="Server", batching=False, clients=32, p99_ms=10.0, **changes):
@@ -60,7 +62,7 @@ def test_a_line_is_flat_and_comes_back():
     content = line(90.0).as_dict()
     assert content["batching"] == "off" and content["scenario"] == "Server" and content["rate"] == 90.0
     assert not any(isinstance(value, dict | Reading) for value in content.values())
-    assert [Measurement.of(one.as_dict()) for one in LINES] == LINES
+    assert [Measurement.of(one.as_dict(), Path("load.json")) for one in LINES] == LINES
 
 
 def test_lines_are_told_apart_by_engine():
@@ -86,3 +88,19 @@ def test_what_models_do_to_each_other_is_said_of_each():
         "qat_gelu10 fp32: beside qat_gelu10 int8 it keeps 100% [100%, 100%] of its throughput while they are merely loaded "
         "and 60% [60%, 60%] while they are asked as much (4 clients each); p99 20.0 ms alone, 20.0 and 40.0 ms so",
     ]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"p99_ms": 0.0}, "load.json: a latency is no positive number; measure again: optkit load --again"),
+        ({"p99_ms": float("inf")}, "a latency is no positive number"),
+        ({"clients": "many"}, 'clients is "many", expected a whole number'),
+        ({"rate": None}, "reading.rate is null, expected a number"),
+        ({"surprise": 1}, "has surprise, which no such record has"),
+    ],
+)
+def test_a_line_of_something_else_is_refused(change, said):
+    with pytest.raises(InputError) as error:
+        Measurement.of({**LINES[0].as_dict(), **change}, Path("load.json"))
+    assert said in str(error.value)

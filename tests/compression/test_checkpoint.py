@@ -11,8 +11,8 @@ from optkit import Distill, Quantize, Sparsify
 from optkit.compression import checkpoint, quantizers
 from optkit.compression.context import Context
 from optkit.compression.student import student
-from optkit.core.atomic import read_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.models.families import encoder_linears
 from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Feed, Task

@@ -14,6 +14,7 @@ import pytest
 
 from optkit.core import atomic, step_cache
 from optkit.core.errors import InputError, OptkitError
+from optkit.core.json_door import read_json
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_step_is_made_once_and_found_again(folder: Path) -> None:
 
 def test_the_record_says_what_a_step_depends_on_and_what_it_holds(folder: Path) -> None:
     step_cache.step(folder, {"a": 1}, writes())
-    record = atomic.read_json(folder / step_cache.RECORD)
+    record = read_json(folder / step_cache.RECORD)
     assert record["depends_on"] == {"a": 1}
     assert record["files"] == {
         "b.bin": "40aff2e9d2d8922e47afd4648e6967497158785fbd1da870e7110266bf944880",  # sha256sum
@@ -297,7 +298,7 @@ def test_an_error_of_the_users_own_is_not_the_disks(folder: Path) -> None:
 
 def test_json_comes_back(tmp_path: Path) -> None:
     atomic.write_json(tmp_path / "a.json", {"grün": [1, None, 0.1]})
-    assert atomic.read_json(tmp_path / "a.json") == {"grün": [1, None, 0.1]}
+    assert read_json(tmp_path / "a.json") == {"grün": [1, None, 0.1]}
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -316,9 +317,9 @@ def test_a_reader_never_sees_a_part(tmp_path: Path) -> None:
 
 
 def test_text_is_utf_8_in_every_locale(tmp_path: Path) -> None:
-    code = "atomic.write_text(Path(sys.argv[1]), 'gr\\xfcn'); print(ascii(atomic.read_json(Path(sys.argv[2]))))"
+    code = "atomic.write_text(Path(sys.argv[1]), 'gr\\xfcn'); print(ascii(json_door.read_json(Path(sys.argv[2]))))"
     (tmp_path / "b.json").write_bytes('"grün"'.encode())
-    script = f"import sys\nfrom pathlib import Path\nfrom optkit.core import atomic, step_cache\n{code}"
+    script = f"import sys\nfrom pathlib import Path\nfrom optkit.core import atomic, json_door\n{code}"
     environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "a.txt"), str(tmp_path / "b.json")],
@@ -427,7 +428,7 @@ def test_what_is_not_whole_is_not_taken_back(harm: str, folder: Path, caplog: py
     elif harm == "record":
         (aside / step_cache.RECORD).write_text("{")
     else:
-        record = atomic.read_json(aside / step_cache.RECORD)
+        record = read_json(aside / step_cache.RECORD)
         atomic.write_json(aside / step_cache.RECORD, {**record, "key": old[:8] + "0" * 56})
     step_cache.step(folder, {"a": 1}, writes_value(1, calls), keep=True)
     assert calls == [1, 2, 1] and (folder / "b.txt").read_text() == "1"

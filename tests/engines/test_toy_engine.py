@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 from transformers import BertConfig, BertModel
 
-from optkit.core.atomic import read_json
 from optkit.core.code_version import closure
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import read_json
 from optkit.engines import registry as engines
 from optkit.engines.base import Measured, Runtime, Tensors
 from optkit.engines.build_options import BuildOptions

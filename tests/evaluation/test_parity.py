@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from optkit.core.atomic import read_json
 from optkit.core.errors import GateError
+from optkit.core.json_door import read_json
 from optkit.engines import registry as engines
 from optkit.evaluation import parity
 from optkit.evaluation.artifacts import EVIDENCE, EXAMPLES, SCORES

@@ -1,20 +1,26 @@
 """The loss by stage, against values computed by hand."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from optkit.core import step_cache
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.pipeline.loss_by_stage import loss_by_stage
 
 
 def write(folder: Path, stages: dict[str, list[float]], served: dict[str, list[float]]) -> Path:
     """A recipe's folder with example scores after each stage, and through the server."""
-    (folder / "served").mkdir(parents=True)
-    np.savez(folder / "stages.npz", **{name: np.array(scores) for name, scores in stages.items()})
-    np.savez(folder / "served" / "scores.npz", **{name: np.array(scores) for name, scores in served.items()})
+    for step, name, scores in ((folder, "stages.npz", stages), (folder / "served", "scores.npz", served)):
+        arrays = {own: np.array(values) for own, values in scores.items()}
+        step_cache.step(step, {"step": name}, partial(_save, name, arrays))
     return folder
+
+
+def _save(name: str, arrays: dict[str, np.ndarray], folder: Path) -> None:
+    np.savez(folder / name, **arrays)
 
 
 def test_each_step_is_against_the_one_before_it(tmp_path: Path) -> None:

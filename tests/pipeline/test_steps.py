@@ -22,8 +22,9 @@ from optkit.benchmark import scenarios as load_generator
 from optkit.benchmark.choice import Goal
 from optkit.benchmark.serving_settings import Settings
 from optkit.cli.app import main
-from optkit.core.atomic import file_hash, read_json
+from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import key_at, read_record
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
 from optkit.pipeline import load_test, refusals, rows, tune

@@ -12,7 +12,7 @@ import pytest
 from optkit.cli.app import main
 from optkit.compression import checkpoint
 from optkit.core import step_cache
-from optkit.core.atomic import read_json
+from optkit.core.json_door import read_json
 from optkit.evaluation.artifacts import read_sample
 from optkit.models.loading import inference
 from optkit.pipeline import rows

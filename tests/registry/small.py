@@ -11,7 +11,8 @@ from optkit.core import atomic, step_cache
 from optkit.engines import registry as engines
 from optkit.evaluation.results import Row
 from optkit.graph import onnx_file
-from optkit.registry import smoke_test
+from optkit.pipeline import result_file
+from optkit.registry import history, smoke_test
 from optkit.registry.release import Release
 from optkit.registry.smoke_test import Probe
 from optkit.registry.text_pipeline import Words
@@ -137,12 +138,54 @@ def result(root, recipe="tiny", seed=0, weights=0, project="", data="d", labels=
     baseline = home / BASELINE / f"seed-{seed}" / "engines"
     depends_on = {"engines": step_cache.key_at(folder / "engines"), "baseline": step_cache.key_at(baseline)}
     step_cache.step(folder / "served", depends_on, served)
-    atomic.write_json(folder / "result.json", [row(recipe, seed=seed, **changes).as_dict()])
+    result_file.write([row(recipe, seed=seed, **changes)], folder)
     return folder
+
+
+def as_of_0_1(model, *unstated):
+    """Have a published model be as 0.1 left it: no chain, no entry named, no configuration in its versions.
+
+    Args:
+        model: its folder.
+        unstated: fields that the provenance does not have.
+    """
+    events = history.read(model)
+    for event in events:
+        del event["previous"], event["sha256"]
+    for version in {event["version"] for event in events if (model / str(event["version"])).exists()}:
+        folder = model / str(version)
+        (folder / "config.pbtxt").unlink()
+        origin = json.loads((folder / "provenance.json").read_text())
+        del origin["files"]["config.pbtxt"]
+        kept = {name: value for name, value in origin.items() if name not in ("history", *unstated)}
+        (folder / "provenance.json").write_text(json.dumps(kept))
+        for event in events:
+            if event["version"] == version and "provenance" in event:
+                event["provenance"] = atomic.file_hash(folder / "provenance.json")
+    (model / "history.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    text = (model / "config.pbtxt").read_text()
+    (model / "config.pbtxt").write_text(text.partition("\n")[2])
+
+
+def key(folder, name, curve="SECP256R1", passphrase=None):
+    """A private key that its owner alone can read, and its public key beside it."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    made = ec.generate_private_key(getattr(ec, curve)())
+    pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    locked_by = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
+    path = folder / f"{name}.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(made.private_bytes(pem, private, locked_by))
+    public = made.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    path.with_suffix(".pub").write_bytes(public)
+    return path
 
 
 def _checkpoint(folder):
     (folder / "model.safetensors").write_bytes(b"weights")
+    np.savez(folder / "stages.npz", baseline_fp32=np.full(8, 90.0))
     atomic.write_json(folder / "versions.json", {"optkit": "0.1.0"})
 
 

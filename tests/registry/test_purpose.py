@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError
 from optkit.pipeline import rows
 from optkit.pipeline.publish import Options, publish
@@ -75,13 +74,7 @@ def test_a_version_of_0_1_says_less_and_is_followed_by_newer_ones(tmp_path):
     """It states no labels; its task and data are compared."""
     target = tmp_path / "repository"
     version = publish("tiny", "classification", at_work(tmp_path, "a"), target)
-    origin = layout.provenance(version)
-    for name in ("labels", "project", "replaced"):
-        del origin[name]
-    (version / layout.PROVENANCE).write_text(json.dumps(origin))
-    events = history.read(version.parent)
-    events[0]["provenance"] = file_hash(version / layout.PROVENANCE)
-    (version.parent / layout.HISTORY).write_text(history.text(*events))
+    small.as_of_0_1(version.parent, "labels", "project", "replaced")
     with pytest.raises(InputError, match="is for data"):
         publish("tiny", "classification", at_work(tmp_path, "b", data="e"), target)
     newer = publish("tiny", "classification", at_work(tmp_path, "c", labels=("x", "y", "z")), target)

@@ -1,5 +1,6 @@
 """Repositories in an object store: published, gone back, pruned and read through a real S3 server on this machine."""
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -24,7 +25,8 @@ from optkit.registry.disk import locked
 from optkit.registry.layout import find
 from optkit.registry.object_store import Changed, Store
 from optkit.registry.release import place
-from optkit.registry.verify import verify
+from optkit.registry.signing import Signer, Trust
+from optkit.registry.verify import require, verify
 from tests.conftest import main_ends
 
 from . import small
@@ -218,7 +220,25 @@ def test_a_configuration_that_changed_meanwhile_is_not_written_over(url, publish
         text = (folder / small.MODEL / "config.pbtxt").read_text()
         place(folder, releases[3], trusting)
         Store(url).put(f"{small.MODEL}/config.pbtxt", small_file(folder.parent, text + "\n"))
-    assert state(url)[3]
+    with remote.reading(url) as folder:
+        assert [line.partition(": ")[2] for line in verify(folder)] == [
+            f"not as it was published; write it again: optkit rollback {small.MODEL} --to 3"
+        ]
+    assert go_back(url, None) == 2 and state(url)[2]
+
+
+def test_a_history_that_changed_meanwhile_is_not_written_over(url, published, releases, monkeypatch):
+    fill(url, published)
+    monkeypatch.setattr(lease.Lease, "renew", lambda held: None)
+    with (
+        pytest.raises(MachineError, match=r"history\.jsonl was changed by another publisher meanwhile\. Nothing went live"),
+        remote.changing(url, "slow") as folder,
+        locked(folder, "test"),
+    ):
+        place(folder, releases[3], trusting)
+        Store(url).delete([lease.NAME])
+        assert go_back(url, None) == 2
+    assert state(url) == {1: False, 2: True, 3: False}
 
 
 def test_what_fails_before_the_upload_leaves_the_store_alone(url, published):
@@ -281,6 +301,25 @@ def test_the_command_line(url, published, checkpoints, capsys):
     main_ends(["serve", "--repository", url], 2)
 
 
+def test_signatures_travel_with_their_versions(url, releases, tmp_path):
+    pytest.importorskip("model_signing", reason="signatures need model-signing: pip install -e '.[signing,test]'")
+    private = small.key(tmp_path, "ours")
+    trust = Trust([private.with_suffix(".pub")])
+    publish(url, dataclasses.replace(releases[0], signer=Signer(private)))
+    with remote.reading(url, to_serve=True, own=True) as folder:
+        require(folder, trust)
+        assert listing.versions(folder)[0].signature.startswith("signed by ")
+    publish(url, releases[1])
+    with pytest.raises(InputError, match=f"{url}/{small.MODEL}/2: unsigned"), remote.reading(url) as folder:
+        require(folder, trust)
+    assert go_back(url, None) == 1
+    with remote.reading(url) as folder:
+        require(folder, trust)
+    Store(url).put(f"{small.MODEL}/1/model.sig", small_file(tmp_path, "{}"))
+    with pytest.raises(InputError, match=f"{url}/{small.MODEL}/1/model.sig: SHA-256 is"), remote.reading(url) as folder:
+        require(folder, trust)
+
+
 @pytest.fixture
 def forgetful(environment, monkeypatch, tmp_path):
     """An S3 server that ignores conditions, as `rclone serve s3` does."""
@@ -331,3 +370,54 @@ def test_a_lock_is_taken_over_by_one_alone(url):
     assert store.swap(lease.NAME, b"first", tag) != tag
     with pytest.raises(Changed):
         store.swap(lease.NAME, b"second", tag)
+
+
+STRANGE = {
+    "/lead": "has a name that no file can have",
+    "../up": "has a name that no file can have",
+    f"{small.MODEL}//twice": "has a name that no file can have",
+    f"{small.MODEL}/../across": "has a name that no file can have",
+    f"{small.MODEL}/1/engine/./here": "has a name that no file can have",
+    "x" * 300 + "/y": "has a name that no file can have, of over 255 bytes",
+    small.MODEL: "stands where a folder is",
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strange_object_is_named_and_blocks_nothing(name, url, s3, releases, caplog, capsys):
+    publish(url, releases[0])
+    prefix = url.removeprefix("s3://bucket/")
+    s3[1].put_object(Bucket="bucket", Key=f"{prefix}/{name}", Body=b"1")
+    (complaint,) = remote.complaints(url)
+    assert name.removeprefix("/")[:200] in complaint
+    assert f"{STRANGE[name]}; it is left out, remove it" in complaint
+    with caplog.at_level(logging.WARNING, "optkit"):
+        assert state(url) == {1: True}
+    assert complaint in caplog.text
+    main_ends(["verify", "--repository", url], 1)
+    assert complaint in capsys.readouterr().out
+    assert publish(url, releases[1]) == "2"
+    assert state(url) == {1: False, 2: True}
+
+
+def test_a_folders_own_object_without_content_is_nothing_strange(url, s3, releases):
+    publish(url, releases[0])
+    prefix = url.removeprefix("s3://bucket/")
+    for name in (f"{small.MODEL}/", f"{small.MODEL}/1/"):
+        s3[1].put_object(Bucket="bucket", Key=f"{prefix}/{name}", Body=b"")
+    assert remote.complaints(url) == []
+    assert state(url) == {1: True}
+
+
+def test_a_name_that_hides_others_is_named_and_stops_a_change(url, s3, releases, caplog):
+    publish(url, releases[0])
+    prefix = url.removeprefix("s3://bucket/")
+    s3[1].put_object(Bucket="bucket", Key=f"{prefix}/{small.MODEL}/1/engine/x\x1b", Body=b"1")
+    with pytest.raises(InputError, match="keeps what lies beside it from being seen"):
+        publish(url, releases[1])
+    s3[1].put_object(Bucket="bucket", Key=f"{prefix}/x\x1b", Body=b"1")
+    with (
+        pytest.raises(InputError, match=r"has a name that no file can have.* and keeps it from being listed"),
+        remote.reading(url),
+    ):
+        pass

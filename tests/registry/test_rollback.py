@@ -96,3 +96,10 @@ def main_ok(arguments):
         main(arguments)
     except SystemExit as end:
         assert not end.code
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.pbtxt"])
+def test_a_file_that_is_not_utf_8_keeps_nobody_from_going_back(name, model):
+    (model / name).write_bytes(b"caf\xe9\n")
+    assert rollback(model.parent, small.MODEL, to=2) == 2
+    assert verify.verify(model.parent) == []

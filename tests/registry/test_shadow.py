@@ -89,7 +89,7 @@ def test_requests_are_read_as_they_were_posted(tmp_path):
 def test_a_line_that_is_no_request_is_named(line, tmp_path):
     path = tmp_path / "requests.jsonl"
     path.write_text(body({"input_ids": np.ones((1, 2), np.int64)}) + "\n" + line)
-    with pytest.raises(InputError, match=r"requests.jsonl:2: \w+Error: .*; expected a request's body"):
+    with pytest.raises(InputError, match=r"requests.jsonl:2: .+; expected a request's body"):
         read_requests(path)
 
 

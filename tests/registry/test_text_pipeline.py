@@ -122,7 +122,7 @@ def test_a_disk_that_is_full_in_mid_switch_leaves_what_was_there(root, releases,
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(disk, "replace_text", full)
+    monkeypatch.setattr(disk, "replace", full)
     with pytest.raises(MachineError, match="No space left on device"):
         publish(root, releases[2])
     assert state(root) == before and verify.verify(root) == [] and not list(root.glob(".publishing*"))

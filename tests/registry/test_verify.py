@@ -9,7 +9,7 @@ import pytest
 
 from optkit.cli.app import main
 from optkit.core.errors import InputError
-from optkit.registry import verify
+from optkit.registry import disk, verify
 from optkit.registry.rollback import rollback
 
 from . import small
@@ -116,7 +116,8 @@ def test_a_folder_whose_name_is_no_models(name, model):
 def test_a_history_that_is_none(line, model):
     (model / "history.jsonl").write_text(line + "\n")
     (complaint,) = verify.verify(model.parent)
-    assert complaint.startswith(f"{model}/history.jsonl: not a history written by optkit")
+    assert complaint.startswith(f"{model}/history.jsonl, line 1: ")
+    assert complaint.endswith("; restore it from a backup")
 
 
 def test_no_such_repository(tmp_path):
@@ -142,3 +143,34 @@ def test_serve_refuses_a_changed_byte(model):
     assert done.returncode == 2
     assert f"is not what was published:\n  - {model}/1/engine/model.onnx: SHA-256 is" in done.stderr
     assert "serving" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_links_beside_the_models_are_named_and_not_followed(model, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    os.mkfifo(outside / "pipe")
+    places = [model.parent / name for name in (".gitkeep", "stray", f"{model.name}_text_tokenizer")]
+    for place in places:
+        place.symlink_to(outside / "pipe" if place.name == ".gitkeep" else outside)
+    found = verify.verify(model.parent)
+    for place in places:
+        assert any(line.startswith(f"{place}: a symbolic link to {outside}") for line in found)
+    (model.parent / ".lock").unlink(missing_ok=True)
+    (model.parent / ".lock").symlink_to(outside / "pipe")
+    with pytest.raises(InputError, match=r"\.lock: a symbolic link to .*; remove it"):
+        verify.verify(model.parent)
+
+
+def test_a_lock_that_is_a_link_is_not_signed(model, tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (model.parent / ".lock").unlink(missing_ok=True)
+    (model.parent / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(InputError, match=r"\.lock: a symbolic link to"), disk.locked(model.parent, "testing"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_pipe_among_the_files_is_named(model):
+    os.mkfifo(model / "2" / "pipe")
+    (complaint,) = verify.verify(model.parent)
+    assert complaint == f"{model}/2/pipe: neither a file nor a folder; remove it"

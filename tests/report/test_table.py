@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -210,3 +211,17 @@ def test_a_recipe_that_does_not_apply_is_on_the_page() -> None:
 def test_nothing_that_was_measured_is_no_table() -> None:
     with pytest.raises(InputError, match="found no rows"):
         render([REFUSAL], "table")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_names_from_elsewhere_are_neither_commands_nor_formulas(form: str) -> None:
+    row = replace(INT8, recipe="\x1b[2J=1", engine="=cmd|' /C calc'!A0", served_by="@sum", reasons=["<b>\x1b]0;x\x07"])
+    text = render([BASELINE, replace(row, evidence={"=now()": "+1"})], form)
+    assert "<b>" not in text if form == "html" else True
+    if form in ("table", "csv"):
+        assert "\x1b" not in text and "\x07" not in text
+    if form == "csv":
+        cells = [one for row in csv.reader(io.StringIO(text)) for one in row]
+        assert "'=cmd|' /C calc'!A0" in cells and "'@sum" in cells and "'+1" in cells
+        numbers = re.compile(r"[+-]?[\d.]+")
+        assert not [one for one in cells if one.startswith(("=", "+", "-", "@")) and not numbers.fullmatch(one)]

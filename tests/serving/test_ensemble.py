@@ -117,7 +117,7 @@ def test_a_tokenizer_that_does_not_fit_its_engine_is_refused(tmp_path):
         with pytest.raises(InputError, match=r"text pipeline of 'm': found a tokenizer for input_ids, attention_mask"):
             ensemble.stage(tmp_path, source, "m", config)
     (source / "text.json").write_text("[]")
-    with pytest.raises(InputError, match=r"text.json: not text settings written by optkit"):
+    with pytest.raises(InputError, match=r"text.json: the whole is an array, expected an object"):
         TextSettings.read(source)
 
 
@@ -201,7 +201,7 @@ def test_what_is_refused_says_why(served):
             client.ask([("a" * 60, "a dog")])
         with pytest.raises(InputError, match=r"found more than the 64 windows that are expected at most"):
             client.ask([("who?", texts.PASSAGE * 200)])
-        with pytest.raises(InputError, match=r"'ask_text': found 1 texts, expected 2: question, context"):
+        with pytest.raises(InputError, match=r"'ask_text' on \S+: found 1 texts, expected 2: question, context"):
             client.ask([("who?",)])
         assert client.ask([("what is big?", texts.PASSAGE)])  # and it goes on
     with TextClient(server.url, "one") as client, pytest.raises(InputError, match="bytes that are no UTF-8"):

@@ -5,10 +5,11 @@ import pytest
 
 from optkit.core.errors import GateError, InputError
 from optkit.tasks.base import Task
-from optkit.tasks.classification import TEXT_COLUMNS, Classification
+from optkit.tasks.classification import Classification
 from optkit.tasks.data.tables import Table
 from optkit.tasks.outcomes import example_points, value
 from optkit.tasks.registry import load
+from optkit.tasks.texts import TEXT_COLUMNS
 
 GOOD = "sentence\tlabel\ngood\t1\nbad\t0\n"
 

@@ -19,7 +19,7 @@ def test_names_cost_no_heavy_import() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("sst", "Did you mean 'sst2'?"), ("mnli", "Your own data: --task classification (or qa)")]
+    ("name", "hint"), [("sst", "Did you mean 'sst2'?"), ("mnli", "Your own data: --task classification (or regression, qa)")]
 )
 def test_unknown_task(name: str, hint: str) -> None:
     with pytest.raises(InputError) as error:

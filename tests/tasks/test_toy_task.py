@@ -230,7 +230,7 @@ def test_a_teacher_and_its_student_are_trained(spec: RunSpec) -> None:
 
 
 def test_graph_and_engine_score_as_the_model(spec: RunSpec) -> None:
-    from optkit.core.atomic import read_json
+    from optkit.core.json_door import read_json
     from optkit.evaluation import parity
     from optkit.pipeline.steps.build_engines import converted
 
@@ -294,7 +294,7 @@ def test_a_single_text_may_have_windows(spec: RunSpec, tmp_path: Path) -> None:
 @pytest.mark.xdist_group("triton")
 def test_a_server_answers_it(spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its processes find the task by an entry point, as that of an installed package."""
-    from optkit.core.atomic import read_json
+    from optkit.core.json_door import read_json
     from optkit.evaluation.artifacts import EVIDENCE, TEXT
     from optkit.evaluation.through_server import model_config
     from optkit.pipeline.steps.build_engines import converted

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from optkit.core import temporary
 from optkit.core.errors import InputError
 from optkit.core.gpu import gpus
+from optkit.core.json_door import read_json
 from optkit.engines.base import Measured, Record, Runtime, Tensors
 from optkit.engines.record import empty_folder, read_record, write_record
 from optkit.engines.tensorrt import builder, deployment, library
@@ -139,7 +140,7 @@ class TensorRT(Runtime):
 
     def stored_evidence(self, folder: Path) -> dict[str, Any]:
         """The evidence in an engine's folder, without its list of layers."""
-        content = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
+        content = read_json(folder / EVIDENCE, dict[str, Any], "build the engine again")
         return {name: value for name, value in content.items() if name != "layers"}
 
     def promises(self, row: Measured) -> Iterator[tuple[str, str]]:

@@ -1,12 +1,12 @@
 """Check, before GPU hours are spent, of what TensorRT cannot do with a model, by its config and its graph."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.models import families
 
 INT8_HEADS = (16, 32, 64)
@@ -90,9 +90,6 @@ def of_model(folder: Path) -> list[Finding]:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{folder}: no config.json in it; expected the folder of a model saved by save_pretrained")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
+    config = read_json(path, dict[str, Any], "save the model again with save_pretrained")
     graphs = [graph for graph in (folder / "model.onnx", folder / "graph" / "model.onnx") if graph.is_file()]
     return [*of_config(config), *(finding for graph in graphs[:1] for finding in of_graph(graph))]

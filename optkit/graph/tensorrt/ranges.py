@@ -6,18 +6,24 @@ products have none there, because quantising them would slow the engines for CPU
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from onnx import helper
 
-from optkit.core.atomic import read_json, write_json
+from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.graph import onnx_file, reference
 from optkit.graph.tensorrt.placement import measured
 
 FILE = "ranges.json"
 METHOD = "mse"
 """How amax is chosen: as the recipes do for the tensors that they calibrate."""
+
+
+class _Ranges(TypedDict):
+    amax: dict[str, float]
 
 
 def measure(graph: Path, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
@@ -71,4 +77,4 @@ def prepare(graph: Path, feeds: Sequence[Mapping[str, np.ndarray]], folder: Path
 def read(graph: Path) -> dict[str, float]:
     """The ranges beside a graph; empty where none were measured."""
     path = graph.with_name(FILE)
-    return dict(read_json(path)["amax"]) if path.is_file() else {}
+    return dict(read_json(path, _Ranges)["amax"]) if path.is_file() else {}

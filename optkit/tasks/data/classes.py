@@ -2,12 +2,15 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 
+from optkit.core.json_door import encodable
 from optkit.tasks.data.tables import Table, listed, problem, shown
 
 log = logging.getLogger(__name__)
-_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
+_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}")
+_NO_NUMBER = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _FRACTION = re.compile(r"[+-]?\d*\.\d+")
 MOST_CLASSES = 20
 """Classes that may have a row or two each."""
@@ -36,8 +39,11 @@ def classes_of(table: Table, names: Sequence[str]) -> tuple[str, ...]:
         found = f"only one class ({shown(names[0])}) in {len(names)} rows"
         raise problem(table.source, found, "two or more", "add rows of the other classes")
     if table.class_names:
+        _check_names(table, table.class_names)
         return table.class_names
+    _check_names(table, sorted(present))
     _check_scores(table, present, len(names))
+    _check_numbers(table, present)
     _warn_of_case(table, present)
     numbers = all(_WHOLE_NUMBER.fullmatch(name) for name in present)
     return tuple(sorted(present, key=(lambda name: (int(name), name)) if numbers else None))
@@ -55,6 +61,32 @@ def class_indices(table: Table, names: Sequence[str], classes: Sequence[str]) ->
             fix = "correct the label, or add rows of this class to the train file"
             raise problem(table.at(row), f"label {shown(name)}", f"a class of the train file: {listed(classes)}", fix)
     return [index[name] for name in names]
+
+
+def _check_names(table: Table, names: Sequence[str]) -> None:
+    """Raise `InputError` for names that no model can be saved with: one twice, or with half of a character."""
+    for name in names:
+        if not name.strip() or not encodable(name):
+            raise problem(table.source, f"the class {shown(name)}", "whole characters", "give the class a name")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise problem(table.source, f"the class {shown(twice[0])} twice", "every name once", "rename one of them")
+
+
+def _check_numbers(table: Table, present: Collection[str]) -> None:
+    """Raise `InputError` for a number that is written in two ways; warn of numbers beside names."""
+    written: dict[int, list[str]] = {}
+    for name in sorted(present):
+        if _WHOLE_NUMBER.fullmatch(name):
+            written.setdefault(int(name), []).append(name)
+    if alike := [" and ".join(names) for names in written.values() if len(names) > 1]:
+        raise problem(table.source, f"the same number as several classes ({listed(alike)})", "one", "write them alike")
+    others = sorted(name for name in present if not _WHOLE_NUMBER.fullmatch(name))
+    if written and others:
+        numbers = listed(names[0] for names in written.values())
+        log.warning(
+            "%s: some classes are numbers (%s), others names (%s); write them alike if they are meant as one",
+            *(table.source, numbers, listed(others)),
+        )
 
 
 def _check_scores(table: Table, present: Collection[str], rows: int) -> None:
@@ -82,7 +114,7 @@ def _warn_of_case(table: Table, present: Collection[str]) -> None:
 def _name(table: Table, row: int, value: object) -> str:
     """Return a label as its class name: `ClassLabel` integers are looked up (-1 means unlabelled), 1.0 is 1, true a word."""
     if isinstance(value, str) and value.strip():
-        return _without_point(value.strip())
+        return _without_point(_written(table, row, value.strip()))
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and table.class_names is None:
@@ -95,6 +127,18 @@ def _name(table: Table, row: int, value: object) -> str:
     missing = value is None or value == "" or value == -1 or isinstance(value, str)
     found = f"no label ({shown(value)})" if missing else f"label {shown(value)} ({type(value).__name__})"
     raise problem(table.at(row), found, "a class: text or a whole number", "label the row, or remove it")
+
+
+def _written(table: Table, row: int, name: str) -> str:
+    """Return a label that is text.
+
+    Raises:
+        InputError: it is how programs write a missing number, or none that is finite.
+    """
+    if _NO_NUMBER.fullmatch(name):
+        fix = "label the row, or remove it; a class of that name needs another one"
+        raise problem(table.at(row), f"no label ({shown(name)})", "a class: text or a whole number", fix)
+    return name
 
 
 def _without_point(name: str) -> str:

@@ -14,13 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-from datasets import Dataset
-from pyarrow import parquet
-
+from optkit.core.errors import InputError
+from optkit.core.json_door import loads, read_bytes
 from optkit.tasks.base import Split
-from optkit.tasks.data import splits
-from optkit.tasks.data.tables import Table, check_folder, joined, listed, problem, shown, table_of
+from optkit.tasks.data import parquet_rows, splits
+from optkit.tasks.data.tables import LARGEST, SPLIT, Table, check_folder, header_of, joined, listed, problem, shown
 
 csv.field_size_limit(2**31 - 1)  # a text may have more than Python's 131,072 characters
 log = logging.getLogger(__name__)
@@ -60,28 +58,33 @@ def text_of(path: Path) -> str:
     """A file's text, without a byte order mark.
 
     Raises:
-        InputError: the file is empty or not UTF-8; the message names the line.
+        InputError: the file is empty, too large or not UTF-8; the message names the line.
     """
     data = _bytes(path)
-    if not data.strip():
-        raise problem(path, "an empty file", "data", "write the data into it")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"byte 0x{data[error.start]:02x}, which is not UTF-8"
         likely = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "cp1252"
         fix = f"save the file as UTF-8 (from Windows: iconv -f {likely} -t utf-8 {path.name})"
         raise problem(f"{path}, line {line}", found, "text in UTF-8", fix) from None
+    if not text.strip():
+        raise problem(path, "an empty file", "data", "write the data into it")
+    return text
 
 
 def _bytes(path: Path) -> bytes:
     if not path.name.lower().endswith(".gz"):
-        return path.read_bytes()
+        return read_bytes(path, SPLIT, LARGEST)
     try:
-        return gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            data = file.read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise problem(path, f"a file that cannot be unpacked ({error})", "gzip", "pack it anew") from None
+    if len(data) > LARGEST:
+        raise problem(path, f"more than {LARGEST:,} bytes when unpacked", "less", SPLIT)
+    return data
 
 
 def _tsv(path: Path) -> Table:
@@ -104,7 +107,7 @@ def _delimited(path: Path, fix: str, **dialect: Any) -> Table:
             start = reader.line_num + 1
     except csv.Error as error:
         raise problem(f"{path}, line {start}", f"an unreadable row ({error})", "one row per line", fix) from None
-    header = _header(path, lines[0], rows[0])
+    header = header_of(f"{path}, line {lines[0]}", rows[0])
     _check_delimiter(path, header, dialect.get("delimiter", ","))
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(header):
@@ -141,24 +144,21 @@ def _check_delimiter(path: Path, header: Sequence[str], delimiter: str) -> None:
         raise problem(f"{path}, line 1", found, f"columns apart by {others[delimiter]}", fix)
 
 
-def _header(path: Path, line: int, names: Sequence[str]) -> list[str]:
-    """Column names without blanks around them."""
-    header = [name.strip() for name in names]
-    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
-    if twice:
-        raise problem(f"{path}, line {line}", f"column {twice[0]!r} twice", "every name once", "rename one of them")
-    return header
+def no_json(path: Path, error: ValueError, fix: str) -> InputError:
+    """The error for a file that is no JSON, ready to be raised."""
+    if not isinstance(error, json.JSONDecodeError):
+        return problem(path, str(error), "JSON", fix)
+    return problem(f"{path}, line {error.lineno}", f"no JSON ({error.msg} at column {error.colno})", "JSON", fix)
 
 
 def _json(path: Path) -> Table:
     """Read a file that is one array of objects, or an object whose only list is one (`{"data": […]}`), or JSON Lines."""
     content = text_of(path)
     try:
-        rows = _rows_of(json.loads(content))
-    except (ValueError, RecursionError) as error:
+        rows = _rows_of(loads(content))
+    except ValueError as error:
         if content.lstrip().startswith("["):
-            where = f"{path}, line {error.lineno}" if isinstance(error, json.JSONDecodeError) else path
-            raise problem(where, f"no JSON ({error})", "JSON", _ARRAY) from None
+            raise no_json(path, error, _ARRAY) from None
         rows = None
     if rows is None:
         return _json_lines(path)
@@ -190,24 +190,14 @@ def _of_objects(path: Path, rows: Sequence[Mapping[str, Any]], places: Sequence[
 def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
     where, expected, fix = f"{path}, line {line}", "one JSON object per line", "write each row as {…} on its own line"
     try:
-        row = json.loads(text)
+        row = loads(text)
     except json.JSONDecodeError as error:
         raise problem(where, f"no JSON ({error.msg} at column {error.colno}): {shown(text)}", expected, fix) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets of as many levels
-        raise problem(where, f"JSON that cannot be read ({error}): {shown(text)}", expected, fix) from None
+    except ValueError as error:
+        raise problem(where, str(error), expected, fix) from None
     if not isinstance(row, dict):
         raise problem(where, shown(row), expected, fix)
     return row
-
-
-def _parquet(path: Path) -> Table:
-    try:
-        with parquet.ParquetFile(path) as file:
-            table = file.read()
-    except (pyarrow.ArrowException, OSError) as error:
-        found = f"a file that cannot be read as Parquet ({error})"
-        raise problem(path, found, "Parquet", "write it anew, or give it the ending of what it is") from None
-    return table_of(Dataset(table), str(path))
 
 
 _READERS: dict[str, Callable[[Path], Table]] = {
@@ -215,5 +205,5 @@ _READERS: dict[str, Callable[[Path], Table]] = {
     ".csv": _csv,
     ".jsonl": _json_lines,
     ".json": _json,
-    ".parquet": _parquet,
+    ".parquet": parquet_rows.read,
 }

@@ -53,6 +53,6 @@ def _saved(folder: Path) -> Any:
     """Return what `save_to_disk` left in a folder: a `Dataset`, or a `DatasetDict`."""
     try:
         return datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, LookupError, TypeError) as error:  # pyarrow's errors are among them
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:  # pyarrow's among them
         found = f"a data set that cannot be read ({error})"
         raise problem(folder, found, "all files that save_to_disk wrote", "save it anew") from error

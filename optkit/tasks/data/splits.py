@@ -35,7 +35,12 @@ def find(folder: Path, endings: Sequence[str]) -> dict[Split, list[Path]]:
     below = next((folder / name for name in _PARTS if name in named), None)
     if below is not None and not _has_splits(named):
         named = _named(below, endings)
-    return {split: _of_split(folder, split, named, endings) for split in _NAMES}
+    found = {split: _of_split(folder, split, named, endings) for split in _NAMES}
+    if others := [path.name for name, paths in named.items() if name.lower() not in _KNOWN for path in paths]:
+        log.warning(
+            "%s: %s is not read; rows to be trained on belong into train.*, or into a folder train/", folder, listed(others)
+        )
+    return found
 
 
 def choose(split: Split, names: Mapping[str, str], source: object) -> str | None:

@@ -1,14 +1,14 @@
 """Reads questions in SQuAD's JSON (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250), version 1.1."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
+from optkit.core.json_door import loads
 from optkit.tasks.base import Split
-from optkit.tasks.data.reading import text_of
+from optkit.tasks.data.reading import no_json, text_of
 from optkit.tasks.data.source import read_datasets
 from optkit.tasks.data.tables import check_folder, check_text, listed, only_file, problem, required, shown
 
@@ -72,10 +72,9 @@ def read(path: Path) -> Dataset:
         InputError: the file is not SQuAD v1.1; the message names the line, the article or the question.
     """
     try:
-        tree = json.loads(text_of(path))
-    except json.JSONDecodeError as error:
-        where = f"{path}, line {error.lineno}"
-        raise problem(where, f"no JSON ({error.msg} at column {error.colno})", "JSON", _LAYOUT) from None
+        tree = loads(text_of(path))
+    except ValueError as error:
+        raise no_json(path, error, _LAYOUT) from None
     rows = list(_questions(tree, str(path)))
     if not rows:
         raise problem(path, "no questions", "one or more", "write the questions into it")
@@ -112,13 +111,23 @@ def _rows(rows: Sequence[Mapping[str, Any]], source: str) -> Sequence[Mapping[st
     for number, row in enumerate(rows, start=1):
         missing = [name for name in FEATURES if name not in row]
         answers = row.get("answers")
-        if missing or not isinstance(answers, dict) or not {"text", "answer_start"} <= answers.keys():
+        if missing or not _are_answers(answers):
             found = f"no column {missing[0]!r} (columns: {listed(row)})" if missing else f"{shown(answers)} in 'answers'"
             expected = "the columns id, question, context, and answers with lists text and answer_start"
             raise problem(
                 f"{source}, row {number}", found, expected, "write the rows as rajpurkar/squad on the hub has them"
             )
     return rows
+
+
+def _are_answers(answers: Any) -> bool:
+    """Return whether a value has lists of texts and of as many starts."""
+    if not isinstance(answers, dict):
+        return False
+    texts, starts = answers.get("text"), answers.get("answer_start")
+    if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+        return False
+    return all(isinstance(start, int) for start in starts)
 
 
 def _questions(tree: object, source: str) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optkit.core.errors import InputError
+from optkit.core.json_door import encodable
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+LARGEST = 4 * 2**30
+"""Bytes of a file when it is unpacked."""
+SPLIT = "split the rows into shards: train-1.csv, train-2.csv, …"
 SHUFFLE_SEED = 0  # of the limit on training rows: the same rows for every user, recipe and training seed
 
 
@@ -51,12 +56,28 @@ class Table:
         return f"{self.source}, {self.unit} {self.lines[row]}"
 
 
+def header_of(where: object, names: Iterable[str]) -> list[str]:
+    """Column names without blanks around them.
+
+    Raises:
+        InputError: one comes twice.
+    """
+    header = [name.strip() for name in names]
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise problem(where, f"column {twice[0]!r} twice", "every name once", "rename one of them")
+    return header
+
+
 def table_of(dataset: "Dataset", source: str) -> Table:
     """A `datasets.Dataset` as a table; the names of its `ClassLabel` columns come along."""
     from datasets import ClassLabel
 
     classes = {name: tuple(kind.names) for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
-    return Table(source, dataset.to_dict(), range(1, len(dataset) + 1), unit="row", classes=classes)
+    try:
+        columns = dataset.to_dict()
+    except (ValueError, ArithmeticError) as error:  # text that is not UTF-8, times beyond Python's
+        raise problem(source, f"values that cannot be read ({error})", "text and numbers", "save the data anew") from None
+    return Table(source, columns, range(1, len(dataset) + 1), unit="row", classes=classes)
 
 
 def joined(tables: Sequence[Table]) -> Table:
@@ -101,7 +122,7 @@ def check_text(where: str, name: str, value: object) -> None:
     if not isinstance(value, str):
         found = f"{shown(value)} ({type(value).__name__}) in {name!r}"
         raise problem(where, found, "text", "put it in quotes, or rename the column that holds the text")
-    if not _encodable(value):
+    if not encodable(value):
         found = f"half of a surrogate pair in {name!r}: {shown(value)}"
         raise problem(where, found, "whole characters", "write the character in UTF-8 or as its full pair of escapes")
 
@@ -152,12 +173,5 @@ def check_folder(folder: Path) -> None:
     if not os.path.isdir(folder):  # False too for what no path can be
         found = "a file" if os.path.exists(folder) else "no such folder"
         raise problem(folder, found, "a folder with a train and a dev file", "give the folder's path: --data DIR")
-
-
-def _encodable(text: str) -> bool:
-    """Whether UTF-8 can hold the text: JSON's escapes can spell half a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise problem(folder, "a folder that may not be read", "one that may", "change its rights")

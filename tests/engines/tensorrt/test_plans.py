@@ -7,8 +7,8 @@ import pytest
 from transformers import BertConfig, BertModel
 
 from optkit.cli.app import main
-from optkit.core.atomic import read_json
 from optkit.core.errors import InputError, MachineError
+from optkit.core.json_door import read_json
 from optkit.engines import build_only
 from optkit.engines import registry as engines
 from optkit.pipeline.run_spec import RunSpec

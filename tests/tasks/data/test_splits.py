@@ -131,7 +131,7 @@ def test_tsv_as_pandas_writes_it_is_warned_of_or_refused(write, caplog) -> None:
 
 @pytest.mark.parametrize("row", ["[" * 100_000, '{"text": "a", "label": ' + "9" * 5000 + "}"])
 def test_json_that_python_cannot_read_is_located(row: str, write) -> None:
-    with pytest.raises(InputError, match=r"train\.jsonl, line 1: found JSON that cannot be read"):
+    with pytest.raises(InputError, match=r"train\.jsonl, line 1: found (a number of|more than)"):
         load("classification", write({"train.jsonl": row + "\n", "dev.tsv": MORE}))
 
 

@@ -1,0 +1,60 @@
+"""What is shown of text from data, models and servers: control characters are written out, cells are never formulas."""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and new line, marks that turn the direction of text around, and halves of surrogate pairs."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""Begins of what spreadsheets compute, or skip before they look for it."""
+
+
+def escaped(text: str) -> str:
+    """Write control characters out: the byte that begins a terminal's commands becomes `\\x1b`."""
+    return _HIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def cell(value: object) -> object:
+    """Return a cell of a CSV file: text that a spreadsheet would compute begins with an apostrophe; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    return escaped(f"'{value}" if value.startswith(_FORMULA) else value)
+
+
+class Printable:
+    """A text stream that writes control characters out."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        self.stream.write(escaped(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write texts one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Have standard output write control characters out, whoever prints; bars are drawn on standard error."""
+    before = sys.stdout
+    sys.stdout = Printable(before)
+    try:
+        yield
+    finally:
+        sys.stdout = before
+
+
+def say(text: object) -> None:
+    """Print to standard error, with control characters written out."""
+    print(escaped(str(text)), file=sys.stderr, flush=True)

@@ -1,0 +1,45 @@
+"""Values: from the column `label` to finite numbers."""
+
+import logging
+import math
+
+from optkit.tasks.data.tables import Table, problem, shown
+
+_FIX = "write the value, or remove the row"
+_EASY = 20.0
+"""Largest value that a head reaches from around 0 in a usual training, whose steps are small."""
+log = logging.getLogger(__name__)
+
+
+def values_of(table: Table) -> list[float]:
+    """Return the value of every row.
+
+    Raises:
+        InputError: no column `label`, a row whose value is missing or no finite number, or rows of one value only.
+    """
+    if "label" not in table.columns:
+        found = f"no column 'label' ({table.named})"
+        raise problem(table.source, found, "the value of each row in 'label'", "name it: --label-column NAME")
+    values = [_value(table, row, value) for row, value in enumerate(table.columns["label"])]
+    if len(set(values)) < 2:
+        found = f"the value {values[0]:g} in each of {len(values)} rows"
+        raise problem(table.source, found, "different ones", "add rows of other values")
+    if (largest := max(map(abs, values))) > _EASY:
+        log.warning(
+            "%s: values of up to %g, which training reaches slowly; divide them, so that they lie within %g",
+            *(table.source, largest, _EASY),
+        )
+    return values
+
+
+def _value(table: Table, row: int, value: object) -> float:
+    where = table.at(row)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise problem(where, f"no value ({shown(value)})", "a number", _FIX)
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise problem(where, f"the value {shown(value)}", "a finite number, with a point for decimals", _FIX)
+    return number
