@@ -4,6 +4,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from optkit.core import telemetry
 from optkit.core.cpu import bound_openmp
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ _VERBS = {
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 bound_openmp(os.environ)
+telemetry.switch_off(os.environ)
 
 
 def main(recipe: "Recipe") -> None:

@@ -6,11 +6,9 @@ a bound. Beside them there is the closed loop of several clients.
 """
 
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +16,7 @@ from datasets import Dataset
 
 from optkit.benchmark.client_pool import EXTENSIONS, ClientPool
 from optkit.benchmark.measurement import CLOSED_LOOP, OFFLINE, SERVER, Reading
+from optkit.core import temporary
 from optkit.core.errors import MachineError
 from optkit.tasks.base import Feed
 from optkit.tasks.collate import Collator
@@ -131,9 +130,9 @@ def _run(pool: ClientPool, samples: Samples, scenario: str, seconds: float, batc
     wanted.min_duration_ms, wanted.min_query_count = round(seconds * 1e3), 1
     for name, value in settings.items():
         setattr(wanted, name, value)
-    with tempfile.TemporaryDirectory() as folder, _system(lg, pool, samples, batch) as (system, library):
+    with temporary.folder("optkit-load") as folder, _system(lg, pool, samples, batch) as (system, library):
         output, logs = lg.LogOutputSettings(), lg.LogSettings()
-        output.outdir, output.copy_summary_to_stdout = folder, False
+        output.outdir, output.copy_summary_to_stdout = str(folder), False
         logs.log_output = output
         arguments = (system, library, wanted, logs, "")
         thread = threading.Thread(target=lg.StartTestWithLogSettings, args=arguments, daemon=True)
@@ -145,7 +144,7 @@ def _run(pool: ClientPool, samples: Samples, scenario: str, seconds: float, batc
             thread.join()  # what is left is answered at once
             raise
         pool.check()
-        return read((Path(folder) / "mlperf_log_summary.txt").read_text(), scenario, settings.get("server_target_qps"))
+        return read((folder / "mlperf_log_summary.txt").read_text(), scenario, settings.get("server_target_qps"))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Models on a scratch server, and one measurement of one of them under load."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 from optkit.benchmark.client_pool import ClientPool
 from optkit.benchmark.measurement import ALONE, Measurement, Reading
 from optkit.benchmark.scenarios import Samples
+from optkit.core import temporary
 from optkit.serving import repository
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
@@ -48,10 +48,10 @@ def scratch_server(models: Sequence[Model], logs: Path) -> Iterator[Server]:
         MachineError: the server cannot be started.
     """
     logs.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=logs.parent, prefix=".scratch-repository-") as scratch:
+    with temporary.folder(".scratch-repository", logs.parent) as scratch:
         for model in models:
-            repository.place(Path(scratch), model.engine, model.config, link=True)
-        with Server(Path(scratch), logs) as server:
+            repository.place(scratch, model.engine, model.config, link=True)
+        with Server(scratch, logs) as server:
             yield server
 
 

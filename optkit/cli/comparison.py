@@ -1,5 +1,6 @@
 """The commands that show what recipes cost and bring."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,7 @@ def compare(
     from optkit.core.atomic import write_text
     from optkit.core.errors import InputError
     from optkit.core.printable import say
+    from optkit.core.telemetry import own_folder
     from optkit.pipeline import projects, refusals, rows
     from optkit.report import table
 
@@ -45,6 +47,7 @@ def compare(
     found = rows.read(checkpoints, task, home.name)
     text = table.render([*found, *refusals.read(home.folder)], form)
     if plots is not None:
+        own_folder(os.environ, "MPLCONFIGDIR", "matplotlib")
         from optkit.report import png as drawings
 
         for path in drawings.draw(found, plots):

@@ -10,6 +10,8 @@ from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optkit.pipeline.run_spec import RunSpec
 
 
@@ -35,24 +37,21 @@ def doctor(
     if model.source is None:
         sys.stdout.write(machine.render(machine.examine()))
         return
-    import tempfile
-
+    from optkit.core import temporary
     from optkit.report import model_doctor
 
-    with tempfile.TemporaryDirectory(prefix="optkit-doctor-") as scratch:
+    with temporary.folder("optkit-doctor") as scratch:
         parts, status = model_doctor.examine(_spec(model, data, task, scratch))
     sys.stdout.write(machine.render({f"{part} {model.source}" if part == "model" else part: parts[part] for part in parts}))
     raise typer.Exit(status)
 
 
-def _spec(model: ModelSettings, data: DataSettings, task: str, scratch: str) -> "RunSpec":
+def _spec(model: ModelSettings, data: DataSettings, task: str, scratch: "Path") -> "RunSpec":
     """The model with every recipe that is known here."""
-    from pathlib import Path
-
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe import finder
     from optkit.tasks.registry import of_settings
 
     _, known = finder.find([])
     loaded = of_settings(task, data)
-    return RunSpec(loaded, model.source, 0, Path(scratch), known, revision=model.revision, labels=model.labels)
+    return RunSpec(loaded, model.source, 0, scratch, known, revision=model.revision, labels=model.labels)

@@ -11,7 +11,6 @@ Functions whose name ends in `_` change the model in place. Each takes a `Loaded
 import copy
 import inspect
 import logging
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +28,7 @@ from optkit.compression.distill import Distill
 from optkit.compression.quantize import Quantize
 from optkit.compression.sparsify import Sparsify
 from optkit.compression.student import check_teacher
+from optkit.core import temporary
 from optkit.core.errors import InputError
 from optkit.models import families, two_to_four
 from optkit.models.loading import LoadedModel, Model, inference, loaded_model
@@ -211,8 +211,8 @@ def _apply(
         taught = LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, task=loaded.task)
     elif taught is not None and stage.teachers:
         check_teacher(loaded, taught, "given", stage, task)
-    with tempfile.TemporaryDirectory(prefix="optkit-training-") as logs:
-        context = _context(loaded, calibration, task, taught, seed, Path(logs))
+    with temporary.folder("optkit-training") as logs:
+        context = _context(loaded, calibration, task, taught, seed, logs)
         history = stage.apply(loaded, context)
     stage.check(loaded.model, f"after {stage.technique}")
     loaded.model.eval()

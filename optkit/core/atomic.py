@@ -5,10 +5,10 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from optkit.core import temporary
 from optkit.core.errors import InputError, MachineError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -35,13 +35,11 @@ def write_text(path: Path, text: str) -> None:
     """
     if path.is_dir():
         raise InputError(f"{path}: cannot be written: found a folder. Give the name of a file")
-    unfinished = path.with_name(f".{path.name}.unfinished-{os.getpid()}")
     try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
+        with temporary.file(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+            os.replace(unfinished, path)
     except OSError as error:
-        with suppress(OSError):  # a disk that cannot be written has nothing to be removed
-            unfinished.unlink()
         raise disk_error(path, error) from error
 
 

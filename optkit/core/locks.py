@@ -13,6 +13,7 @@ from typing import BinaryIO, TypedDict, cast
 
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import parse_json
+from optkit.core.patience import Patience
 from optkit.core.signature import now, who
 
 _POLL_S = 0.1
@@ -82,14 +83,14 @@ def _opened(path: Path, mode: str, flags: int) -> BinaryIO:
 
 
 def _acquire(file: BinaryIO, kind: int, name: str, wait_s: float) -> None:
-    deadline, told = time.monotonic() + wait_s, False
+    patience, told = Patience(wait_s), False
     while True:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             pass
-        if time.monotonic() >= deadline:
+        if patience.is_over():
             raise MachineError(
                 f"{name}: waited {wait_s:g} s, it is held by {_holder(file)}. Try again later, or end that process: the "
                 "lock is free as soon as it is gone"

@@ -14,11 +14,11 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from optkit.core import locks
+from optkit.core import locks, temporary
 from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, refusal_behind, write_json
 from optkit.core.errors import InputError
 from optkit.core.json_door import checked, read_json
@@ -135,18 +135,20 @@ def writing(folder: Path, keep: bool = False) -> Iterator[Path]:
         folder: what is replaced.
         keep: move what stood there before to `.superseded/` beside it instead of deleting it; the last `KEPT` are kept.
     """
-    unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
-    _make_room(unfinished, folder)
-    try:
-        yield unfinished
-        flush_tree(unfinished)
-        _put_in_place(unfinished, folder, keep)
-    except Exception as error:
-        if refused := refusal_behind(error):
-            raise disk_error(folder, refused) from error
-        raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = stack.enter_context(temporary.folder(f".{folder.name}.{temporary.UNFINISHED}", folder.parent))
+        except OSError as error:
+            raise disk_error(folder, error) from error
+        try:
+            yield unfinished
+            flush_tree(unfinished)
+            _put_in_place(unfinished, folder, keep)
+        except Exception as error:
+            if refused := refusal_behind(error):
+                raise disk_error(folder, refused) from error
+            raise
 
 
 def verify(folder: Path, *names: str) -> None:
@@ -177,17 +179,6 @@ def verify(folder: Path, *names: str) -> None:
 
 def _fix(folder: Path) -> str:
     return f"delete {folder} to have it made again"
-
-
-def _make_room(unfinished: Path, folder: Path) -> None:
-    """The empty folder to write into, with what dead processes left there taken away."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-    except OSError as error:
-        raise disk_error(folder, error) from error
 
 
 def _put_in_place(unfinished: Path, folder: Path, keep: bool) -> None:
@@ -261,10 +252,3 @@ def _remove_oldest(folder: Path) -> None:
     for old in sorted(found, key=lambda path: path.stat().st_mtime_ns)[:-KEPT]:
         (old / RECORD).unlink()  # first, so that a part of it is never taken for the whole
         shutil.rmtree(old)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Delete the temporary folders of processes that are gone."""
-    for path in folder.parent.glob(f".{folder.name}.unfinished-*"):
-        if not Path(f"/proc/{path.name.rpartition('-')[2]}").exists():
-            shutil.rmtree(path, ignore_errors=True)

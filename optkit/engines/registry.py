@@ -5,11 +5,11 @@ A kind's module is imported when the kind is looked up.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from optkit.core import temporary
 from optkit.core.cpu import available_threads, cpu_features
 from optkit.core.errors import InputError, MachineError
 from optkit.core.plugins import Registry
@@ -186,12 +186,12 @@ def build_engine(
     target = Path(folder) if folder is not None else graph.parent / f"{kind}-{precision}"
     _require_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        built = Path(scratch) / "built"
+    with temporary.folder(f".{target.name}", target.parent) as scratch:
+        built = scratch / "built"
         built.mkdir()
         made_by.build(graph, precision, built, variant, made_by.build_options(options or {}))
         if target.exists():
-            target.rename(Path(scratch) / "old")
+            target.rename(scratch / "old")
         built.rename(target)
     return load(target, threads)
 

@@ -1,6 +1,5 @@
 """Engines on a real Triton server: every example scored through it, and its speed measured."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from optkit.core import temporary
 from optkit.engines.record import read_record
 from optkit.evaluation import latency
 from optkit.evaluation.invariance import QUEUE_DELAY_US, Probes
@@ -68,11 +68,11 @@ def through_server(
         MachineError: the server cannot be started, dies, stalls, or answers with something else.
     """
     collator = Collator.of(task, tokenizer)
-    with tempfile.TemporaryDirectory(dir=logs.parent, prefix=".scratch-repository-") as scratch, ExitStack() as stack:
+    with temporary.folder(".scratch-repository", logs.parent) as scratch, ExitStack() as stack:
         configs = {name: model_config(name, engine, tokenizer, task, max_sequence) for name, engine in engines.items()}
         for name, engine in engines.items():
-            repository.place(Path(scratch), engine, configs[name], link=True)
-        server = stack.enter_context(Server(Path(scratch), logs, models=engines))
+            repository.place(scratch, engine, configs[name], link=True)
+        server = stack.enter_context(Server(scratch, logs, models=engines))
         clients = {name: stack.enter_context(Client(server.url, name)) for name in engines}
         logits = {name: run(clients[name].infer, features, BATCH_SIZE, collator) for name in scored}
         feeds = {size: random_batches(features, collator, size) for size in latency.BATCH_SIZES}
@@ -80,7 +80,7 @@ def through_server(
         answers = {name: probes.ask(clients[name]) for name in scored}
         batches = {}
         for name in scored:
-            repository.place(Path(scratch), engines[name], _sharing(configs[name]), link=True)
+            repository.place(scratch, engines[name], _sharing(configs[name]), link=True)
             answers[name]["together"], batches[name] = _ask_together(server, _sharing(configs[name]).name, probes)
         return Served(logits, speed, configs, f"tritonserver {server.version()}", answers, batches)
 

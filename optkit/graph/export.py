@@ -8,7 +8,6 @@ themselves with; `dynamo=True` fails on them. What it cannot follow is written a
 
 import contextlib
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnx
 import torch
 from transformers import PreTrainedModel
 
+from optkit.core import temporary
 from optkit.core.errors import InputError, OptkitError
 from optkit.graph import onnx_file, passes, reference
 from optkit.graph.logits import Logits, example, examples, floating, plain_function
@@ -61,8 +61,8 @@ def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # PyTorch writes each tensor of a large model to a file of its own
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch, _ready_for_export(model):
-            unchecked = Path(scratch) / "model.onnx"
+        with temporary.folder(".export", folder) as scratch, _ready_for_export(model):
+            unchecked = scratch / "model.onnx"
             wrapper = plain_function(model, max_length, task)
             _trace(wrapper, unchecked, max_length)
             _clean_file(unchecked, family_of(model.config).layers, max_length)

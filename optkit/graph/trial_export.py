@@ -1,13 +1,12 @@
 """A trial before any training: a tiny random model of the same architecture is exported, compared and audited."""
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from optkit.core import temporary
 from optkit.core.errors import InputError
 from optkit.graph.audit import audit
 from optkit.graph.export import export
@@ -39,10 +38,10 @@ def trial_export(config: "PreTrainedConfig", task: TaskKind, quantised: bool = F
     families.check_model(model)
     length = min(LENGTH, families.longest_input(model) or LENGTH)
     _check_padding(model, length, task)
-    with tempfile.TemporaryDirectory(prefix="optkit-trial-") as folder:
+    with temporary.folder("optkit-trial") as folder:
         if quantised:
             _quantise(model, length)
-        graph = export(model, Path(folder), length, task)
+        graph = export(model, folder, length, task)
         if quantised:
             audit(graph).check_quantised()
 

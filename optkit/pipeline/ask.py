@@ -1,10 +1,10 @@
 """One question in words to a served model, and its answer as a person reads it."""
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from optkit.core import temporary
 from optkit.registry import layout
 from optkit.registry.live_server import Running
 from optkit.registry.verify import require
@@ -37,6 +37,6 @@ def _serve(repository: Path, model: str, stack: ExitStack) -> str:
     """Start a server of one model for as long as the stack lasts; gives its address."""
     require(repository)
     name = layout.find(repository, model.removesuffix(ensemble.SUFFIX)).name
-    logs = stack.enter_context(tempfile.TemporaryDirectory(prefix="optkit-ask-"))
+    logs = stack.enter_context(temporary.folder("optkit-ask"))
     names = [each for each in (name, ensemble.pipeline(name)) if (repository / each).is_dir()]
-    return stack.enter_context(Server(repository, Path(logs), names)).url
+    return stack.enter_context(Server(repository, logs, names)).url

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
-from optkit.core import step_cache
+from optkit.core import step_cache, temporary
 from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
@@ -101,7 +101,7 @@ def existing(root: Path, task: str) -> list[Project]:
 
 
 def find(root: Path, task: str, name: str | None = None, given: Source | None = None) -> Project:
-    """Find the project whose results a user means.
+    """Find the project whose results a user means; what runs that were killed left unfinished there is removed.
 
     Args:
         root: the folder `checkpoints/`.
@@ -116,6 +116,7 @@ def find(root: Path, task: str, name: str | None = None, given: Source | None = 
     Raises:
         InputError: the name is none, nothing was run on what is given, or several projects come into question.
     """
+    temporary.sweep_tree(root / task)
     if name is not None:
         return Project(root, task, checked(name))
     have = existing(root, task)

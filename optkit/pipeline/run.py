@@ -5,6 +5,7 @@ from itertools import product
 
 from accelerate import PartialState
 
+from optkit.core import temporary
 from optkit.evaluation.results import Refusal, Result, Row
 from optkit.pipeline import preflight, refusals, result_file, rows
 from optkit.pipeline.run_spec import RunSpec
@@ -53,6 +54,7 @@ def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec]) -> list[Result]
     Raises:
         InputError: no recipe applies to the model.
     """
+    temporary.sweep_tree(specs[0].home.folder)
     refused = preflight.refusals(recipes, specs[0])  # specs differ by their seed
     recipes = [recipe for recipe in recipes if recipe.name not in refused]
     state = PartialState(cpu=on_cpu())

@@ -1,7 +1,6 @@
 """Running recipes from Python, on a task and a model in memory, with or without a folder of results."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from optkit.compression import quantizers
-from optkit.core import atomic, step_cache
+from optkit.core import atomic, step_cache, temporary
 from optkit.core.errors import InputError
 from optkit.engines import registry as engines
 from optkit.evaluation.results import Result
@@ -78,7 +77,7 @@ def run_recipes(
     for kind in options or {}:
         engines.runtime(kind)  # refuses a kind that there is not
     with ExitStack() as stack:
-        place = Path(root or stack.enter_context(tempfile.TemporaryDirectory(prefix="optkit-run-")))
+        place = Path(root or stack.enter_context(temporary.folder("optkit-run")))
         source = _source(model, None if labels else task, tokenizer, place)  # labels sort the head as it is read
         told = (revision, None if labels is None else tuple(labels), name and projects.checked(name))
         shared = (place, known, tuple(engine), seconds, options or {}, *told)
@@ -131,8 +130,8 @@ def _source(
         raise InputError("model: found fake quantisers in it, expected the float model that recipes start from")
     place = root / ".models"
     place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place) as scratch:
-        folder = Path(scratch) / "model"
+    with temporary.folder(".model", place) as scratch:
+        folder = scratch / "model"
         loaded.model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
         kept = place / step_cache.key_of(atomic.hashes(folder))[:16]

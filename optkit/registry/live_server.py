@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 from optkit.core import json_door
 from optkit.core.errors import MachineError, OptkitError
 from optkit.core.json_door import parse_json
+from optkit.core.patience import Patience
 from optkit.registry import smoke_test
 from optkit.registry.disk import UNFINISHED
 from optkit.registry.smoke_test import Probes
@@ -92,9 +93,9 @@ class Running:
             MachineError: the server cannot, or is gone.
         """
         self._control(model, "unload")
-        deadline = time.monotonic() + self.deadline_s
+        patience = Patience(self.deadline_s)
         while any(state in ("READY", "UNLOADING") for (name, _), state in self._states().items() if name == model):
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 raise MachineError(f"{self}: model {model!r} is not unloaded after {self.deadline_s:g} s")
             time.sleep(_POLL_S)
 

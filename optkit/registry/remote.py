@@ -9,13 +9,12 @@ Text pipelines are not uploaded: they are copies of what lies in the live versio
 """
 
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
+from optkit.core import temporary
 from optkit.core.errors import InputError, MachineError, OptkitError
 from optkit.registry import disk, layout, lease, text_pipeline
 from optkit.registry.disk import WAIT_S
@@ -24,7 +23,6 @@ from optkit.registry.lease import Lease
 from optkit.registry.object_store import Changed, Store, Tag, is_url
 
 TRIES = 5
-_PREFIX = "optkit-repository-"
 Files = dict[str, tuple[int, int, int]]
 """{name: size, time of the last change, inode} of a folder's files."""
 
@@ -123,9 +121,8 @@ def named(text: object, folder: Path, repository: str | Path) -> str:
 @contextmanager
 def _mirror(repository: str) -> Iterator[Path]:
     """An empty folder; errors name the repository in its place."""
-    _remove_abandoned()
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name:
-        folder = Path(name) / "repository"
+    with temporary.folder("optkit-repository") as scratch:
+        folder = scratch / "repository"
         folder.mkdir()
         try:
             yield folder
@@ -142,13 +139,6 @@ def _copy(root: Path, folder: Path) -> None:
     left_out = shutil.ignore_patterns(f"{disk.UNFINISHED}*", disk.LOCK)
     with disk.reading(root), disk.changing(root, f"copy it to {folder.parent}"):
         shutil.copytree(root, folder, symlinks=True, ignore=left_out, dirs_exist_ok=True)
-
-
-def _remove_abandoned() -> None:
-    """Delete the downloads of processes that were killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        if not Path("/proc", path.name.removeprefix(_PREFIX).partition("-")[0]).exists():
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _download(store: Store, folder: Path) -> dict[str, Tag]:

@@ -1,11 +1,11 @@
 """The first trial: a staged model on a server of its own, which nobody else asks."""
 
 import logging
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from optkit.core import temporary
+from optkit.core.errors import OptkitError
 from optkit.registry import shadow, smoke_test, text_pipeline
 from optkit.registry.release import Release
 from optkit.registry.shadow import Shadow
@@ -34,8 +34,8 @@ def check(staged: Path, release: Release, beside: Shadow | None = None) -> dict[
         MachineError: it cannot be served; the log that the message names is kept.
     """
     log.info("trying out %s on a scratch server", staged.name)
-    logs = Path(tempfile.mkdtemp(prefix="optkit-publish-"))
     with (
+        temporary.folder("optkit-publish", keep_after=OptkitError) as logs,
         Server(staged.parent, logs, [staged.name]) as server,
         Client(server.url, staged.name, timeout_s=smoke_test.TIMEOUT_S) as client,
     ):
@@ -45,7 +45,6 @@ def check(staged: Path, release: Release, beside: Shadow | None = None) -> dict[
             found["text"] = _check_text(server, staged, release, release.words)
         if beside is not None:
             found["shadow"] = shadow.compare(client, beside, release.decisions)
-    shutil.rmtree(logs)
     return found
 
 

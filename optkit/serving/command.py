@@ -2,7 +2,6 @@
 
 import secrets
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,11 +9,9 @@ from typing import NamedTuple
 
 from optkit.core.errors import MachineError
 from optkit.serving import slots
-from optkit.serving.ticket import SOCKETS, Ticket
+from optkit.serving.ticket import Ticket
 
 ADDRESS = "127.0.0.1"
-LONGEST = 80
-"""Characters of a folder for sockets, whose paths the kernel limits to 107."""
 _GRPC_NUMBER = 1
 """Triton appends a port to any address, also to the path of a socket."""
 _CONTROL = "model-repository,shared-memory,statistics,trace,logging"
@@ -74,12 +71,6 @@ def _bind(listener: socket.socket, preferred: int) -> None:
         listener.bind((ADDRESS, preferred))
     except (OSError, OverflowError):
         listener.bind((ADDRESS, 0))
-
-
-def socket_folder() -> Path:
-    """Make a folder for sockets that no other user can enter."""
-    short = len(tempfile.gettempdir()) + len(SOCKETS) < LONGEST
-    return Path(tempfile.mkdtemp(prefix=SOCKETS, dir=None if short else "/tmp"))
 
 
 def grpc_socket(folder: Path) -> str:

@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import checked
+from optkit.core.patience import TICK_S, Patience
 from optkit.serving import ticket
 
 TIMEOUT_S = 60.0
@@ -149,9 +150,8 @@ class Connection:
 
     def _connection(self) -> InferenceServerClient:
         if not hasattr(self._local, "connection"):
-            self._local.connection = InferenceServerClient(
-                self.url, connection_timeout=self.timeout_s, network_timeout=self.timeout_s
-            )
+            # `_deadline` bounds connecting, sending and receiving together
+            self._local.connection = InferenceServerClient(self.url, connection_timeout=None, network_timeout=None)
         return self._local.connection
 
     def _secret(self) -> dict[str, str]:
@@ -164,7 +164,7 @@ class Connection:
         """Turn everything that can go wrong with the server into an error that names it, the model and the request."""
         who = f"Triton server on {self.url}, model {self.model!r}, {what}"
         try:
-            with gevent.Timeout(self.timeout_s):
+            with _limited(self.timeout_s):
                 yield
         except InferenceServerException as error:
             kind = InputError if error.status() == "400" else MachineError
@@ -193,6 +193,22 @@ class Connection:
             f"Triton server on {self.url}, model {self.model!r}, {what}: found {found}, expected {expected}. "
             "Is another server listening there?"
         )
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise `gevent.Timeout` in the block when it has taken so long, the time left out that this process was stopped.
+
+    `gevent.Timeout` would be over as soon as a process that was stopped goes on, although the answer is there.
+    """
+    asking, late, patience = gevent.getcurrent(), gevent.Timeout(), Patience(seconds)
+    timer = gevent.get_hub().loop.timer(tick := min(TICK_S, seconds) / 4, repeat=tick)
+    timer.start(lambda: asking.throw(late) if patience.is_over() else None)
+    try:
+        yield
+    finally:
+        timer.stop()
+        timer.close()
 
 
 def address(url: str) -> str:

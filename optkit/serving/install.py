@@ -5,12 +5,12 @@ import os
 import shutil
 import sys
 import sysconfig
-import tempfile
 from ctypes.util import find_library
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from optkit.core import temporary
 from optkit.core.atomic import remedy
 from optkit.core.cache_folder import cache_folder
 from optkit.core.errors import MachineError
@@ -124,13 +124,13 @@ def _make(backends: Path, files: list[Path]) -> None:
     """Stage the folder beside its place and rename it there; another process may do the same at the same time."""
     try:
         backends.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".staging-", dir=backends.parent) as staging:
-            staged = Path(staging, "backends/python")
+        with temporary.folder(".staging", backends.parent) as staging:
+            staged = staging / "backends/python"
             staged.mkdir(parents=True)
             for path in files:
                 shutil.copy2(path, staged)
             if backends.exists() and not _complete(backends, files):
-                backends.rename(Path(staging, "replaced"))
+                backends.rename(staging / "replaced")
             staged.parent.rename(backends)
     except OSError as error:
         if not _complete(backends, files):

@@ -6,11 +6,11 @@ Everything is staged inside the repository and renamed into its place, so that a
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from optkit.core import temporary
 from optkit.core.atomic import refusal_behind, remedy
 from optkit.core.errors import InputError, MachineError
 from optkit.serving import config as configuration
@@ -19,7 +19,7 @@ from optkit.serving.config import ModelConfig
 
 ENGINE = "engine"
 ENGINE_FILE = "engine.json"
-STAGING = ".staging-"
+STAGING = ".staging"
 BACKENDS = tuple(f"optkit.serving.backend.{name}" for name in ("model", "tokenizer", "answer"))
 """What runs inside the server, which imports nothing of it here."""
 
@@ -59,8 +59,8 @@ def staging(repository: Path, name: str, version: int = 1) -> Iterator[Path]:
     """
     try:
         Path(repository).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=STAGING, dir=repository) as folder:
-            yield Path(folder, name)
+        with temporary.folder(STAGING, Path(repository)) as folder:
+            yield folder / name
     except OSError as error:
         raise MachineError(
             f"model repository {repository}: cannot place version {version} of {name!r}: {_reason(error)}. "

@@ -3,14 +3,15 @@
 import json
 import shlex
 import sys
-import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from optkit.core.errors import InputError
+from optkit.core import temporary
+from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import parse_json
 from optkit.serving import ensemble, log, repository
 from optkit.serving.front_process import LARGEST_BODY
@@ -39,19 +40,21 @@ def serve(
         MachineError: the server is not installed, the port is taken, or a model cannot be loaded.
     """
     names = _served(repository_folder)
-    logs = logs or Path(tempfile.mkdtemp(prefix="optkit-serve-"))
     settings: dict[str, Any] = {"cache_mb": cache_mb, "grpc": grpc, "largest_body": largest_body}
-    with Server(repository_folder, logs, names, http_port=http_port, grace_s=5.0, **settings) as server:
-        _tell(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})")
-        asked = [name for name in names if ensemble.pipeline(name) in names]
-        if asked:
-            _tell(f"try: optkit ask {asked[0]} TEXT --url {server.url}")
-        _tell(f"try: {_curl(server, names[0])}")
+    with (
+        nullcontext(logs) if logs else temporary.folder("optkit-serve", keep_after=MachineError) as kept,
+        Server(repository_folder, kept, names, http_port=http_port, grace_s=5.0, **settings) as server,
+    ):
         try:
+            _tell(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})")
+            asked = [name for name in names if ensemble.pipeline(name) in names]
+            if asked:
+                _tell(f"try: optkit ask {asked[0]} TEXT --url {server.url}")
+            _tell(f"try: {_curl(server, names[0])}")
             while True:
                 _keep_alive(server)
                 threading.Event().wait(0.5)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a signal that asks for the end
             _tell("stopping")
 
 

@@ -2,9 +2,7 @@
 
 import http.client
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,10 +11,11 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
-from optkit.core import atomic
+from optkit.core import atomic, temporary
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import parse_json
-from optkit.serving import command, front_process, install, log, repository, ticket
+from optkit.core.patience import Patience
+from optkit.serving import command, front_process, install, leftovers, log, repository, ticket
 from optkit.serving.command import ADDRESS
 from optkit.serving.front_process import LARGEST_BODY
 from optkit.serving.ticket import Ticket
@@ -196,14 +195,15 @@ class Server:
     @contextmanager
     def _ticketed(self) -> Iterator[tuple[Ticket, Path]]:
         """Yield a new ticket and its path, for the time of the block."""
-        port, folder = self._listeners.http_port, command.socket_folder()
-        grpc = None if self.grpc else command.grpc_socket(folder)
-        drawn = Ticket(f"optkit-{uuid.uuid4().hex[:12]}", token_urlsafe(32), str(folder), grpc)
+        port = self._listeners.http_port
+        leftovers.sweep()
         try:
-            with ticket.held(port, drawn) as place:
-                yield drawn, place
+            with temporary.folder(ticket.SOCKETS, leftovers.SHARED_MEMORY) as folder:
+                grpc = None if self.grpc else command.grpc_socket(folder)
+                drawn = Ticket(folder.name, token_urlsafe(32), str(folder), grpc)
+                with ticket.held(port, drawn) as place:
+                    yield drawn, place
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
             raise atomic.disk_error(ticket.path(port), error) from error
 
     def _start_front(self) -> None:
@@ -236,9 +236,9 @@ class Server:
 
     def _is_live(self, deadline_s: float) -> bool:
         """Wait until the server answers; False if its process has ended."""
-        deadline = time.monotonic() + deadline_s
+        patience = Patience(deadline_s)
         while self.alive():
-            if time.monotonic() > deadline:
+            if patience.is_over():
                 raise MachineError(
                     f"Triton server on {self.url} is not ready after {deadline_s:g} s. {self.log} says:\n"
                     f"{log.quote(self.log)}"

@@ -20,6 +20,8 @@ PR_SET_CHILD_SUBREAPER = 36
 POLL_S = 0.2
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 WATCHED = (*ENDING, signal.SIGCHLD)
+SERVER = "OPTKIT_SERVER"
+"""Variable with the server's process id, by which its backend processes know that it is gone."""
 
 
 def main(parent: int, grace_s: float, prefix: str, command: list[str]) -> int:
@@ -38,10 +40,13 @@ def main(parent: int, grace_s: float, prefix: str, command: list[str]) -> int:
 
 def _start(command: list[str], libc: ctypes.CDLL) -> int:
     """Fork the command into a process group of its own, which dies with the supervisor."""
-    child = os.fork()
+    supervisor, child = os.getpid(), os.fork()
     if child:
         return child
     libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != supervisor:  # killed meanwhile
+        os._exit(127)
+    os.environ[SERVER] = str(os.getpid())
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
     try:
@@ -93,7 +98,7 @@ def _remove_shared_memory(prefix: str) -> None:
     """A killed Python backend leaves its shared memory regions behind."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir("/dev/shm"):
-            if name.startswith(prefix):
+            if name.startswith(f"{prefix}-"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"/dev/shm/{name}")
 

@@ -21,7 +21,7 @@ from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
 
 HEADER = "Optkit-Secret"
-SOCKETS = "optkit-sockets-"
+SOCKETS = "optkit-server"
 """Beginning of the names of folders with Triton's sockets."""
 _LOCK = "lock"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from optkit.serving import memory, slots
+from optkit.serving import leftovers, memory, slots
 from optkit.serving.install import Installation
 from optkit.serving.ticket import Ticket
 
@@ -30,6 +30,7 @@ class TritonProcess:
     def __init__(
         self, installation: Installation, arguments: Sequence[str], ticket: Ticket, grace_s: float, log: BinaryIO
     ) -> None:
+        self.identity = ticket.identity
         self.grace_s = grace_s
         self._environments: set[Path] = set()
         environment = installation.environment | {slots.VARIABLE: str(Path(ticket.folder, slots.FILE))}
@@ -62,12 +63,12 @@ class TritonProcess:
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
         """Note the folder that the first model brings, for as long as the block lasts."""
-        before = _environments()
+        before = leftovers.environments()
         try:
             yield
         finally:
             if not self._environments:
-                self._environments = _environments() - before
+                self._environments = leftovers.environments() - before
 
     def close(self) -> None:
         """End the server and its backend processes, and remove what it leaves."""
@@ -77,15 +78,8 @@ class TritonProcess:
         except subprocess.TimeoutExpired:
             self.supervisor.kill()  # the kernel then kills the server, whose backends notice
             self.supervisor.wait()
+        leftovers.end(self.identity)  # where the supervisor was killed
         if len(self._environments) == 1:  # of several, nobody knows which is another server's
             with contextlib.suppress(OSError):  # gone
                 self._environments.pop().rmdir()
-
-
-def _environments() -> set[Path]:
-    """Folders of Triton's Python backend for packed environments, which our models have none of.
-
-    A server makes one, in a place that cannot be set, when it loads its first model. It leaves it behind when it is
-    killed, and fails at a graceful end where it is gone already.
-    """
-    return set(Path("/tmp").glob("python_env_*"))
+        leftovers.remove_environments()

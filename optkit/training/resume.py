@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from optkit.core import atomic, step_cache
+from optkit.core import atomic, step_cache, temporary
 
 log = logging.getLogger(__name__)
 State = dict[str, Any]
@@ -45,16 +44,14 @@ class Snapshots:
         if time.monotonic() - self._last < self.every_s:
             return
         path = self._path(phase)
-        unfinished = path.with_suffix(f".unfinished-{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state(), unfinished)
-            atomic.flush(unfinished)
-            os.replace(unfinished, path)
+            with temporary.file(path) as unfinished:
+                torch.save(state(), unfinished)
+                atomic.flush(unfinished)
+                os.replace(unfinished, path)
         except (OSError, RuntimeError) as error:  # torch's writer has errors of its own
             log.warning("no snapshot of the training: %s", error)
-            with suppress(OSError):
-                unfinished.unlink()
         self._last = time.monotonic()
 
     def clear(self) -> None:

@@ -129,7 +129,7 @@ def test_an_interruption_says_how_to_go_on(run: Run) -> None:
     (Path("recipes") / "slow.py").write_text("raise KeyboardInterrupt\n")
     status, out, err = run("run", "slow", "--task", "sample")
     assert (status, out) == (130, "")
-    assert err == "optkit: interrupted; finished steps are kept, and the same command goes on from them\n"
+    assert err == "optkit: interrupted (SIGINT); finished steps are kept, and the same command goes on from them\n"
 
 
 def test_the_console_script_is_the_same(tmp_path: Path) -> None:

@@ -132,10 +132,21 @@ step_cache.step(Path(sys.argv[1]), {"a": 1}, make)
 
 
 def test_the_work_of_a_living_process_is_left_alone(folder: Path) -> None:
-    other = folder.with_name(f".{folder.name}.unfinished-{os.getppid()}")
-    other.mkdir(parents=True)
-    step_cache.step(folder, {"a": 1}, writes())
-    assert other.exists()
+    folder.parent.mkdir()
+    code = """
+def make(unfinished):
+    print(unfinished, flush=True)
+    sys.stdin.read()
+
+step_cache.step(Path(sys.argv[1]), {"a": 2}, make)
+"""
+    script = f"import sys\nfrom pathlib import Path\nfrom optkit.core import step_cache\n{code}"
+    command = [sys.executable, "-c", script, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        at_work = Path(other.stdout.readline().strip())
+        step_cache.step(folder, {"a": 1}, writes())
+        assert at_work.exists()
 
 
 def test_a_step_waits_while_another_process_puts_one_in_place(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -69,6 +69,29 @@ def test_ctrl_c_is_an_interruption_after_engines_came_and_went(built, kind):
     assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
 
 
+MEMORY = """
+import sys
+import numpy as np
+import psutil
+from optkit.engines import registry
+engine, process, used = registry.load(sys.argv[1], threads=1), psutil.Process(), []
+for first, last in ((1, 2), (2, 12), (12, 22), (22, 32)):
+    for shape in [(rows, tokens) for rows in range(1, 31) for tokens in range(first, last)]:
+        engine.infer({name: np.ones(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")})
+    used.append(process.memory_full_info().uss)
+print(*np.diff(used))
+"""
+
+
+@pytest.mark.parametrize("kind", INT8_KINDS)
+def test_memory_does_not_grow_with_every_new_shape(built, kind):
+    """OpenVINO compiles kernels for each shape, and keeps those of 250."""
+    command = [sys.executable, "-c", MEMORY, str(built(kind, "int8"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, second, third = map(int, done.stdout.split())
+    assert second + third < max(first, 40e6), done.stdout
+
+
 @pytest.mark.parametrize("kind", CPU_KINDS)
 def test_a_result_is_not_overwritten_by_the_next(built, kind):
     engine = engines.load(built(kind, "fp32"), threads=1)

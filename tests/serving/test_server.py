@@ -50,7 +50,8 @@ def tritonserver(identity):
 
 
 def shared_memory(identity):
-    return [name for name in os.listdir("/dev/shm") if name.startswith(identity)]
+    """Regions of one server, whose owner's folder lies beside them."""
+    return [name for name in os.listdir("/dev/shm") if name.startswith(f"{identity}-")]
 
 
 def gone(identity, deadline_s=5.0):

@@ -4,11 +4,12 @@ import dataclasses
 import logging
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from optkit.core import temporary
+from optkit.core.cache_folder import cache_folder
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import Gpu, gpus
 from optkit.engines.tensorrt import library
@@ -163,8 +164,7 @@ def cache_file(settings: Settings) -> Path:
     if settings.timing_cache is not None:
         return settings.timing_cache
     card = next((gpu.name for gpu in gpus()), "no gpu").lower().replace(" ", "-")
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optkit"
-    return folder / f"tensorrt-{library.installed_version()}-{card}.timing"
+    return cache_folder() / f"tensorrt-{library.installed_version()}-{card}.timing"
 
 
 def _attach_cache(config: Any, settings: Settings, build_log: BuildLog) -> Path:
@@ -181,12 +181,10 @@ def _attach_cache(config: Any, settings: Settings, build_log: BuildLog) -> Path:
 
 def _keep_cache(config: Any, path: Path) -> None:
     """Write what was measured; a reader sees the old file or the new one. A cache that cannot be kept costs time only."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(memoryview(config.get_timing_cache().serialize()))
-        os.replace(unfinished, path)
+        with temporary.file(path) as unfinished:
+            unfinished.write_bytes(memoryview(config.get_timing_cache().serialize()))
+            os.replace(unfinished, path)
     except OSError as error:
         log.warning("%s: the timing cache cannot be kept (%s); the next build measures again", path, error.strerror)
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ without a GPU a plan can be built, for what it tells of the graph, and not run; 
 """
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from optkit.core import temporary
 from optkit.core.errors import InputError
 from optkit.core.gpu import gpus
 from optkit.core.json_door import read_json
@@ -105,8 +105,8 @@ class TensorRT(Runtime):
             )
         chosen, settings, folder = variant or next(iter(choices)), (options or Options()).settings(), empty_folder(folder)
         _check_driver()
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            written = write(graph, choices[chosen], Path(scratch) / "model.onnx")
+        with temporary.folder(".build", folder) as scratch:
+            written = write(graph, choices[chosen], scratch / "model.onnx")
             sparse = written.sparse if settings.sparse is None else settings.sparse
             plan = builder.build(written.path, settings, written.longest, sparse)
         (folder / PLAN).parent.mkdir()

@@ -11,13 +11,13 @@ import ctypes
 import importlib
 import importlib.util
 import sys
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
+from optkit.core import temporary
 from optkit.core.errors import MachineError
 from optkit.engines.tensorrt.empty_libraries import shared_library
 
@@ -107,10 +107,10 @@ def bindings(major: str, functions: dict[str, Sequence[str]]) -> ModuleType:
         major: of the bindings' version, which is part of the libraries' names.
         functions: library (without `lib`) to the functions it has to define, since nothing else does.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary.folder("optkit-tensorrt") as folder:
         for name, defined in functions.items():
             soname = f"lib{name}.so.{major}"
-            path = Path(folder, soname)
+            path = folder / soname
             path.write_bytes(shared_library(soname, defined))
             ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         return importlib.import_module(BINDINGS)

@@ -64,7 +64,8 @@ def _response(result: Result) -> Any:
 
 def _end_with_server() -> None:
     """End this process when the server is gone: a server killed in mid-request would leave it waiting for ever."""
-    server = os.getppid()
+    # a server that was killed while this process started is not its parent any more
+    server = int(os.environ.get("OPTKIT_SERVER", os.getppid()))
     while os.getppid() == server:
         time.sleep(1.0)
     region = Path("/proc/self/cmdline").read_text(encoding="utf-8").split("\0")[2]
