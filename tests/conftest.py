@@ -2,6 +2,7 @@
 
 import copy
 import os
+import signal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,6 +22,9 @@ from optkit.recipe.training import Training
 from optkit.tasks import registry
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No hang of over ten seconds; nothing is left on disk. `make test-nightly` draws new cases each time, and more of them.
 _LIMITS = {"deadline": 10_000, "database": None, "suppress_health_check": list(HealthCheck)}

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     repository: Repository = DEFAULT_REPOSITORY,
-    port: Annotated[int, typer.Option(help="port of the HTTP protocol on 127.0.0.1", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(help="port of HTTP on 127.0.0.1; 0: a free one", min=0, max=65535)] = 8000,
     unpublished: Annotated[
         bool, typer.Option("--unpublished", help="the repository is one of `optkit build --flavour python`")
     ] = False,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -259,7 +260,7 @@ def test_model_signings_own_command_says_the_same(signed, keys):
 
 
 def serve(root, *more):
-    command = [sys.executable, "-m", "optkit", "serve", "--repository", str(root), "--port", "65001", *map(str, more)]
+    command = [sys.executable, "-m", "optkit", "serve", "--repository", str(root), "--port", "0", *map(str, more)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -285,11 +286,11 @@ def test_what_is_served_with_trust_is_what_was_checked(signed, keys, releases, t
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = serve(signed.parent, "--trust", keys / "ours.pub")
     try:
-        assert "serving classification_tiny on" in process.stderr.readline()
+        (url,) = re.findall(r"serving classification_tiny on http://(\S+)", process.stderr.readline())
         (copy,) = tmp_path.glob("optkit-repository-*")
         assert copy.stat().st_mode & 0o077 == 0
         (signed / "5" / "model.py").write_text("raise SystemExit")
-        running = Running("127.0.0.1:65001")
+        running = Running(url)
         running.load(small.MODEL)
         assert running.live(small.MODEL) == [5]
         running.check(small.MODEL, releases[3].probes)

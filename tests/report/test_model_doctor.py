@@ -77,17 +77,17 @@ def test_a_recipe_that_does_not_apply_and_a_model_that_cannot_be_used(
 def test_a_model_with_tensors_over_2_gb_is_said_to_be_one(
     model: Path, tiny_tokenizer: BertTokenizerFast, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without its weights: a table of words alone is 32 × 4 bytes × 17 million."""
+    """Without its weights: a table of words alone is 64 × 4 bytes × 8.5 million."""
     small = {
         "hidden_size": 32,
-        "embedding_size": 32,
+        "embedding_size": 64,
         "num_hidden_layers": 1,
         "num_attention_heads": 4,
         "intermediate_size": 64,
     }
     config = AlbertConfig(**small, vocab_size=len(tiny_tokenizer), pad_token_id=0)
     AlbertModel(config).save_pretrained("large")
-    config.vocab_size = 17_000_000
+    config.vocab_size = 8_500_000
     config.save_pretrained("large")
     tiny_tokenizer.save_pretrained("large")
     text = told("large", 1, capsys)

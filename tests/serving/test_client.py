@@ -187,10 +187,9 @@ def test_the_first_failure_stops_the_rest(impostor):
 
 
 ASKING = """
-import signal, sys
+import sys
 from optkit.serving.client import Client
 from tests.serving import toy
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background would ignore it
 client = Client(sys.argv[1], "m", 2.0)
 try:
     client.infer_many([toy.feed(2, 4)] * 9, concurrency=3)

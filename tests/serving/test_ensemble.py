@@ -189,8 +189,9 @@ def test_answers_to_questions_are_the_tasks_predictions(served):
 
 @pytest.mark.parametrize(("output", "head"), [("label", "classification"), ("answer", "question_answering")])
 def test_a_pipeline_that_does_not_state_its_head_is_known_by_its_outputs(output, head):
-    served = {"parameters": {"digest": {"string_value": "d"}}, "output": [{"name": output}]}
-    assert TextClient("127.0.0.1:1", "old")._form(served) is registry.form(head)
+    client = TextClient("127.0.0.1:1", "old")
+    client._served = {"parameters": {"digest": {"string_value": "d"}}, "output": [{"name": output}]}
+    assert client.form is registry.form(head)
 
 
 @pytest.mark.xdist_group("triton")

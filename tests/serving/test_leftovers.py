@@ -13,9 +13,10 @@ import pytest
 from optkit.serving import leftovers, server
 
 from . import toy
-from .test_server import PARENT, gone, heed_interrupts, processes, shared_memory, tritonserver
+from .test_server import PARENT, gone, processes, shared_memory, tritonserver
 
 pytestmark = [pytest.mark.xdist_group("triton"), pytest.mark.slow]
+IDENTITY = len("optkit-server-00000000-00000000")
 SERVE = """
 import sys
 from optkit.cli.app import main
@@ -26,7 +27,7 @@ main(["serve", "--repository", sys.argv[1], "--port", sys.argv[2], "--unpublishe
 def started(toy_repository: Path, logs: Path) -> tuple[subprocess.Popen[str], str]:
     """A process that runs a server, and the server's identity."""
     command = [sys.executable, "-c", PARENT, str(toy_repository), str(logs)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().split()[0]
 
@@ -72,25 +73,25 @@ def test_a_backend_process_that_starts_without_its_server_ends(toy_repository: P
     code = PARENT.replace('["single"]', '["slow"]').replace(
         "with running:", "print(running.repository, flush=True)\nwith running:"
     )
-    before = set(os.listdir("/dev/shm"))
     command = [sys.executable, "-c", code, str(root), str(tmp_path / "logs")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None and parent.stdout.readline()
         deadline = time.monotonic() + 20
-        while not (new := regions(before)) and time.monotonic() < deadline:
+        while not (new := regions(root)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        identity = new[0][: len("optkit-server-00000000-00000000")]
+        (identity,) = {name[:IDENTITY] for name in new}
         time.sleep(0.5)
         tritonserver(identity).parent().kill()
         parent.kill()
     assert gone(identity, deadline_s=10), processes(identity)
 
 
-def regions(before: set[str]) -> list[str]:
-    """Names of new shared memory of servers."""
-    return [
-        name for name in set(os.listdir("/dev/shm")) - before if name.count("-") > 3 and name.startswith("optkit-server")
-    ]
+def regions(root: Path) -> list[str]:
+    """Names of the shared memory of the server of a repository."""
+    names = [name for name in os.listdir("/dev/shm") if name.startswith("optkit-server") and name.count("-") > 3]
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    own = [command for command in commands if f"--model-repository={root}" in command]
+    return [name for name in names if any(name[:IDENTITY] in command for command in own)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -98,11 +99,9 @@ def test_serve_ends_well_when_it_is_asked_to(toy_repository: Path, tmp_path: Pat
     root, scratch = tmp_path / "repository", tmp_path / "scratch"
     toy.place(root, toy.folder(tmp_path / "engine"), "one")
     scratch.mkdir()
-    command = [sys.executable, "-c", SERVE, str(root), "18765"]
+    command = [sys.executable, "-c", SERVE, str(root), "0"]
     environment = {**os.environ, "TMPDIR": str(scratch)}
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed_interrupts
-    ) as serving:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as serving:
         assert serving.stderr is not None and "serving one on" in serving.stderr.readline()
         assert list(scratch.iterdir())
         serving.send_signal(number)

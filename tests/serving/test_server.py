@@ -64,11 +64,6 @@ def gone(identity, deadline_s=5.0):
     return True
 
 
-def heed_interrupts():
-    """What a shell starts in the background ignores Ctrl-C, and so would everything below it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.fixture
 def parent(toy_repository, tmp_path):
     """A process of its own that runs a server; yields it with the server's identity and address."""
@@ -76,7 +71,6 @@ def parent(toy_repository, tmp_path):
         [sys.executable, "-c", PARENT, str(toy_repository), str(tmp_path)],
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interrupts,
     )
     try:
         identity, url = process.stdout.readline().split()
@@ -189,9 +183,7 @@ def test_serve_prints_a_command_that_works(toy_repository, tmp_path):
     root = tmp_path / "repository"
     toy.place(root, toy.folder(tmp_path / "engine"), "my.model-1")
     code = "import sys; from pathlib import Path; from optkit.serving.serve import serve; serve(Path(sys.argv[1]), 0)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(root)], stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
-    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(root)], stderr=subprocess.PIPE, text=True)
     try:
         assert "serving my.model-1 on http://127.0.0.1:" in process.stderr.readline()
         command = process.stderr.readline().removeprefix("try: ")
