@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 import threading
 import time
 from contextlib import nullcontext
@@ -13,6 +12,7 @@ from urllib.parse import quote
 from optkit.core import temporary
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import parse_json
+from optkit.core.printable import say
 from optkit.serving import ensemble, log, repository
 from optkit.serving.front_process import LARGEST_BODY
 from optkit.serving.server import Server
@@ -46,16 +46,16 @@ def serve(
         Server(repository_folder, kept, names, http_port=http_port, grace_s=5.0, **settings) as server,
     ):
         try:
-            _tell(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})")
+            say(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})")
             asked = [name for name in names if ensemble.pipeline(name) in names]
             if asked:
-                _tell(f"try: optkit ask {asked[0]} TEXT --url {server.url}")
-            _tell(f"try: {_curl(server, names[0])}")
+                say(f"try: optkit ask {asked[0]} TEXT --url {server.url}")
+            say(f"try: {_curl(server, names[0])}")
             while True:
                 _keep_alive(server)
                 threading.Event().wait(0.5)
         except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a signal that asks for the end
-            _tell("stopping")
+            say("stopping")
 
 
 def _served(folder: Path) -> tuple[str, ...]:
@@ -75,15 +75,11 @@ def _keep_alive(server: Server) -> None:
     if server.alive():
         return
     started = time.monotonic()
-    _tell(f"Triton server on {server.url} ended ({server.how_it_ended()}); starting it again. {server.log} says:")
-    _tell(log.quote(server.log))
+    say(f"Triton server on {server.url} ended ({server.how_it_ended()}); starting it again. {server.log} says:")
+    say(log.quote(server.log))
     names = _served(server.repository)
     server.restart(names)
-    _tell(f"serving {', '.join(names)} on http://{server.url} again, after {time.monotonic() - started:.1f} s")
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say(f"serving {', '.join(names)} on http://{server.url} again, after {time.monotonic() - started:.1f} s")
 
 
 def _curl(server: Server, model: str) -> str:
