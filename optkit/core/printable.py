@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from optkit.core.errors import MachineError
+
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and new line, marks that turn the direction of text around, and halves of surrogate pairs."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -32,8 +34,14 @@ class Printable:
 
     def write(self, text: str) -> int:
         """Write a text."""
-        self.stream.write(escaped(text))
+        with _written():
+            self.stream.write(escaped(text))
         return len(text)
+
+    def flush(self) -> None:
+        """Write out what is held back."""
+        with _written():
+            self.stream.flush()
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write texts one after the other."""
@@ -45,12 +53,24 @@ class Printable:
 
 
 @contextmanager
+def _written() -> Iterator[None]:
+    """Name the stream where it cannot be written; a reader that has gone (`| head`) is no fault."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise MachineError(f"standard output cannot be written: {error.strerror}") from error
+
+
+@contextmanager
 def printing() -> Iterator[None]:
     """Have standard output write control characters out, whoever prints; bars are drawn on standard error."""
     before = sys.stdout
     sys.stdout = Printable(before)
     try:
         yield
+        sys.stdout.flush()
     finally:
         sys.stdout = before
 

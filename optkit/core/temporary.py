@@ -48,8 +48,8 @@ def folder(prefix: str, parent: Path | None = None, keep_after: type[BaseExcepti
     try:
         yield path
     except keep_after:
-        kept = True
-        (path / KEPT).touch()
+        if kept := any(path.iterdir()):
+            (path / KEPT).touch()
         raise
     finally:
         if not kept:

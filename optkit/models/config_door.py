@@ -1,5 +1,6 @@
 """The one door for configurations of models: numbers within bounds before anything is made of them, and what is plain."""
 
+import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,7 @@ def read(folder: Path) -> Any:
     """
     path = folder / FILE
     stated = read_json(path, dict[str, Any], _FIX)
+    _check_names(stated, path)
     names = families.family_of(stated)
     most = dict.fromkeys((*names.width, *names.heads, *names.inner, *names.positions, "vocab_size"), SIZE)
     most |= dict.fromkeys((*names.depth, *names.groups), LAYERS) | {"num_labels": CLASSES}
@@ -59,6 +61,15 @@ def read(folder: Path) -> Any:
             log.info("%s: %s is %r, which changes no logits: taken as %r", path, name, told, value)
             setattr(config, name, value)
     return config
+
+
+def _check_names(stated: Mapping[str, Any], path: Path) -> None:
+    """Raise `InputError` for a model's name or classes that are no text."""
+    kind, classes = stated.get("model_type"), stated.get("architectures")
+    if kind is not None and not isinstance(kind, str):
+        raise InputError(f"{path}: model_type is {json.dumps(kind)[:60]}, expected text; {_FIX}")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise InputError(f"{path}: architectures is {json.dumps(classes)[:60]}, expected an array of text; {_FIX}")
 
 
 def make_plain(model: PreTrainedModel) -> None:

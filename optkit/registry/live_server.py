@@ -150,6 +150,11 @@ class Running:
     def _states(self) -> dict[tuple[str, str], str]:
         """Return `{(model, version): state}`."""
         status, body = self._ask("/v2/repository/index")
+        if status == http.client.FORBIDDEN:
+            raise MachineError(
+                f"{self}: only the user who started it, on that machine, controls its models; found no secret of it in "
+                f"{tickets.path(urlsplit(f'//{self.url}').port or 0).parent}"
+            )
         found = parse_json(body, f"{self}, list of models (status {status})", list[_Model], _FOREIGN, MachineError)
         return {(item["name"], item.get("version", "")): item.get("state", "") for item in found}
 

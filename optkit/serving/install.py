@@ -46,6 +46,8 @@ def find() -> Installation:
     wheel = _wheel_folder()
     environment = {
         "LD_LIBRARY_PATH": os.pathsep.join([*_python_library_folder(), str(wheel.parent / "nvidia_pytriton.libs")]),
+        # Triton imports models from the repository, which holds what was published and nothing else.
+        "PYTHONDONTWRITEBYTECODE": "1",
         IMPORT_FOLDERS: os.pathsep.join(_import_folders()),
         # The embedded interpreter finds its virtual environment through the first `python3` of PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),

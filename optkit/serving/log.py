@@ -10,7 +10,9 @@ from optkit.core.json_door import parse_json
 
 LINES = 20
 _LONGEST = 2000  # characters of a server's reason
-NOISE = re.compile(r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized|NODELAY NOT SUPPORTED")
+NOISE = re.compile(
+    r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized|NODELAY NOT SUPPORTED|unable to create stream"
+)
 """Empty lines, information, tables, and complaints that no GPU and a socket of Unix's kind bring forth."""
 
 

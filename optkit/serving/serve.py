@@ -47,6 +47,8 @@ def serve(
     ):
         try:
             say(f"serving {', '.join(names)} on http://{server.url} (log: {server.log})")
+            if grpc:
+                say(f"gRPC on {server.grpc_url}")
             asked = [name for name in names if ensemble.pipeline(name) in names]
             if asked:
                 say(f"try: optkit ask {asked[0]} TEXT --url {server.url}")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from optkit.core.errors import InputError, MachineError
-from optkit.core.json_door import parse_json
+from optkit.core.json_door import encodable, parse_json
 from optkit.serving import ensemble
 from optkit.serving.connection import TIMEOUT_S, Connection, tensors
 from optkit.tasks import registry
@@ -47,6 +47,8 @@ class TextClient(Connection):
             if len(one) != len(fields):
                 expected = f"{len(fields)}: {', '.join(fields)}"
                 raise InputError(f"model {self.model!r} on {self.url}: found {len(one)} texts, expected {expected}")
+        if not all(encodable(text) for one in texts for text in one):
+            raise InputError(f"model {self.model!r}: found a text that is not UTF-8, expected UTF-8")
         with self._deadline("request"):
             form = self.form
             batches = [[one] for one in texts] if form.has_windows else [texts]

@@ -16,6 +16,8 @@ from optkit.tasks.outcomes import METRICS, accuracy
 
 _HEADROOM = 0.1
 """Share of what a constant answer leaves to be gained; a model that surely gains less has learned nothing of use."""
+_SPREAD = 0.01
+"""Share of the right values' spread below which predicted values are one value with noise, whatever their ranks."""
 _ENOUGH = 5
 """Examples of other answers that a model which finds half of them misses all of with less than 5 % probability: 2^-5."""
 _SHARE, _F1 = ("is right on", " %", "of"), ("has a mean F1 of", "", "on")
@@ -77,11 +79,9 @@ def of_values(gold: NDArray[np.float64], predicted: NDArray[np.float64]) -> Doub
     """
     if np.ptp(gold) == 0:
         return Doubt("undecided", f"is scored on examples of the one value {gold[0]:.4g}, with which nothing correlates")
-    if np.ptp(predicted) <= 1e-6 * np.ptp(gold):
-        return Doubt(
-            "fail",
-            f"answers {predicted[0]:.4g} to each of the {len(gold):,} examples: its training was too short or diverged",
-        )
+    if predicted.std() <= _SPREAD * gold.std():
+        constant = f"answers {predicted.mean():.4g}, and hardly anything else, to each of the {len(gold):,} examples"
+        return Doubt("fail", f"{constant}: its training was too short or diverged")
     found = float(spearman(gold, predicted, np.ones((1, len(gold))))[0])
     reach = 1.96 * 1.06 / np.sqrt(len(gold) - 3) if len(gold) > 3 else np.inf
     low, high = np.tanh(np.arctanh(np.clip(found, -0.999999, 0.999999)) + np.array([-reach, reach]))

@@ -125,6 +125,13 @@ def test_what_cannot_be_cut_is_refused_where_it_is_absurd(tmp_path):
     assert refusal(made, "a" * (LONGEST - 1))["input_ids"].shape == (1, 8)  # [CLS] [UNK] [SEP]: one word, that is too long
 
 
+def test_what_cannot_be_cut_is_limited_for_a_request_as_a_whole(tmp_path):
+    made = encoder(tmp_path, "letters", False, 64)
+    with pytest.raises(TooLongError):
+        made.features([("a" * (LONGEST - 1),)] * 64)
+    assert len(made.features([("a" * (LONGEST - 1),)] * 3)) == 3
+
+
 def test_two_texts_of_which_nobody_knows_the_longer_one(tmp_path):
     made = encoder(tmp_path, "letters", True, 64)
     assert isinstance(refusal(made, "ab " * 100_000, "cd " * 100_000), Refusal)

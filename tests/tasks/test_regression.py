@@ -82,6 +82,9 @@ def test_features_predictions_and_scores(tokenizer) -> None:
         ([1.0, "2,5"], "rows, row 2: found the value '2,5'; expected a finite number, with a point for decimals"),
         ([1.0, float("inf")], "rows, row 2: found the value inf; expected a finite number"),
         ([1.0, "nan"], "rows, row 2: found the value 'nan'; expected a finite number"),
+        ([1.0, "1_000"], "rows, row 2: found the value '1_000'; expected a finite number"),
+        ([1.0, "٣"], "rows, row 2: found the value '٣'; expected a finite number"),
+        ([1.0, 1e39], "rows, row 2: found the value 1e+39; expected a finite number"),
         ([1.0, True], "rows, row 2: found the value True; expected a finite number"),
         ([1.0, 10**400], "rows, row 2: found the value 1000"),
         ([2, 2.0], "rows: found the value 2 in each of 2 rows; expected different ones"),
@@ -104,6 +107,8 @@ def test_doubts() -> None:
     task, random = task_of(labels), np.random.default_rng(0)
     assert task.degenerate([label + random.normal() for label in labels]) is None
     assert task.degenerate([2.0] * ROWS).verdict == "fail"
+    assert task.degenerate([2.0 + label / 1000 for label in labels]).verdict == "fail"  # noise whose order may be right
+    assert task.degenerate([label / 5 for label in labels]) is None  # another scale
     assert task.degenerate([-label for label in labels]).verdict == "fail"
     assert task.degenerate(random.permutation(labels).tolist()).verdict == "undecided"
     few = task_of(labels[:3])

@@ -49,6 +49,7 @@ class Encoder:
         Raises:
             TooLongError: a text is too long even for that.
         """
+        self.shortener.begin()
         return self._truncated([self._shortened(one) for one in texts])
 
     def _truncated(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
@@ -60,6 +61,7 @@ class Encoder:
         Raises:
             TooLongError: a text is too long to be looked at.
         """
+        self.shortener.begin()
         *asked, passage = texts
         whole = [text.strip() for text in asked]
         for name, text in zip(self.settings.fields, whole, strict=False):
@@ -122,7 +124,9 @@ def encoded(encoder: Encoder, request: Mapping[str, np.ndarray], inputs: Sequenc
     try:
         features = encoder.windows(*texts[0]) if encoder.form.has_windows else encoder.features(texts)
     except TooLongError:
-        return Refusal(f"text: found one of far more than {LONGEST} characters. Shorten it", fault_of_request=True)
+        return Refusal(
+            f"text: found one of far more than {LONGEST} characters, or several of many. Shorten it", fault_of_request=True
+        )
     return features if isinstance(features, Refusal) else _tensors(features, encoder.settings, inputs)
 
 

@@ -7,10 +7,14 @@ of the characters before it alone: normalizers do not look across it, and the mo
 import re
 from typing import NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 LONGEST = 2**17
 """Characters that are tokenised of a text that cannot be cut earlier."""
+MOST = 4 * LONGEST
+"""Characters that are tokenised of all long texts of a request together, those looked at twice counted twice."""
+_LONG = 2**12
+"""Characters from which a text is a long one."""
 QUICK = 8
 """Characters per token up to which a text is tokenised as it is."""
 _WORST = 32
@@ -44,6 +48,11 @@ class Shortener:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._splits = _splits_at_blanks(tokenizer)
+        self._spent = 0
+
+    def begin(self) -> None:
+        """Begin with a request: what is tokenised of its long texts is limited for all of them together."""
+        self._spent = 0
 
     def beginning(self, text: str, tokens: int) -> Beginning:
         """Return a beginning that has at least so many tokens, or all of a text that has fewer.
@@ -77,7 +86,7 @@ class Shortener:
 
     def _up_to(self, piece: str, tokens: int) -> Beginning:
         """Return what is before the first blank behind so many tokens, or all of a piece where there is none."""
-        encoding = self._tokenizer.encode(piece, add_special_tokens=False)
+        encoding = self._encoded(piece)
         if len(encoding) > tokens and self._splits:
             blank = _BLANK.search(piece, encoding.offsets[tokens - 1][1])
             if blank is not None:
@@ -90,7 +99,14 @@ class Shortener:
         piece = self._piece(text, LONGEST)
         if piece is None:
             raise TooLongError
-        return Beginning(piece, len(self._tokenizer.encode(piece, add_special_tokens=False)), len(piece) == len(text))
+        return Beginning(piece, len(self._encoded(piece)), len(piece) == len(text))
+
+    def _encoded(self, piece: str) -> Encoding:
+        if len(piece) > _LONG:
+            self._spent += len(piece)
+        if self._spent > MOST:
+            raise TooLongError
+        return self._tokenizer.encode(piece, add_special_tokens=False)
 
     def _piece(self, text: str, limit: int) -> str | None:
         """Return a text, or what it begins with up to the last blank before a limit."""

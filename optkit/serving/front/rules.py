@@ -71,7 +71,8 @@ class Rules:
         return Request(head, compressed, held, _upstream(head))
 
     def _check_sender(self, head: Head) -> None:
-        if b"origin" in head.fields or not _HOST.fullmatch(head.fields.get(b"host", b"localhost")):
+        by_page = head.fields.get(b"sec-fetch-site", b"none") != b"none"
+        if by_page or b"origin" in head.fields or not _HOST.fullmatch(head.fields.get(b"host", b"localhost")):
             raise RefusedError(403, "expected no Origin, and the Host 127.0.0.1 or localhost: web pages are not answered")
         if head.method not in (b"GET", b"POST"):
             raise RefusedError(405, "expected GET or POST")

@@ -2,12 +2,16 @@
 
 import logging
 import math
+import re
 
 from optkit.tasks.data.tables import Table, problem, shown
 
 _FIX = "write the value, or remove the row"
 _EASY = 20.0
 """Largest value that a head reaches from around 0 in a usual training, whose steps are small."""
+_LARGEST = 3.4e38
+"""Largest number of float32, in which values are learned."""
+_WRITTEN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 log = logging.getLogger(__name__)
 
 
@@ -36,10 +40,18 @@ def _value(table: Table, row: int, value: object) -> float:
     where = table.at(row)
     if value is None or (isinstance(value, str) and not value.strip()):
         raise problem(where, f"no value ({shown(value)})", "a number", _FIX)
-    try:
-        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
+    number = _number(value)
+    if not abs(number) <= _LARGEST:  # nor NaN
         raise problem(where, f"the value {shown(value)}", "a finite number, with a point for decimals", _FIX)
     return number
+
+
+def _number(value: object) -> float:
+    """Return a number, or one that is written as text; NaN for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, str) and _WRITTEN.fullmatch(value.strip())):
+        return math.nan
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (OverflowError, ValueError):
+        return math.inf

@@ -100,6 +100,11 @@ def test_a_foreign_host_is_refused_whoever_asks(host):
     assert refusal("GET /v2", f"Host: {host}", "Optkit-Secret: secret") == 403
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin"])
+def test_what_a_page_has_a_browser_fetch_is_refused(site):
+    assert refusal("GET /v2", "Host: localhost", f"Sec-Fetch-Site: {site}") == 403
+
+
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:8000", ""])
 def test_a_web_page_is_refused_whoever_asks(origin):
     assert refusal("POST /v2/models/m/infer", "Host: localhost", f"Origin: {origin}", "Optkit-Secret: secret") == 403
