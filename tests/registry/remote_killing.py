@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import tempfile
 
 from optkit.registry import remote
 from optkit.registry.disk import locked
@@ -50,6 +51,7 @@ def killed_at(step, work, url, release):
 
 def _run(step, work, url, release, environment):
     os.environ.update(environment)
+    tempfile.tempdir = None  # which the launcher may have looked for before
     writes = itertools.count()
     for name in ("put", "swap", "delete"):
         setattr(Store, name, _deadly(getattr(Store, name), writes, step))
