@@ -118,6 +118,8 @@ class TensorRT(Runtime):
         summary = layers_of.summary(found, written.products, lines)
         masks = written.audit.pop("sparse_weights")
         content = {"source": source, **summary, "sparse_weights": masks, "graph": written.audit}
+        types = layers_of.gemms(found, written.products)
+        content["gemms"] = {product.name: {"weight": kinds[0], "output": kinds[1]} for product, kinds in types.items()}
         content["layers"] = [asdict(layer) for layer in found]
         (folder / EVIDENCE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         write_record(folder, kind=self.kind, precision=precision, variant=chosen, **record)
@@ -139,9 +141,9 @@ class TensorRT(Runtime):
         return self.stored_evidence(handle[1])
 
     def stored_evidence(self, folder: Path) -> dict[str, Any]:
-        """The evidence in an engine's folder, without its list of layers."""
+        """The evidence in an engine's folder, without its lists of GEMMs and layers."""
         content = read_json(folder / EVIDENCE, dict[str, Any], "build the engine again")
-        return {name: value for name, value in content.items() if name != "layers"}
+        return {name: value for name, value in content.items() if name not in ("gemms", "layers")}
 
     def promises(self, row: Measured) -> Iterator[tuple[str, str]]:
         """What INT8 and 2:4 are for on a GPU: to be faster than 16 bits, by kernels that skip the zeros."""

@@ -2,7 +2,8 @@
 
 Two sources say the same: the engine inspector, where the plan can be loaded, and the table of layers that the builder
 without a GPU writes into its log. Which products of the graph a layer computes stands in its metadata, the names of
-ONNX nodes. A tactic is what was chosen; `SPARSE_WEIGHTS` or "eligible" alone proves nothing.
+ONNX nodes. A tactic is what was chosen; `SPARSE_WEIGHTS` or "eligible" alone proves nothing. What an entry leaves out, as
+TensorRT shortens long ones, is unknown and counts as nothing.
 """
 
 import dataclasses
@@ -30,8 +31,10 @@ _TYPES |= {"FLOAT": "fp32", "FP32": "fp32", "INT64": "int64", "INT32": "int32"}
 _SPARSE = ("spars", "spmma")
 _UNDECIDED = "CASK_STUB"
 """End of a tactic's name where the kernel is chosen on the card, when the plan is loaded."""
-_ELIGIBLE = re.compile(r"\(Sparsity\) Found (\d+) layer|Layers eligible for sparse math: (.*)")
-_CHOSEN = re.compile(r"\(Sparsity\) Chose (\d+) layer|picked sparse implementation[^:]*: (.*)")
+_ELIGIBLE = re.compile(r"\(Sparsity\) Found (\d+) layer|Layers eligible for sparse math:(.*)")
+_CHOSEN = re.compile(r"\(Sparsity\) Chose (\d+) layer|picked sparse implementation[^:]*:(.*)")
+_PROFILE = re.compile(r" \[profile (\d+)\]$")
+"""End of a layer's name in a plan of several profiles, each of which has all layers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +80,10 @@ def _from_line(found: re.Match[str]) -> Layer:
 
 
 def from_inspector(text: str) -> list[Layer]:
-    """Layers in the JSON of `IEngineInspector.get_engine_information`, of a plan built with detailed profiling."""
-    content = json.loads(text)
-    return [_from_entry(entry) for entry in content["Layers"] if isinstance(entry, dict)]
+    """Layers in the JSON of `IEngineInspector.get_engine_information`, of a plan built with detailed profiling; of the first
+    profile where there are several."""
+    found = [_from_entry(entry) for entry in json.loads(text)["Layers"] if isinstance(entry, dict)]
+    return [layer for layer in found if (named := _PROFILE.search(layer.name)) is None or named[1] == "0"]
 
 
 def _from_entry(entry: dict[str, Any]) -> Layer:
@@ -114,54 +118,75 @@ def summary(layers: Sequence[Layer], products: "Sequence[Product]", log: Iterabl
         log: the builder's lines.
 
     Returns:
-        `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8, or None
-        where no layer is known. `gemm_precisions`: number of those products by type. `unplaced_gemms`: those that no layer
-        names. `fused_attention`: "6 of 6" layers whose two products are one kernel. `int8_attention` likewise: both
-        products read INT8. `sparse_layers_chosen`, `sparse_layers_eligible`: None where the log does not say.
+        `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8; None where the
+        type of one is unknown. `gemm_precisions`: number of those products by the type of their weight, `gemm_outputs` by
+        the type of what they put out. `unplaced_gemms`: those of unknown type. `fused_attention`: "6 of 6" layers whose two
+        products are one kernel. `int8_attention` likewise: both products read INT8. `sparse_layers_chosen`,
+        `sparse_layers_eligible`: None where neither the layers nor the log say.
     """
-    gemms = {product: _computed_in(product, layers) for product in products if product.weight}
+    found = gemms(layers, products)
     attention = _attention(layers, [product for product in products if product.is_attention])
-    lines = list(log)
+    lines = list(dict.fromkeys(log))  # every profile says the same
     return {
-        "int8_gemm_share": _share(gemms) if layers else None,
-        "gemm_precisions": dict(sorted(Counter(kind for kind in gemms.values() if kind).items())),
-        "unplaced_gemms": sorted(product.name for product, kind in gemms.items() if kind is None) if layers else None,
+        "int8_gemm_share": _share({product: kinds[0] for product, kinds in found.items()}),
+        "gemm_precisions": _counts(weight for weight, _ in found.values()) if layers else {},
+        "gemm_outputs": _counts(output for _, output in found.values()) if layers else {},
+        "unplaced_gemms": sorted(product.name for product, kinds in found.items() if not kinds[0]) if layers else None,
         **attention,
         "sparse_layers_eligible": _count(_ELIGIBLE, lines),
-        "sparse_layers_chosen": _sparse(layers, lines),
+        "sparse_layers_chosen": _sparse(layers, products, lines),
     }
 
 
-def _sparse(layers: Sequence[Layer], lines: Sequence[str]) -> int | None:
-    """How many layers run a sparse kernel; None where no kernel was chosen yet, as in the builder without a GPU."""
-    if found := sum(layer.is_sparse for layer in layers):
-        return found
-    undecided = not layers or any(layer.tactic.endswith(_UNDECIDED) for layer in layers)
-    return _count(_CHOSEN, lines) if undecided else 0
+def gemms(layers: Sequence[Layer], products: "Sequence[Product]") -> "dict[Product, tuple[str | None, str | None]]":
+    """Types of the weight and of the output of every product with a stored weight; None where no layer tells."""
+    made_by = {product: _layer_of(product, layers) for product in products if product.weight}
+    return {
+        product: (_weight_type(product, layer), next(iter(layer.outputs), None)) if layer else (None, None)
+        for product, layer in made_by.items()
+    }
 
 
-def _share(gemms: "dict[Product, str | None]") -> float | None:
-    work = {product: math.prod(product.weight or ()) * (1 if product.layer is None else _TOKENS) for product in gemms}
-    total = sum(work.values())
-    return sum(work[product] for product, kind in gemms.items() if kind == "int8") / total if total else None
+def _counts(kinds: Iterable[str | None]) -> dict[str, int]:
+    return dict(sorted(Counter(kind or "unknown" for kind in kinds).items()))
 
 
-def _computed_in(product: "Product", layers: Sequence[Layer]) -> str | None:
-    """Type of the weight that the layer of a product multiplies with; None where no layer tells.
+def _sparse(layers: Sequence[Layer], products: "Sequence[Product]", lines: Sequence[str]) -> int | None:
+    """How many layers run a sparse kernel, by their tactics' names or by the log, of which either may keep silent; None where
+    no kernel was chosen yet, as in the builder without a GPU. A layer counts once, however many profiles have it."""
+    named = len({layer.onnx or layer.name for layer in layers if layer.is_sparse})
+    logged = _count(_CHOSEN, lines)
+    if named or logged is not None:
+        return max(named, logged or 0)
+    computing = [_layer_of(product, layers) for product in products if product.weight and product.layer is not None]
+    known = [layer is not None and layer.tactic and not layer.tactic.endswith(_UNDECIDED) for layer in computing]
+    return 0 if known and all(known) else None
+
+
+def _share(types: "dict[Product, str | None]") -> float | None:
+    if not types or None in types.values():
+        return None
+    work = {product: math.prod(product.weight or ()) * (1 if product.layer is None else _TOKENS) for product in types}
+    return sum(work[product] for product, kind in types.items() if kind == "int8") / sum(work.values())
+
+
+def _layer_of(product: "Product", layers: Sequence[Layer]) -> Layer | None:
+    """The layer that computes a product; None where none is known to.
 
     Neighbours that scale or quantise for the product name it as well, but do not read a tensor as large as its weight.
     """
     size = math.prod(product.weight or ())
     naming = [layer for layer in layers if product.name in layer.onnx]
-    for layer in naming:
-        for elements, kind in layer.constants:
-            if elements >= size:
-                return kind
+    holding = [layer for layer in naming if any(elements >= size for elements, _ in layer.constants)]
     # an inspector that lists no constants: the layer called after the product
-    for layer in naming:
-        if product.name in layer.name and layer.inputs:
-            return "int8" if all(kind == "int8" for kind in layer.inputs[:2]) else layer.inputs[0]
-    return None
+    called = [layer for layer in naming if product.name in layer.name and layer.inputs and not layer.constants]
+    return next(iter([*holding, *called]), None)
+
+
+def _weight_type(product: "Product", layer: Layer) -> str:
+    size = math.prod(product.weight or ())
+    stored = next((kind for elements, kind in layer.constants if elements >= size), None)
+    return stored or ("int8" if all(kind == "int8" for kind in layer.inputs[:2]) else layer.inputs[0])
 
 
 def _attention(layers: Sequence[Layer], products: "Sequence[Product]") -> dict[str, str | None]:
@@ -183,4 +208,4 @@ def _count(pattern: re.Pattern[str], lines: Sequence[str]) -> int | None:
     found = [match for line in lines if (match := pattern.search(line))]
     if not found:
         return None
-    return sum(int(match[1]) if match[1] else len(match[2].split(",")) for match in found)
+    return sum(int(match[1]) if match[1] else sum(bool(name.strip()) for name in match[2].split(",")) for match in found)

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from optkit.engines.candidate import Candidate, judge
 from optkit.engines.tensorrt import inspector
 from optkit.engines.tensorrt.inspector import Layer, summary
 from optkit.graph.products import Product
@@ -78,16 +80,60 @@ def test_sparse_is_what_a_tactics_name_says_and_not_what_was_eligible():
 
 @pytest.mark.parametrize(
     ("line", "count"),
-    [("(Sparsity) Chose 3 layer(s) using sparse tactics: a, b, c", 3), ("TRT picked sparse implementation: x, y", 2)],
+    [
+        ("(Sparsity) Chose 3 layer(s) using sparse tactics: a, b, c", 3),
+        ("TRT inference plan picked sparse implementation for layers: x, y", 2),
+        ("TRT inference plan picked sparse implementation for layers: ", 0),
+        ("TRT inference plan picked sparse implementation for layers:", 0),
+    ],
 )
-def test_the_log_decides_where_kernels_are_not_named(line, count):
-    assert summary([layer("a", "__myelin_CASK_STUB", (QUERY,))], PRODUCTS, [line])["sparse_layers_chosen"] == count
+@pytest.mark.parametrize("tactic", ["__myelin_CASK_STUB", "sm80_xmma_gemm_i8"])
+def test_the_log_decides_where_no_tactic_is_called_sparse(line, count, tactic):
+    dense = layer("a", tactic, (QUERY,), ((32, "int8"),))
+    assert summary([dense], PRODUCTS, [line])["sparse_layers_chosen"] == count
 
 
-def test_a_gemm_that_no_layer_names_is_no_int8():
+def test_a_tactic_that_is_called_sparse_counts_where_the_log_says_less():
+    sparse = layer("a", "sm80_xmma_sparse_gemm_i8", (QUERY,), ((32, "int8"),))
+    assert summary([sparse], PRODUCTS, ["(Sparsity) Chose 0 layer(s)"])["sparse_layers_chosen"] == 1
+
+
+def test_a_gemm_that_no_layer_names_is_unknown_and_not_counted_against_the_plan():
     seen = summary([layer("b", "t", ("/head",), ((8, "fp16"),))], PRODUCTS)
     assert seen["unplaced_gemms"] == [QUERY]
-    assert seen["int8_gemm_share"] == 0
+    assert seen["int8_gemm_share"] is None
+    assert seen["gemm_precisions"] == seen["gemm_outputs"] == {"fp16": 1, "unknown": 1}
+
+
+SHORTENED = {"Name": "{ForeignNode[/layer.0/.../head]}", "LayerType": "Myelin", "Inputs": [], "Outputs": [], "TacticName": ""}
+"""As TensorRT writes what it fuses when the name grows too long."""
+
+
+def test_an_entry_that_is_shortened_and_lists_no_constants_refuses_no_engine():
+    found = inspector.from_inspector(json.dumps({"Layers": [SHORTENED, "only a name"]}))
+    seen = summary(found, PRODUCTS)
+    assert (seen["int8_gemm_share"], seen["sparse_layers_chosen"], seen["gemm_outputs"]) == (None, None, {"unknown": 2})
+    candidate = Candidate("tensorrt", "int8", "fp16", evidence=seen)
+    logits = [np.array([[1.0, 2.0], [2.0, 1.0]])]
+    judge(candidate, logits, logits, [np.ones((2, 4))], 0.1, False)
+    assert candidate.agreed
+
+
+def test_the_output_of_every_gemm_is_told():
+    stored = layer("a", "sm80_xmma_gemm_i8", (QUERY,), ((32, "int8"),))
+    requantising = Layer("b", "kgen", ("fp16",), ("int8",), "k", (QUERY,))
+    head = Layer("c", "gemm", ("fp16",), ("fp32",), "t", ("/head",), ((8, "fp16"),))
+    assert summary([requantising, stored, head], PRODUCTS)["gemm_outputs"] == {"fp16": 1, "fp32": 1}
+    assert inspector.gemms([stored], PRODUCTS)[PRODUCTS[0]] == ("int8", "fp16")
+
+
+def test_profiles_are_not_counted_twice():
+    entry = {"LayerType": "gemm", "TacticName": "sparse", "Metadata": f"[ONNX Layer: {QUERY}]"}
+    for names in (["a [profile 0]", "a [profile 1]"], ["a_myl0_2", "a_myl1_2"]):
+        found = inspector.from_inspector(json.dumps({"Layers": [{**entry, "Name": name} for name in names]}))
+        assert summary(found, PRODUCTS)["sparse_layers_chosen"] == 1
+    chosen = "(Sparsity) Chose 3 layer(s) using sparse tactics: a, b, c"
+    assert summary([], PRODUCTS, [chosen, chosen])["sparse_layers_chosen"] == 3
 
 
 def test_without_layers_nothing_is_claimed():
