@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from optkit.models.loading import LoadedModel
 
 Calibrator = Literal["max", "percentile", "mse", "entropy"]
+Weights = Literal["per_channel", "per_tensor"]
 
 
 class Quantize(Taught):
-    """INT8 quantization: symmetric, weights per output channel, activations per tensor (Wu et al. 2020, arXiv 2004.09602).
+    """INT8 quantization: symmetric, activations per tensor (Wu et al. 2020, arXiv 2004.09602).
 
     `epochs=0` is post-training quantization; otherwise quantization-aware training follows the calibration.
 
@@ -34,6 +35,9 @@ class Quantize(Taught):
     percentile: float = Field(99.99, gt=50, le=100)
     """Percentile of the absolute values that amax is set to, in percent; for the percentile calibrator only."""
     calibration_examples: int = Field(512, ge=1)
+    weights: Weights = "per_channel"
+    """Scales of a weight: one per output channel, or a single one, shared by the weights that read the same tensor (query,
+    key and value). Only with the latter do TensorRT's GEMMs write INT8; train some epochs, as it rounds more coarsely."""
     gelu_clip: float | None = Field(None, gt=0)
     """Upper bound of GELU's output, so that a few large activations do not take the whole INT8 range."""
     embeddings: bool = True

@@ -1,12 +1,13 @@
 """Quantisers of an encoder with NVIDIA's Model Optimizer: insert them, calibrate them, or take their scales from elsewhere.
 
-Symmetric INT8, weights per output channel, activations per tensor, only on the Linear modules of the encoder's layers:
-embeddings, LayerNorm, pooler and head stay float (Wu et al. 2020, arXiv 2004.09602).
+Symmetric INT8, weights per output channel or per tensor, activations per tensor, only on the Linear modules of the
+encoder's layers: embeddings, LayerNorm, pooler and head stay float (Wu et al. 2020, arXiv 2004.09602).
 """
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ with warnings.catch_warnings():
 from optkit.compression.calibration import HistogramCalibrator
 
 if TYPE_CHECKING:
-    from optkit.compression.quantize import Quantize
+    from optkit.compression.quantize import Quantize, Weights
 
 Forward = Callable[[PreTrainedModel], None]
 
@@ -49,7 +50,7 @@ def insert(model: PreTrainedModel, stage: "Quantize") -> None:
         )
     with redirect_stdout(io.StringIO()), warnings.catch_warnings(), _linears_alone():
         warnings.simplefilter("ignore")  # it announces each model, and under several processes each kind of module
-        mtq.quantize(model, {"quant_cfg": _placement(linears), "algorithm": None})
+        mtq.quantize(model, {"quant_cfg": _placement(linears, stage.weights), "algorithm": None})
     for name, quantiser in quantisers(model).items():
         if stage.calibrator != "max" and name.endswith("input_quantizer"):
             quantiser._calibrator = HistogramCalibrator(stage.calibrator, stage.percentile)
@@ -68,13 +69,14 @@ def _linears_alone() -> Iterator[None]:
 
 
 def calibrate(model: PreTrainedModel, forward: Forward) -> None:
-    """Set every amax from the batches that `forward` runs through the model, one at a time.
+    """Set every amax from the batches that `forward` runs through the model, one at a time. Weights with a single scale that
+    read the same tensor get the same.
 
     Raises:
         InputError: a quantiser has seen no value other than zero, or one that is not finite.
     """
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), reading_the_same(encoder_linears(model)) as groups:
         try:
             mtq.calibrate(model, "max", forward)
         except (FloatingPointError, AssertionError) as error:  # of our calibrators, and of Model Optimizer's
@@ -82,7 +84,41 @@ def calibrate(model: PreTrainedModel, forward: Forward) -> None:
                 f"an activation is not finite while calibrating ({error}); look for weights that "
                 "are NaN or infinite, or train with a lower learning rate"
             ) from error
+    for group in groups.values():
+        _share_scale([model.get_submodule(f"{name}.weight_quantizer") for name in group])
     check(model)
+
+
+@contextmanager
+def reading_the_same(linears: Mapping[str, torch.nn.Linear]) -> Iterator[dict[str, set[str]]]:
+    """Watch which Linear modules read the same tensor, such as query, key and value; gives the names by each one's name."""
+    groups = {name: {name} for name in linears}
+    seen: dict[str, weakref.ref[torch.Tensor]] = {}
+
+    def watch(name: str, tensor: torch.Tensor) -> None:
+        for other, read in seen.items():
+            if read() is tensor and other not in groups[name]:
+                joined = groups[name] | groups[other]
+                groups.update(dict.fromkeys(joined, joined))
+        seen[name] = weakref.ref(tensor)
+
+    hooks = [
+        linear.register_forward_pre_hook(lambda _, given, name=name: watch(name, given[0]))
+        for name, linear in linears.items()
+    ]
+    try:
+        yield groups
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _share_scale(weights: "Sequence[TensorQuantizer]") -> None:
+    """Give quantisers with a single scale each the largest of them."""
+    if all(quantiser.amax is not None and quantiser.axis is None for quantiser in weights):
+        largest = torch.stack([quantiser.amax for quantiser in weights]).max()
+        for quantiser in weights:
+            quantiser.amax = largest
 
 
 def load_amax(model: PreTrainedModel, amax: Mapping[str, torch.Tensor]) -> None:
@@ -94,11 +130,11 @@ def load_amax(model: PreTrainedModel, amax: Mapping[str, torch.Tensor]) -> None:
     mistakes = []
     for name, quantiser in quantisers(model).items():
         value = amax.get(name)
-        expected = _channels(model, name)
+        expected = 1 if quantiser.axis is None else _channels(model, name)
         if value is None:
             mistakes.append(f"{name}: no scale")
         elif value.numel() != expected:
-            mistakes.append(f"{name}: {value.numel()} scales, expected {expected}")
+            mistakes.append(f"{name}: {value.numel()} scales, expected {expected}{_other_weights(value.numel(), expected)}")
         else:
             quantiser.amax = value.float().reshape(-1, 1) if expected > 1 else value.float().reshape(())
     if mistakes:
@@ -138,18 +174,24 @@ def round_embeddings(model: PreTrainedModel) -> None:
         table.copy_(torch.round(table / scale) * scale)
 
 
-def _placement(linears: Mapping[str, torch.nn.Linear]) -> list[dict]:
+def _other_weights(found: int, expected: int) -> str:
+    """How to take scales that were made for the other kind of weights."""
+    kind = "per_tensor" if found == 1 else "per_channel"
+    return f'; take them with Quantize(weights="{kind}")' if 1 in (found, expected) else ""
+
+
+def _placement(linears: Mapping[str, torch.nn.Linear], weights: "Weights") -> list[dict]:
     """Model Optimizer's ordered list: everything off, then the encoder's Linear modules on."""
+    axis = 0 if weights == "per_channel" else None
     entries: list[dict] = [{"quantizer_name": "*", "enable": False}]
     for name in linears:
-        entries.append({"quantizer_name": f"{name}.weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}})
+        entries.append({"quantizer_name": f"{name}.weight_quantizer", "cfg": {"num_bits": 8, "axis": axis}})
         entries.append({"quantizer_name": f"{name}.input_quantizer", "cfg": {"num_bits": 8, "axis": None}})
     return entries
 
 
 def _channels(model: PreTrainedModel, quantiser: str) -> int:
-    linear, _, kind = quantiser.rpartition(".")
-    return model.get_submodule(linear).out_features if kind == "weight_quantizer" else 1  # type: ignore[return-value]
+    return model.get_submodule(quantiser.rpartition(".")[0]).out_features  # type: ignore[return-value]
 
 
 def _is_calibrated(quantiser: TensorQuantizer) -> bool:

@@ -7,7 +7,7 @@ from optkit.graph.export import export
 from optkit.tasks.classification import Classification
 from optkit.tasks.question_answering import QuestionAnswering
 
-from .models import LENGTH, bert, quantised
+from .models import LENGTH, bert, per_tensor, quantised
 
 HEADS = {
     "classification": (BertForSequenceClassification, Classification),
@@ -17,14 +17,16 @@ HEADS = {
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """`(head, is_quantised) -> (model, path)`."""
+    """`(head, is_quantised, weights) -> (model, path)`."""
     made = {}
 
-    def get(head="classification", is_quantised=False):
-        if (head, is_quantised) not in made:
+    def get(head="classification", is_quantised=False, weights="per_channel"):
+        key = head, is_quantised, weights
+        if key not in made:
             cls, task = HEADS[head]
-            model = (quantised if is_quantised else bert)(cls)
-            made[head, is_quantised] = model, export(model, tmp_path_factory.mktemp("graph"), LENGTH, task)
-        return made[head, is_quantised]
+            make = {"per_channel": quantised, "per_tensor": per_tensor}[weights] if is_quantised else bert
+            model = make(cls)
+            made[key] = model, export(model, tmp_path_factory.mktemp("graph"), LENGTH, task)
+        return made[key]
 
     return get

@@ -65,6 +65,25 @@ def quantised(cls=BertForSequenceClassification, extra=()):
     return mtq.quantize(model, {"quant_cfg": entries, "algorithm": "max"}, forward).eval()
 
 
+def with_biases(model):
+    """The model with biases that matter in its Linear modules, where they begin as zeros."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.normal_(module.bias, std=0.3)
+    return model
+
+
+def per_tensor(cls=BertForSequenceClassification):
+    """A model with biases that matter, whose quantised weights have one scale each, that of query, key and value shared."""
+    from optkit import Quantize
+    from optkit.compression import quantizers
+
+    model = with_biases(bert(cls))
+    quantizers.insert(model, Quantize(gelu_clip=10.0, weights="per_tensor"))
+    quantizers.calibrate(model, lambda made: [made(**as_tensors(feed(8, LENGTH, seed))) for seed in range(3)])
+    return model.eval()
+
+
 def sparse(model):
     """The model with the first two of every four input channels of its encoder's weights at zero."""
     for linear in encoder_linears(model).values():

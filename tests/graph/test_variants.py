@@ -1,6 +1,7 @@
 """Graphs for TensorRT compute what the graph they come from computes, and quantise what they are meant to."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -31,6 +32,13 @@ def prepared(exported, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def per_tensor(exported, tmp_path_factory):
+    """One whose weights have a single scale each, with its ranges."""
+    source = exported(is_quantised=True, weights="per_tensor")[1]
+    return ranges.prepare(source, FEEDS[:2], tmp_path_factory.mktemp("per_tensor"))
+
+
+@pytest.fixture(scope="module")
 def answer(exported):
     """`path -> logits` of the last feed."""
     return lambda path: reference.infer(reference.load(path), FEEDS[2])
@@ -42,10 +50,13 @@ def noise(found, expected):
 
 @pytest.mark.parametrize("name", [name for name in INT8 if name != "bf16"])
 @pytest.mark.parametrize("rest", [None, "fp16"])
-def test_added_quantisers_move_the_logits_by_no_more_than_quantisation_may(prepared, answer, tmp_path, name, rest):
-    written = write(prepared, Variant(rest, INT8[name].placement), tmp_path / "model.onnx")
-    assert noise(answer(written.path), answer(prepared)) < 0.1
-    assert noise(answer(written.path), answer(prepared)) > 0  # it is another graph
+def test_added_quantisers_move_the_logits_by_no_more_than_quantisation_may(
+    prepared, per_tensor, answer, tmp_path, name, rest
+):
+    source = per_tensor if name.startswith("int8-out") else prepared
+    written = write(source, Variant(rest, INT8[name].placement), tmp_path / "model.onnx")
+    assert noise(answer(written.path), answer(source)) < 0.1
+    assert noise(answer(written.path), answer(source)) > 0  # it is another graph
 
 
 def test_fp16_computes_the_same_to_its_precision(exported, answer, tmp_path):
@@ -103,6 +114,55 @@ def test_what_is_quantised_by_hand(prepared, tmp_path, name, pairs, attention):
     assert (counts["qdq_pairs"], counts["quantized_attention_products"]) == (pairs, attention)
     assert (counts["encoder_gemms"], counts["covered_gemms"]) == (12, 12)
     assert (counts["residuals"], counts["quantized_residuals"]) == (4, 4)
+
+
+@pytest.mark.parametrize(("name", "quantised"), [("int8-out", 3), ("int8-out-all", 4)])
+def test_what_is_quantised_in_front_of_biases_by_hand(per_tensor, tmp_path, name, quantised):
+    """In each of 2 layers: behind query, output and second feed-forward GEMM, and behind the first one too; what keys and
+    values put out is quantised in front of the product that reads it."""
+    written = write(per_tensor, INT8[name], tmp_path / "model.onnx")
+    assert written.audit["qdq_pairs"] == 20 + 8 + 2 * quantised
+    assert (written.audit["quantized_attention_products"], written.audit["quantized_residuals"]) == (4, 4)
+    graph = onnx.load(written.path).graph
+    read_by = {name: node for node in graph.node for name in node.input}
+    behind = Counter(read_by[gemm.output[0]].op_type for gemm in placement.gemms(graph))
+    assert behind == Counter(QuantizeLinear=2 * quantised, Reshape=2 * 2, Add=2 * (4 - quantised))
+    assert written.audit["folded_scales"] == 2
+
+
+def test_query_key_and_value_put_out_one_scale(per_tensor, tmp_path):
+    graph = onnx.load(write(per_tensor, Variant(None, INT8["int8-out"].placement), tmp_path / "m.onnx").path).graph
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    found = ranges.read(per_tensor)
+    for layer in (0, 1):
+        names = [f"{name}/MatMul_output_0" for name in QKV[3 * layer : 3 * layer + 3]]
+        first = [node for node in graph.node if node.op_type == "QuantizeLinear" and names[0] in node.input]
+        moved = [node for node in graph.node if node.op_type == "QuantizeLinear" and "MatMul/input_1" in node.name]
+        scales = {known[node.input[1]].item() for node in [*first, moved[layer]]}
+        assert scales == {np.float32(max(found[name] for name in names) / 127).item()}
+
+
+def test_values_without_their_bias_have_a_range_of_their_own(per_tensor):
+    """What attention puts out without it is what the projection's quantiser reads then."""
+    found = ranges.read(per_tensor)
+    context = "/model/bert/encoder/layer.0/attention/self/Reshape_3_output_0"
+    model = onnx.load(per_tensor)
+    bias = next(node.input[0] for node in model.graph.node if node.name == f"{QKV[2]}/Add")
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(context))
+    session = reference.onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    less = [np.abs(session.run([context], asked)[0] - known[bias]).max() for asked in FEEDS[:2]]
+    assert 0.3 * max(less) < found[placement.without_bias(context)] <= 1.01 * max(less)
+
+
+def test_gemms_cannot_write_int8_with_a_scale_per_channel(prepared, tmp_path):
+    with pytest.raises(InputError, match=r'12 GEMMs have weights with a scale per output channel.*weights="per_tensor"'):
+        write(prepared, INT8["int8-out"], tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_graphs_are_told_apart_by_their_weights_scales(prepared, per_tensor, exported):
+    assert [variants.is_per_tensor(path) for path in (prepared, per_tensor, exported()[1])] == [False, True, False]
 
 
 def test_probabilities_have_the_scale_of_numbers_up_to_one(prepared, tmp_path):

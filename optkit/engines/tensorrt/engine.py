@@ -70,13 +70,17 @@ class TensorRT(Runtime):
         return found
 
     def preferred(self, graph: Path, precision: str, options: Options) -> str:
-        """The variant that was asked for; else INT8 out of every GEMM for 2:4 weights, whose kernels demand it."""
-        from optkit.graph.tensorrt.variants import is_sparse
+        """The variant that was asked for; else GEMMs that write INT8 where weights have one scale each, and quantised
+        outputs for 2:4 weights, whose kernels demand them."""
+        from optkit.graph.tensorrt.variants import is_per_tensor, is_sparse
 
         asked = options.variant
         if asked and precision != "int8":
             raise InputError(f"--variant {asked}: only INT8 plans have variants, and this recipe does not quantise")
-        return asked or ("fp16-outputs" if precision == "int8" and is_sparse(graph) else self.variants(precision)[0])
+        if asked or precision != "int8":
+            return asked or self.variants(precision)[0]
+        per_tensor, per_channel = ("int8-out-all", "fp16-outputs") if is_sparse(graph) else ("int8-out", "fp16")
+        return per_tensor if is_per_tensor(graph) else per_channel
 
     def build(
         self, graph: Path, precision: str, folder: Path, variant: str | None = None, options: Options | None = None

@@ -152,8 +152,8 @@ def _counts(kinds: Iterable[str | None]) -> dict[str, int]:
 
 
 def _sparse(layers: Sequence[Layer], products: "Sequence[Product]", lines: Sequence[str]) -> int | None:
-    """How many layers run a sparse kernel, by their tactics' names or by the log, of which either may keep silent; None where
-    no kernel was chosen yet, as in the builder without a GPU. A layer counts once, however many profiles have it."""
+    """How many layers run a sparse kernel, by their tactics' names or by the log, of which either may keep silent; None
+    where no kernel was chosen yet, as in the builder without a GPU. A layer counts once, however many profiles have it."""
     named = len({layer.onnx or layer.name for layer in layers if layer.is_sparse})
     logged = _count(_CHOSEN, lines)
     if named or logged is not None:

@@ -15,7 +15,8 @@ from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
 from optkit.graph import onnx_file, reference
-from optkit.graph.tensorrt.placement import measured
+from optkit.graph.tensorrt import attention
+from optkit.graph.tensorrt.placement import measured, without_bias
 
 FILE = "ranges.json"
 METHOD = "mse"
@@ -40,6 +41,9 @@ def measure(graph: Path, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str,
         raise InputError(f"{graph}: no inputs to measure ranges on; expected at least one batch")
     model = onnx_file.structure(graph)
     names = measured(model.graph)
+    for folding in attention.foldings(model.graph):
+        less = [folding.context, folding.bias], [without_bias(folding.context)]
+        model.graph.node.append(helper.make_node("Sub", *less, name=less[1][0]))
     for name in names:
         model.graph.output.append(helper.make_empty_tensor_value_info(name))
     with_outputs = graph.with_name(".outputs.onnx")

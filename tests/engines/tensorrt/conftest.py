@@ -27,11 +27,13 @@ def written(exported, tmp_path_factory):  # noqa: F811
     def get(precision, variant=None):
         variant = variant or ("fp16" if precision == "int8" else precision)
         if (precision, variant) not in made:
-            source = exported(is_quantised=precision == "int8")[1]
-            if precision == "int8" and not (folder / ranges.FILE).exists():
-                ranges.prepare(source, [feed(8, 32, seed) for seed in range(2)], folder)
+            weights = "per_tensor" if variant.startswith("int8-out") else "per_channel"
+            source, place = exported(is_quantised=precision == "int8", weights=weights)[1], folder / weights
+            if precision == "int8" and not place.exists():
+                place.mkdir()
+                ranges.prepare(source, [feed(8, 32, seed) for seed in range(2)], place)
             choices = INT8 if precision == "int8" else FLOAT
-            at = (folder / "model.onnx") if precision == "int8" else source
+            at = (place / "model.onnx") if precision == "int8" else source
             made[precision, variant] = write(at, choices[variant], tmp_path_factory.mktemp("variant") / "model.onnx")
         return made[precision, variant]
 

@@ -119,6 +119,11 @@ def test_a_sparse_graph_takes_the_placement_that_sparse_kernels_need(exported, t
     monkeypatch.setattr(variants, "is_sparse", lambda graph: True)
     assert TENSORRT.preferred(exported(is_quantised=True)[1], "int8", Options()) == "fp16-outputs"
     assert TENSORRT.preferred(exported()[1], "fp32", Options()) == "fp32"
+    assert TENSORRT.preferred(exported(is_quantised=True, weights="per_tensor")[1], "int8", Options()) == "int8-out-all"
+
+
+def test_weights_with_one_scale_each_take_the_placement_whose_gemms_write_int8(exported):
+    assert TENSORRT.preferred(exported(is_quantised=True, weights="per_tensor")[1], "int8", Options()) == "int8-out"
 
 
 def test_a_plan_beside_it_is_not_overwritten(built, exported, tmp_path):

@@ -9,6 +9,7 @@ from optkit.engines.candidate import Candidate, judge
 from optkit.engines.tensorrt import inspector
 from optkit.engines.tensorrt.inspector import Layer, summary
 from optkit.graph.products import Product
+from optkit.graph.tensorrt.variants import INT8
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +30,15 @@ def test_a_float_plan_multiplies_in_what_its_graph_says(planned, precision):
     assert (seen["int8_gemm_share"], seen["unplaced_gemms"]) == (0, [])
 
 
-@pytest.mark.parametrize("variant", ["fp16", "fp16-attention", "fp16-outputs", "bf16"])
+OUTPUTS = {"int8-out": {"int8": 10, "fp16": 2 + 1}, "int8-out-all": {"int8": 12, "fp16": 1}}
+"""Of the GEMMs of 2 layers and of the pooler; the classifier writes float32."""
+
+
+@pytest.mark.parametrize("variant", INT8)
 def test_every_gemm_of_the_encoder_is_int8(planned, variant):
     seen = found(planned, "int8", variant)
     rest = "bf16" if variant == "bf16" else "fp16"
+    assert seen["gemm_outputs"] == {**OUTPUTS.get(variant, {rest: 13}), "fp32": 1}
     assert seen["gemm_precisions"] == {"int8": 12, rest: 2}
     encoder, head = 128 * 2 * (4 * 64 * 64 + 2 * 64 * 128), 64 * 64 + 64 * 3
     assert seen["int8_gemm_share"] == pytest.approx(encoder / (encoder + head))
@@ -42,7 +48,7 @@ def test_attention_is_one_kernel_in_16_bits_and_in_int8_where_all_of_it_is_quant
     assert found(planned, "fp32")["fused_attention"] == "0 of 2"
     assert found(planned, "fp16")["fused_attention"] == found(planned, "int8", "fp16")["fused_attention"] == "2 of 2"
     assert found(planned, "int8", "fp16")["int8_attention"] == "0 of 2"
-    for variant in ("fp16-attention", "fp16-outputs"):
+    for variant in ("fp16-attention", "fp16-outputs", "int8-out", "int8-out-all"):
         assert found(planned, "int8", variant)["fused_attention"] == "2 of 2"
         assert found(planned, "int8", variant)["int8_attention"] == "2 of 2"
 
@@ -105,7 +111,13 @@ def test_a_gemm_that_no_layer_names_is_unknown_and_not_counted_against_the_plan(
     assert seen["gemm_precisions"] == seen["gemm_outputs"] == {"fp16": 1, "unknown": 1}
 
 
-SHORTENED = {"Name": "{ForeignNode[/layer.0/.../head]}", "LayerType": "Myelin", "Inputs": [], "Outputs": [], "TacticName": ""}
+SHORTENED = {
+    "Name": "{ForeignNode[/layer.0/.../head]}",
+    "LayerType": "Myelin",
+    "Inputs": [],
+    "Outputs": [],
+    "TacticName": "",
+}
 """As TensorRT writes what it fuses when the name grows too long."""
 
 
