@@ -6,7 +6,7 @@ GPU_VENV ?= .venv-gpu
 
 .PHONY: demo matrix models test test-fast test-nightly test-gpu install bench bench-gpu clean
 
-# Three of the ten recipes, in some five minutes on two cores after the installation; `make matrix` runs all ten. The best
+# Three of the eleven recipes, in some five minutes on two cores after the installation; `make matrix` runs all. The best
 # one is published, and asked a question by a server that ends with it.
 QUESTION := The lying critic said that the film was dreadful.
 demo: $(VENV)/installed

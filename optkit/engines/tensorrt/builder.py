@@ -73,12 +73,13 @@ def build(graph: Path, settings: Settings, longest: int, sparse: bool) -> Plan:
         raise InputError(_parser_errors(trt, parser, graph))
     config = _config(trt, builder, settings, sparse)
     shapes = tuple(_add_profile(builder, network, config, profile.shapes()) for profile in profiles)
-    cache = _attach_cache(config, settings, build_log)
+    # the cache has to live as long as the build
+    path, cache = _attach_cache(config, settings, build_log)
     with progress(trt, config):
         data = builder.build_serialized_network(network, config)
     if data is None:
         raise MachineError(_build_error(graph, build_log, settings))
-    _keep_cache(config, cache)
+    _keep_cache(cache, path)
     seconds = time.perf_counter() - started
     inputs = _tensors(trt, [network.get_input(number) for number in range(network.num_inputs)])
     outputs = _tensors(trt, [network.get_output(number) for number in range(network.num_outputs)])
@@ -167,24 +168,35 @@ def cache_file(settings: Settings) -> Path:
     return cache_folder() / f"tensorrt-{library.installed_version()}-{card}.timing"
 
 
-def _attach_cache(config: Any, settings: Settings, build_log: BuildLog) -> Path:
-    """Give a build what earlier ones measured. Without a GPU nothing is measured, and no cache but an empty one is read."""
+def _attach_cache(config: Any, settings: Settings, build_log: BuildLog) -> tuple[Path, Any]:
+    """Give a build what earlier ones measured; returns the cache and its file. Without a GPU nothing is measured, and no cache
+    but an empty one is read."""
     path = cache_file(settings)
     content = path.read_bytes() if path.is_file() else b""
     before = len(build_log.lines)
-    config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False)
-    refused = any(_CACHE_REFUSED in text for _, text in build_log.lines[before:])
+    cache = _set_cache(config, content)
+    refused = cache is None or any(_CACHE_REFUSED in text for _, text in build_log.lines[before:])
     if refused and not library.is_offline():
         log.warning("%s is not a timing cache of this TensorRT and card: it is made anew", path)
-    return path
+    return path, cache if cache is not None else _set_cache(config, b"")
 
 
-def _keep_cache(config: Any, path: Path) -> None:
+def _set_cache(config: Any, content: bytes) -> Any:
+    """Make a timing cache and set it; None where TensorRT refuses it."""
+    cache = config.create_timing_cache(content)
+    return cache if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False) else None
+
+
+def _keep_cache(cache: Any, path: Path) -> None:
     """Write what was measured; a reader sees the old file or the new one. A cache that cannot be kept costs time only."""
+    content = None if cache is None else cache.serialize()
+    if content is None:
+        log.warning("%s: TensorRT keeps no timing cache; the next build measures again", path)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.file(path) as unfinished:
-            unfinished.write_bytes(memoryview(config.get_timing_cache().serialize()))
+            unfinished.write_bytes(memoryview(content))
             os.replace(unfinished, path)
     except OSError as error:
         log.warning("%s: the timing cache cannot be kept (%s); the next build measures again", path, error.strerror)

@@ -19,16 +19,19 @@ from optkit.engines.tensorrt.compatibility import PLAN, check_machine
 from optkit.engines.tensorrt.logger import BuildLog
 
 MOST_SHAPES = 8
-"""Contexts kept ready, the least recently used goes first: each has scratch memory of its own."""
+"""Contexts kept ready, the least recently used goes first: each has tensors, buffers and a CUDA graph of its own."""
 
 
 @dataclasses.dataclass
-class _Ready:
-    """A context set to one shape, its tensors, and its CUDA graph once the shape has come a second time."""
+class Ready:
+    """A context set to one shape, its tensors on the card and pinned in host memory, and its CUDA graph once the shape has
+    come a second time."""
 
     context: Any
     inputs: dict[str, Any]
     output: Any
+    host_inputs: dict[str, Any]
+    host_output: Any
     runs: int = 0
     graph: Any = None
 
@@ -60,7 +63,9 @@ class Runner:
         self.names: tuple[str, ...] = tuple(record["inputs"])
         self.profiles = record["profiles"]
         self.stream = torch.cuda.Stream()
-        self.ready: OrderedDict[tuple[int, int], _Ready] = OrderedDict()
+        # one block for all contexts, as they run one after the other: with blocks of their own large shapes fill the card
+        self.scratch = torch.empty(max(1, self.engine.device_memory_size_v2), dtype=torch.uint8, device="cuda")
+        self.ready: OrderedDict[tuple[int, int], Ready] = OrderedDict()
 
     def infer(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Logits, float32, of int64 tensors [batch, sequence]; tensors that the plan does not take are ignored.
@@ -70,22 +75,25 @@ class Runner:
         """
         torch = self.torch
         arrays = {name: np.ascontiguousarray(feed[name], np.int64) for name in self.names}
-        ready = self._ready_for(arrays[self.names[0]].shape)
+        ready = self.ready_for(arrays[self.names[0]].shape)
+        for name, array in arrays.items():
+            ready.host_inputs[name].copy_(torch.from_numpy(array))
         with torch.cuda.stream(self.stream):
-            for name, array in arrays.items():
-                ready.inputs[name].copy_(torch.from_numpy(array))
-            self._execute(ready)
-            output = ready.output.cpu()
+            for name, tensor in ready.inputs.items():
+                tensor.copy_(ready.host_inputs[name], non_blocking=True)
+            self.execute(ready)
+            ready.host_output.copy_(ready.output, non_blocking=True)
         self.stream.synchronize()
-        logits: NDArray[np.float32] = output.numpy()
+        logits: NDArray[np.float32] = ready.host_output.numpy().copy()
         return logits
 
     def inspect(self) -> str:
         """The engine inspector's JSON."""
         return str(self.engine.create_engine_inspector().get_engine_information(self.trt.LayerInformationFormat.JSON))
 
-    def _execute(self, ready: _Ready) -> None:
-        """Enqueue one run; the second of a shape records it as a CUDA graph, which later ones replay."""
+    def execute(self, ready: Ready) -> None:
+        """Enqueue one run, within `torch.cuda.stream(self.stream)`; the second of a shape records it as a CUDA graph, which
+        later ones replay."""
         if ready.graph is not None:
             ready.graph.replay()
             return
@@ -100,10 +108,20 @@ class Runner:
             graph.replay()
 
     def _enqueue(self, context: Any) -> None:
-        if not context.execute_async_v3(self.stream.cuda_stream):
-            raise MachineError(f"TensorRT could not run the plan: {'; '.join(self.build_log.errors()) or 'no reason given'}")
+        self._demand(context.execute_async_v3(self.stream.cuda_stream), "run the plan")
 
-    def _ready_for(self, shape: tuple[int, ...]) -> _Ready:
+    def _demand(self, done: Any, what: str) -> None:
+        """Raise `MachineError` with TensorRT's own reasons where one of its calls was not done."""
+        if not done:
+            raise MachineError(f"TensorRT could not {what}: {'; '.join(self.build_log.errors()) or 'no reason given'}")
+
+    def ready_for(self, shape: tuple[int, ...]) -> Ready:
+        """The context for a shape [batch, sequence], set up where there is none.
+
+        Raises:
+            InputError: no profile of the plan takes the shape.
+            MachineError: TensorRT refuses the shape, or has no memory for it.
+        """
         key = (shape[0], shape[1])
         if key not in self.ready:
             if len(self.ready) >= MOST_SHAPES:
@@ -112,19 +130,24 @@ class Runner:
         self.ready.move_to_end(key)
         return self.ready[key]
 
-    def _set_up(self, shape: tuple[int, int]) -> _Ready:
-        torch, context = self.torch, self.engine.create_execution_context()
-        context.set_optimization_profile_async(profile_for(self.profiles, shape), self.stream.cuda_stream)
+    def _set_up(self, shape: tuple[int, int]) -> Ready:
+        torch, number = self.torch, profile_for(self.profiles, shape)
+        context = self.engine.create_execution_context(self.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        self._demand(context is not None, f"make a context for {shape}")
+        context.set_device_memory(self.scratch.data_ptr(), self.scratch.numel())
+        done = context.set_optimization_profile_async(number, self.stream.cuda_stream)
+        self._demand(done, f"choose profile {number}")
         inputs = {name: torch.empty(shape, dtype=torch.int64, device="cuda") for name in self.names}
         for name, tensor in inputs.items():
-            context.set_input_shape(name, shape)
-            context.set_tensor_address(name, tensor.data_ptr())
+            self._demand(context.set_input_shape(name, shape), f"take {name} as {shape}")
+            self._demand(context.set_tensor_address(name, tensor.data_ptr()), f"read {name}")
         if missing := context.infer_shapes():
             raise MachineError(f"TensorRT cannot tell the output's shape for {shape}: it misses {', '.join(missing)}")
         output = torch.empty(tuple(context.get_tensor_shape("logits")), dtype=torch.float32, device="cuda")
-        context.set_tensor_address("logits", output.data_ptr())
+        self._demand(context.set_tensor_address("logits", output.data_ptr()), "write the logits")
         self.stream.wait_stream(torch.cuda.current_stream())
-        return _Ready(context, inputs, output)
+        hosts = {name: torch.empty(shape, dtype=torch.int64, pin_memory=True) for name in self.names}
+        return Ready(context, inputs, output, hosts, torch.empty(output.shape, pin_memory=True))
 
 
 def profile_for(profiles: list[dict[str, list[list[int]]]], shape: tuple[int, int]) -> int:

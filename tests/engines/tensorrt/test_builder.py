@@ -110,6 +110,31 @@ def test_the_timing_cache_is_kept_and_one_that_cannot_be_read_is_made_anew(writt
     assert settings.timing_cache.read_bytes() == first
 
 
+class Refusing:
+    """A configuration of TensorRT that takes no timing cache but an empty one, or none at all."""
+
+    def __init__(self, least=1):
+        self.least, self.cache = least, None
+
+    def create_timing_cache(self, content):
+        return content if len(content) < self.least else None
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        self.cache = cache
+        return True
+
+
+@pytest.mark.parametrize("least", [1, 0])
+def test_a_cache_that_tensorrt_refuses_does_not_lose_the_build(tmp_path, trt, caplog, least):
+    path = tmp_path / "k.timing"
+    path.write_bytes(b"of another card")
+    found = builder._attach_cache(Refusing(least), Settings(timing_cache=path), builder.BuildLog(trt))
+    assert found == (path, b"" if least else None)
+    builder._keep_cache(None, path)
+    assert path.read_bytes() == b"of another card"
+    assert "TensorRT keeps no timing cache" in caplog.text
+
+
 def test_a_cache_that_cannot_be_written_stops_nothing(written, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     plan = builder.build(written("fp16").path, Settings(timing_cache=tmp_path / "file" / "k.timing"), 32, False)
