@@ -1,10 +1,18 @@
-"""What NVIDIA GPUs this machine has, by the driver's own account (NVML), without starting CUDA."""
+"""What NVIDIA GPUs this process may use, in CUDA's order and by the driver's own account, without starting CUDA in it."""
 
-import os
+import json
+import logging
+import subprocess
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from optkit.core import cuda_probe
+
+log = logging.getLogger(__name__)
+_PROBE_S = 60.0
 OLDEST_DRIVER = {12: 525, 13: 580}
 """Oldest driver for all minor versions of CUDA, by its major version (CUDA Toolkit release notes, table 2)."""
 
@@ -21,7 +29,9 @@ class Gpu:
     driver: str
     """Version of the driver, such as "580.65.06"."""
     cuda: tuple[int, int]
-    """Newest CUDA that the driver knows."""
+    """Newest CUDA that the driver's library knows: that of `cuda-compat` where it is installed."""
+    uuid: str = ""
+    """Of the card, or of the MIG slice of it that the process has."""
 
     @property
     def has_int8_tensor_cores(self) -> bool:
@@ -40,9 +50,10 @@ class Gpu:
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The cards that this process may use, in NVML's order; empty where there is none or no driver.
+    """The cards that this process may use, the first one first; empty where there is none or no driver.
 
-    `CUDA_VISIBLE_DEVICES` is heeded where it lists numbers, or nothing.
+    Order, `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG slices) and the version of CUDA are CUDA's own account: NVML counts
+    cards in another order. What is free at the moment is NVML's, asked by UUID.
     """
     try:
         import pynvml  # nvidia-ml-py
@@ -53,31 +64,51 @@ def gpus() -> tuple[Gpu, ...]:
     except pynvml.NVMLError:
         return ()
     try:
-        return tuple(_gpu(pynvml, number) for number in _visible(pynvml.nvmlDeviceGetCount()))
-    except pynvml.NVMLError:
-        return ()
+        return _gpus(pynvml, _cuda_devices())
     finally:
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
 
 
-def _visible(count: int) -> list[int]:
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None or not all(part.strip().lstrip("-").isdigit() for part in listed.split(",") if part.strip()):
-        return list(range(count))
-    numbers = [int(part) for part in listed.split(",") if part.strip()]
-    return [number for number in numbers if 0 <= number < count]
+@cache
+def _cuda_devices() -> dict[str, Any]:
+    """What `cuda_probe` finds, in a process of its own, or in this one where Python cannot be started, as in a server."""
+    asked = [sys.executable, "-I", cuda_probe.__file__]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=_PROBE_S, check=True)
+        found = dict(json.loads(done.stdout))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        found = cuda_probe.probe()
+    if found["reason"]:
+        log.warning("there is an NVIDIA driver, and no card for this process: %s", found["reason"])
+    return found
 
 
-def _gpu(nvml: Any, number: int) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(number)
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    cuda = nvml.nvmlSystemGetCudaDriverVersion()  # 13000 for 13.0
-    return Gpu(
-        name=nvml.nvmlDeviceGetName(handle),
-        capability=tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)),
-        memory_bytes=memory.total,
-        free_bytes=memory.free,
-        driver=nvml.nvmlSystemGetDriverVersion(),
-        cuda=(cuda // 1000, cuda % 1000 // 10),
+def _gpus(nvml: Any, found: dict[str, Any]) -> tuple[Gpu, ...]:
+    """The devices that CUDA found, each with what NVML knows of it.
+
+    Args:
+        nvml: NVML's Python module, started.
+        found: what `cuda_probe` found.
+    """
+    version = found["version"]
+    return tuple(
+        Gpu(
+            name=device["name"],
+            capability=(device["capability"][0], device["capability"][1]),
+            memory_bytes=device["memory_bytes"],
+            free_bytes=_free_bytes(nvml, device),
+            driver=nvml.nvmlSystemGetDriverVersion(),
+            cuda=(version // 1000, version % 1000 // 10),
+            uuid=device["uuid"],
+        )
+        for device in found["devices"]
     )
+
+
+def _free_bytes(nvml: Any, device: dict[str, Any]) -> int:
+    """Free memory of a card or MIG slice; all of it where NVML does not know."""
+    for kind in ("GPU", "MIG"):
+        with suppress(nvml.NVMLError):
+            return int(nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(f"{kind}-{device['uuid']}")).free)
+    return int(device["memory_bytes"])

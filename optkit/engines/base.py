@@ -220,6 +220,10 @@ class Runtime(ABC):
         """
         return {}
 
+    def install(self, version: str) -> str:
+        """Return the command that installs a version of the runtime."""
+        return f"pip install '{self.package}=={version}.*'"
+
     def runs_on_newer(self, record: Record) -> bool:
         """Return whether newer versions of the runtime run an engine."""
         return True

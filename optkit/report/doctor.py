@@ -92,7 +92,7 @@ def _gpu(found: Iterable[Gpu]) -> list[Finding]:
         "TensorRT's plans need an NVIDIA card: from Turing on for INT8, from Ampere on for 2:4 and bf16. If there is one, "
         "install its driver: nvidia-smi must list it"
     )
-    return [Finding("card", "none that the driver (NVML) knows of", False, fix)]
+    return [Finding("card", "none that CUDA gives this process", False, fix)]
 
 
 def _present(there: bool, since: str) -> tuple[str, bool, str]:
@@ -110,7 +110,7 @@ def _tensorrt(found: tuple[Gpu, ...]) -> list[Finding]:
     findings = [Finding("tensorrt", version)]
     try:
         for gpu in found[:1]:
-            check_driver(gpu, 12 if library.is_for_cuda_12() else 13)
+            check_driver(gpu, library.cuda())
     except MachineError as error:
         findings.append(Finding("driver", "too old for this TensorRT", False, str(error)))
     return findings

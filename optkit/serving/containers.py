@@ -7,6 +7,7 @@ from typing import Any
 
 from optkit.core.errors import InputError, MachineError
 from optkit.engines import registry as engines
+from optkit.engines.base import Runtime
 
 IMAGE = "nvcr.io/nvidia/tritonserver"
 
@@ -33,7 +34,7 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
             raise MachineError(
                 f"no Triton container with {kind} {built} is known, only {table or 'no container at all'}. Look one up in "
                 "NVIDIA's support matrix or release notes, and name it with its version: --container TAG=VERSION; or build "
-                f"with the {kind} of one that is known"
+                f"with the {kind} of one that is known{_newest(engines.runtime(kind), table)}"
             )
         return found[-1]
     name, _, version = tag.partition("=")
@@ -49,6 +50,14 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
             f"{kind} {version}, or choose another container"
         )
     return name
+
+
+def _newest(runtime: Runtime, table: Mapping[str, str]) -> str:
+    """How to install the runtime of the newest container."""
+    if not table:
+        return ""
+    tag, version = list(table.items())[-1]
+    return f"; for {tag}: {runtime.install(version)}"
 
 
 def docker_command(repository: Path, record: Mapping[str, Any], tag: str | None = None) -> str:

@@ -58,13 +58,24 @@ instance_group {
 optimization {
   cuda {
     graphs: true
-  }
+GRAPHS  }
 }
 dynamic_batching {
   preferred_batch_size: 8
+  preferred_batch_size: 64
   max_queue_delay_microseconds: 100
 }
 """
+GRAPH = """\
+    graph_spec {
+      batch_size: BATCH
+      input { key: "input_ids" value { dim: LENGTH } }
+      input { key: "attention_mask" value { dim: LENGTH } }
+    }
+"""
+RECORDED = [(batch, length) for batch in (1, 8, 64) for length in (128, 384)]
+GRAPHS = "".join(GRAPH.replace("BATCH", str(batch)).replace("LENGTH", str(length)) for batch, length in RECORDED)
+TEXT = TEXT.replace("GRAPHS", GRAPHS)
 
 
 def plan_config(record, **settings):
@@ -87,6 +98,7 @@ def test_several_profiles_and_a_fixed_length():
     assert [list(tensor.dims) for tensor in message.input] == [[128], [128]]
     assert (message.instance_group[0].count, list(message.instance_group[0].profile)) == (2, ["0", "1"])
     assert not message.HasField("dynamic_batching")
+    assert [spec.batch_size for spec in message.optimization.cuda.graph_spec] == [1, 16, 32]
 
 
 def test_a_type_that_triton_is_not_told_of():
@@ -114,7 +126,10 @@ def test_the_container_of_a_plan(built, tag):
 
 
 def test_containers_that_do_not_fit():
-    with pytest.raises(MachineError, match=r"no Triton container with tensorrt 11\.1\.5\.1 is known"):
+    with pytest.raises(
+        MachineError,
+        match=r"no Triton container with tensorrt 11\.1\.5\.1 is known.*for 26\.08: .*tensorrt-cu13==11\.2\.1\.\*",
+    ):
         containers.container({**RECORD, "runtime_version": "11.1.5.1"})
     with pytest.raises(MachineError, match=r"container 26\.05 has tensorrt 10\.16, the engine was built by 11\.1\.0\.106"):
         containers.container(RECORD, "26.05")
@@ -133,6 +148,14 @@ def test_a_container_that_the_table_does_not_have_is_named_with_its_version():
     for tag in ("26.09=new", "=11.1", "26.09=", ""):
         with pytest.raises(InputError, match="its version of tensorrt is not known"):
             containers.container(RECORD, tag)
+
+
+def test_a_plan_of_cuda_12_is_told_what_to_build_it_with():
+    with pytest.raises(
+        MachineError, match=r"for CUDA 12, and the containers are for CUDA 13.*'tensorrt-cu13==11\.2\.1\.\*'"
+    ):
+        containers.container({**RECORD, "cuda": 12}, "26.07")
+    assert containers.container({**RECORD, "cuda": 13}) == "26.07"
 
 
 def test_a_plan_that_was_built_without_a_gpu_runs_in_no_container():
@@ -235,7 +258,9 @@ def test_the_length_and_batches_of_a_plan_are_its_profiles(place, built):
     message = place("tensorrt", "fp16")[1]
     (profile,) = json.loads((built("tensorrt", "fp16") / "engine.json").read_text())["profiles"]
     assert message.max_batch_size == profile["input_ids"][2][0]
-    assert list(message.dynamic_batching.preferred_batch_size) == [profile["input_ids"][1][0]]
+    smallest, best, largest = (shape[0] for shape in profile["input_ids"])
+    assert list(message.dynamic_batching.preferred_batch_size) == [best, largest]
+    assert {spec.batch_size for spec in message.optimization.cuda.graph_spec} == {smallest, best, largest}
 
 
 def test_two_heads_of_question_answering(exported, tmp_path):  # noqa: F811

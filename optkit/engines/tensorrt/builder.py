@@ -169,8 +169,8 @@ def cache_file(settings: Settings) -> Path:
 
 
 def _attach_cache(config: Any, settings: Settings, build_log: BuildLog) -> tuple[Path, Any]:
-    """Give a build what earlier ones measured; returns the cache and its file. Without a GPU nothing is measured, and no cache
-    but an empty one is read."""
+    """Give a build what earlier ones measured; returns the cache and its file. Without a GPU nothing is measured, and no
+    cache but an empty one is read."""
     path = cache_file(settings)
     content = path.read_bytes() if path.is_file() else b""
     before = len(build_log.lines)

@@ -61,10 +61,10 @@ def check_gpu(folder: Path, record: Mapping[str, Any], gpu: Gpu) -> None:
 
 
 def check_driver(gpu: Gpu, cuda: int) -> None:
-    """Raise `MachineError` where a driver is too old for a major version of CUDA."""
-    needed = OLDEST_DRIVER.get(cuda, 0)
-    if int(gpu.driver.split(".")[0]) < needed:
+    """Raise `MachineError` where the driver is too old for a major version of CUDA, and no `cuda-compat` is beside it."""
+    if gpu.cuda[0] < cuda:
         raise MachineError(
             f"{gpu.name} has driver {gpu.driver}, which knows CUDA up to {gpu.cuda[0]}.{gpu.cuda[1]}; TensorRT for CUDA "
-            f"{cuda} needs driver {needed} or newer. Update the driver, or install tensorrt-cu{gpu.cuda[0]}"
+            f"{cuda} needs driver {OLDEST_DRIVER.get(cuda, 'of that version')} or newer. Update the driver, install "
+            f"cuda-compat-{cuda}-0 (data-centre cards), or install tensorrt-cu{gpu.cuda[0]}"
         )

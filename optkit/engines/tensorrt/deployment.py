@@ -11,7 +11,8 @@ from optkit.core.errors import InputError, MachineError
 from optkit.engines.base import Record, Tensors
 
 CONTAINERS = {"26.05": "10.16", "26.06": "11.0.0", "26.07": "11.1.0", "26.08": "11.2.1"}
-"""TensorRT's version by the tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`."""
+"""TensorRT's version by the tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`; all of them are for CUDA 13."""
+CONTAINERS_CUDA = 13
 
 Profiles = Sequence[Mapping[str, Sequence[Sequence[int]]]]
 """Shapes of each profile, `{input: [smallest, best, largest shape]}`."""
@@ -32,12 +33,29 @@ def native_config(record: Record, instances: int = 1, queue_delay_us: int | None
         raise InputError(f"found {instances} instances and a delay of {queue_delay_us} us, expected at least 1 and 0")
     profiles: Profiles = record["profiles"]
     group = {"count": instances, "kind": "KIND_GPU", "profile": [str(number) for number in range(len(profiles))]}
-    fields = {"platform": "tensorrt_plan", "instance_group": [group], "optimization": {"cuda": {"graphs": True}}}
+    graphs = [
+        {"batch_size": batch, "input": {name: {"dim": [length]} for name in record["inputs"]}}
+        for batch, length in graph_shapes(profiles)
+    ]
+    cuda = {"graphs": True, "graph_spec": graphs}
+    fields = {"platform": "tensorrt_plan", "instance_group": [group], "optimization": {"cuda": cuda}}
     if queue_delay_us is not None:
-        # the batches that kernels were chosen for
-        best = sorted({shapes[1][0] for profile in profiles for shapes in profile.values()})
-        fields["dynamic_batching"] = {"preferred_batch_size": best, "max_queue_delay_microseconds": queue_delay_us}
+        # the batches that kernels were chosen for; the backend collects no more than the largest of them
+        best = {shapes[1][0] for profile in profiles for shapes in profile.values()}
+        preferred = sorted({*best, largest(profiles)[0]})
+        fields["dynamic_batching"] = {"preferred_batch_size": preferred, "max_queue_delay_microseconds": queue_delay_us}
     return fields
+
+
+def graph_shapes(profiles: Profiles) -> list[tuple[int, int]]:
+    """Shapes [batch, length] that the backend records a CUDA graph of: each profile's smallest, best and largest batch at
+    its best and at its largest length. Requests of other shapes run without one: a graph of a larger shape would compute
+    with what is left in its inputs."""
+    found = set()
+    for profile in profiles:
+        for shapes in profile.values():
+            found |= {(batch, length) for batch, _ in shapes for _, length in shapes[1:]}
+    return sorted(found)
 
 
 def tensors(record: Record) -> Tensors:
@@ -66,4 +84,16 @@ def containers(record: Record) -> Mapping[str, str]:
             "the plan was built without a GPU, by TensorRT for RTX, and no container runs it. Build it on a machine with a "
             "GPU, by the same command"
         )
+    if record.get("cuda", CONTAINERS_CUDA) < CONTAINERS_CUDA:
+        tag, version = list(CONTAINERS.items())[-1]
+        raise MachineError(
+            f"the plan was built by TensorRT for CUDA {record['cuda']}, and the containers are for CUDA {CONTAINERS_CUDA}; "
+            "those for CUDA 12, up to 25.07, have a TensorRT that is too old for these plans. Build it again for "
+            f"{tag}: {package(version)}; older drivers of data-centre cards know CUDA 13 by cuda-compat, which it brings"
+        )
     return CONTAINERS
+
+
+def package(version: str) -> str:
+    """The command that installs the TensorRT of a container."""
+    return f"pip install 'tensorrt-cu{CONTAINERS_CUDA}=={version}.*'"

@@ -179,6 +179,10 @@ class TensorRT(Runtime):
         """TensorRT's version by container."""
         return deployment.containers(record)
 
+    def install(self, version: str) -> str:
+        """Return the command that installs the TensorRT of a container."""
+        return deployment.package(version)
+
     def runs_on_newer(self, record: Record) -> bool:
         """Return whether the plan was built to run on newer versions too."""
         return bool(record["settings"]["version_compatible"])
@@ -190,12 +194,7 @@ class TensorRT(Runtime):
 
 def _check_driver() -> None:
     for gpu in gpus()[:1] if not library.is_offline() else ():
-        check_driver(gpu, _cuda())
-
-
-def _cuda() -> int:
-    """Major version of CUDA that the installed TensorRT is for."""
-    return 12 if library.is_for_cuda_12() else 13
+        check_driver(gpu, library.cuda())
 
 
 def _record(plan: builder.Plan, settings: Settings, sparse: bool) -> dict[str, Any]:
@@ -208,7 +207,7 @@ def _record(plan: builder.Plan, settings: Settings, sparse: bool) -> dict[str, A
         "offline": offline,
         "gpu": gpu.name if gpu else None,
         "capability": list(gpu.capability) if gpu else None,
-        "cuda": _cuda(),
+        "cuda": library.cuda(),
         "tensors": {"inputs": [asdict(t) for t in plan.inputs], "outputs": [asdict(t) for t in plan.outputs]},
         "profiles": list(plan.shapes),
         "settings": settings.as_dict() | {"sparse": sparse},

@@ -10,10 +10,12 @@ graph and what it makes of it; it is built without timing a single kernel, and i
 import ctypes
 import importlib
 import importlib.util
+import os
+import re
 import sys
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from types import ModuleType
 
@@ -68,9 +70,15 @@ def is_offline() -> bool:
     return importlib.util.find_spec("tensorrt") is None and has_offline_builder()
 
 
-def is_for_cuda_12() -> bool:
-    """Whether the installed TensorRT was made for CUDA 12 rather than 13."""
-    return _is_installed("tensorrt-cu12") and not _is_installed("tensorrt-cu13")
+def cuda() -> int:
+    """Major version of CUDA that the installed TensorRT is for: by its package's name, by what a plain `tensorrt` requires,
+    and in NVIDIA's containers, whose TensorRT is no package, by what they say of themselves; else the newest."""
+    for major in (13, 12):
+        if any(_is_installed(f"tensorrt-cu{major}{part}") for part in ("", "-libs")):
+            return major
+    asked = " ".join(requires("tensorrt") or ()) if _is_installed("tensorrt") else ""
+    told = re.search(r"tensorrt[-_]cu(\d+)", asked) or re.match(r"(\d+)\.", os.environ.get("CUDA_VERSION", ""))
+    return int(told[1]) if told else 13
 
 
 def _is_installed(package: str) -> bool:

@@ -1,6 +1,7 @@
 """Plans of another version, another card or an old driver are refused with the fix; and one built without a GPU always."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -90,6 +91,7 @@ def test_a_driver_that_is_too_old():
     check_driver(T4, 12)
     with pytest.raises(MachineError, match=r"T4 has driver 535.* CUDA up to 12\.2.*needs driver 580.*tensorrt-cu12"):
         check_driver(T4, 13)
+    check_driver(replace(T4, cuda=(13, 0)), 13)  # the older driver with cuda-compat
 
 
 def test_a_shape_finds_its_profile():

@@ -109,6 +109,24 @@ def test_an_old_tensorrt_is_refused():
     library._check_version("10.13.3.9")
 
 
+@pytest.mark.parametrize(
+    ("packages", "required", "container", "major"),
+    [
+        (["tensorrt-cu12"], [], "", 12),
+        (["tensorrt-cu12", "tensorrt-cu13-libs"], [], "", 13),
+        (["tensorrt"], ["tensorrt_cu12_libs==10.13.0"], "13.0.1", 12),
+        (["tensorrt"], ["tensorrt_cu13==11.1.0"], "", 13),
+        (["tensorrt"], None, "12.9.1.010", 12),
+        ([], None, "", 13),
+    ],
+)
+def test_the_cuda_of_a_tensorrt(monkeypatch, packages, required, container, major):
+    monkeypatch.setattr(library, "_is_installed", lambda name: name in packages)
+    monkeypatch.setattr(library, "requires", lambda name: required)
+    monkeypatch.setenv("CUDA_VERSION", container)
+    assert library.cuda() == major
+
+
 def test_without_tensorrt_both_ways_to_it_are_named(monkeypatch):
     library.load.cache_clear()
     monkeypatch.setattr(library.importlib.util, "find_spec", lambda name: None)
