@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 GPU_VENV ?= .venv-gpu
+TENSORRT ?= 11.2.1.*
 
 .PHONY: demo matrix models test test-fast test-nightly test-gpu install bench bench-gpu clean
 
@@ -57,10 +58,13 @@ $(VENV)/installed: setup.cfg constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/tensorrt-10.13 --upgrade tensorrt-cu12-bindings==10.13.3.9
 	touch $@
 
-# The builder without a GPU stays out: it is only asked where the tensorrt package is missing.
+# The builder without a GPU stays out: it is only asked where the tensorrt package is missing. TensorRT is that of the newest
+# container of Triton, which then runs the plans.
 $(GPU_VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,gpu,signing,stores,test]'
+	grep -v ^tensorrt constraints.txt > $(GPU_VENV)/constraints.txt
+	$(GPU_VENV)/bin/python -m pip install --quiet --constraint $(GPU_VENV)/constraints.txt \
+	--editable '.[cpu,gpu,signing,stores,test]' 'tensorrt-cu13==$(TENSORRT)'
 	touch $@
 
 clean:

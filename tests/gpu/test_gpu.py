@@ -4,16 +4,23 @@ import json
 
 import numpy as np
 import pytest
+from transformers import BertConfig, BertForSequenceClassification
 
+from optkit import Quantize
+from optkit.compression import quantizers
 from optkit.core.errors import InputError, MachineError
 from optkit.engines import registry as engines
 from optkit.engines.tensorrt.compatibility import EVIDENCE, PLAN
 from optkit.engines.tensorrt.engine import RUNTIME as TENSORRT
 from optkit.engines.tensorrt.profiles import Options
+from optkit.engines.tensorrt.runner import MOST_SHAPES
 from optkit.graph import reference
+from optkit.graph.export import export
 from optkit.graph.tensorrt import ranges
+from optkit.graph.tensorrt.variants import FLOAT, INT8
+from optkit.tasks.classification import Classification
 from tests.graph.conftest import exported  # noqa: F401
-from tests.graph.models import LENGTH, feed
+from tests.graph.models import LENGTH, VOCABULARY, as_tensors, feed, sparse
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,8 +28,7 @@ pytestmark = [
 ]
 NOISE = {"fp32": 1e-3, "fp16": 2e-2, "bf16": 0.1, "int8": 0.15}
 """Allowed share of noise in the logits."""
-ALL = [(name, name) for name in ("fp32", "fp16", "bf16")]
-ALL += [("int8", name) for name in ("fp16", "fp16-attention", "fp16-outputs", "bf16")]
+ALL = [(name, name) for name in FLOAT] + [("int8", name) for name in INT8]
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +38,12 @@ def built(exported, tmp_path_factory):  # noqa: F811
 
     def get(precision, variant):
         if (precision, variant) not in made:
-            graph = exported(is_quantised=precision == "int8")[1]
+            weights = "per_tensor" if variant.startswith("int8-out") else "per_channel"
+            graph = exported(is_quantised=precision == "int8", weights=weights)[1]
             if precision == "int8":
-                at = prepared / graph.name
-                graph = at if at.exists() else ranges.prepare(graph, [feed(8, LENGTH, seed) for seed in (1, 2)], prepared)
+                at = prepared / weights / graph.name
+                at.parent.mkdir(exist_ok=True)
+                graph = at if at.exists() else ranges.prepare(graph, [feed(8, LENGTH, seed) for seed in (1, 2)], at.parent)
             folder = tmp_path_factory.mktemp("engine")
             TENSORRT.build(graph, precision, folder, variant, Options(batch="1,8,16"))
             made[precision, variant] = graph, folder
@@ -57,12 +65,54 @@ def test_a_plan_answers_as_its_graph_also_from_its_cuda_graph(built, precision, 
             assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < NOISE[precision], (shape, seed)
 
 
-@pytest.mark.parametrize("variant", ["fp16", "fp16-attention", "fp16-outputs"])
+@pytest.mark.parametrize("variant", [name for name in INT8 if name != "bf16"])
 def test_the_inspector_finds_int8(built, variant):
     content = json.loads((built("int8", variant)[1] / EVIDENCE).read_text())
     assert content["source"] == "engine inspector"
     assert content["int8_gemm_share"] > 0.9, content
     assert content["sparse_layers_chosen"] == 0
+    if variant.startswith("int8-out"):
+        assert content["gemm_outputs"]["int8"] >= 10, content["gemms"]
+
+
+@pytest.fixture(scope="session")
+def sparse_graph(tmp_path_factory):
+    """The quantised graph of one layer of BERT-base's width whose weights are 2:4 sparse, with its ranges."""
+    import torch
+
+    sizes = {"num_hidden_layers": 1, "max_position_embeddings": LENGTH, "vocab_size": VOCABULARY}
+    torch.manual_seed(0)
+    made = sparse(BertForSequenceClassification(BertConfig(**sizes)).eval())
+    quantizers.insert(made, Quantize(weights="per_tensor"))
+    quantizers.calibrate(made, lambda model: model(**as_tensors(feed(8, LENGTH))))
+    graph = export(made, tmp_path_factory.mktemp("sparse"), LENGTH, Classification)
+    return ranges.prepare(graph, [feed(8, LENGTH)], tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.mark.parametrize("variant", ["int8-out", "int8-out-all"])
+def test_a_sparse_plan_answers_as_its_graph_and_tells_how_many_kernels_are_sparse(sparse_graph, tmp_path, variant):
+    TENSORRT.build(sparse_graph, "int8", tmp_path, variant, Options(batch="1,8,16"))
+    content = json.loads((tmp_path / EVIDENCE).read_text())
+    assert content["sparse_weights"] == content["graph"]["encoder_gemms"] == 6
+    assert content["sparse_layers_chosen"] is not None, (tmp_path / "build.log").read_text()
+    asked, handle = feed(8, LENGTH, 3), reference.load(sparse_graph)
+    found, expected = engines.load(tmp_path).infer(asked), reference.infer(handle, asked)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < NOISE["int8"]
+
+
+def test_many_shapes_share_one_scratch_block(built):
+    """More shapes than contexts are kept, each twice in turn: the first ones are set up anew."""
+    import torch
+
+    graph, folder = built("fp16", "fp16")
+    handle, engine = reference.load(graph), engines.load(folder)
+    before = torch.cuda.memory_allocated()
+    for _ in range(2):
+        for batch in range(1, MOST_SHAPES + 4):
+            asked = feed(batch, LENGTH, batch)
+            expected = reference.infer(handle, asked)
+            assert np.linalg.norm(engine.infer(asked) - expected) / np.linalg.norm(expected) < NOISE["fp16"]
+    assert torch.cuda.memory_allocated() - before < 1 << 20  # tensors of eight shapes, and no scratch memory
 
 
 def test_a_shape_beyond_the_profile_is_refused(built):
