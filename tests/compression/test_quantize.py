@@ -280,3 +280,46 @@ def test_embeddings_are_rounded_where_the_stage_says_so(
         n for n, tensor in tiny_model.model.bert.embeddings.state_dict().items() if not torch.equal(tensor, before[n])
     }
     assert changed == ({"word_embeddings.weight"} if embeddings else set())
+
+
+def test_weights_per_tensor_have_one_scale_that_query_key_and_value_share(
+    tiny_model: LoadedModel, tiny_context: Context
+) -> None:
+    Quantize(calibration_examples=16, weights="per_tensor").apply(tiny_model, tiny_context)
+    amax = amax_of(tiny_model)
+    linears = encoder_linears(tiny_model.model)
+    largest = {name: float(linear.weight.abs().max()) for name, linear in linears.items()}
+    projections = [QUERY.replace("query", name) for name in ("query", "key", "value")]
+    for name in linears:
+        together = projections if name in projections else [name]
+        if name.startswith("bert.encoder.layer.0."):
+            assert amax[f"{name}.weight_quantizer"].shape == ()
+            assert float(amax[f"{name}.weight_quantizer"]) == max(largest[each] for each in together)
+    assert len({largest[name] for name in projections}) == 3
+
+
+def test_training_keeps_the_scales_per_tensor_and_a_checkpoint_brings_them_back(
+    tiny_model: LoadedModel, tiny_context: Context
+) -> None:
+    stage = Quantize(calibration_examples=16, weights="per_tensor", epochs=1)
+    stage.apply(tiny_model, tiny_context)
+    amax = amax_of(tiny_model)
+    other = BertForSequenceClassification(tiny_model.model.config).eval()
+    stage.restore(other, {f"{name}._amax": tensor for name, tensor in amax.items()})
+    assert {name: float(found.amax) for name, found in quantizers.quantisers(other).items()} == {
+        name: float(tensor) for name, tensor in amax.items()
+    }
+
+
+def test_scales_of_the_other_kind_are_refused_with_the_setting_that_takes_them(
+    tiny_model: LoadedModel, tiny_context: Context
+) -> None:
+    Quantize(calibration_examples=16).apply(tiny_model, tiny_context)
+    channels = {f"{name}._amax": tensor for name, tensor in amax_of(tiny_model).items()}
+    fresh = BertForSequenceClassification(tiny_model.model.config).eval()
+    with pytest.raises(InputError, match=r'scales, expected 1; take them with Quantize\(weights="per_channel"\)'):
+        Quantize(weights="per_tensor").restore(fresh, channels)
+    single = {name: tensor.max() for name, tensor in channels.items()}
+    fresh = BertForSequenceClassification(tiny_model.model.config).eval()
+    with pytest.raises(InputError, match=r'1 scales, expected \d+; take them with Quantize\(weights="per_tensor"\)'):
+        Quantize().restore(fresh, single)

@@ -99,6 +99,17 @@ def test_a_number_beyond_fp16_is_refused_and_fits_bf16(exported):
     to_16bit(copy, "bf16")
 
 
+def test_a_scale_too_small_for_fp16_does_not_become_zero(prepared, tmp_path):
+    model = onnx.load(prepared)
+    scale = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("query.weight.scale"))
+    small = numpy_helper.to_array(scale).copy()
+    small[0] = 1e-9
+    scale.CopyFrom(numpy_helper.from_array(small, scale.name))
+    to_16bit(model, "fp16")
+    found = next(tensor for tensor in model.graph.initializer if tensor.name == scale.name)
+    assert (numpy_helper.to_array(found) > 0).all()
+
+
 def test_another_precision_is_refused(exported):
     with pytest.raises(InputError, match="16-bit precision 'fp8': expected one of fp16, bf16"):
         to_16bit(onnx.load(exported()[1]), "fp8")

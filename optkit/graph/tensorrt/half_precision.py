@@ -32,9 +32,10 @@ def to_16bit(model: ModelProto, precision: str) -> None:
     graph = model.graph
     chains = [[node] for node in graph.node if node.op_type == "LayerNormalization"] + _means_of_squares(graph)
     kept = _own_parameters(model, [node for chain in chains for node in chain])
+    scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
-            _convert(tensor, precision)
+            _convert(tensor, precision, _LEAST_SCALE if tensor.name in scales else None)
     for node in graph.node:
         if node.op_type == "Cast" and helper.get_node_attr_value(node, "to") == TensorProto.FLOAT:
             _set_type(node, TYPES[precision][0])
@@ -102,8 +103,14 @@ def _own_parameters(model: ModelProto, nodes: list[NodeProto]) -> set[str]:
     return kept
 
 
-def _convert(tensor: TensorProto, precision: str) -> None:
+_LEAST_SCALE = 2.0**-24
+"""The smallest number above 0 in FP16: the scale of a channel of zeros, which is none, would become 0."""
+
+
+def _convert(tensor: TensorProto, precision: str, least: float | None = None) -> None:
+    """Store a tensor in 16 bits, its values not below `least`."""
     array = numpy_helper.to_array(tensor)
+    array = array if least is None else np.maximum(array, np.float32(least))
     with np.errstate(over="ignore"):
         converted = array.astype(TYPES[precision][1])
     if not np.isfinite(converted).all():

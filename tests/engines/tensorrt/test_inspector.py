@@ -4,12 +4,21 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
 
+from optkit import Quantize
+from optkit.compression import quantizers
 from optkit.engines.candidate import Candidate, judge
-from optkit.engines.tensorrt import inspector
+from optkit.engines.tensorrt import builder, inspector
 from optkit.engines.tensorrt.inspector import Layer, summary
+from optkit.engines.tensorrt.profiles import Settings
+from optkit.graph.export import export
 from optkit.graph.products import Product
-from optkit.graph.tensorrt.variants import INT8
+from optkit.graph.tensorrt import ranges
+from optkit.graph.tensorrt.variants import INT8, write
+from optkit.tasks.classification import Classification
+from tests.graph.models import LENGTH, VOCABULARY, as_tensors, feed
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +51,28 @@ def test_every_gemm_of_the_encoder_is_int8(planned, variant):
     assert seen["gemm_precisions"] == {"int8": 12, rest: 2}
     encoder, head = 128 * 2 * (4 * 64 * 64 + 2 * 64 * 128), 64 * 64 + 64 * 3
     assert seen["int8_gemm_share"] == pytest.approx(encoder / (encoder + head))
+
+
+@pytest.mark.parametrize(("variant", "int8"), [("int8-out", 5), ("int8-out-all", 6)])
+def test_a_layer_of_bert_base_writes_int8(base_layer, cache, tmp_path, variant, int8):
+    written = write(base_layer, INT8[variant], tmp_path / "model.onnx")
+    plan = builder.build(written.path, Settings(timing_cache=cache), written.longest, False)
+    lines = [text for _, text in plan.build_log.lines]
+    seen = summary(inspector.from_log(lines), written.products, lines)
+    assert seen["gemm_outputs"] == {"int8": int8, "fp16": 7 - int8, "fp32": 1}
+    assert (seen["fused_attention"], seen["int8_attention"]) == ("1 of 1", "1 of 1")
+
+
+@pytest.fixture(scope="module")
+def base_layer(tmp_path_factory):
+    """The quantised graph of one layer of BERT-base's width, with its ranges."""
+    torch.manual_seed(0)
+    config = BertConfig(num_hidden_layers=1, vocab_size=VOCABULARY, max_position_embeddings=LENGTH)
+    model = BertForSequenceClassification(config).eval()
+    quantizers.insert(model, Quantize(weights="per_tensor", gelu_clip=10.0))
+    quantizers.calibrate(model, lambda made: made(**as_tensors(feed(2, LENGTH))))
+    graph = export(model, tmp_path_factory.mktemp("base"), LENGTH, Classification)
+    return ranges.prepare(graph, [feed(2, LENGTH)], tmp_path_factory.mktemp("prepared"))
 
 
 def test_attention_is_one_kernel_in_16_bits_and_in_int8_where_all_of_it_is_quantised(planned):

@@ -28,6 +28,7 @@ TRAINING = "Training(epochs=1, learning_rate=3e-3, batch_size=16, precision='fp3
 RECIPES = {
     "baseline_fp32": "",
     "ptq_int8": "Quantize(calibrator='mse')",
+    "per_tensor_int8": "Quantize(weights='per_tensor')",
     "distill_1l_sparse": "Distill(layers=1, epochs=1), Sparsify(epochs=0), Quantize(calibrator='mse')",
 }
 
@@ -76,7 +77,22 @@ def test_a_quantised_recipe_leaves_a_plan_its_config_and_its_evidence(int8):
     assert [tensor.name for tensor in config.input] == record["inputs"]
 
 
-def test_a_sparse_student_is_int8_in_and_out_of_every_gemm(spec):
+def test_weights_with_one_scale_each_give_gemms_that_write_int8(spec):
+    folder = planned(spec.recipes["per_tensor_int8"], spec, "tensorrt") / "int8"
+    record, evidence = (json.loads((folder / name).read_text()) for name in ("engine.json", "evidence.json"))
+    assert record["variant"] == "int8-out"
+    assert evidence["gemm_outputs"] == {"int8": 10, "fp16": 3, "fp32": 1}
+    encoder = {name: kinds for name, kinds in evidence["gemms"].items() if "/layer." in name}
+    assert {kinds["weight"] for kinds in encoder.values()} == {"int8"}
+    written = {name: kinds["output"] for name, kinds in encoder.items()}
+    assert {name for name, kind in written.items() if kind != "int8"} == {
+        f"/model/bert/encoder/layer.{layer}/intermediate/dense/MatMul" for layer in (0, 1)
+    }
+    stored = engines.runtime("tensorrt").stored_evidence(folder)
+    assert "gemms" not in stored and stored["gemm_outputs"] == evidence["gemm_outputs"]
+
+
+def test_a_sparse_student_has_the_outputs_of_its_gemms_quantised(spec):
     folder = planned(spec.recipes["distill_1l_sparse"], spec, "tensorrt") / "int8"
     record, evidence = (json.loads((folder / name).read_text()) for name in ("engine.json", "evidence.json"))
     assert (record["variant"], record["settings"]["sparse"]) == ("fp16-outputs", True)
