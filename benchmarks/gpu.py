@@ -13,6 +13,7 @@ host memory to logits in host memory. Each shape's results are written at once a
 import argparse
 import json
 import logging
+import shutil
 import statistics
 import sys
 import tempfile
@@ -100,6 +101,7 @@ def main() -> None:
                     lines.write(json.dumps(line) + "\n")
                 lines.flush()
                 print(table(model, shape, plans), flush=True)
+                shutil.rmtree(graphs.plans())
 
 
 def parse() -> argparse.Namespace:
@@ -142,6 +144,12 @@ class Graphs:
         self.layers = arguments.layers or MODELS[model][0]
         self.tokens = max(tokens for _, tokens in arguments.shapes)
         self.made: dict[tuple[str | None, bool], Path] = {}
+
+    def plans(self) -> Path:
+        """The folder of the plans of one shape."""
+        folder = self.folder / "plans"
+        folder.mkdir(exist_ok=True)
+        return folder
 
     def get(self, weights: str | None, sparse: bool) -> Path:
         """The graph of quantised weights with such scales, or of float weights."""
@@ -189,7 +197,7 @@ def build(plan: Plan, graphs: Graphs, shape: tuple[int, int], deadline: float) -
     batch, tokens = shape
     # TF32 as TensorRT does by itself: the harder baseline
     options = Options(batch=f"{batch},{batch},{batch}", sequence=f"{tokens},{tokens},{tokens}", tf32=True)
-    plan.folder = Path(tempfile.mkdtemp(dir=graphs.folder))
+    plan.folder = Path(tempfile.mkdtemp(dir=graphs.plans()))
     try:
         graph, started = graphs.get(plan.weights, plan.sparse), time.monotonic()
         TENSORRT.build(graph, plan.precision, plan.folder, plan.variant, options)

@@ -8,15 +8,20 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from optkit import Quantize
+from optkit.compression import quantizers
 from optkit.core.errors import InputError
 from optkit.graph import passes, reference
 from optkit.graph.audit import audit
+from optkit.graph.export import export
 from optkit.graph.products import layers_of, longest_sequence, module_of, products
 from optkit.graph.tensorrt import embeddings, placement, ranges, variants
 from optkit.graph.tensorrt.half_precision import to_16bit
 from optkit.graph.tensorrt.placement import Placement
 from optkit.graph.tensorrt.variants import FLOAT, INT8, Variant, write
+from optkit.tasks.classification import Classification
 
+from .families import classifier, texts
 from .models import LENGTH, feed
 
 pytestmark = pytest.mark.slow
@@ -164,6 +169,23 @@ def test_values_without_their_bias_have_a_range_of_their_own(per_tensor):
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     less = [np.abs(session.run([context], asked)[0] - known[bias]).max() for asked in FEEDS[:2]]
     assert 0.3 * max(less) < found[placement.without_bias(context)] <= 1.01 * max(less)
+
+
+@pytest.mark.parametrize("name", ["albert", "mpnet", "roformer", "modernbert", "eurobert"])
+def test_families_whose_gemms_write_int8(tmp_path, name):
+    """Also those that rotate queries and keys between the GEMM and the product, or have one GEMM for all three."""
+    model = classifier(name)
+    quantizers.insert(model, Quantize(weights="per_tensor"))
+    asked = [{key: tensor.numpy() for key, tensor in texts(model, 8, length).items()} for length in (16, 24)]
+    feeds = [{**one, "token_type_ids": np.zeros_like(one["input_ids"])} for one in asked]
+    quantizers.calibrate(model, lambda made: [made(**texts(made, 8, length)) for length in (16, 24)])
+    source = ranges.prepare(export(model, tmp_path / "graph", 32, Classification), feeds, tmp_path)
+    written = write(source, INT8["int8-out-all"], tmp_path / "written.onnx")
+    found, expected = (reference.infer(reference.load(path), feeds[0]) for path in (written.path, source))
+    assert noise(found, expected) < 0.2
+    graph = onnx.load(written.path).graph
+    read_by = {name: node for node in graph.node for name in node.input}
+    assert {read_by[gemm.output[0]].op_type for gemm in placement.gemms(graph)} <= {"QuantizeLinear", "Reshape"}
 
 
 def test_gemms_cannot_write_int8_with_a_scale_per_channel(prepared, tmp_path):

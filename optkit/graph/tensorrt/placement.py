@@ -17,7 +17,7 @@ from optkit.core.errors import InputError
 from optkit.graph.passes import constants, producers, remove_unused
 from optkit.graph.products import products
 from optkit.graph.tensorrt import attention
-from optkit.graph.tensorrt.neighbours import MOVES, bias_of, readers, source
+from optkit.graph.tensorrt.neighbours import bias_of, readers, source
 
 SOFTMAX_AMAX = 1.0
 """Amax of attention probabilities: the scale is 1/127."""
@@ -69,13 +69,14 @@ def place(model: ModelProto, placement: Placement, ranges: Mapping[str, float]) 
         _share_residual(graph)
     if placement.products:
         ranges = {**ranges, **_prepare_products(graph, ranges)}
+    attended = set(_attended(graph))
     if placement.attention:
         _quantise_attention(graph, ranges)
     if placement.outputs:
         for name in sorted(outputs):
             _quantise_output(graph, name, ranges[name])
     if placement.products:
-        _quantise_products(graph, placement.activations, ranges)
+        _quantise_products(graph, placement.activations, attended, ranges)
     _sort(graph)
     remove_unused(graph)
 
@@ -219,14 +220,14 @@ def _set_scale(graph: GraphProto, quantize: NodeProto, amax: float) -> None:
         node.input[1] = scale
 
 
-def _quantise_products(graph: GraphProto, activations: bool, ranges: Mapping[str, float]) -> None:
-    """Quantise what GEMMs put out, where no quantiser of attention reads it as it is."""
+def _quantise_products(graph: GraphProto, activations: bool, attended: set[str], ranges: Mapping[str, float]) -> None:
+    """Quantise what GEMMs put out, but for what attention's products read as it is and quantise themselves."""
     read_by, known = readers(graph), constants(graph)
     for gemm in gemms(graph):
         name = gemm.output[0]
         passed_on = (bias_of(gemm, read_by, known) or gemm).output[0]
         is_activated = any(reader.op_type not in _PASSED_ON for reader in read_by.get(passed_on, ()))
-        if all(reader.op_type in MOVES for reader in read_by[name]) or (is_activated and not activations):
+        if name in attended or (is_activated and not activations):
             continue
         _let_read(read_by[name], name, _pair(graph, name, ranges[name], f"{name}/output_quantizer"))
 

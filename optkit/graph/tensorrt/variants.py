@@ -13,7 +13,7 @@ from optkit.graph.passes import producers
 from optkit.graph.products import Product, longest_sequence, products
 from optkit.graph.tensorrt import attention, embeddings, ranges
 from optkit.graph.tensorrt.half_precision import to_16bit
-from optkit.graph.tensorrt.neighbours import Readers, readers
+from optkit.graph.tensorrt.neighbours import MOVES, Readers, readers
 from optkit.graph.tensorrt.placement import Placement, gemms, per_channel, place, residuals
 
 SPARSE = 1.0
@@ -126,10 +126,12 @@ def _audited(path: Path, graph: onnx.GraphProto, placement: Placement | None) ->
 
 
 def _behind_quantiser(read_by: Readers, gemm: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """What reads the output of a GEMM behind a quantiser that follows it at once."""
+    """What reads the output of a GEMM behind a quantiser that follows it at once, transpositions and reshapes included."""
     found = read_by.get(gemm.output[0], [])
     for op_type in ("QuantizeLinear", "DequantizeLinear"):
         found = [after for node in found if node.op_type == op_type for after in read_by.get(node.output[0], [])]
+    for node in found:
+        found += read_by.get(node.output[0], []) if node.op_type in MOVES else []  # read on as it grows
     return found
 
 
