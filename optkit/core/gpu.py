@@ -31,7 +31,7 @@ class Gpu:
     cuda: tuple[int, int]
     """Newest CUDA that the driver's library knows: that of `cuda-compat` where it is installed."""
     uuid: str = ""
-    """Of the card, or of the MIG slice of it that the process has."""
+    """CUDA's identifier, of the card or of the MIG slice of it that the process has."""
 
     @property
     def has_int8_tensor_cores(self) -> bool:

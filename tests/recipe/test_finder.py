@@ -18,6 +18,7 @@ NAMES = {
     "baseline_fp32",
     "ptq_int8",
     "qat_gelu10",
+    "qat_per_tensor",
     "sparse_2to4",
     "distill_6l",
     "distill_4l",

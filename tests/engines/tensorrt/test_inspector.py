@@ -40,7 +40,7 @@ def test_a_float_plan_multiplies_in_what_its_graph_says(planned, precision):
 
 
 OUTPUTS = {"int8-out": {"int8": 10, "fp16": 2 + 1}, "int8-out-all": {"int8": 12, "fp16": 1}}
-"""Of the GEMMs of 2 layers and of the pooler; the classifier writes float32."""
+"""Types that the GEMMs write, those of 2 layers and of the pooler; the classifier writes float32."""
 
 
 @pytest.mark.parametrize("variant", INT8)
