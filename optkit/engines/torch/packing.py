@@ -27,7 +27,7 @@ class _Attention(NamedTuple):
     joined: NodeProto
     inputs: tuple[str, str, str]
     size: int
-    """Of a head."""
+    """Numbers of a head."""
 
 
 def pack(graph: GraphProto) -> bool:
