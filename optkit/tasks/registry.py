@@ -36,11 +36,13 @@ TASKS: Registry[type[Task]] = Registry(
     "optkit.tasks",
     {
         "sample": "optkit.tasks.sample:Sample",
+        "sample_token_classification": "optkit.tasks.sample_token_classification:SampleTokenClassification",
         "sst2": _CLASSIFICATION,
         "squad": _QUESTION_ANSWERING,
         "classification": _CLASSIFICATION,
         "qa": _QUESTION_ANSWERING,
         "regression": "optkit.tasks.regression:Regression",
+        "token_classification": "optkit.tasks.token_classification:TokenClassification",
     },
     _is_task,
 )
