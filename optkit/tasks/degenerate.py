@@ -5,7 +5,7 @@ neither that a weak model is wrong nor that a lucky one is right.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
