@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from optkit.core.json_door import encodable
 from optkit.tasks.base import Split
 from optkit.tasks.data.conll import LINES, TAGS, TOKENS
 from optkit.tasks.data.data_settings import DataSettings
@@ -77,7 +76,7 @@ def _sentences(table: Table, settings: DataSettings) -> Sentences:
     for row, pair in enumerate(zip(table.columns[tokens], table.columns[tags], strict=True)):
         _check_lists(table.at(row), tokens, tags, *pair)
         for place, token in enumerate(pair[0]):
-            if not (isinstance(token, str) and token.strip() and encodable(token)):
+            if not (isinstance(token, str) and token.strip()):
                 check_text(found.place(row, place), tokens, token)
         found.tokens.append(list(pair[0]))
         found.tags.append([_tag(found, row, place, tag, tags) for place, tag in enumerate(pair[1])])
