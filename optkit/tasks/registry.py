@@ -36,13 +36,13 @@ TASKS: Registry[type[Task]] = Registry(
     "optkit.tasks",
     {
         "sample": "optkit.tasks.sample:Sample",
-        "sample_token_classification": "optkit.tasks.sample_token_classification:SampleTokenClassification",
         "sst2": _CLASSIFICATION,
         "squad": _QUESTION_ANSWERING,
         "classification": _CLASSIFICATION,
         "qa": _QUESTION_ANSWERING,
         "regression": "optkit.tasks.regression:Regression",
         "token_classification": "optkit.tasks.token_classification:TokenClassification",
+        "sample_token_classification": "optkit.tasks.sample_token_classification:SampleTokenClassification",
     },
     _is_task,
 )
@@ -79,7 +79,7 @@ def of_settings(name: str, settings: DataSettings) -> Task:
     names = TASKS.names()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        own = "Your own data: --task classification (or regression, qa) --data DIR."
+        own = "Your own data: --task classification (or token_classification, regression, qa) --data DIR."
         hint = f"Did you mean {close[0]!r}?" if close else own
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
     kind = TASKS.get(name)

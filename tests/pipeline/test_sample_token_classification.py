@@ -137,3 +137,7 @@ def test_the_example_asks_with_nvidias_client_alone(server: Server) -> None:
 def test_a_running_server_is_validated(spec: RunSpec, server: Server) -> None:
     found = validate("ptq_int8", spec.task, spec.root, Target(server.url))
     assert found.verdict == "pass" and found.value == pytest.approx(found.rungs["server"])
+    with pytest.raises(
+        InputError, match=r"scored with pieces=first, found pieces=all\. Give the same: --task-option pieces=first"
+    ):
+        validate("ptq_int8", load(NAME, options={"pieces": "all"}), spec.root, Target(server.url))

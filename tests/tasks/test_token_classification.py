@@ -264,7 +264,7 @@ def test_a_head_is_sorted_into_the_order_of_the_tags(task: TokenClassification, 
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     loaded = load_model(tmp_path / "model", task)
-    assert loaded.fine_tuned and issubclass(task_of(loaded.model), TokenClassification)
+    assert loaded.fine_tuned and task_of(loaded.model) is TokenClassification
     assert list(loaded.model.config.id2label.values()) == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
     ids = torch.tensor([[2, 5, 6, 3]])
     with torch.no_grad():

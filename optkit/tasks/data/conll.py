@@ -49,7 +49,7 @@ def _sentences(path: Path) -> Iterator[list[tuple[str, str, int]]]:
     between = "\t" if any("\t" in line for line in lines) else " "
     for number, line in enumerate([*lines, ""], start=1):
         fields = _fields(line, between)
-        if not line.strip(" \t") or fields[0] == _DOCUMENT:
+        if not line.strip(" \t") or line.startswith(_DOCUMENT):
             if sentence:
                 yield sentence
             sentence = []

@@ -93,13 +93,12 @@ def _column(table: Table, told: str | None, usual: Sequence[str], flag: str) -> 
     return present[0]
 
 
-def _check_lists(where: str, tokens: str, tags: str, words: object, marks: object) -> None:
+def _check_lists(where: str, tokens: str, tags: str, words: Any, marks: Any) -> None:
     """Raise `InputError` unless there are two lists of equal length with something in them."""
     for name, value in ((tokens, words), (tags, marks)):
         if not isinstance(value, list):
             fix = 'write the row as {"tokens": ["…", …], "tags": ["O", …]}, or the data as CoNLL'
             raise problem(where, f"{shown(value)} in {name!r}", "a list", fix)
-    assert isinstance(words, list) and isinstance(marks, list)
     if len(words) != len(marks):
         found = f"{len(words)} tokens and {len(marks)} tags"
         raise problem(where, found, "a tag for each token", "add the missing ones, or remove the row")

@@ -50,7 +50,7 @@ def test_the_type_of_a_tag_however_it_is_written() -> None:
 
 @pytest.mark.parametrize("ending", ["conll", "tsv", "txt", "iob", "iob2", "bio"])
 def test_a_file_of_conll(ending: str, write) -> None:
-    train = "-DOCSTART-\tX\tO\n\nAda\tNN\tB-per\nB.\tNN\tI-per\r\n\t\n\nin\tIN\tO\nNew York\tNN\tB-loc\n"
+    train = "-DOCSTART- -X- O\n\nAda\tNN\tB-per\nB.\tNN\tI-per\r\n\t\n\nin\tIN\tO\nNew York\tNN\tB-loc\n"
     task = read(write, train, "Rom\tB-loc", ending)
     assert task.labels == ("O", "B-loc", "I-loc", "B-per", "I-per")
     assert task.examples("train")["tokens"][:] == [["Ada", "B."], ["in", "New York"]]
