@@ -138,6 +138,15 @@ def _words(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return numbers, np.append(starts[1:], len(text))[numbers]
 
 
+class Tagging(NamedTuple):
+    """The prediction for a text."""
+
+    tags: tuple[int, ...]
+    """Class index of each of the row's tokens: that of its first unit."""
+    found: tuple[Entity, ...]
+    """The entities, as they are served."""
+
+
 class Entities(NamedTuple):
     """The served answer to a text."""
 

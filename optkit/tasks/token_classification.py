@@ -7,10 +7,10 @@ own; `optkit.tasks.entities` says which pieces of it get a tag.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from optkit.tasks.data import iob
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import limited
 from optkit.tasks.degenerate import Doubt, of_tags
-from optkit.tasks.entities import Entities, Entity, ServedEntities, types_of
+from optkit.tasks.entities import Entities, Entity, ServedEntities, Tagging, types_of
 from optkit.tasks.outcomes import COUNT_METRICS, Counts, counts
 from optkit.tasks.outcomes import value as metric_of
 from optkit.tasks.served import TextSettings
@@ -35,17 +35,10 @@ if TYPE_CHECKING:
     from optkit.tasks.data.tags import Sentences
 
 _CHUNK = 1000  # texts that are tokenized at once, to bound the memory
+Span = tuple[str, int, int]
+"""Type, begin and end of an entity."""
 _OVERLAP = 4
 """Inverse of the share of a window that the next one has too."""
-
-
-class Tagging(NamedTuple):
-    """The prediction for a text."""
-
-    tags: tuple[int, ...]
-    """Class index of each of the row's tokens: that of its first unit."""
-    found: tuple[Entity, ...]
-    """The entities, as they are served."""
 
 
 class TokenClassification(Task):
@@ -178,30 +171,40 @@ class TokenClassification(Task):
         return [self._tagging(*row) for row in zip(windows, texts, tokens, strict=True)]
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """F1, precision and recall over all types, their mean F1, and the F1 of each type."""
-        outcomes = self.outcomes(predictions)
+        """F1, precision and recall over all types, their mean F1, the F1 of each type, and `served_f1`.
+
+        Tokens have the tag of their first word, as data of the field is scored. `served_f1` is of the entities as they are
+        served, to the character.
+        """
+        outcomes, rows = self.outcomes(predictions), self.examples("dev")
         found = {name: metric_of(outcomes, name) for name in self.metrics}
         for place, kind in enumerate(self.types):
             own = np.empty(len(outcomes), counts(1))
             for name in Counts._fields:
                 own[name] = outcomes[name][:, [place]]
             found[f"f1_{kind}"] = metric_of(own, "f1")
-        return found
+        gold = [self._in_text(tokens, tags) for tokens, tags in zip(rows["tokens"][:], rows["tags"][:], strict=True)]
+        served = [[(one.type, one.start, one.end) for one in prediction.found] for prediction in predictions]
+        return {**found, "served_f1": metric_of(self._counted(gold, served), "f1")}
 
     def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """Return how many entities of each type an example has, how many are predicted, and how many of these are right."""
         self.check_count(predictions)
-        found = np.zeros(len(predictions), counts(len(self.types)))
-        for row, gold, prediction in zip(found, self._gold("dev"), predictions, strict=True):
-            right, predicted = set(self._spans(gold)), set(self._spans(prediction.tags))
-            for name, own in (("right", right & predicted), ("gold", right), ("predicted", predicted)):
-                for kind, *_ in own:
-                    row[name][self.types.index(kind)] += 1
-        return found
+        return self._counted(map(self._spans, self._gold("dev")), [self._spans(one.tags) for one in predictions])
+
+    def _counted(self, gold: Iterable[Sequence[Span]], predicted: Iterable[Sequence[Span]]) -> np.ndarray:
+        """The outcomes of the right and the predicted entities of each example."""
+        places = {kind: place for place, kind in enumerate(self.types)}
+        found = []
+        for sides in zip(gold, predicted, strict=True):
+            right, others = map(set, sides)
+            kinds = ([places[kind] for kind, *_ in own] for own in (right & others, right, others))
+            found.append(tuple(np.bincount(own, minlength=len(places)) for own in kinds))
+        return np.array(found, counts(len(places)))
 
     def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
         """Return why a teacher is bad: it tags fewer words right than the most frequent tag does."""
-        gold, predicted = (np.concatenate(side) for side in zip(*_counted(features, logits), strict=True))
+        gold, predicted = (np.concatenate(side) for side in zip(*_tags(features, logits), strict=True))
         right, constant = float((gold == predicted).mean()), float(np.bincount(gold).max() / len(gold))
         if right >= constant:
             return None
@@ -231,12 +234,9 @@ class TokenClassification(Task):
 
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The text, and its entities as predictions show them."""
-        places = token_places(row["tokens"])
-        found = [
-            Entity(kind, row["text"][places[first][0] : places[last - 1][1]], 0, 0)
-            for kind, first, last in self._spans(row["tags"])
-        ]
-        return {"text": row["text"], "entities": str(Entities(tuple(found)))}
+        spans = self._in_text(row["tokens"], row["tags"])
+        found = tuple(Entity(kind, row["text"][start:end], start, end) for kind, start, end in spans)
+        return {"text": row["text"], "entities": str(Entities(found))}
 
     def text_settings(self, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
         """Return the settings with the windows' stride, and which pieces get which tags."""
@@ -263,8 +263,13 @@ class TokenClassification(Task):
         found: list[list[int]] = self.examples(split)["tags"][:]
         return found
 
-    def _spans(self, tags: Sequence[int]) -> list[tuple[str, int, int]]:
+    def _spans(self, tags: Sequence[int]) -> list[Span]:
         return iob.entities([self.labels[tag] for tag in tags])
+
+    def _in_text(self, tokens: Sequence[str], tags: Sequence[int]) -> list[Span]:
+        """The entities of a row in characters of its text."""
+        places = token_places(tokens)
+        return [(kind, places[first][0], places[last - 1][1]) for kind, first, last in self._spans(tags)]
 
     def _tagging(self, windows: Sequence[tuple[np.ndarray, entities.Offsets]], text: str, tokens: Sequence[str]) -> Tagging:
         """The prediction for one text."""
@@ -283,7 +288,7 @@ def _place(sentences: Sentences, kept: Sequence[int], row: int, token: int) -> s
     return sentences.place(int(kept[row]), token)
 
 
-def _counted(features: Dataset, logits: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _tags(features: Dataset, logits: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the right and the predicted tag of each piece that has one, window by window."""
     for labels, own in zip(features["labels"][:], logits, strict=True):
         gold = np.array(labels)

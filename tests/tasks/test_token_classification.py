@@ -17,10 +17,11 @@ from optkit.models.loading import load as load_model
 from optkit.models.loading import loaded_model
 from optkit.serving.backend.encoding import Encoder, encoded
 from optkit.tasks.collate import IGNORED, Collator, run
+from optkit.tasks.entities import Tagging
 from optkit.tasks.outcomes import of_draws, value
 from optkit.tasks.registry import load, task_of
 from optkit.tasks.served import OFFSETS, TextSettings
-from optkit.tasks.token_classification import Tagging, TokenClassification
+from optkit.tasks.token_classification import TokenClassification
 from optkit.training.losses import Batch, stored, with_teacher
 
 Row = tuple[str, str]
@@ -98,7 +99,18 @@ def test_right_logits_give_the_right_entities_through_windows(pieces: str, lengt
     ]
     assert [[task.labels[tag] for tag in one.tags] for one in found] == [tags.split() for _, tags in ROWS]
     assert found[0].found[1][:4] == ("loc", "bonn", 13, 17)
-    assert task.score(found)["f1"] == 100.0
+    assert task.score(found)["f1"] == task.score(found)["served_f1"] == 100.0
+
+
+def test_what_is_served_is_scored_to_the_character(tmp_path: Path, tokenizer) -> None:
+    """A model that loses the last full stop of `u.s.` is right by its first word, and not by what it serves."""
+    task = task_of_rows(tmp_path / "data", [("in u.s. today", "O B-loc O")])
+    (labels,) = (features := task.encode("dev", tokenizer))["labels"][:]
+    labels[tokenizer.convert_ids_to_tokens(features["input_ids"][0]).index("s") + 1] = 0
+    found = task.predict(features, [perfect(task, labels)])
+    assert task.shown(found[0]) == "u.s [loc]"
+    scores = task.score(found)
+    assert (scores["f1"], scores["served_f1"]) == (100.0, 0.0)
 
 
 def test_scores_are_those_counted_by_hand(task: TokenClassification) -> None:
