@@ -46,7 +46,8 @@ def _sentences(path: Path) -> Iterator[list[tuple[str, str, int]]]:
     sentence: list[tuple[str, str, int]] = []
     width, comments = 0, 0
     lines = [line.removesuffix("\r") for line in text_of(path).split("\n")]
-    between = "\t" if any("\t" in line for line in lines) else " "
+    first = next((line for line in lines if line.strip() and not line.startswith(("# ", _DOCUMENT))), "")
+    between = "\t" if "\t" in first else " "
     for number, line in enumerate([*lines, ""], start=1):
         fields = _fields(line, between)
         if not line.strip(" \t") or line.startswith(_DOCUMENT):

@@ -27,6 +27,8 @@ class Sentences(NamedTuple):
     table: Table
     tokens: list[list[str]]
     tags: list[list[str]]
+    names: tuple[str, ...] = ()
+    """Tags that the source says whole numbers stand for."""
 
     def place(self, row: int, token: int) -> str:
         """Return where a token was read, for messages."""
@@ -72,14 +74,14 @@ def read(tables: Mapping[Split, Table], settings: DataSettings) -> tuple[dict[Sp
 def _sentences(table: Table, settings: DataSettings) -> Sentences:
     tokens = _column(table, settings.text_column, _TOKENS, "--text-column")
     tags = _column(table, settings.label_column, _TAGS, "--label-column")
-    found = Sentences(table, [], [])
+    found = Sentences(table, [], [], table.classes.get(tags, ()))
     for row, pair in enumerate(zip(table.columns[tokens], table.columns[tags], strict=True)):
         _check_lists(table.at(row), tokens, tags, *pair)
         for place, token in enumerate(pair[0]):
             if not (isinstance(token, str) and token.strip()):
                 check_text(found.place(row, place), tokens, token)
         found.tokens.append(list(pair[0]))
-        found.tags.append([_tag(found, row, place, tag, tags) for place, tag in enumerate(pair[1])])
+        found.tags.append([_tag(found, row, place, tag) for place, tag in enumerate(pair[1])])
     return found
 
 
@@ -106,11 +108,10 @@ def _check_lists(where: str, tokens: str, tags: str, words: Any, marks: Any) -> 
         raise problem(where, "no tokens", "one or more", "remove the row")
 
 
-def _tag(sentences: Sentences, row: int, token: int, value: Any, column: str) -> str:
+def _tag(sentences: Sentences, row: int, token: int, value: Any) -> str:
     """Return a tag as text; whole numbers are looked up where the source names its classes."""
-    names = sentences.table.classes.get(column)
-    if names and isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
-        value = names[value]
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(sentences.names):
+        value = sentences.names[value]
     if isinstance(value, str) and TAG.fullmatch(value.strip()):
         return value.strip()
     found = f"the tag {shown(value)}"
@@ -164,8 +165,7 @@ def _labels(train: Sentences) -> tuple[str, ...]:
     if not present:
         found = f"no entity in {len(train.tags):,} rows"
         raise problem(train.table.source, found, "tags other than O", "add rows with entities")
-    named = next((train.table.classes[name] for name in train.table.columns if name in train.table.classes), ())
-    own = [name for name in named if TAG.fullmatch(name)]
+    own = [name for name in train.names if TAG.fullmatch(name)]
     kinds = dict.fromkeys([*(tag.partition("-")[2] for tag in own if tag != OUTSIDE), *present])
     return tuple(dict.fromkeys([*own, OUTSIDE, *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]))
 

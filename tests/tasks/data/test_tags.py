@@ -59,7 +59,7 @@ def test_a_file_of_conll(ending: str, write) -> None:
 
 
 def test_blanks_may_separate_and_comments_are_counted(write, caplog: pytest.LogCaptureFixture) -> None:
-    train = "# id 1  domain=en\nAda _ _ B-per\n# _ _ O\n\n# _ _ O\nx\u2028y _ _ O\n"
+    train = "# id 1\tdomain=en\nAda _ _ B-per\n# _ _ O\n\n# _ _ O\nx\u2028y _ _ O\n"
     with caplog.at_level(logging.INFO):
         task = read(write, train, "Bonn B-per\n")
     assert task.examples("train")["tokens"][:] == [["Ada", "#"], ["#", "x\u2028y"]]
@@ -85,8 +85,10 @@ def test_json_lines_and_their_columns(write) -> None:
 @pytest.mark.parametrize("kind", ["saved", "parquet"])
 def test_lists_of_classes_as_the_hub_has_them(kind: str, tmp_path: Path) -> None:
     names = ["O", "B-per", "I-per", "B-loc", "I-loc"]
-    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))})
-    rows = Dataset.from_dict({"tokens": [["Ada", "B."], ["Bonn"]], "ner_tags": [[1, 2], [3]]}, features=features)
+    kinds = {"tokens": List(Value("string")), "chunk_tags": List(ClassLabel(names=["B-NP", "I-NP"]))}
+    features = Features({**kinds, "ner_tags": List(ClassLabel(names=names))})
+    columns = {"tokens": [["Ada", "B."], ["Bonn"]], "chunk_tags": [[0, 1], [0]], "ner_tags": [[1, 2], [3]]}
+    rows = Dataset.from_dict(columns, features=features)
     if kind == "saved":
         DatasetDict({"train": rows, "validation": rows}).save_to_disk(str(tmp_path / "data"))
     else:
