@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers import pipeline
 
 from optkit import Distill, Quantize, Recipe
 from optkit.core.errors import InputError
@@ -99,6 +100,15 @@ def test_rows_are_pinned_and_disjoint() -> None:
 def test_a_teacher_and_its_student_are_trained(spec: RunSpec) -> None:
     scores = read_scores(trained(spec.recipes["student"], spec) / STAGE_SCORES)
     assert value(scores[BASELINE], "f1") > 80 and value(scores["distill"], "f1") > 60
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("triton")
+def test_transformers_own_pipeline_finds_the_same_in_the_checkpoint(spec: RunSpec) -> None:
+    tagger = pipeline("token-classification", str(trained(spec.baseline, spec)), aggregation_strategy="first")
+    found = tagger(TEXT)
+    assert [TEXT[one["start"] : one["end"]] for one in found] == FOUND
+    assert [one["entity_group"] for one in found] == ["speaker", "blame", "speaker", "blame"]
 
 
 @pytest.mark.slow
