@@ -41,6 +41,8 @@ TASKS: Registry[type[Task]] = Registry(
         "classification": _CLASSIFICATION,
         "qa": _QUESTION_ANSWERING,
         "regression": "optkit.tasks.regression:Regression",
+        "token_classification": "optkit.tasks.token_classification:TokenClassification",
+        "sample_token_classification": "optkit.tasks.sample_token_classification:SampleTokenClassification",
     },
     _is_task,
 )
@@ -77,10 +79,12 @@ def of_settings(name: str, settings: DataSettings) -> Task:
     names = TASKS.names()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        own = "Your own data: --task classification (or regression, qa) --data DIR."
+        own = "Your own data: --task classification (or token_classification, regression, qa) --data DIR."
         hint = f"Did you mean {close[0]!r}?" if close else own
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
-    task = TASKS.get(name).load(name, settings)
+    kind = TASKS.get(name)
+    kind.chosen(settings)
+    task = kind.load(name, settings)
     if settings.metric is not None:
         task.choose_metric(settings.metric)
     if settings.max_length is not None:

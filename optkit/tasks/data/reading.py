@@ -25,30 +25,42 @@ log = logging.getLogger(__name__)
 _ARRAY = "write an array of objects: [{…}, {…}], or each object on a line of its own"
 
 
-def find(folder: Path) -> dict[Split, list[Path]]:
+Readers = Mapping[str, Callable[[Path], Table]]
+"""Functions that read a file, by its ending."""
+
+
+def find(folder: Path, more: Readers | None = None) -> dict[Split, list[Path]]:
     """Find the files of both splits of a folder; see `splits.find`.
+
+    Args:
+        folder: holds them.
+        more: readers of further endings, or in place of the usual ones.
 
     Raises:
         InputError: no such folder, no file for a split, several, or a shard that is missing.
     """
     check_folder(folder)
-    return splits.find(folder, tuple(_READERS))
+    return splits.find(folder, tuple({**_READERS, **(more or {})}))
 
 
-def read(paths: Sequence[Path]) -> Table:
+def read(paths: Sequence[Path], more: Readers | None = None) -> Table:
     """Read the rows of a split's files, one after the other.
+
+    Args:
+        paths: of the files.
+        more: readers of further endings, or in place of the usual ones.
 
     Raises:
         InputError: not UTF-8, empty, other columns than in the first file, or a row that cannot be read; the message names
             the line.
     """
-    tables = [_read(path) for path in paths]
+    tables = [_read(path, {**_READERS, **(more or {})}) for path in paths]
     return tables[0] if len(tables) == 1 else joined(tables)
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path, readers: Readers) -> Table:
     name = path.name.lower().removesuffix(".gz")
-    table = next(reader for ending, reader in _READERS.items() if name.endswith(ending))(path)
+    table = next(reader for ending, reader in readers.items() if name.endswith(ending))(path)
     if not len(table):
         raise problem(path, "a header and no rows", "one row per example", "add the rows")
     return table
@@ -200,7 +212,7 @@ def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
     return row
 
 
-_READERS: dict[str, Callable[[Path], Table]] = {
+_READERS: Readers = {
     ".tsv": _tsv,
     ".csv": _csv,
     ".jsonl": _json_lines,
