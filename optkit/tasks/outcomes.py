@@ -1,11 +1,13 @@
 """Outcomes of examples, and the metrics that are computed from them: of all examples, or of resamples of them.
 
-Outcomes are an array [examples] of one of four kinds:
+Outcomes are an array [examples] of one of five kinds:
 
 * floats: the metric of each example, whose mean is the metric;
 * a field for each of several such metrics;
 * `CLASSES`: the true and the predicted class, from which metrics of classification are counted, and beside them how many
   classes the task has: F1 of two is another than that of three of which one does not occur;
+* `sets`: the right and the predicted labels where an example has several, from which F1 is counted, and how well they are
+  ranked, which is a mean;
 * `VALUES`: the right and the predicted value, whose correlation is the metric.
 """
 
@@ -20,6 +22,11 @@ from optkit.tasks.correlation import CORRELATIONS
 
 CLASSES = np.dtype([("gold", np.int32), ("predicted", np.int32), ("classes", np.int32)])
 VALUES = np.dtype([("gold", np.float64), ("predicted", np.float64)])
+
+
+def sets(classes: int) -> np.dtype[np.void]:
+    """Return the type of outcomes with sets of labels: which of the classes an example has."""
+    return np.dtype([("gold", np.bool_, (classes,)), ("predicted", np.bool_, (classes,)), ("lrap", np.float64)])
 
 
 class Counts(NamedTuple):
@@ -58,6 +65,11 @@ def macro_f1(counts: Counts) -> NDArray[Any]:
     return _mean(_f1(counts), counts.gold + counts.predicted)
 
 
+def micro_f1(counts: Counts) -> NDArray[Any]:
+    """Return F1 of all classes together, of examples with several labels."""
+    return _ratio(2 * counts.right.sum(-1), counts.gold.sum(-1) + counts.predicted.sum(-1))
+
+
 def weighted_f1(counts: Counts) -> NDArray[Any]:
     """Return the mean F1 of the classes, weighted by their examples."""
     return (_f1(counts) * counts.gold).sum(-1) / counts.gold.sum(-1)
@@ -81,6 +93,8 @@ METRICS: Mapping[str, Callable[[Counts], NDArray[Any]]] = {
     for metric in (accuracy, f1, macro_f1, weighted_f1, matthews, precision, recall, balanced_accuracy)
 } | {"micro_f1": accuracy}
 """Metrics of classification by name. Where each example has one class, micro F1 is accuracy."""
+SET_METRICS: Mapping[str, Callable[[Counts], NDArray[Any]]] = {"micro_f1": micro_f1, "macro_f1": macro_f1}
+"""Metrics of sets of labels by name, beside `lrap`."""
 _OF_ONE_CLASS = ("f1", "precision", "recall")
 
 
@@ -118,20 +132,22 @@ def of_draws(outcomes: NDArray[Any], metric: str) -> Callable[[NDArray[Any]], ND
     """Return a function from weights, [draws, examples], to a metric that is no mean, [draws] in points.
 
     Args:
-        outcomes: outcomes [examples], `CLASSES` or `VALUES`.
+        outcomes: outcomes [examples], `CLASSES`, `sets` or `VALUES`.
         metric: name of the metric.
     """
     if outcomes.dtype == VALUES:
         correlation = partial(CORRELATIONS[metric], outcomes["gold"], outcomes["predicted"])
         return lambda weights: 100.0 * correlation(weights)
-    rows = class_rows(outcomes)
-    return lambda weights: 100.0 * METRICS[metric](counted(rows, weights))
+    rows, metrics = class_rows(outcomes), METRICS if outcomes.dtype == CLASSES else SET_METRICS
+    return lambda weights: 100.0 * metrics[metric](counted(rows, weights))
 
 
 def class_rows(outcomes: NDArray[Any]) -> NDArray[Any]:
     """Return what each example adds to `Counts`, float32 [examples, 3, classes]."""
-    names = np.arange(outcomes["classes"].max())
-    gold, predicted = (outcomes[side][:, None] == names for side in ("gold", "predicted"))
+    gold, predicted = outcomes["gold"], outcomes["predicted"]
+    if outcomes.dtype == CLASSES:
+        names = np.arange(outcomes["classes"].max())
+        gold, predicted = (side[:, None] == names for side in (gold, predicted))
     return np.stack([gold & predicted, gold, predicted], axis=1).astype(np.float32)
 
 
@@ -172,7 +188,7 @@ def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
 
 def _mean(values: NDArray[Any], occurs: NDArray[Any]) -> NDArray[Any]:
     present = occurs > 0
-    return (values * present).sum(-1) / present.sum(-1)
+    return _ratio((values * present).sum(-1), present.sum(-1))
 
 
 def _of_class_or_mean(values: NDArray[Any], counts: Counts) -> NDArray[Any]:
