@@ -36,6 +36,7 @@ from optkit.recipe.stage import BASELINE, History, Taught
 from optkit.recipe.training import Training
 from optkit.tasks.base import Feed, Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
+from optkit.training import thresholds
 
 log = logging.getLogger(__name__)
 T = TypeVar("T", bound=Taught)
@@ -216,6 +217,8 @@ def _apply(
         history = stage.apply(loaded, context)
     stage.check(loaded.model, f"after {stage.technique}")
     loaded.model.eval()
+    if task is not None:
+        thresholds.fit(loaded, task, context.features, context.collator)
     return history
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optkit.tasks.base import Decisions
+from optkit.tasks.deciding import Decisions
 
 Feed = Mapping[str, NDArray[Any]]
 

@@ -191,7 +191,7 @@ def _compare_all(
         except Exception:  # as above
             candidate.refusal = f"failed to run:\n{traceback.format_exc()}"
         else:
-            judge(candidate, found, expected, masks, tolerance, task.per_token(), task.decisions)
+            judge(candidate, found, expected, masks, tolerance, task.per_token(), task.decider(task.thresholds))
         if candidate.refusal:
             log.warning("%s: %s", candidate.name, candidate.refusal)
             del loaded[candidate.name]

@@ -1,5 +1,6 @@
 """Evaluation of a model or an engine on a task's dev split, in this process."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from optkit.core.errors import InputError
 from optkit.engines.registry import Engine
 from optkit.evaluation.bootstrap import paired_bootstrap
-from optkit.models import tokenizers
+from optkit.models import thresholds_file, tokenizers
 from optkit.models.loading import Model, inference, loaded_model
 from optkit.tasks.base import Feed, Prediction, Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
+
+log = logging.getLogger(__name__)
 
 
 class Delta(NamedTuple):
@@ -79,9 +82,13 @@ def evaluate(subject: Engine | Model, task: Task, *, tokenizer: PreTrainedTokeni
     infer: Callable[[Feed], NDArray[Any]]
     if isinstance(subject, Engine):
         tokenizer, infer = tokenizer or _beside(subject.folder), subject.infer
+        thresholds = thresholds_file.read(subject.folder) or thresholds_file.read(subject.folder.parent)
     else:
         loaded = loaded_model(subject, task, tokenizer)
-        tokenizer, infer = tokenizer or loaded.tokenizer, inference(loaded.model, task)
+        tokenizer, infer, thresholds = tokenizer or loaded.tokenizer, inference(loaded.model, task), loaded.thresholds
+    task = task.deciding(thresholds or task.thresholds)
+    if task.fits_thresholds and not task.thresholds:
+        log.warning("no thresholds were fitted for this model: it is scored by the usual ones")
     features = task.encode("dev", tokenizer)
     predictions = task.predict(features, run(infer, features, BATCH_SIZE, Collator.of(task, tokenizer)))
     return Evaluation(task.metric, task.score(predictions), task.outcomes(predictions), predictions)

@@ -96,8 +96,8 @@ def judged(task: Task, answers: dict[str, list[np.ndarray]], scale: float) -> di
 
 def _flips(task: Task, rows: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> int:
     """Features of which a decision differs."""
-    pairs = zip(rows, others, strict=True)
-    return sum(bool(np.any(task.decisions(row[None]) != task.decisions(other[None]))) for row, other in pairs)
+    pairs, decisions = zip(rows, others, strict=True), task.decider(task.thresholds)
+    return sum(bool(np.any(decisions(row[None], None) != decisions(other[None], None))) for row, other in pairs)
 
 
 def _columns(batch: Sequence[Any]) -> dict[str, list[list[int]]]:

@@ -1,4 +1,4 @@
-"""Export of a model in memory: its ONNX graph, and its tokenizer beside it."""
+"""Export of a model in memory: its ONNX graph, and its tokenizer and thresholds beside it."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from optkit.core.errors import InputError
 from optkit.graph.export import export
+from optkit.models import thresholds_file
 from optkit.models.families import longest_input
 from optkit.models.loading import Model, loaded_model
 from optkit.tasks.base import Task
@@ -31,7 +32,7 @@ def export_onnx(
 
     Args:
         model: a `LoadedModel`, as `load_model` returns it, or a `PreTrainedModel` with the head of a task.
-        folder: folder for `model.onnx` and, if known, the tokenizer; created if missing.
+        folder: folder for `model.onnx` and, if known, tokenizer and thresholds; created if missing.
         task: task of the model; by default that of its head.
         tokenizer: tokenizer of a bare model, stored beside the graph.
         max_length: longest input in tokens; by default the smallest limit of model, tokenizer and task, at most 512.
@@ -52,4 +53,5 @@ def export_onnx(
     path = export(loaded.model, Path(folder), length, kind)
     if loaded.tokenizer is not None:
         loaded.tokenizer.save_pretrained(folder)
+    thresholds_file.write(Path(folder), loaded.thresholds)
     return path

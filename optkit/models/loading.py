@@ -25,6 +25,7 @@ from optkit.models import (
     model_source,
     scales,
     tensor_files,
+    thresholds_file,
     tokenizers,
 )
 from optkit.models.families import longest_input
@@ -58,6 +59,8 @@ class LoadedModel:
     """2:4 masks found in the checkpoint, `{Linear's name: [out, in]}`, as apex ASP stores them."""
     task: type[Task] | None = None
     """Class of the task that the head is for."""
+    thresholds: tuple[float, ...] = ()
+    """Thresholds that it decides by, of tasks that fit some (see `optkit.tasks.deciding`)."""
 
 
 Model = PreTrainedModel | LoadedModel
@@ -160,13 +163,17 @@ def load(
     missing = set(report["missing_keys"]) - extras.weights
     fine_tuned = not any(missing_tensors.in_head(tensor, model, task) for tensor in missing)
     missing_tensors.check(name, model, missing, report["mismatched_keys"], fine_tuned, task)
+    if fine_tuned:
+        missing_tensors.check_kind(config_door.read(folder), task, f"--model {name}")
     _fit(tokenizer, model, name)
     if labels is not None and not (task.labels and fine_tuned):
         raise InputError(f"--labels {','.join(labels)}: {name} has no head with classes yet, whose rows they would name")
+    thresholds = thresholds_file.read(folder, max(1, len(task.labels))) if fine_tuned and task.fits_thresholds else ()
     if task.labels and fine_tuned:
         if labels is None:
             class_order.check_stated(folder / config_door.FILE)
         rows = class_order.order(names, task.labels, labels, f"--model {name}")
+        thresholds = tuple(thresholds[row] for row in rows) if thresholds else ()
         class_order.permute(model, rows, f"--model {name}")
         _name_classes(model.config, class_order.served_names(names, rows, task.labels))
     _warn_of_stages(folder, name)
@@ -174,7 +181,7 @@ def load(
         scales.check(extras.amax, families.encoder_linears(model), name)
     if extras.amax:
         log.warning("%s: float weights, and scales of %d quantisers, which quantization takes", name, len(extras.amax))
-    return LoadedModel(model, tokenizer, fine_tuned, extras.amax, extras.masks, type(task))
+    return LoadedModel(model, tokenizer, fine_tuned, extras.amax, extras.masks, type(task), thresholds)
 
 
 def architecture(
@@ -232,6 +239,7 @@ def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any,
     tokenizer, names = tokenizers.load(found.folder, f"--model {found.name}"), class_order.names_of(config)
     config.dtype = torch.float32  # which is what the weights become, whatever they are stored in
     _name_classes(config, task.class_names)
+    config.update(dict(task.config))
     return tokenizer, config, names
 
 
@@ -274,6 +282,7 @@ def _check_head(model: PreTrainedModel, task: Task) -> None:
     name, expected = type(model).__name__, task.auto_class().__name__.removeprefix("AutoModel")
     if not name.endswith(expected):
         raise InputError(f"{name}: found another head than the task's, expected a model …{expected}")
+    missing_tensors.check_kind(model.config, task, name)
     if task.labels and model.config.num_labels != len(task.labels):
         raise InputError(
             f"{name}: its head has {model.config.num_labels} classes, the task has {len(task.labels)} "

@@ -1,6 +1,7 @@
 """Tensors that a checkpoint lacks: those of a head that is trained anew may be, others may not."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -13,6 +14,15 @@ def in_head(tensor: str, model: PreTrainedModel, task: Task) -> bool:
     """Return whether a tensor belongs to the head, and not to the pretrained encoder below it."""
     below = f"{model.base_model_prefix}."
     return tensor.startswith(task.head_modules) or (model.base_model is not model and not tensor.startswith(below))
+
+
+def check_kind(config: Any, task: Task, source: str) -> None:
+    """Raise `InputError` if a head was trained for another task, as its configuration says."""
+    if not task.has_head(config):
+        raise InputError(
+            f"{source}: its config.json says problem_type {config.problem_type!r} and {config.num_labels} classes, which is "
+            f"not for the task {task.name}; give the task that its head was trained for"
+        )
 
 
 def check(

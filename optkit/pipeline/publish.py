@@ -11,6 +11,7 @@ from optkit.core.json_door import read_json
 from optkit.core.step_cache import verify
 from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, read_sample
 from optkit.evaluation.results import Row
+from optkit.models import thresholds_file
 from optkit.pipeline import projects, rows
 from optkit.registry import layout, provenance, smoke_test, trial
 from optkit.registry.disk import WAIT_S, locked
@@ -178,6 +179,8 @@ def _release(folder: Path, row: Row, every: list[Row], options: Options) -> Rele
     probes = smoke_test.make(engine, config, _sample(folder, row.precision))
     origin = provenance.collect(folder, row, every) | {"tuning": best}
     words = _words(folder, row)
+    if thresholds := thresholds_file.read(folder):
+        origin["thresholds"] = list(thresholds)
     origin["labels"] = words and (list(TextSettings.read(words.source).labels) or None)
     forced = options.why if row.verdict != "pass" else None
     return Release(engine, config, probes, origin, forced, words, options.signer)

@@ -92,6 +92,7 @@ def validate(
         for step in (folder / "engines", folder / "served"):
             verify(step)
         loaded = checkpoint.load(folder, task)
+        task = task.deciding(loaded.thresholds)
         features = task.encode("dev", loaded.tokenizer)
         collator = Collator.of(task, loaded.tokenizer)
         _require_same_data(folder, features, collator)

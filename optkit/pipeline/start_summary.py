@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def _cut(task: Task, split: Split, features: Dataset) -> str | None:
 
 
 def _duplicates(task: Task) -> Iterator[str]:
-    """Yield what rows of equal text there are: within the training split, under several labels, and in both splits."""
+    """Yield what rows of equal text there are: within the training split, under different labels, and in both splits."""
     texts = {split: _texts(task, split) for split in SPLITS}
     train = texts["train"]
     known = set(train)
@@ -79,7 +80,7 @@ def _duplicates(task: Task) -> Iterator[str]:
         yield f"train: {twice:,} of {len(train):,} rows repeat the text of another"
     rows = task.examples("train")
     if task.labels and "label" in rows.column_names and (unsure := _contradictions(train, rows["label"][:])):
-        yield f"train: {unsure:,} texts have several labels"
+        yield f"train: {unsure:,} texts come with different labels"
     if shared := len([text for text in texts["dev"] if text in known]):
         share = shared / len(texts["dev"])
         yield (
@@ -93,10 +94,11 @@ def _texts(task: Task, split: Split) -> list[tuple[str, ...]]:
     return list(zip(*(rows[column][:] for column in task.text_columns), strict=True))
 
 
-def _contradictions(texts: Sequence[tuple[str, ...]], labels: Sequence[int]) -> int:
-    found: dict[tuple[str, ...], set[int]] = {}
+def _contradictions(texts: Sequence[tuple[str, ...]], labels: Sequence[Any]) -> int:
+    """Return how many texts come with different labels, or sets of them."""
+    found: dict[tuple[str, ...], set[str]] = {}
     for text, label in zip(texts, labels, strict=True):
-        found.setdefault(text, set()).add(label)
+        found.setdefault(text, set()).add(str(label))
     return sum(len(own) > 1 for own in found.values())
 
 

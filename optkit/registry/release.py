@@ -20,7 +20,7 @@ from optkit.registry.text_pipeline import Words
 from optkit.serving import config as configuration
 from optkit.serving import repository
 from optkit.serving.config import ModelConfig
-from optkit.tasks.base import Decisions
+from optkit.tasks.deciding import Decisions
 from optkit.tasks.registry import TASKS
 
 Check = Callable[[Path], dict[str, Any]]
@@ -49,7 +49,7 @@ class Release:
     @property
     def decisions(self) -> Decisions:
         """What its predictions depend on, as its task says."""
-        return TASKS.get(self.provenance["task"]).decisions
+        return TASKS.get(self.provenance["task"]).decider(self.provenance.get("thresholds", ()))
 
 
 def place(root: Path, release: Release, check: Check, server: Running | None = None) -> Path:

@@ -12,7 +12,7 @@ from optkit.core.errors import GateError, InputError
 from optkit.core.json_door import parse_json, read_bytes
 from optkit.engines.candidate import Candidate, judge
 from optkit.serving.client import Client, Feed
-from optkit.tasks.base import Decisions
+from optkit.tasks.deciding import Decisions
 
 MAX_DISAGREEMENT = 0.05
 log = logging.getLogger(__name__)

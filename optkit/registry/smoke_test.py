@@ -15,7 +15,7 @@ from optkit.engines import registry as engines
 from optkit.engines.candidate import Candidate, judge
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
-from optkit.tasks.base import Decisions
+from optkit.tasks.deciding import Decisions
 
 SAMPLE = "sample"
 TIMEOUT_S = 300.0

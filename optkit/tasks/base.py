@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
+from optkit.tasks.deciding import Deciding
 from optkit.tasks.degenerate import Doubt
 from optkit.tasks.logits_axes import TOKEN, LogitsAxes
 from optkit.tasks.served import ServedForm, TextSettings
@@ -36,8 +37,6 @@ Split = Literal["train", "dev"]
 SPLITS: tuple[Split, ...] = ("train", "dev")
 Feed = Mapping[str, NDArray[Any]]
 Prediction = Any  # a class index (classification), a value (regression) or an answer's text (question answering)
-Decisions = Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]
-"""Function from logits and attention mask to decisions, such as `Task.decisions`."""
 
 LONGEST = 512
 """Longest feature in tokens unless a task or a user says otherwise; models of shorter positions cut at theirs."""
@@ -54,7 +53,7 @@ class OwnModel(NamedTuple):
     """Default training settings of the model, fields of `Training`."""
 
 
-class Task(LogitsAxes, ABC):
+class Task(LogitsAxes, Deciding, ABC):
     """Base class of tasks: a data set, and how models are trained, scored and served on it.
 
         task = optkit.load_task("classification", data="reviews/")
@@ -67,6 +66,8 @@ class Task(LogitsAxes, ABC):
     """Name of the head, such as "classification", in files and on the server."""
     targets: ClassVar[tuple[str, ...]]
     """Target columns of the training features: numbers, or lists, which a batch pads with `collate.IGNORED`."""
+    config: ClassVar[Mapping[str, Any]] = {}
+    """Settings of the configuration of models, besides the names of their classes."""
     head_modules: ClassVar[tuple[str, ...]]
     """Name prefixes of the head's tensors, which a pretrained model lacks until it is fine-tuned."""
     served: ClassVar[ServedForm]
@@ -284,6 +285,7 @@ class Task(LogitsAxes, ABC):
             max_length=self.length(tokenizer),
             truncation_side=tokenizer.truncation_side,
             labels=self.labels,
+            more={"thresholds": list(self.thresholds)} if self.thresholds else {},
         )
 
     def check_count(self, predictions: Sequence[Prediction]) -> None:

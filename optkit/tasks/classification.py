@@ -114,6 +114,10 @@ class Classification(TextTask):
     def load(cls, name: str, data: DataSettings) -> Task:
         return cls(name, cls.read(name, data, HUB.get(name)), data.limit_train)
 
+    @classmethod
+    def has_head(cls, config: Any) -> bool:
+        return config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
+
     @staticmethod
     def loss(output: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Cross-entropy of the labels."""

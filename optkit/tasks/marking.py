@@ -95,6 +95,9 @@ class Marker:
         """
         for row, group in groupby(range(len(of_row)), key=of_row.__getitem__):
             own, words = list(group), Words(rows["context"][row])
+            if not rows["answers"][row]["text"]:
+                yield from ((missing[at], missing[at]) for at in own)
+                continue
             answer, windows = Answer.of(rows["answers"][row]), [words.of(*offsets[at]) for at in own]
             marks = mark(windows, answer)
             self._check(rows["id"][row], rows["context"][row], answer, windows, marks)

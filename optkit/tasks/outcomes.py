@@ -6,6 +6,8 @@ Outcomes are an array [examples] of one of five kinds:
 * a field for each of several such metrics;
 * `CLASSES`: the true and the predicted class, from which metrics of classification are counted, and beside them how many
   classes the task has: F1 of two is another than that of three of which one does not occur;
+* `sets`: the right and the predicted labels where an example has several, from which F1 is counted, and how well they are
+  ranked, which is a mean;
 * `VALUES`: the right and the predicted value, whose correlation is the metric;
 * of `counts`: how many of each class an example has, such as entities of a type, how many are predicted, and how many of
   these are right.
@@ -22,6 +24,11 @@ from optkit.tasks.correlation import CORRELATIONS
 
 CLASSES = np.dtype([("gold", np.int32), ("predicted", np.int32), ("classes", np.int32)])
 VALUES = np.dtype([("gold", np.float64), ("predicted", np.float64)])
+
+
+def sets(classes: int) -> np.dtype[np.void]:
+    """Return the type of outcomes with sets of labels: which of the classes an example has."""
+    return np.dtype([("gold", np.bool_, (classes,)), ("predicted", np.bool_, (classes,)), ("lrap", np.float64)])
 
 
 class Counts(NamedTuple):
@@ -65,6 +72,11 @@ def macro_f1(counts: Counts) -> NDArray[Any]:
     return _mean(_f1(counts), counts.gold + counts.predicted)
 
 
+def micro_f1(counts: Counts) -> NDArray[Any]:
+    """Return F1 of all classes together, of examples with several labels."""
+    return _ratio(2 * counts.right.sum(-1), counts.gold.sum(-1) + counts.predicted.sum(-1))
+
+
 def weighted_f1(counts: Counts) -> NDArray[Any]:
     """Return the mean F1 of the classes, weighted by their examples."""
     return (_f1(counts) * counts.gold).sum(-1) / counts.gold.sum(-1)
@@ -89,12 +101,14 @@ METRICS: Mapping[str, Callable[[Counts], NDArray[Any]]] = {
 } | {"micro_f1": accuracy}
 """Metrics of classification by name. Where each example has one class, micro F1 is accuracy."""
 COUNT_METRICS: Mapping[str, Callable[[Counts], NDArray[Any]]] = {
-    "f1": lambda counts: _ratio(2 * counts.right.sum(-1), counts.gold.sum(-1) + counts.predicted.sum(-1)),
+    "f1": micro_f1,
     "precision": lambda counts: _ratio(counts.right.sum(-1), counts.predicted.sum(-1)),
     "recall": lambda counts: _ratio(counts.right.sum(-1), counts.gold.sum(-1)),
     "macro_f1": macro_f1,
 }
 """Metrics of outcomes of `counts` by name: over all classes together, but for `macro_f1`."""
+SET_METRICS: Mapping[str, Callable[[Counts], NDArray[Any]]] = {"micro_f1": micro_f1, "macro_f1": macro_f1}
+"""Metrics of sets of labels by name, beside `lrap`."""
 _OF_ONE_CLASS = ("f1", "precision", "recall")
 
 
@@ -132,23 +146,31 @@ def of_draws(outcomes: NDArray[Any], metric: str) -> Callable[[NDArray[Any]], ND
     """Return a function from weights, [draws, examples], to a metric that is no mean, [draws] in points.
 
     Args:
-        outcomes: outcomes [examples], `CLASSES`, `VALUES` or of `counts`.
+        outcomes: outcomes [examples], `CLASSES`, `sets`, `VALUES` or of `counts`.
         metric: name of the metric.
     """
     if outcomes.dtype == VALUES:
         correlation = partial(CORRELATIONS[metric], outcomes["gold"], outcomes["predicted"])
         return lambda weights: 100.0 * correlation(weights)
-    if outcomes.dtype.names == Counts._fields:
-        rows = np.stack([outcomes[name] for name in Counts._fields], axis=1).astype(np.float32)
-        return lambda weights: 100.0 * COUNT_METRICS[metric](counted(rows, weights))
-    rows = class_rows(outcomes)
-    return lambda weights: 100.0 * METRICS[metric](counted(rows, weights))
+    rows, metrics = class_rows(outcomes), _metrics_of(outcomes)
+    return lambda weights: 100.0 * metrics[metric](counted(rows, weights))
+
+
+def _metrics_of(outcomes: NDArray[Any]) -> Mapping[str, Callable[[Counts], NDArray[Any]]]:
+    """The metrics by name that are counted from a kind of outcomes."""
+    if outcomes.dtype == CLASSES:
+        return METRICS
+    return COUNT_METRICS if outcomes.dtype.names == Counts._fields else SET_METRICS
 
 
 def class_rows(outcomes: NDArray[Any]) -> NDArray[Any]:
     """Return what each example adds to `Counts`, float32 [examples, 3, classes]."""
-    names = np.arange(outcomes["classes"].max())
-    gold, predicted = (outcomes[side][:, None] == names for side in ("gold", "predicted"))
+    if outcomes.dtype.names == Counts._fields:
+        return np.stack([outcomes[name] for name in Counts._fields], axis=1).astype(np.float32)
+    gold, predicted = outcomes["gold"], outcomes["predicted"]
+    if outcomes.dtype == CLASSES:
+        names = np.arange(outcomes["classes"].max())
+        gold, predicted = (side[:, None] == names for side in (gold, predicted))
     return np.stack([gold & predicted, gold, predicted], axis=1).astype(np.float32)
 
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from optkit.core.errors import InputError
-from optkit.tasks import marking, spans, squad_metric
+from optkit.tasks import marking, no_answer, spans, squad_metric
 from optkit.tasks.base import Prediction, Split, Task
 from optkit.tasks.collate import check_logits
 from optkit.tasks.data.data_settings import COLUMNS, DataSettings
 from optkit.tasks.data.tables import limited, problem, shown
 from optkit.tasks.degenerate import Doubt, of_answers
-from optkit.tasks.served import OFFSETS, ServedForm, Tensors, TextSettings
+from optkit.tasks.served import TextSettings
+from optkit.tasks.served_spans import NO_ANSWER, ServedSpans, Span
 
 if TYPE_CHECKING:
     import torch
@@ -32,68 +33,12 @@ WINDOW = 384
 """Tokens of a window of question and passage, by default (Devlin et al. 2018, arXiv 1810.04805)."""
 
 N_BEST = 5
-"""Answers that a served question gets."""
+"""Answers that a served question gets, besides none where that is possible."""
 
-HUB = {"squad": "hub:rajpurkar/squad"}
+HUB = {"squad": "hub:rajpurkar/squad", "squad_v2": "hub:rajpurkar/squad_v2"}
 """Names of the tasks whose data is on the Hugging Face hub."""
 
 _CHUNK = 1000  # questions that are tokenized at once, to bound the memory
-
-
-class Span(NamedTuple):
-    """One of the answers found to a question."""
-
-    answer: str
-    score: float
-    """The sum of the answer's start and end logit."""
-    start: int
-    end: int
-    """`start` and `end`: offsets of its first character in the passage, and of the one after its last."""
-    others: tuple[Span, ...] = ()
-    """The next best answers, where this is the served one."""
-
-    def __str__(self) -> str:
-        return self.answer
-
-    def shown(self) -> str:
-        """All answers in lines, the best first."""
-        return "\n".join(
-            f"{one.answer} (score {one.score:.2f}, characters {one.start} to {one.end})" for one in (self, *self.others)
-        )
-
-
-class ServedSpans(ServedForm):
-    """A question on a passage, and its best answers, the best first."""
-
-    has_windows = True
-    beside = (*OFFSETS, "context")
-
-    def logits_shape(self, settings: TextSettings) -> tuple[int, ...]:
-        return (-1, 2)
-
-    def outputs(self, settings: TextSettings) -> Tensors:
-        return {"answer": ("STRING", (-1,)), "score": ("FP32", (-1,)), "span": ("INT32", (-1, 2))}
-
-    def answer(self, logits: np.ndarray, beside: Mapping[str, np.ndarray], settings: TextSettings) -> dict[str, np.ndarray]:
-        """The best spans of all windows, the first as the task predicts it.
-
-        Returns:
-            `answer` [answers] in UTF-8, `score` [answers]: the sum of its start and end logit; `span` [answers, 2]: its
-            first character and the one after its last.
-        """
-        context = beside["context"][0].decode("utf-8")
-        windows = zip(logits, *(beside[name] for name in OFFSETS), strict=True)
-        found = spans.of_passage(windows, context, settings.longest_answer, settings.n_best)
-        return {
-            "answer": np.array([context[first:last].encode() for _, first, last in found], dtype=object),
-            "score": np.array([value for value, _, _ in found], np.float32),
-            "span": np.array([span for _, *span in found], np.int32).reshape(-1, 2),
-        }
-
-    def decode(self, outputs: Mapping[str, np.ndarray], labels: Sequence[str]) -> list[Span]:
-        rows = zip(*(outputs[name] for name in ("answer", "score", "span")), strict=True)
-        found = [Span(words.decode(), float(score), int(first), int(last)) for words, score, (first, last) in rows]
-        return [found[0]._replace(others=tuple(found[1:]))]
 
 
 class QuestionAnswering(Task):
@@ -134,6 +79,7 @@ class QuestionAnswering(Task):
         keep = limited(len(train), limit_train)
         kept = train if len(keep) == len(train) else train.select(keep).flatten_indices()
         super().__init__(name, {"train": kept, "dev": splits["dev"]}, max_length)
+        self.fits_thresholds = no_answer.is_told(name, kept, splits["dev"])
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
@@ -147,7 +93,8 @@ class QuestionAnswering(Task):
 
         Columns: the tokenizer's `model_input_names`, `start_positions`, `end_positions` (of the first answer;
         `marking.outside`, such as [CLS], where the window does not hold it), `example`, `length`, and for the dev split
-        `context_starts` and `context_ends`: where each token stands in the passage, in characters, -1 outside of it.
+        `context_starts` and `context_ends`: where each token stands in the passage, in characters, -1 outside of it; for
+        the train split too where questions may have no answer.
 
         Raises:
             InputError: the tokenizer is not a fast one, or a question leaves no room for its passage.
@@ -157,9 +104,10 @@ class QuestionAnswering(Task):
         if not tokenizer.is_fast:
             found = f"a slow tokenizer ({type(tokenizer).__name__})"
             raise problem(tokenizer.name_or_path, found, "a fast one, which knows offsets", "add its tokenizer.json")
+        offsets = split == "dev" or self.fits_thresholds
         rows, marker = self.examples(split), marking.Marker(f"{self.name}, {split}", LONGEST_ANSWER)
         chunks = [
-            Dataset.from_dict(self._encode(rows[first : first + _CHUNK], first, tokenizer, marker, offsets=split == "dev"))
+            Dataset.from_dict(self._encode(rows[first : first + _CHUNK], first, tokenizer, marker, offsets))
             for first in range(0, len(rows), _CHUNK)
         ]
         marker.report()
@@ -194,10 +142,21 @@ class QuestionAnswering(Task):
             features: of the dev split, in any order.
             logits: [sequence, 2] for each feature, padded or not: of start and end.
 
+        Returns:
+            Texts; a `Reply` for each question where questions may have no answer.
+
         Raises:
             GateError: a logit is not finite.
         """
+        if self.fits_thresholds:
+            return list(self._replies("dev", features, logits).values())
         return [answers[0].answer if answers else "" for answers in self.n_best(features, logits, 1)]
+
+    def fit_thresholds(self, features: Dataset, logits: Sequence[np.ndarray]) -> tuple[float, ...]:
+        """The margin from which no answer has the highest F1."""
+        replies = self._replies("train", features, logits)
+        answers = self.examples("train")[list(replies)]["answers"]
+        return (no_answer.best_threshold(list(replies.values()), list(map(squad_metric.told, answers)))[0],)
 
     def n_best(self, features: Dataset, logits: Sequence[np.ndarray], count: int = N_BEST) -> list[list[Span]]:
         """The best answers of all windows of a passage, the best one first, question by question; see `predict`.
@@ -207,28 +166,45 @@ class QuestionAnswering(Task):
             logits: [sequence, 2] for each feature, padded or not: of start and end.
             count: how many for each question; there are fewer where its passage has no more.
         """
-        check_logits(features, logits)
-        contexts = self.examples("dev")["context"][:]
-        windows: list[list[spans.Window]] = [[] for _ in contexts]
-        columns = (features[name][:] for name in ("example", "context_starts", "context_ends"))
-        for example, starts, ends, window in zip(*columns, logits, strict=True):
-            windows[example].append((window, np.array(starts), np.array(ends)))
         return [
             [
                 Span(context[first:last], value, first, last)
-                for value, first, last in spans.of_passage(own, context, LONGEST_ANSWER, count)
+                for value, first, last in spans.of_passage(windows, context, LONGEST_ANSWER, count)
             ]
-            for own, context in zip(windows, contexts, strict=True)
+            for context, windows in self._windows("dev", features, logits).values()
         ]
 
+    def _replies(self, split: Split, features: Dataset, logits: Sequence[np.ndarray]) -> dict[int, no_answer.Reply]:
+        """The best answer of each question, or none, by the question's row."""
+        found, threshold = {}, self.thresholds[0] if self.thresholds else 0.0
+        for example, (context, windows) in self._windows(split, features, logits).items():
+            best, none = spans.of_passage(windows, context, LONGEST_ANSWER, 1), spans.none_score(windows)
+            value, first, last = best[0] if best else (-np.inf, 0, 0)
+            _, *given = spans.with_none(best, none - threshold)[0]
+            found[example] = no_answer.Reply(context[slice(*given)], context[first:last], none - value)
+        return found
+
+    def _windows(
+        self, split: Split, features: Dataset, logits: Sequence[np.ndarray]
+    ) -> dict[int, tuple[str, list[spans.Window]]]:
+        """The passage of each question and its windows, by the question's row."""
+        check_logits(features, logits)
+        contexts = self.examples(split)["context"][:]
+        columns = [features[name][:] for name in ("example", "context_starts", "context_ends")]
+        found: dict[int, tuple[str, list[spans.Window]]] = {row: (contexts[row], []) for row in sorted(set(columns[0]))}
+        for example, starts, ends, window in zip(*columns, logits, strict=True):
+            found[example][1].append((window, np.array(starts), np.array(ends)))
+        return found
+
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """F1 and exact match."""
+        """F1 and exact match; where questions may have no answer, also of those with and without one."""
         outcomes = self.outcomes(predictions)
-        return {name: float(outcomes[name].mean()) for name in self.metrics}
+        more = no_answer.scores(predictions, self._gold(predictions)) if self.fits_thresholds else {}
+        return {**{name: float(outcomes[name].mean()) for name in self.metrics}, **more}
 
     def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """Return F1 and exact match of each question, in points."""
-        pairs = list(zip(predictions, self._gold(predictions), strict=True))
+        pairs = list(zip(map(no_answer.text_of, predictions), self._gold(predictions), strict=True))
         found = np.empty(len(pairs), [(name, np.float64) for name in self.metrics])
         found["f1"] = [100.0 * squad_metric.f1(*pair) for pair in pairs]
         found["exact_match"] = [100.0 * squad_metric.exact_match(*pair) for pair in pairs]
@@ -236,22 +212,34 @@ class QuestionAnswering(Task):
 
     def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
         """Return why answers are all the same, or no better than any piece of the passage."""
-        return of_answers(predictions, self._gold(predictions), self.examples("dev")["context"][:])
+        return of_answers(
+            list(map(no_answer.text_of, predictions)), self._gold(predictions), self.examples("dev")["context"][:]
+        )
 
     def text_settings(self, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
         """Return the settings with the windows' stride, and the length and number of answers."""
         settings = super().text_settings(tokenizer)
         stride = self._stride(settings.max_length)
-        return replace(settings, stride=stride, longest_answer=LONGEST_ANSWER, n_best=N_BEST)
+        more = {"thresholds": list(self.thresholds or (0.0,))} if self.fits_thresholds else {}
+        return replace(settings, stride=stride, longest_answer=LONGEST_ANSWER, n_best=N_BEST, more=more)
+
+    def same(self, prediction: Prediction, other: Prediction) -> bool:
+        """Whether the answers are the same text."""
+        return no_answer.text_of(prediction) == no_answer.text_of(other)
+
+    def shown(self, prediction: Prediction) -> str:
+        """The answer's text."""
+        return no_answer.text_of(prediction) or NO_ANSWER
 
     def _stride(self, length: int) -> int:
         """Tokens that windows of so many tokens share: fewer where the model is short."""
         return min(self.stride, length // 3)
 
     def _gold(self, predictions: Sequence[Prediction]) -> list[list[str]]:
-        """The right answers of each dev question."""
+        """The right answers of each dev question; `[""]` for one without any."""
         self.check_count(predictions)
-        return [answers["text"] for answers in self.examples("dev")["answers"][:]]
+        told = squad_metric.told if self.fits_thresholds else lambda answers: answers["text"]
+        return list(map(told, self.examples("dev")["answers"][:]))
 
     def _encode(
         self, rows: Mapping[str, Any], first: int, tokenizer: PreTrainedTokenizerBase, marker: marking.Marker, offsets: bool
@@ -260,6 +248,8 @@ class QuestionAnswering(Task):
         encoded = self._tokenized(rows, tokenizer)
         positions, of_row = list(spans.positions(encoded)), encoded["overflow_to_sample_mapping"]
         missing = [marking.outside(one.sequence_ids, one.ids, tokenizer.cls_token_id) for one in encoded.encodings]
+        if self.fits_thresholds:
+            no_answer.check_first(self.name, missing)
         columns: dict[str, list[Any]] = {name: encoded[name] for name in tokenizer.model_input_names}
         targets = marker.targets(rows, of_row, positions, missing)
         columns["start_positions"], columns["end_positions"] = map(list, zip(*targets, strict=True))

@@ -36,9 +36,14 @@ TASKS: Registry[type[Task]] = Registry(
     "optkit.tasks",
     {
         "sample": "optkit.tasks.sample:Sample",
+        "sample_multi_label": "optkit.tasks.sample_multi_label:SampleMultiLabel",
+        "sample_qa": "optkit.tasks.sample_qa:SampleQA",
+        "sample_regression": "optkit.tasks.sample_regression:SampleRegression",
         "sst2": _CLASSIFICATION,
         "squad": _QUESTION_ANSWERING,
+        "squad_v2": _QUESTION_ANSWERING,
         "classification": _CLASSIFICATION,
+        "multi_label": "optkit.tasks.multi_label:MultiLabel",
         "qa": _QUESTION_ANSWERING,
         "regression": "optkit.tasks.regression:Regression",
         "token_classification": "optkit.tasks.token_classification:TokenClassification",
@@ -54,7 +59,7 @@ def load(name: str, data: Path | str | None = None, limit_train: int | None = No
         task = optkit.load_task("classification", data="reviews/", max_length=256)
 
     Args:
-        name: one of `TASKS`. `sample` ships with the package, `sst2` and `squad` come from the Hugging Face hub
+        name: one of `TASKS`. `sample` ships with the package, `sst2`, `squad` and `squad_v2` come from the Hugging Face hub
             unless `data` is given, the others are read from `data`.
         data: folder with a `train` and a `dev` file.
         limit_train: number of training rows to use, the first after a shuffle with a fixed seed; None for all.
@@ -79,7 +84,7 @@ def of_settings(name: str, settings: DataSettings) -> Task:
     names = TASKS.names()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        own = "Your own data: --task classification (or token_classification, regression, qa) --data DIR."
+        own = "Your own data: --task classification (or token_classification, multi_label, regression, qa) --data DIR."
         hint = f"Did you mean {close[0]!r}?" if close else own
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
     kind = TASKS.get(name)

@@ -8,6 +8,7 @@ labelled, so that no model scores 100.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -41,17 +42,28 @@ class Sample(Classification):
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
-        data.refuse(name, *COLUMNS)
-        if data.source is not None:
-            raise InputError(
-                f"task {name!r}: found --data {data.source}, but the sample ships with the package. "
-                "Fix: leave --data out, or use --task classification for your own data"
-            )
+        refuse_data(name, data, "classification")
         return cls(name, {"train": _table("train"), "dev": _table("dev")}, data.limit_train, MAX_LENGTH)
 
     def own_model(self) -> OwnModel:
         """The small BERT."""
         return OwnModel(model_config(), tokenizer(), initialise, TRAINING)
+
+
+def refuse_data(name: str, data: DataSettings, instead: str) -> None:
+    """Raise `InputError` for data of the user's own.
+
+    Args:
+        name: of the sample task.
+        data: settings.
+        instead: the task for such data.
+    """
+    data.refuse(name, *COLUMNS)
+    if data.source is not None:
+        raise InputError(
+            f"task {name!r}: found --data {data.source}, but the sample ships with the package. "
+            f"Fix: leave --data out, or use --task {instead} for your own data"
+        )
 
 
 def rows(split: Split) -> list[dict[str, Any]]:
@@ -66,11 +78,11 @@ def rows(split: Split) -> list[dict[str, Any]]:
     return [{"text": text, "label": label} for text, label in _splits()[split]]
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A lower-casing BERT tokenizer with one token per word of the grammar."""
+def tokenizer(more: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A lower-casing BERT tokenizer with one token per word of the grammar, and of more words."""
     from transformers import BertTokenizer  # the fast one: there is no other any more
 
-    words = [*SPECIAL_TOKENS, *sample_grammar.vocabulary()]
+    words = [*SPECIAL_TOKENS, *sample_grammar.vocabulary(), *more]
     words += [f"[unused{index}]" for index in range(-len(words) % 8)]  # matrix kernels like multiples of 8
     vocab = {word: index for index, word in enumerate(words)}
     return BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=MAX_LENGTH)
@@ -133,8 +145,8 @@ def _draw(count: int, random: Random, seen: set[str]) -> list[tuple[str, int]]:
     while len(drawn) < count:
         node = sample_grammar.sentence(random)
         label = node.opinion + 1
-        text = _written(node) if open_places[label] else ""
-        if not text or text in seen or _length(text) > MAX_LENGTH:
+        text = written(node) if open_places[label] else ""
+        if not text or text in seen or length(text) > MAX_LENGTH:
             continue
         seen.add(text)
         open_places[label] -= 1
@@ -148,11 +160,11 @@ def _noisy(label: int, random: Random) -> int:
     return (label + random.choice((1, 2))) % len(LABELS) if random.random() < NOISE else label
 
 
-def _written(node: sample_grammar.Node) -> str:
+def written(node: sample_grammar.Node) -> str:
     """A sentence with its capital and its full stop."""
     return f"{node.text[0].upper()}{node.text[1:]}."
 
 
-def _length(text: str) -> int:
-    """Tokens of a review: its words, commas and full stop, [CLS] and [SEP]."""
+def length(text: str) -> int:
+    """Return the tokens of a review: its words, commas and full stop, [CLS] and [SEP]."""
     return len(text.split()) + text.count(",") + 3

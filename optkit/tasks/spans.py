@@ -1,6 +1,6 @@
 """Answers as spans of a passage: the words that tokens stand for, and the best spans of the logits."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,17 @@ def of_passage(windows: Iterable[Window], passage: str, longest: int, count: int
             found[span] = max(value, found.get(span, -np.inf))
     ordered = sorted(found.items(), key=lambda entry: -entry[1])
     return [(value, *span) for span, value in ordered[:count]]
+
+
+def none_score(windows: Iterable[Window]) -> float:
+    """Return the score of no answer in a passage: the sum of the logits of [CLS], the lowest of all windows (Devlin et al.
+    2018, arXiv 1810.04805, 4.3)."""
+    return min(float(logits[0].astype(np.float32).sum()) for logits, *_ in windows)
+
+
+def with_none(found: Sequence[tuple[float, int, int]], score: float) -> list[tuple[float, int, int]]:
+    """Return spans with the empty one for no answer among them, which comes first if its score is the highest."""
+    return sorted([*found, (score, 0, 0)], key=lambda entry: -entry[0])
 
 
 def _distinct(logits: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Exact match and F1 of an answer as SQuAD v1.1's official `evaluate-v1.1.py` defines them.
+"""Exact match and F1 of an answer as SQuAD's official `evaluate-v1.1.py` and, for no answer, `evaluate-v2.0.py` define them.
 
 Written out here because bootstraps need F1 question by question; `torchmetrics` gives the mean alone.
 """
@@ -6,8 +6,9 @@ Written out here because bootstraps need F1 question by question; `torchmetrics`
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _PIECES = 8
@@ -20,14 +21,22 @@ def normalized(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
+def told(answers: Mapping[str, Any]) -> list[str]:
+    """Return the right answers of a question that may have none: those with words, or `[""]` for none."""
+    return [text for text in answers["text"] if normalized(text)] or [""]
+
+
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """1 if the prediction equals one of the answers after normalisation, else 0."""
     return float(normalized(prediction) in {normalized(answer) for answer in answers})
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
-    """The best F1 over the answers of the words in common, from 0 to 1; 0 where no words are left to compare."""
+    """The best F1 over the answers of the words in common, from 0 to 1; 0 where no words are left to compare, and 1 where
+    none is right and none is given."""
     words = normalized(prediction).split()
+    if list(answers) == [""]:
+        return float(not words)
     return max(_f1(words, normalized(answer).split()) for answer in answers)
 
 

@@ -33,7 +33,7 @@ def test_all_of_it_is_said(folder: Path, tiny_model: LoadedModel, caplog) -> Non
         "train: 1 of 4 rows (25.0%) are cut at 16 tokens; the longest has 42": "WARNING",
         "dev: 2 rows, 4 tokens in the median, 4 at most; 2 classes: good 50.0%, poor 50.0%": "INFO",
         "train: 1 of 4 rows repeat the text of another": "WARNING",
-        "train: 1 texts have several labels": "WARNING",
+        "train: 1 texts come with different labels": "WARNING",
         "dev: 1 of 2 rows (50.0%) are in train too; scores on them say how well a model remembers": "WARNING",
     }.items() <= messages.items()
     last = [message for message in messages if f"{parameters:,} parameters" in message]

@@ -22,7 +22,7 @@ def test_the_machine_as_it_is():
     assert list(parts) == ["CPU", "engines", "GPU", "TensorRT", "Triton"]
     found = {finding.name: finding for finding in parts["CPU"]}
     assert found["INT8"].fine == bool({"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"} & set(cpu_features()))
-    assert {finding.name for finding in parts["engines"] if finding.fine} == {"openvino", "onnxruntime"}
+    assert {finding.name for finding in parts["engines"] if finding.fine} == {"openvino", "onnxruntime", "torch"}
 
 
 def test_the_quota_of_a_container_is_told(tmp_path):

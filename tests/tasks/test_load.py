@@ -22,7 +22,7 @@ def test_names_cost_no_heavy_import() -> None:
     ("name", "hint"),
     [
         ("sst", "Did you mean 'sst2'?"),
-        ("mnli", "Your own data: --task classification (or token_classification, regression, qa)"),
+        ("mnli", "Your own data: --task classification (or token_classification, multi_label, regression, qa)"),
     ],
 )
 def test_unknown_task(name: str, hint: str) -> None:

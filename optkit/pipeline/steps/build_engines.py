@@ -9,7 +9,7 @@ from optkit.core.code_version import code_version
 from optkit.core.step_cache import content_at
 from optkit.engines import registry as engines
 from optkit.engines.select import convert
-from optkit.models import loading
+from optkit.models import loading, thresholds_file
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
 from optkit.pipeline.steps.measure_ranges import ranged
@@ -37,12 +37,13 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
             spec.engines,
             quantised=recipe.is_quantised,
             feeds=random_batches(features, spec.collator(loaded.tokenizer), fitting(features)),
-            task=spec.task,
+            task=spec.task.deciding(loaded.thresholds),
             options=spec.options,
             max_length=loading.max_length(loaded, spec.task),
         )
         for stage in recipe.stages:
             stage.check_engines(conversion, loaded.model)
+        thresholds_file.write(unfinished, loaded.thresholds)
         native.write_configs(unfinished)
 
     depends_on = {

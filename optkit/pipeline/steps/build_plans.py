@@ -8,6 +8,7 @@ from optkit.core.code_version import code_version
 from optkit.core.step_cache import content_at
 from optkit.engines import build_only
 from optkit.engines import registry as engines
+from optkit.models import thresholds_file
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
 from optkit.pipeline.steps.measure_ranges import ranged
@@ -26,6 +27,7 @@ def planned(recipe: Recipe, spec: RunSpec, kind: str) -> Path:
     def make(unfinished: Path) -> None:
         log.info("%s: %s plans", recipe.name, kind)
         build_only.build(graph / "model.onnx", unfinished, kind, recipe.is_quantised, spec.options.get(kind, {}))
+        thresholds_file.write(unfinished, thresholds_file.read(spec.folder(recipe)))
         native.write_configs(unfinished)
 
     depends_on = {

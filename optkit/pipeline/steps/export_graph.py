@@ -9,7 +9,7 @@ from optkit.core.code_version import code_version
 from optkit.core.step_cache import content_at
 from optkit.graph.audit import audit as audit_graph
 from optkit.graph.export import export
-from optkit.models import loading
+from optkit.models import loading, thresholds_file
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.train import trained
 from optkit.recipe.recipe import Recipe
@@ -26,6 +26,7 @@ def exported(recipe: Recipe, spec: RunSpec) -> Path:
         log.info("%s: ONNX graph", recipe.name)
         loaded = checkpoint.load(trained_at, spec.task)
         audit = audit_graph(export(loaded.model, unfinished, loading.max_length(loaded, spec.task), spec.task))
+        thresholds_file.write(unfinished, loaded.thresholds)
         for stage in recipe.stages:
             stage.check_graph(audit, loaded.model)
         atomic.write_json(unfinished / "audit.json", audit.to_dict())

@@ -25,7 +25,8 @@ def scored(recipe: Recipe, spec: RunSpec) -> Path:
         log.info("%s: scoring through Triton", recipe.name)
         loaded = checkpoint.load(folder, spec.task)
         features = spec.features("dev", loaded.tokenizer)
-        validate(spec.task, loaded, features, own, baseline, unfinished, folder / "logs", spec.seconds)
+        task = spec.task.deciding(loaded.thresholds)
+        validate(task, loaded, features, own, baseline, unfinished, folder / "logs", spec.seconds)
 
     depends_on = {
         "engines": content_at(own),

@@ -19,6 +19,7 @@ from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.tasks.collate import BATCH_SIZE
 from optkit.tasks.collate import run as run_batches
+from optkit.training import thresholds
 from optkit.training.loop import train
 from optkit.training.losses import task_loss
 from optkit.training.resume import Snapshots
@@ -68,24 +69,26 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
     if parent:
         stage = recipe.stages[-1]
         history = stage.apply(loaded, context)
-        for done in recipe.stages:
-            done.check(loaded.model, f"after {stage.technique}")
-        scores = read_scores(spec.folder(parent) / STAGE_SCORES) | {stage.technique: _outcomes(recipe.name, loaded, spec)}
+        for before in recipe.stages:
+            before.check(loaded.model, f"after {stage.technique}")
+        scores, done = read_scores(spec.folder(parent) / STAGE_SCORES), stage.technique
     else:
         history = _fine_tune(loaded, context)
-        scores = {BASELINE: _outcomes(recipe.name, loaded, spec)}
+        scores, done = {}, BASELINE
+    thresholds.fit(loaded, spec.task, context.features, context.collator)
+    scores[done] = _outcomes(recipe.name, loaded, spec)
     checkpoint.save(loaded, recipe.stages, history, folder)
     np.savez(folder / STAGE_SCORES, **scores)
 
 
 def _outcomes(name: str, loaded: loading.LoadedModel, spec: RunSpec) -> np.ndarray:
     """Outcomes of a model on the dev split, in PyTorch; warns where it has learned nothing."""
-    features = spec.features("dev", loaded.tokenizer)
-    logits = run_batches(loading.inference(loaded.model, spec.task), features, BATCH_SIZE, spec.collator(loaded.tokenizer))
-    predictions = spec.task.predict(features, logits)
-    if doubt := spec.task.degenerate(predictions):
+    features, task = spec.features("dev", loaded.tokenizer), spec.task.deciding(loaded.thresholds)
+    logits = run_batches(loading.inference(loaded.model, task), features, BATCH_SIZE, spec.collator(loaded.tokenizer))
+    predictions = task.predict(features, logits)
+    if doubt := task.degenerate(predictions):
         log.warning("%s: the model %s (the gate's verdict: %s)", name, doubt.reason, doubt.verdict)
-    return spec.task.outcomes(predictions)
+    return task.outcomes(predictions)
 
 
 def _fine_tune(loaded: loading.LoadedModel, context: Context) -> list[dict[str, float]]:

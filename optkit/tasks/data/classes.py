@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from optkit.core.json_door import encodable
 from optkit.tasks.data.tables import Table, listed, problem, shown
@@ -25,7 +25,7 @@ def label_names(table: Table) -> list[str]:
     if "label" not in table.columns:
         found = f"no column 'label' ({table.named})"
         raise problem(table.source, found, "the class of each row in 'label'", "name it: --label-column NAME")
-    return [_name(table, row, value) for row, value in enumerate(table.columns["label"])]
+    return [class_name(table, row, value) for row, value in enumerate(table.columns["label"])]
 
 
 def classes_of(table: Table, names: Sequence[str]) -> tuple[str, ...]:
@@ -56,11 +56,15 @@ def class_indices(table: Table, names: Sequence[str], classes: Sequence[str]) ->
         InputError: a row's class is not among them.
     """
     index = {name: position for position, name in enumerate(classes)}
-    for row, name in enumerate(names):
-        if name not in index:
-            fix = "correct the label, or add rows of this class to the train file"
-            raise problem(table.at(row), f"label {shown(name)}", f"a class of the train file: {listed(classes)}", fix)
-    return [index[name] for name in names]
+    return [class_index(table, row, name, index) for row, name in enumerate(names)]
+
+
+def class_index(table: Table, row: int, name: str, index: Mapping[str, int]) -> int:
+    """Return the place of a row's class among those of the train file."""
+    if name not in index:
+        fix = "correct the label, or add rows of this class to the train file"
+        raise problem(table.at(row), f"label {shown(name)}", f"a class of the train file: {listed(index)}", fix)
+    return index[name]
 
 
 def _check_names(table: Table, names: Sequence[str]) -> None:
@@ -111,8 +115,12 @@ def _warn_of_case(table: Table, present: Collection[str]) -> None:
         log.warning("%s: %s are different classes; write them alike if they are one", table.source, listed(alike))
 
 
-def _name(table: Table, row: int, value: object) -> str:
-    """Return a label as its class name: `ClassLabel` integers are looked up (-1 means unlabelled), 1.0 is 1, true a word."""
+def class_name(table: Table, row: int, value: object) -> str:
+    """Return a label as its class name: `ClassLabel` integers are looked up (-1 means unlabelled), 1.0 is 1, true a word.
+
+    Raises:
+        InputError: the label is missing, or neither text nor a whole number.
+    """
     if isinstance(value, str) and value.strip():
         return _without_point(_written(table, row, value.strip()))
     if isinstance(value, bool):

@@ -1,4 +1,5 @@
-"""Reads questions in SQuAD's JSON (Rajpurkar et al. 2016, https://arxiv.org/abs/1606.05250), version 1.1."""
+"""Reads questions in SQuAD's JSON (Rajpurkar et al. 2016 and 2018, arXiv 1606.05250 and 1806.03822), versions 1.1 and
+2.0, in which questions may have no answer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,11 @@ FEATURES = Features(
         "answers": {"text": List(Value("string")), "answer_start": List(Value("int32"))},
     }
 )
-"""A row per question, as the hub has SQuAD too."""
+"""A row per question, as the hub has SQuAD too; without texts in `answers` a question has no answer."""
 
 _PREFIXES: dict[Split, tuple[str, ...]] = {"train": ("train",), "dev": ("dev", "validation")}
 _KINDS = {dict: "an object {…}", list: "a list […]", str: "text", int: "a whole number"}
-_LAYOUT = "follow SQuAD v1.1: data > paragraphs > context and qas > id, question and answers > text and answer_start"
+_LAYOUT = "follow SQuAD: data > paragraphs > context and qas > id, question and answers > text and answer_start"
 
 
 def read_splits(task: str, source: str | None) -> dict[Split, Dataset]:
@@ -69,7 +70,7 @@ def read(path: Path) -> Dataset:
     """The questions of a file, checked.
 
     Raises:
-        InputError: the file is not SQuAD v1.1; the message names the line, the article or the question.
+        InputError: the file is not SQuAD; the message names the line, the article or the question.
     """
     try:
         tree = loads(text_of(path))
@@ -78,7 +79,8 @@ def read(path: Path) -> Dataset:
     rows = list(_questions(tree, str(path)))
     if not rows:
         raise problem(path, "no questions", "one or more", "write the questions into it")
-    _check_answerable(rows, path)
+    for row in rows:
+        _check_answerable(row, path)
     return checked([{name: row[name] for name in FEATURES} for row in rows], str(path))
 
 
@@ -86,7 +88,7 @@ def checked(rows: Sequence[Mapping[str, Any]], source: str) -> Dataset:
     """The rows as a data set.
 
     Raises:
-        InputError: an empty text, a question without an answer, an answer that does not stand where it should, an
+        InputError: an empty text, an answer that does not stand where it should, an
             `id` that comes twice; the message names the question.
     """
     seen: set[str] = set()
@@ -169,19 +171,19 @@ def _get(parent: object, key: str, kind: type, where: str) -> Any:
     return parent[key]
 
 
-def _check_answerable(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Raises InputError for SQuAD v2.0: leaving its questions out in silence would change what is measured."""
-    impossible = [row["id"] for row in rows if row["impossible"]]
-    if impossible:
-        found = f"{len(impossible)} of {len(rows)} questions marked is_impossible (first: {impossible[0]!r})"
-        raise problem(path, found, "SQuAD v1.1, where every question has an answer", "remove them, or use SQuAD v1.1")
+def _check_answerable(row: Mapping[str, Any], path: Path) -> None:
+    """Raises InputError unless a question has answers, or is marked to have none."""
+    where, answers = f"{path}, question {row['id']!r}", len(row["answers"]["text"])
+    if row["impossible"] and answers:
+        found = f"{answers} answers of a question marked is_impossible"
+        raise problem(where, found, "none", "remove the answers, or the mark")
+    if not row["impossible"] and not answers:
+        raise problem(where, "no answers", "one or more, or is_impossible", "add an answer, or mark or remove the question")
 
 
 def _check_answers(where: str, row: Mapping[str, Any]) -> None:
     """Raises InputError unless every answer stands in the passage at its offset, in characters."""
     texts, starts = row["answers"]["text"], row["answers"]["answer_start"]
-    if not texts:
-        raise problem(where, "no answers", "one or more", "add an answer, or remove the question")
     for text, start in zip(texts, starts, strict=True):
         check_text(where, "text", text)
         there = row["context"][start : start + len(text)] if start >= 0 else ""

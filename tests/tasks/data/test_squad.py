@@ -49,7 +49,7 @@ def one_article(**paragraph: object) -> str:
     return json.dumps({"data": [{"paragraphs": [paragraph]}]})
 
 
-LAYOUT = "Fix: follow SQuAD v1.1: data > paragraphs > context and qas > id, question and answers > text and answer_start"
+LAYOUT = "Fix: follow SQuAD: data > paragraphs > context and qas > id, question and answers > text and answer_start"
 QUESTION = {"id": "q", "question": "who?", "answers": [{"text": "He", "answer_start": 0}]}
 MISTAKES = {
     "found an empty file; expected data": "",
@@ -68,7 +68,7 @@ MISTAKES = {
     "question 'q': found '0' in 'answer_start'; expected a whole number": one_article(
         context="c", qas=[{**QUESTION, "answers": [{"text": "c", "answer_start": "0"}]}]
     ),
-    "question 'q': found no answers; expected one or more. Fix: add an answer, or remove the question": one_article(
+    "question 'q': found no answers; expected one or more, or is_impossible. Fix: add an answer, or mark": one_article(
         context="He did.", qas=[{**QUESTION, "answers": []}]
     ),
     "question 'q': found answer_start 3, where the passage has 'di'; expected the answer 'He'. Fix: answer_start 0": (
@@ -89,11 +89,8 @@ MISTAKES = {
     "question 'q': found this id twice; expected an id for each question": one_article(
         context="He did.", qas=[QUESTION, QUESTION]
     ),
-    "found 1 of 2 questions marked is_impossible (first: 'n'); expected SQuAD v1.1, where every question has an": (
-        one_article(
-            context="He did.",
-            qas=[QUESTION, {"id": "n", "question": "why?", "answers": [], "is_impossible": True}],
-        )
+    "question 'q': found 1 answers of a question marked is_impossible; expected none": one_article(
+        context="He did.", qas=[{**QUESTION, "is_impossible": True}]
     ),
 }
 
