@@ -67,6 +67,8 @@ class Task(LogitsAxes, ABC):
     """Name of the head, such as "classification", in files and on the server."""
     targets: ClassVar[tuple[str, ...]]
     """Target columns of the training features: numbers, or lists, which a batch pads with `collate.IGNORED`."""
+    grouped_by: ClassVar[str | None] = None
+    """Target column of groups, such as queries: batches of the training have several features of each."""
     head_modules: ClassVar[tuple[str, ...]]
     """Name prefixes of the head's tensors, which a pretrained model lacks until it is fine-tuned."""
     served: ClassVar[ServedForm]
@@ -186,6 +188,18 @@ class Task(LogitsAxes, ABC):
             output: output of the model.
             targets: target tensors of the batch by column.
         """
+
+    @classmethod
+    def teaching_loss(
+        cls, student: torch.Tensor, teacher: torch.Tensor, targets: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor | None:
+        """Return the task's own distance from a teacher's logits, a scalar; None for that of distributions, or of values.
+
+        Args:
+            student, teacher: logits with `axes`.
+            targets: target tensors of the batch by column.
+        """
+        return None
 
     @abstractmethod
     def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:
