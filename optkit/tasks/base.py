@@ -248,6 +248,10 @@ class Task(LogitsAxes, ABC):
         """Return a prediction as text for people; `str` of the served answer gives the same."""
         return str(prediction)
 
+    def told(self, prediction: Prediction) -> str:
+        """Return a prediction as text beside those of other rungs, with what may have changed on the way."""
+        return self.shown(prediction)
+
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row of `examples` for display, such as with class names for indices."""
         return dict(row)

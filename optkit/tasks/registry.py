@@ -41,6 +41,7 @@ TASKS: Registry[type[Task]] = Registry(
         "classification": _CLASSIFICATION,
         "qa": _QUESTION_ANSWERING,
         "regression": "optkit.tasks.regression:Regression",
+        "reranking": "optkit.tasks.reranking:Reranking",
     },
     _is_task,
 )

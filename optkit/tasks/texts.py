@@ -34,7 +34,7 @@ TARGET = "label"
 class TextTask(Task):
     """Texts, or pairs of them, with something to learn in the column `TARGET`."""
 
-    targets = ("labels",)
+    targets: ClassVar[tuple[str, ...]] = ("labels",)
     usual_columns: ClassVar[tuple[tuple[str, ...], ...]] = TEXT_COLUMNS
     """What the columns with the text may be called, pairs before their parts."""
     head_modules = ("classifier.", "pre_classifier.")
