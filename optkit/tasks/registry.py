@@ -41,6 +41,7 @@ TASKS: Registry[type[Task]] = Registry(
         "classification": _CLASSIFICATION,
         "qa": _QUESTION_ANSWERING,
         "regression": "optkit.tasks.regression:Regression",
+        "sample_reranking": "optkit.tasks.sample_reranking:SampleReranking",
         "reranking": "optkit.tasks.reranking:Reranking",
     },
     _is_task,
