@@ -8,11 +8,12 @@ The command line of `run` has the options of `data_settings` in place of `data`.
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optkit.core.errors import InputError
 from optkit.core.json_door import parse_json
 from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
@@ -64,9 +65,13 @@ def data_settings(
         int | None, typer.Option(help="longest input in tokens [default: what the model takes, at most 512]", metavar="N")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="headline metric, as f1 or macro_f1", metavar="NAME")] = None,
+    task_option: Annotated[
+        list[str] | None, typer.Option(help="a choice that the task alone has; may be repeated", metavar="KEY=VALUE")
+    ] = None,
 ) -> DataSettings:
     """The data that a task is read from."""
-    return DataSettings(data, limit_train, max_length, metric, text_column, text_pair_column, label_column)
+    columns = text_column, text_pair_column, label_column
+    return DataSettings(data, limit_train, max_length, metric, *columns, options=_pairs(task_option or ()))
 
 
 def training_settings(
@@ -105,6 +110,13 @@ def model_settings(
 ) -> ModelSettings:
     """The model to start from."""
     return ModelSettings(model, revision, None if labels is None else _listed(labels))
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """Return what `--task-option KEY=VALUE` says, by key."""
+    if wrong := [text for text in texts if "=" not in text]:
+        raise InputError(f"--task-option {', '.join(wrong)}: expected KEY=VALUE")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -43,13 +43,13 @@ def write(
     settings = task.text_settings(tokenizer)
     if labels:
         settings = replace(settings, labels=tuple(labels))
-    own = dict(zip(task.labels, labels, strict=False))
     settings.write(folder / TEXT)
     (folder / TEXT / ensemble.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")
     rows = task.examples("dev")[:SAMPLE_ROWS]
     texts = dict(zip(settings.fields, (rows[name] for name in task.text_columns), strict=True))
-    shown = {precision: [task.shown(one) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()}
-    answers = {precision: [own.get(name, name) for name in names] for precision, names in shown.items()}
+    answers = {
+        precision: [task.shown_as(one, labels) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()
+    }
     write_json(folder / TEXT_SAMPLE, {"texts": texts, "answers": answers})
 
 

@@ -79,6 +79,8 @@ class Task(LogitsAxes, ABC):
     """Names of the metrics that may be chosen as the headline one."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Choices that this task alone has, by name: the values that each may have, the default first."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for tasks without classes."""
     text_columns: tuple[str, ...]
@@ -94,6 +96,19 @@ class Task(LogitsAxes, ABC):
         """
         self.name, self.max_length, self._examples = name, max_length, examples
         self._told_length = False
+
+    @classmethod
+    def chosen(cls, data: DataSettings) -> dict[str, str]:
+        """Return the value of each of the task's `options`.
+
+        Raises:
+            InputError: the task has no such option, or that no such value.
+        """
+        for name, value in data.options.items():
+            if value not in cls.options.get(name, ()):
+                known = "; ".join(f"{own}={' or '.join(values)}" for own, values in cls.options.items())
+                raise InputError(f"--task-option {name}={value}: expected {known or 'none, as the task has no options'}")
+        return {name: data.options.get(name, values[0]) for name, values in cls.options.items()}
 
     @classmethod
     @abstractmethod
@@ -135,6 +150,11 @@ class Task(LogitsAxes, ABC):
             expected = ", ".join(self.metrics) or f"{self.metric}, its only one"
             raise InputError(f"--metric {name}: task {self.name!r} has {expected}")
         self.metric = name
+
+    def class_shares(self, split: Split) -> tuple[Sequence[int], Sequence[str]]:
+        """Return the class index of everything in a split that has a class, and the names of the classes; empty without."""
+        rows = self.examples(split)
+        return (rows["label"][:], self.labels) if self.labels and "label" in rows.column_names else ((), ())
 
     @property
     def metric_in_words(self) -> str:
@@ -251,6 +271,16 @@ class Task(LogitsAxes, ABC):
     def told(self, prediction: Prediction) -> str:
         """Return a prediction as text beside those of other rungs, with what may have changed on the way."""
         return self.shown(prediction)
+
+    def shown_as(self, prediction: Prediction, labels: Sequence[str]) -> str:
+        """Return `shown` with a model's own names of the classes.
+
+        Args:
+            prediction: of the task.
+            labels: own names in the order of the task's; empty for the task's.
+        """
+        shown = self.shown(prediction)
+        return dict(zip(self.labels, labels, strict=False)).get(shown, shown)
 
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row of `examples` for display, such as with class names for indices."""

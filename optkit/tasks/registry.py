@@ -82,7 +82,9 @@ def of_settings(name: str, settings: DataSettings) -> Task:
         own = "Your own data: --task classification (or regression, qa) --data DIR."
         hint = f"Did you mean {close[0]!r}?" if close else own
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
-    task = TASKS.get(name).load(name, settings)
+    kind = TASKS.get(name)
+    kind.chosen(settings)
+    task = kind.load(name, settings)
     if settings.metric is not None:
         task.choose_metric(settings.metric)
     if settings.max_length is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from optkit.tasks.data.judged import DOCUMENT, QUERY, Judged
 from optkit.tasks.data.tables import Table
 from optkit.tasks.degenerate import Doubt, of_rankings
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
-from optkit.tasks.texts import TARGET, TextTask
+from optkit.tasks.texts import TARGET, TextTask, text_columns
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +100,7 @@ class Reranking(TextTask):
     metric = "ndcg@10"
     metrics = ("ndcg@10", "mrr@10", "map", "recall@10")
     class_names = ("score",)
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {"unanswered": ("refused", "left_out")}
     usual_columns = (
         (QUERY, DOCUMENT),
         (QUERY, "passage"),
@@ -145,11 +146,16 @@ class Reranking(TextTask):
     def load(cls, name: str, data: DataSettings) -> Task:
         from optkit.tasks.data import beir, candidates
 
+        leave_out = cls.chosen(data)["unanswered"] == "left_out"
         if data.source is not None and beir.is_collection(folder := Path(data.source)):
             data.refuse(name, *COLUMNS)
-            tables, known = candidates.read(folder)
+            tables, known = candidates.read(folder, leave_out)
             return cls(name, tables, data.limit_train, known=known)
-        return cls(name, cls.read(name, data), data.limit_train)
+        tables = cls.read(name, data)
+        if leave_out:
+            query = text_columns(tables["dev"], cls.usual_columns)[0]
+            tables["dev"] = judged.only_answered(tables["dev"], query)
+        return cls(name, tables, data.limit_train)
 
     @classmethod
     def has_head(cls, config: Any) -> bool:

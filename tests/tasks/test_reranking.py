@@ -127,6 +127,17 @@ def test_the_same_document_twice_is_two_documents() -> None:
     )
 
 
+def test_queries_without_a_relevant_document_are_left_out_where_that_is_asked_for(write, caplog) -> None:
+    rows = "query,document,label\nq,a,0\nq,b,0\nr,c,1\ns,d,0\ns,e,1\n"
+    folder = write({"train.csv": rows, "dev.csv": rows})
+    with pytest.raises(InputError, match=r"dev.csv, line 2: found no relevant .* --task-option unanswered=left_out"):
+        load("reranking", folder)
+    with caplog.at_level(logging.WARNING):
+        task = load("reranking", folder, options={"unanswered": "left_out"})
+    assert "dev.csv: 1 of 3 queries have no relevant document and are left out" in caplog.text
+    assert task.examples("dev")["document"][:] == ["c", "d", "e"] and len(task.examples("train")) == 5
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -211,8 +222,13 @@ def test_by_name_from_a_file_and_from_a_collection(tmp_path, caplog: pytest.LogC
     assert task.examples("dev")["document"][:] == ["T2 text", "T0 text", "T3 text"]
     # Queries of equal text stay apart, and a relevant document that is no candidate is missed.
     assert task.score(places(np.array([0.0, 1.0, 1.0])))["recall@10"] == 50
+    (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq1\td1\t0\n")
+    task = load("reranking", folder, options={"unanswered": "left_out"})
+    assert task.examples("dev")["document"][:] == ["T2 text", "T0 text"]
+    assert "1 of 2 queries have no relevant document and are left out" in caplog.text
     with pytest.raises(InputError, match="takes no --text-column"):
         load("reranking", folder, text_column="x")
-    (folder / "candidates" / "dev.tsv").write_text("query-id\tcorpus-id\nq0\td0\n")
-    with pytest.raises(InputError, match="candidates of dev: found none for the query 'q1'"):
+    (folder / "candidates" / "dev.tsv").write_text("query-id\tcorpus-id\nq1\td0\n")
+    (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\n")
+    with pytest.raises(InputError, match="candidates of dev: found none for the query 'q0'"):
         load("reranking", folder)

@@ -1,6 +1,7 @@
 """What a user says about a task's data: where it is, which columns are meant, how much of it is used."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from optkit.core.errors import InputError
 
@@ -34,6 +35,8 @@ class DataSettings:
     """Column of the second text of a pair."""
     label_column: str | None = None
     """Column of the class."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Choices that the task alone has, by name; see `Task.options`."""
 
     def refuse(self, task: str, *names: str) -> None:
         """Raise `InputError` if one of these settings is given, which the task has no use for.
