@@ -241,6 +241,8 @@ class Task(LogitsAxes, ABC):
     def outcomes(self, predictions: Sequence[Prediction]) -> NDArray[Any]:
         """Return what all metrics of the dev split are computed from, [examples] (see `optkit.tasks.outcomes`).
 
+        Where metrics are means over groups of examples, such as queries, [groups]: intervals draw these.
+
         For a task with one metric that is a mean over examples: that of each example, float64 in points.
         """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _AGREE = 0.1
-"""How far two served logits may be apart, over the expected ones' mean absolute deviation."""
+"""How far two served logits may be apart, over the expected ones' mean absolute deviation, or over 1 if that is less."""
 _SATURATED = 1e-4
 """Scores nearer to 0 or 1 than this are as good as equal to it."""
 FIRST = 10
@@ -69,7 +71,7 @@ class ServedRelevance(ServedForm):
 
     def answer(self, logits: np.ndarray, beside: Mapping[str, np.ndarray], settings: TextSettings) -> dict[str, np.ndarray]:
         """The sigmoid of each logit, and its place among those of the same query in the batch, the best being 1."""
-        queries = np.unique(beside[QUERY].reshape(-1).astype(bytes), return_inverse=True)[1]
+        queries = np.array(judged.numbered(beside[QUERY].reshape(-1).tolist()))
         return {"score": _sigmoid(logits).astype(np.float32), "rank": _places(logits[:, 0], queries)[:, None]}
 
     def decode(self, outputs: Mapping[str, np.ndarray], labels: Sequence[str]) -> list[Relevance]:
@@ -156,6 +158,11 @@ class Reranking(TextTask):
             query = text_columns(tables["dev"], cls.usual_columns)[0]
             tables["dev"] = judged.only_answered(tables["dev"], query)
         return cls(name, tables, data.limit_train)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the rows, of what is known beyond them, and of the grade that counts as 1."""
+        known = [*self._known.queries, *self._known.documents, *(sorted(own.items()) for own in self._known.relevance)]
+        return hashlib.sha256(json.dumps([super().fingerprint(), known, self._best]).encode()).hexdigest()
 
     @classmethod
     def has_head(cls, config: Any) -> bool:

@@ -220,6 +220,10 @@ def test_by_name_from_a_file_and_from_a_collection(tmp_path, caplog: pytest.LogC
     assert "1 relevant documents of 1 queries are not among their candidates" in caplog.text
     assert task.examples("train")["document"][:] == ["T0 text", "T1 text"]
     assert task.examples("dev")["document"][:] == ["T2 text", "T0 text", "T3 text"]
+    before = task.fingerprint()
+    judgements = (folder / "qrels" / "dev.tsv").read_text()
+    (folder / "qrels" / "dev.tsv").write_text(judgements.replace("q1\td1\t2", "q1\td1\t1"))
+    assert load("reranking", folder).fingerprint() != before  # what no row has changes the metrics too
     # Queries of equal text stay apart, and a relevant document that is no candidate is missed.
     assert task.score(places(np.array([0.0, 1.0, 1.0])))["recall@10"] == 50
     (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td0\t1\nq1\td1\t0\n")

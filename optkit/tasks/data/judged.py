@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from optkit.tasks.data.numbers import grades_of
@@ -57,9 +57,9 @@ def check_learnable(table: Table, found: Sequence[int]) -> None:
         raise problem(table.source, same, "documents that are relevant, and ones that are not", fix)
 
 
-def numbered(texts: Sequence[str]) -> list[int]:
+def numbered(texts: Sequence[Hashable]) -> list[int]:
     """Return the number of each text, by first appearance; equal ones have the same."""
-    numbers: dict[str, int] = {}
+    numbers: dict[Hashable, int] = {}
     return [numbers.setdefault(text, len(numbers)) for text in texts]
 
 
