@@ -46,7 +46,9 @@ def test_it_takes_no_data_of_the_users_own() -> None:
 @pytest.mark.xdist_group("triton")
 def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trained, quantised, judged through the server, explained, published, asked in words and by NVIDIA's client alone."""
-    from optkit import Distill, Quantize, Recipe
+    from sentence_transformers import CrossEncoder
+
+    from optkit import Distill, Quantize, Recipe, evaluate, load_model
     from optkit.cli.app import main
     from optkit.pipeline import publish
     from optkit.pipeline.run import run
@@ -69,6 +71,12 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert student.value > 75  # by the teacher's margins alone
     told = " ".join(explain("ptq_int8", task.name, spec.root).split())
     assert "on 100 examples" in told and "document: " in told and " of 10)" in told
+
+    # sentence-transformers loads the checkpoint as it is, and scores alike.
+    pairs = [(row["query"], row["document"]) for row in task.examples("dev").select(range(20))]
+    theirs = CrossEncoder(str(spec.folder(spec.baseline))).predict(pairs)
+    ours = evaluate(load_model(str(spec.folder(spec.baseline)), task), task).predictions[:20]
+    assert [f"{score:.3f}" for score in theirs] == [f"{float(task.shown(one)):.3f}" for one in ours]
 
     repository = tmp_path / "models"
     publish.publish("ptq_int8", task.name, spec.root, repository)
