@@ -77,6 +77,8 @@ class Task(LogitsAxes, ABC):
     """Name of the headline metric, a key of `score`'s result."""
     metrics: ClassVar[tuple[str, ...]] = ()
     """Names of the metrics that may be chosen as the headline one."""
+    scored_units: ClassVar[str] = "examples"
+    """What metrics are means over, and intervals draw, in words."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}

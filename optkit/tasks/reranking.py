@@ -101,6 +101,7 @@ class Reranking(TextTask):
     served = ServedRelevance()
     metric = "ndcg@10"
     metrics = ("ndcg@10", "mrr@10", "map", "recall@10")
+    scored_units = "queries"
     class_names = ("score",)
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {"unanswered": ("refused", "left_out")}
     usual_columns = (

@@ -70,7 +70,7 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert quantised.scores.keys() == {"ndcg@10", "mrr@10", "map", "recall@10"}
     assert student.value > 75  # by the teacher's margins alone
     told = " ".join(explain("ptq_int8", task.name, spec.root).split())
-    assert "on 100 examples" in told and "document: " in told and " of 10)" in told
+    assert "on 100 queries" in told and "document: " in told and " of 10)" in told
 
     # sentence-transformers loads the checkpoint as it is, and scores alike.
     pairs = [(row["query"], row["document"]) for row in task.examples("dev").select(range(20))]
