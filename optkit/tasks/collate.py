@@ -58,8 +58,8 @@ def bucketed(lengths: Iterable[int], batch_size: int, seed: int | Sequence[int] 
 def grouped(groups: Sequence[int], lengths: Sequence[int], batch_size: int, seed: int | Sequence[int]) -> list[list[int]]:
     """Batches of indices, every index once, in which several of a group stand beside each other; for training.
 
-    Groups are cut into pieces of `TOGETHER` of roughly equal length, others in every epoch; these are shuffled, and in pools
-    sorted by length as in `bucketed`.
+    Groups are cut into pieces of `TOGETHER` at most and of roughly equal length, others in every epoch; these are shuffled,
+    and in pools sorted by length as in `bucketed`.
 
     Args:
         groups: number of each feature's group.
@@ -70,7 +70,8 @@ def grouped(groups: Sequence[int], lengths: Sequence[int], batch_size: int, seed
     random, sizes = np.random.default_rng(seed), np.asarray(lengths)
     order = np.lexsort((sizes * random.uniform(1, 2, len(sizes)), groups))
     ends = np.flatnonzero(np.diff(np.asarray(groups)[order])) + 1
-    pieces = [piece for group in np.split(order, ends) for piece in _cut(group, TOGETHER)]
+    own = [group for group in np.split(order, ends) if len(group)]
+    pieces = [piece for group in own for piece in np.array_split(group, -(-len(group) // TOGETHER))]
     order_of_pieces = random.permutation(len(pieces)).tolist()
     per_pool = max(1, POOL_BATCHES * batch_size // TOGETHER)
     pools = [order_of_pieces[start : start + per_pool] for start in range(0, len(pieces), per_pool)]
