@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
-from optkit.tasks.degenerate import Doubt
 from optkit.tasks.logits_axes import TOKEN, LogitsAxes
+from optkit.tasks.seldom import Seldom
 from optkit.tasks.served import ServedForm, TextSettings
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class OwnModel(NamedTuple):
     """Default training settings of the model, fields of `Training`."""
 
 
-class Task(LogitsAxes, ABC):
+class Task(LogitsAxes, Seldom, ABC):
     """Base class of tasks: a data set, and how models are trained, scored and served on it.
 
         task = optkit.load_task("classification", data="reviews/")
@@ -67,8 +67,6 @@ class Task(LogitsAxes, ABC):
     """Name of the head, such as "classification", in files and on the server."""
     targets: ClassVar[tuple[str, ...]]
     """Target columns of the training features: numbers, or lists, which a batch pads with `collate.IGNORED`."""
-    grouped_by: ClassVar[str | None] = None
-    """Target column of groups, such as queries: batches of the training have several features of each."""
     head_modules: ClassVar[tuple[str, ...]]
     """Name prefixes of the head's tensors, which a pretrained model lacks until it is fine-tuned."""
     served: ClassVar[ServedForm]
@@ -77,8 +75,6 @@ class Task(LogitsAxes, ABC):
     """Name of the headline metric, a key of `score`'s result."""
     metrics: ClassVar[tuple[str, ...]] = ()
     """Names of the metrics that may be chosen as the headline one."""
-    scored_units: ClassVar[str] = "examples"
-    """What metrics are means over, and intervals draw, in words."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -211,18 +207,6 @@ class Task(LogitsAxes, ABC):
             targets: target tensors of the batch by column.
         """
 
-    @classmethod
-    def teaching_loss(
-        cls, student: torch.Tensor, teacher: torch.Tensor, targets: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor | None:
-        """Return the task's own distance from a teacher's logits, a scalar; None for that of distributions, or of values.
-
-        Args:
-            student, teacher: logits with `axes`.
-            targets: target tensors of the batch by column.
-        """
-        return None
-
     @abstractmethod
     def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:
         """Return one prediction per example of the dev split.
@@ -247,22 +231,6 @@ class Task(LogitsAxes, ABC):
 
         For a task with one metric that is a mean over examples: that of each example, float64 in points.
         """
-
-    def weakness(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> str | None:
-        """Return why a model would be a bad teacher, such as "is right on …"; None if it is good enough.
-
-        Args:
-            features: encoded training split.
-            logits: the model's logits, one array per feature.
-        """
-        return None
-
-    def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
-        """Return why predictions on the dev split are no better than knowing nothing; None if they are, or nothing is known.
-
-        The gate judges every model by it, the baseline too.
-        """
-        return None
 
     def same(self, prediction: Prediction, other: Prediction) -> bool:
         """Return whether two predictions are the same decision; values, which always differ a little, are none."""
