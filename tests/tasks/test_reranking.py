@@ -136,6 +136,13 @@ def test_queries_without_a_relevant_document_are_left_out_where_that_is_asked_fo
         task = load("reranking", folder, options={"unanswered": "left_out"})
     assert "dev.csv: 1 of 3 queries have no relevant document and are left out" in caplog.text
     assert task.examples("dev")["document"][:] == ["c", "d", "e"] and len(task.examples("train")) == 5
+    (folder / "dev.csv").write_text("query,document,label\nq,a,0\n")
+    with pytest.raises(InputError, match=r"no relevant document for 1 of 1 queries"):
+        load("reranking", folder, options={"unanswered": "left_out"})
+    (folder / "dev.csv").rename(folder / "dev.jsonl")
+    (folder / "dev.jsonl").write_text('{"query": ["q"], "document": "a", "label": 1}')
+    with pytest.raises(InputError, match=r"dev.jsonl, line 1: found \['q'\] \(list\) in 'query'"):
+        load("reranking", folder, options={"unanswered": "left_out"})
 
 
 @pytest.mark.parametrize(

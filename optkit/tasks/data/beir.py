@@ -99,7 +99,7 @@ def _grades(table: Table, queries: dict[str, str], corpus: dict[str, str]) -> di
 def _answered(table: Table, relevance: dict[str, dict[str, int]], leave_out: bool) -> dict[str, dict[str, int]]:
     """Return the queries with a relevant document: without one, metrics are not defined."""
     lacking = [query for query, grades in relevance.items() if not any(grades.values())]
-    if lacking and not leave_out:
+    if lacking and (not leave_out or len(lacking) == len(relevance)):
         found = f"no relevant document for {len(lacking)} of {len(relevance)} queries (first: {shown(lacking[0])})"
         raise problem(
             table.at(_names(table, QUERY).index(lacking[0])), found, EXPECTED, "judge more documents, or remove the queries"

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from optkit.tasks.data.numbers import grades_of
-from optkit.tasks.data.tables import Table, problem, shown
+from optkit.tasks.data.tables import Table, check_text, problem, shown
 
 log = logging.getLogger(__name__)
 LABELS = ("label", "score")
@@ -121,7 +121,10 @@ def only_answered(table: Table, column: str) -> Table:
         column: name of the column with the query.
     """
     queries = table.columns[column]
-    if not (lacking := set(unanswered(queries, grades(table)))):
+    for row, query in enumerate(queries):
+        check_text(table.at(row), column, query)
+    lacking = set(unanswered(queries, grades(table)))
+    if not lacking or lacking == set(queries):  # where none is left, the error about them says more
         return table
     log.warning(
         "%s: %d of %d queries have no relevant document and are left out", table.source, len(lacking), len(set(queries))
