@@ -2,7 +2,8 @@
 
 First, where asked for, its representations follow the teacher's: hidden states layer by layer (Jiao et al. 2020, arXiv
 1909.10351) and the last layer's relations among queries, keys and values (Wang et al. 2021, arXiv 2012.15828). Then its
-answers do: the teacher's softened logits beside the labels (Hinton et al. 2015, arXiv 1503.02531).
+answers do: the teacher's softened logits beside the labels (Hinton et al. 2015, arXiv 1503.02531), or what the task has in
+their place (`Task.teaching_loss`).
 """
 
 from collections.abc import Iterator

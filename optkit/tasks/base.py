@@ -24,8 +24,8 @@ from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
 from optkit.tasks.deciding import Deciding
-from optkit.tasks.degenerate import Doubt
 from optkit.tasks.logits_axes import TOKEN, LogitsAxes
+from optkit.tasks.seldom import Seldom
 from optkit.tasks.served import ServedForm, TextSettings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class OwnModel(NamedTuple):
     """Default training settings of the model, fields of `Training`."""
 
 
-class Task(LogitsAxes, Deciding, ABC):
+class Task(LogitsAxes, Deciding, Seldom, ABC):
     """Base class of tasks: a data set, and how models are trained, scored and served on it.
 
         task = optkit.load_task("classification", data="reviews/")
@@ -229,24 +229,10 @@ class Task(LogitsAxes, Deciding, ABC):
     def outcomes(self, predictions: Sequence[Prediction]) -> NDArray[Any]:
         """Return what all metrics of the dev split are computed from, [examples] (see `optkit.tasks.outcomes`).
 
+        Where metrics are means over groups of examples, such as queries, [groups]: intervals draw these.
+
         For a task with one metric that is a mean over examples: that of each example, float64 in points.
         """
-
-    def weakness(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> str | None:
-        """Return why a model would be a bad teacher, such as "is right on …"; None if it is good enough.
-
-        Args:
-            features: encoded training split.
-            logits: the model's logits, one array per feature.
-        """
-        return None
-
-    def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
-        """Return why predictions on the dev split are no better than knowing nothing; None if they are, or nothing is known.
-
-        The gate judges every model by it, the baseline too.
-        """
-        return None
 
     def same(self, prediction: Prediction, other: Prediction) -> bool:
         """Return whether two predictions are the same decision; values, which always differ a little, are none."""
@@ -255,6 +241,10 @@ class Task(LogitsAxes, Deciding, ABC):
     def shown(self, prediction: Prediction) -> str:
         """Return a prediction as text for people; `str` of the served answer gives the same."""
         return str(prediction)
+
+    def told(self, prediction: Prediction) -> str:
+        """Return a prediction as text beside those of other rungs, with what may have changed on the way."""
+        return self.shown(prediction)
 
     def shown_as(self, prediction: Prediction, labels: Sequence[str]) -> str:
         """Return `shown` with a model's own names of the classes.

@@ -27,6 +27,9 @@ FEEDS = 8
 POOL_BATCHES = 50
 """Batches sorted by length together in training: enough to pad little, few enough to keep the order random."""
 
+TOGETHER = 8
+"""Features of a group beside each other in training: enough to compare, few enough for several groups in a batch."""
+
 IGNORED = -100
 """Fills up targets that are lists; what PyTorch's cross-entropy leaves out."""
 
@@ -50,6 +53,33 @@ def bucketed(lengths: Iterable[int], batch_size: int, seed: int | Sequence[int] 
     pools = _cut(random.permutation(len(sizes)), POOL_BATCHES * batch_size)
     batches = [batch for pool in pools for batch in _cut(np.array(pool)[np.argsort(-sizes[pool])], batch_size)]
     return [batches[position] for position in random.permutation(len(batches))]
+
+
+def grouped(groups: Sequence[int], lengths: Sequence[int], batch_size: int, seed: int | Sequence[int]) -> list[list[int]]:
+    """Batches of indices, every index once, in which several of a group stand beside each other; for training.
+
+    Groups are cut into pieces of `TOGETHER` at most and of roughly equal length, others in every epoch; these are shuffled,
+    and in pools sorted by length as in `bucketed`.
+
+    Args:
+        groups: number of each feature's group.
+        lengths: of every feature in tokens.
+        batch_size: features in a batch; the last may be smaller.
+        seed: of the order.
+    """
+    random, sizes = np.random.default_rng(seed), np.asarray(lengths)
+    pieces = _pieces(np.asarray(groups), sizes * random.uniform(1, 2, len(sizes)))
+    pools = _cut(random.permutation(len(pieces)), max(1, POOL_BATCHES * batch_size // TOGETHER))
+    ordered = [place for pool in pools for place in sorted(pool, key=lambda place: -sizes[pieces[place]].max())]
+    batches = _cut(np.array([index for place in ordered for index in pieces[place]]), batch_size)
+    return [batches[position] for position in random.permutation(len(batches))]
+
+
+def _pieces(groups: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    """Indices of each group by length, in equal pieces of `TOGETHER` at most."""
+    order = np.lexsort((lengths, groups))
+    found = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    return [piece for group in found if len(group) for piece in np.array_split(group, -(-len(group) // TOGETHER))]
 
 
 class Collator:

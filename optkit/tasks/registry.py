@@ -48,6 +48,8 @@ TASKS: Registry[type[Task]] = Registry(
         "regression": "optkit.tasks.regression:Regression",
         "token_classification": "optkit.tasks.token_classification:TokenClassification",
         "sample_token_classification": "optkit.tasks.sample_token_classification:SampleTokenClassification",
+        "sample_reranking": "optkit.tasks.sample_reranking:SampleReranking",
+        "reranking": "optkit.tasks.reranking:Reranking",
     },
     _is_task,
 )

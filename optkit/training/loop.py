@@ -23,7 +23,7 @@ from optkit.core.errors import OptkitError
 from optkit.core.progress import bar
 from optkit.recipe.training import Training
 from optkit.tasks.base import Feed
-from optkit.tasks.collate import Collator, bucketed, padded_targets
+from optkit.tasks.collate import Collator, bucketed, grouped, padded_targets
 from optkit.training import cpu_kernels
 from optkit.training.losses import Batch, Loss
 from optkit.training.resume import Snapshots, State, Trained
@@ -52,13 +52,17 @@ class Batches:
         seed: int,
         targets: Sequence[str],
         augment: Augment | None = None,
+        grouped_by: str | None = None,
     ) -> None:
         self.features, self.collator, self.batch_size, self.seed = features, collator, batch_size or 32, seed
         self.targets, self.augment = targets, augment
         self.lengths = features["length"][:]
+        self.groups = features[grouped_by][:] if grouped_by else None
 
     def epoch(self, number: int) -> list[list[int]]:
         """Indices of the features, batch by batch; every epoch has as many batches."""
+        if self.groups is not None:
+            return grouped(self.groups, self.lengths, self.batch_size, (self.seed, number))
         return bucketed(self.lengths, self.batch_size, (self.seed, number))
 
     def pieces(self, indices: Sequence[int]) -> int:

@@ -57,7 +57,10 @@ def with_teacher(task: TaskKind, teacher: Teacher, temperature: float, label_wei
     def loss(model: Any, batch: Batch) -> torch.Tensor:
         output = model(**batch.inputs)
         student, mask = task.logits(output), batch.inputs.get("attention_mask")
-        soft = _apart(task, student, teacher(batch).to(student.device), mask, temperature)
+        theirs = teacher(batch).to(student.device)
+        soft = task.teaching_loss(student, theirs, batch.targets)
+        if soft is None:
+            soft = _apart(task, student, theirs, mask, temperature)
         return (1 - label_weight) * soft + label_weight * task.loss(output, batch.targets)
 
     return loss

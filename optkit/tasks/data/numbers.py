@@ -11,6 +11,7 @@ _EASY = 20.0
 """Largest value that a head reaches from around 0 in a usual training, whose steps are small."""
 _LARGEST = 3.4e38
 """Largest number of float32, in which values are learned."""
+_LARGEST_GRADE = 1000
 _WRITTEN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,26 @@ def values_of(table: Table) -> list[float]:
             *(table.source, largest, _EASY),
         )
     return values
+
+
+def grades_of(table: Table, column: str) -> list[int]:
+    """Return the grade of relevance of every row: 0 for none.
+
+    Args:
+        table: with the column.
+        column: name of the column.
+
+    Raises:
+        InputError: a grade is missing, or no whole number from 0 on.
+    """
+    plain = (int(value) if isinstance(value, bool) else value for value in table.columns[column])
+    grades = [_value(table, row, value) for row, value in enumerate(plain)]
+    for row, grade in enumerate(grades):
+        if grade < 0 or not grade.is_integer() or grade > _LARGEST_GRADE:
+            found = f"the grade {shown(table.columns[column][row])} in {column!r}"
+            expected = f"a whole number from 0, which is not relevant, to {_LARGEST_GRADE}"
+            raise problem(table.at(row), found, expected, "write grades of relevance")
+    return [int(grade) for grade in grades]
 
 
 def _value(table: Table, row: int, value: object) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 
 from optkit.core.errors import InputError
 from optkit.core.json_door import loads, read_bytes
-from optkit.tasks.base import Split
+from optkit.tasks.base import SPLITS, Split
 from optkit.tasks.data import parquet_rows, splits
 from optkit.tasks.data.tables import LARGEST, SPLIT, Table, check_folder, header_of, joined, listed, problem, shown
 
@@ -29,18 +29,35 @@ Readers = Mapping[str, Callable[[Path], Table]]
 """Functions that read a file, by its ending."""
 
 
-def find(folder: Path, more: Readers | None = None) -> dict[Split, list[Path]]:
-    """Find the files of both splits of a folder; see `splits.find`.
+def find(
+    folder: Path, wanted: Sequence[Split] = SPLITS, required: bool = True, more: Readers | None = None
+) -> dict[Split, list[Path]]:
+    """Find the files of the wanted splits of a folder; see `splits.find`.
 
     Args:
         folder: holds them.
+        wanted: splits to find.
+        required: whether a wanted split that is missing is an error.
         more: readers of further endings, or in place of the usual ones.
 
     Raises:
         InputError: no such folder, no file for a split, several, or a shard that is missing.
     """
     check_folder(folder)
-    return splits.find(folder, tuple({**_READERS, **(more or {})}))
+    return splits.find(folder, tuple({**_READERS, **(more or {})}), wanted, required)
+
+
+def named(folder: Path, name: str) -> list[Path]:
+    """Find the files of one name in a folder, whatever they end in; see `splits.named`.
+
+    Raises:
+        InputError: there is none, or more than one that could be it.
+    """
+    if found := splits.named(folder, name, tuple(_READERS)):
+        return found
+    expected = f"{name}.{{{','.join(ending[1:] for ending in _READERS)}}}"
+    there = listed(sorted(path.name for path in folder.iterdir()))
+    raise problem(folder, f"no {name} file (the folder holds: {there})", expected, f"add the {name} file")
 
 
 def read(paths: Sequence[Path], more: Readers | None = None) -> Table:

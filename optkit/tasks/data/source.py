@@ -32,7 +32,7 @@ def read_tables(
     found = required(task, source or on_hub)
     if (rows := read_datasets(found)) is not None:
         return {split: table_of(dataset, f"{found}, {split}") for split, dataset in rows.items()}
-    return {split: reading.read(paths, more) for split, paths in reading.find(Path(found), more).items()}
+    return {split: reading.read(paths, more) for split, paths in reading.find(Path(found), more=more).items()}
 
 
 def read_datasets(source: str) -> dict[Split, datasets.Dataset] | None:

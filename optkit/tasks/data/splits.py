@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from optkit.tasks.base import Split
+from optkit.tasks.base import SPLITS, Split
 from optkit.tasks.data.tables import listed, problem
 
 log = logging.getLogger(__name__)
@@ -21,12 +21,16 @@ _PARTS = ("data", "default")
 """Folders that hold the files of a data set of the hub."""
 
 
-def find(folder: Path, endings: Sequence[str]) -> dict[Split, list[Path]]:
-    """Find the files of both splits: `train.csv`, `train-00000-of-00003.parquet`, or all files in a folder `train/`.
+def find(
+    folder: Path, endings: Sequence[str], wanted: Sequence[Split] = SPLITS, required: bool = True
+) -> dict[Split, list[Path]]:
+    """Find the files of splits: `train.csv`, `train-00000-of-00003.parquet`, or all files in a folder `train/`.
 
     Args:
         folder: holds the files, or has them in a folder `data/`.
         endings: of the files that can be read, such as `.csv`.
+        wanted: splits to find.
+        required: whether each of them must be there.
 
     Raises:
         InputError: no file for a split, several that could be it, or a shard that is missing.
@@ -35,11 +39,23 @@ def find(folder: Path, endings: Sequence[str]) -> dict[Split, list[Path]]:
     below = next((folder / name for name in _PARTS if name in named), None)
     if below is not None and not _has_splits(named):
         named = _named(below, endings)
-    found = {split: _of_split(folder, split, named, endings) for split in _NAMES}
+    chosen = {split: choose(split, {name: paths[0].name for name, paths in named.items()}, folder) for split in wanted}
+    found = {split: _of_split(folder, split, name, named, endings) for split, name in chosen.items() if name or required}
     if others := [path.name for name, paths in named.items() if name.lower() not in _KNOWN for path in paths]:
         log.warning(
             "%s: %s is not read; rows to be trained on belong into train.*, or into a folder train/", folder, listed(others)
         )
+    return found
+
+
+def named(folder: Path, name: str, endings: Sequence[str]) -> list[Path]:
+    """Return the files of one name, such as `corpus.jsonl`, or `corpus-00000-of-00002.parquet` and its like; none if empty.
+
+    Raises:
+        InputError: several that could be it, or a shard that is missing.
+    """
+    found = _named(folder, endings).get(name, [])
+    _check_shards(folder, name, found)
     return found
 
 
@@ -100,8 +116,9 @@ def _stem(path: Path, endings: Sequence[str]) -> str | None:
     return name[: -len(ending)] if ending else None
 
 
-def _of_split(folder: Path, split: Split, named: Mapping[str, list[Path]], endings: Sequence[str]) -> list[Path]:
-    name = choose(split, {name: paths[0].name for name, paths in named.items()}, folder)
+def _of_split(
+    folder: Path, split: Split, name: str | None, named: Mapping[str, list[Path]], endings: Sequence[str]
+) -> list[Path]:
     if name is None:
         kinds = ",".join(ending[1:] for ending in endings)
         expected = " or ".join(f"{stem}.{{{kinds}}}" for stem in _NAMES[split][0][:2])
@@ -113,13 +130,13 @@ def _of_split(folder: Path, split: Split, named: Mapping[str, list[Path]], endin
     return named[name]
 
 
-def _check_shards(folder: Path, split: Split, paths: Sequence[Path]) -> None:
+def _check_shards(folder: Path, name: str, paths: Sequence[Path]) -> None:
     """Raise `InputError` where a file stands beside shards, a shard comes twice, or those of `-of-N` are not all there."""
     shards = [_SHARD.fullmatch(path.name.partition(".")[0]) for path in paths]
     numbers = [int(shard["number"]) for shard in shards if shard]
     whole = len(numbers) < len(paths) and paths[0].parent == folder
     if len(paths) > 1 and (len({path.parent for path in paths}) > 1 or whole or len(set(numbers)) < len(numbers)):
-        found = f"{len(paths)} {split} files ({listed(path.name for path in paths)})"
+        found = f"{len(paths)} {name} files ({listed(path.name for path in paths)})"
         raise problem(folder, found, "one, or shards with different numbers", "move what is not meant to another folder")
     said = {int(shard["all"]) for shard in shards if shard and shard["all"]}
     if said and said != {len(paths)}:
