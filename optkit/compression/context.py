@@ -41,7 +41,7 @@ class Context:
 
     def batches(self, batch_size: int | None, augment: Augment | None = None) -> Batches:
         """Return the batches to train on."""
-        return Batches(self.features, self.collator, batch_size, self.seed, self.task.targets, augment)
+        return Batches(self.features, self.collator, batch_size, self.seed, self.task.targets, augment, self.task.together)
 
     def run_examples(self, model: PreTrainedModel, count: int) -> None:
         """Send the inputs for calibration, or training examples drawn by the seed, through a model, batch by batch."""

@@ -25,7 +25,12 @@ Predictions = Mapping[str, Sequence[Prediction]]
 
 
 def write(
-    task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Predictions, folder: Path, labels: Sequence[str] = ()
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    predictions: Predictions,
+    folder: Path,
+    labels: Sequence[str] = (),
+    logits: tuple[int, ...] | None = None,
 ) -> None:
     """Keep settings and tokenizer in `folder/text/`, and the sample beside it; nothing for a slow tokenizer.
 
@@ -35,6 +40,7 @@ def write(
         predictions: served.
         folder: of the step.
         labels: the model's own names of the classes, in the task's order; without them, the task's.
+        logits: shape of the model's logits without the batch; by default the task's.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         log.warning("%s has no tokenizer.json: the model takes tokens, and can be served no text", type(tokenizer).__name__)
@@ -43,13 +49,15 @@ def write(
     settings = task.text_settings(tokenizer)
     if labels:
         settings = replace(settings, labels=tuple(labels))
+    if logits is not None and logits != task.logits_shape:
+        settings = replace(settings, logits=logits)
     own = dict(zip(task.labels, labels, strict=False))
     settings.write(folder / TEXT)
     (folder / TEXT / ensemble.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")
-    rows = task.examples("dev")[:SAMPLE_ROWS]
-    texts = dict(zip(settings.fields, (rows[name] for name in task.text_columns), strict=True))
-    shown = {precision: [task.shown(one) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()}
-    answers = {precision: [own.get(name, name) for name in names] for precision, names in shown.items()}
+    probes = {precision: task.probe(found, SAMPLE_ROWS) for precision, found in predictions.items()}
+    requests = next(texts for texts, _ in probes.values())
+    texts = {name: [request[place] for request in requests] for place, name in enumerate(settings.fields)}
+    answers = {precision: [own.get(name, name) for name in shown] for precision, (_, shown) in probes.items()}
     write_json(folder / TEXT_SAMPLE, {"texts": texts, "answers": answers})
 
 

@@ -71,7 +71,7 @@ def _cut(task: Task, split: Split, features: Dataset) -> str | None:
 
 def _duplicates(task: Task) -> Iterator[str]:
     """Yield what rows of equal text there are: within the training split, under several labels, and in both splits."""
-    texts = {split: _texts(task, split) for split in SPLITS}
+    texts = {split: task.texts(split) for split in SPLITS}
     train = texts["train"]
     known = set(train)
     if twice := len(train) - len(known):
@@ -84,11 +84,6 @@ def _duplicates(task: Task) -> Iterator[str]:
             f"dev: {shared:,} of {len(texts['dev']):,} rows ({share:.1%}) are in train too; scores on them say how well a "
             "model remembers"
         )
-
-
-def _texts(task: Task, split: Split) -> list[tuple[str, ...]]:
-    rows = task.examples(split)
-    return list(zip(*(rows[column][:] for column in task.text_columns), strict=True))
 
 
 def _contradictions(texts: Sequence[tuple[str, ...]], labels: Sequence[int]) -> int:

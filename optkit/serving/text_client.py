@@ -43,6 +43,9 @@ class TextClient(Connection):
         """
         served = self._configuration()
         fields = [tensor["name"] for tensor in served["input"]]
+        texts = [
+            (*one, *(self.form.defaults[name] for name in fields[len(one) :] if name in self.form.defaults)) for one in texts
+        ]
         for one in texts:
             if len(one) != len(fields):
                 expected = f"{len(fields)}: {', '.join(fields)}"

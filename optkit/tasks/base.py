@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from numpy.typing import NDArray
@@ -73,12 +74,18 @@ class Task(LogitsAxes, ABC):
     """Served form: conversion of logits to answers in the server and of outputs to answers in the client."""
     metric: str
     """Name of the headline metric, a key of `score`'s result."""
-    metrics: ClassVar[tuple[str, ...]] = ()
+    metrics: tuple[str, ...] = ()
     """Names of the metrics that may be chosen as the headline one."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for tasks without classes."""
+    labelled: bool = True
+    """Whether the training split says what is right; without that, models learn from teachers alone."""
+    together: ClassVar[bool] = False
+    """Whether the features of an example are trained on in one batch, as the loss compares them."""
+    own_settings: ClassVar[tuple[str, ...]] = ()
+    """Fields of `DataSettings.own` that the task takes."""
     text_columns: tuple[str, ...]
     """Text columns of `examples`, in the order of `text_fields`."""
 
@@ -145,7 +152,8 @@ class Task(LogitsAxes, ABC):
 
         Returns:
             Features with the columns of the tokenizer's `model_input_names`, the `targets`, `example` (index of the row
-            that the feature belongs to) and `length` in tokens; where rows can be cut, also `whole_length`, uncut.
+            that the feature belongs to, -1 for none) and `length` in tokens; where rows can be cut, also `whole_length`,
+            uncut.
         """
 
     def own_model(self) -> OwnModel | None:
@@ -162,6 +170,18 @@ class Task(LogitsAxes, ABC):
         """Return whether a model of this configuration, which `auto_class` is for, has this task's head."""
         return True
 
+    def adopt(self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take from a model's folder what the task needs besides its usual files, changing configuration and tokenizer.
+
+        Args:
+            folder: the model's.
+            config: its configuration.
+            tokenizer: its tokenizer.
+
+        Raises:
+            InputError: the folder says something that cannot be done.
+        """
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the entries on the logits' last axis, for the model's `id2label`."""
@@ -171,6 +191,14 @@ class Task(LogitsAxes, ABC):
     def logits_shape(self) -> tuple[int, ...]:
         """Shape of the logits without the batch axis; -1 for the token axis."""
         return tuple(-1 if axis == TOKEN else len(self.class_names) for axis in self.axes[1:])
+
+    def shape_of_logits(self, checkpoint: Path) -> tuple[int, ...]:
+        """Return the shape of a model's logits as `logits_shape` does, where it depends on the model.
+
+        Args:
+            checkpoint: folder of the model, with its `config.json`.
+        """
+        return self.logits_shape
 
     @staticmethod
     @abstractmethod
@@ -186,6 +214,16 @@ class Task(LogitsAxes, ABC):
             output: output of the model.
             targets: target tensors of the batch by column.
         """
+
+    @classmethod
+    def imitation(cls, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor | None:
+        """Return the loss of a student that follows a teacher's logits; None for the usual one of `optkit.training.losses`.
+
+        Args:
+            student: logits with `axes`.
+            teacher: likewise, on the same batch.
+        """
+        return None
 
     @abstractmethod
     def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:
@@ -226,6 +264,14 @@ class Task(LogitsAxes, ABC):
         """
         return None
 
+    def kept(self, predictions: Sequence[Prediction]) -> Mapping[str, NDArray[Any]]:
+        """Return what `beside` compares with the baseline's, as arrays to be kept with the scores; nothing by default."""
+        return {}
+
+    def beside(self, own: Mapping[str, NDArray[Any]], baseline: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+        """Return further figures of a model beside its FP32 baseline by name, from what was `kept` of both."""
+        return {}
+
     def same(self, prediction: Prediction, other: Prediction) -> bool:
         """Return whether two predictions are the same decision; values, which always differ a little, are none."""
         return bool(prediction == other)
@@ -233,6 +279,20 @@ class Task(LogitsAxes, ABC):
     def shown(self, prediction: Prediction) -> str:
         """Return a prediction as text for people; `str` of the served answer gives the same."""
         return str(prediction)
+
+    def texts(self, split: Split) -> list[tuple[str, ...]]:
+        """Return the texts of each row, by which rows that are repeated are found."""
+        rows = self.examples(split)
+        return list(zip(*(rows[column][:] for column in self.text_columns), strict=True))
+
+    def probe(self, predictions: Sequence[Prediction], most: int) -> tuple[list[tuple[str, ...]], list[str]]:
+        """Return the texts of some requests, as `text_fields` names them, and `str` of the served answer to each.
+
+        Args:
+            predictions: of the dev split.
+            most: requests at most.
+        """
+        return self.texts("dev")[:most], [self.shown(one) for one in predictions[:most]]
 
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row of `examples` for display, such as with class names for indices."""

@@ -52,6 +52,25 @@ def bucketed(lengths: Iterable[int], batch_size: int, seed: int | Sequence[int] 
     return [batches[position] for position in random.permutation(len(batches))]
 
 
+def bucketed_together(
+    lengths: Sequence[int], examples: Sequence[int], batch_size: int, seed: Sequence[int]
+) -> list[list[int]]:
+    """Batches of features in training, as `bucketed`, where those of an example stay together, one after the other.
+
+    Args:
+        lengths: of every feature in tokens.
+        examples: which example each feature belongs to.
+        batch_size: examples in a batch.
+        seed: see `bucketed`.
+    """
+    own: dict[int, list[int]] = {}
+    for feature, example in enumerate(examples):
+        own.setdefault(example, []).append(feature)
+    groups = list(own.values())
+    longest = [max(lengths[feature] for feature in group) for group in groups]
+    return [[feature for group in batch for feature in groups[group]] for batch in bucketed(longest, batch_size, seed)]
+
+
 class Collator:
     """Pads features to a batch: `DataLoader(features, batch_sampler=bucketed(…), collate_fn=Collator(tokenizer))`.
 

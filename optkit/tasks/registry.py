@@ -39,6 +39,7 @@ TASKS: Registry[type[Task]] = Registry(
         "sst2": _CLASSIFICATION,
         "squad": _QUESTION_ANSWERING,
         "classification": _CLASSIFICATION,
+        "embedding": "optkit.tasks.embedding:Embedding",
         "qa": _QUESTION_ANSWERING,
         "regression": "optkit.tasks.regression:Regression",
     },
@@ -65,11 +66,13 @@ def load(name: str, data: Path | str | None = None, limit_train: int | None = No
         InputError: the name, a setting or a file is wrong.
         MachineError: the hub cannot be reached.
     """
-    names = [field.name for field in fields(DataSettings)]
-    if unknown := [setting for setting in settings if setting not in names]:
-        expected = ", ".join(name for name in names if name != "source")
+    names = [field.name for field in fields(DataSettings) if field.name not in ("source", "own")]
+    special = TASKS.get(name).own_settings if name in TASKS.names() else ()
+    if unknown := [setting for setting in settings if setting not in (*names, *special)]:
+        expected = ", ".join((*names, *special))
         raise InputError(f"load_task: found the setting {', '.join(unknown)}, expected some of data, {expected}")
-    return of_settings(name, DataSettings(None if data is None else str(data), limit_train, **settings))
+    own = {setting: settings.pop(setting) for setting in special if setting in settings}
+    return of_settings(name, DataSettings(None if data is None else str(data), limit_train, **settings, own=own))
 
 
 def of_settings(name: str, settings: DataSettings) -> Task:
@@ -80,12 +83,19 @@ def of_settings(name: str, settings: DataSettings) -> Task:
         own = "Your own data: --task classification (or regression, qa) --data DIR."
         hint = f"Did you mean {close[0]!r}?" if close else own
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
-    task = TASKS.get(name).load(name, settings)
+    kind = TASKS.get(name)
+    if lost := [own for own in settings.own if own not in kind.own_settings]:
+        raise InputError(f"task {name!r} takes no {', '.join(map(_option, lost))}; leave it out")
+    task = kind.load(name, settings)
     if settings.metric is not None:
         task.choose_metric(settings.metric)
     if settings.max_length is not None:
         task.limit_length(settings.max_length)
     return task
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def task_of(model: PreTrainedModel) -> type[Task]:

@@ -58,7 +58,8 @@ def with_teacher(task: TaskKind, teacher: Teacher, temperature: float, label_wei
         output = model(**batch.inputs)
         student, mask = task.logits(output), batch.inputs.get("attention_mask")
         soft = _apart(task, student, teacher(batch).to(student.device), mask, temperature)
-        return (1 - label_weight) * soft + label_weight * task.loss(output, batch.targets)
+        hard = task.loss(output, batch.targets) if label_weight else 0.0
+        return (1 - label_weight) * soft + label_weight * hard
 
     return loss
 
@@ -66,7 +67,9 @@ def with_teacher(task: TaskKind, teacher: Teacher, temperature: float, label_wei
 def _apart(
     task: TaskKind, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None, temperature: float
 ) -> torch.Tensor:
-    """Return the distillation loss between logits; the squared distance for tasks without distributions."""
+    """Return the loss between logits: the task's own, or of distributions, or the squared distance where there are none."""
+    if (own := task.imitation(student, teacher)) is not None:
+        return own
     ours, theirs = (task.distributions(logits, mask) for logits in (student, teacher))
     if ours is None or theirs is None:
         ours, theirs = (task.unpadded(logits, mask).float() for logits in (student, teacher))

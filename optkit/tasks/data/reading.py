@@ -25,25 +25,33 @@ log = logging.getLogger(__name__)
 _ARRAY = "write an array of objects: [{…}, {…}], or each object on a line of its own"
 
 
-def find(folder: Path, wanted: Sequence[Split] = SPLITS, required: bool = True) -> dict[Split, list[Path]]:
+def find(
+    folder: Path, wanted: Sequence[Split] = SPLITS, required: bool = True, plain_text: bool = False
+) -> dict[Split, list[Path]]:
     """Find the files of the wanted splits of a folder; see `splits.find`.
+
+    Args:
+        folder: holds them.
+        wanted, required: as for `splits.find`.
+        plain_text: whether a split may be plain text, each line a row of the column `text`.
 
     Raises:
         InputError: no such folder, no file for a split, several, or a shard that is missing.
     """
     check_folder(folder)
-    return splits.find(folder, tuple(_READERS), wanted, required)
+    return splits.find(folder, (*_READERS, *_PLAIN) if plain_text else tuple(_READERS), wanted, required)
 
 
-def named(folder: Path, name: str) -> list[Path]:
+def named(folder: Path, name: str, plain_text: bool = False) -> list[Path]:
     """Find the files of one name in a folder, whatever they end in; see `splits.named`.
 
     Raises:
         InputError: there is none, or more than one that could be it.
     """
-    if found := splits.named(folder, name, tuple(_READERS)):
+    readers = {**_READERS, **_PLAIN} if plain_text else _READERS
+    if found := splits.named(folder, name, tuple(readers)):
         return found
-    expected = f"{name}.{{{','.join(ending[1:] for ending in _READERS)}}}"
+    expected = f"{name}.{{{','.join(ending[1:] for ending in readers)}}}"
     there = listed(sorted(path.name for path in folder.iterdir()))
     raise problem(folder, f"no {name} file (the folder holds: {there})", expected, f"add the {name} file")
 
@@ -61,7 +69,7 @@ def read(paths: Sequence[Path]) -> Table:
 
 def _read(path: Path) -> Table:
     name = path.name.lower().removesuffix(".gz")
-    table = next(reader for ending, reader in _READERS.items() if name.endswith(ending))(path)
+    table = next(reader for ending, reader in {**_READERS, **_PLAIN}.items() if name.endswith(ending))(path)
     if not len(table):
         raise problem(path, "a header and no rows", "one row per example", "add the rows")
     return table
@@ -213,6 +221,12 @@ def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
     return row
 
 
+def _lines(path: Path) -> Table:
+    """Read a text a line; empty lines are none."""
+    pairs = [(number, line.strip()) for number, line in enumerate(text_of(path).split("\n"), start=1) if line.strip()]
+    return Table(str(path), {"text": [text for _, text in pairs]}, [number for number, _ in pairs])
+
+
 _READERS: dict[str, Callable[[Path], Table]] = {
     ".tsv": _tsv,
     ".csv": _csv,
@@ -220,3 +234,4 @@ _READERS: dict[str, Callable[[Path], Table]] = {
     ".json": _json,
     ".parquet": parquet_rows.read,
 }
+_PLAIN: dict[str, Callable[[Path], Table]] = {".txt": _lines}
