@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from optkit.core.errors import InputError
 from optkit.core.json_door import parse_json
 from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
@@ -64,9 +65,31 @@ def data_settings(
         int | None, typer.Option(help="longest input in tokens [default: what the model takes, at most 512]", metavar="N")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="headline metric, as f1 or macro_f1", metavar="NAME")] = None,
+    vectors: Annotated[
+        str | None, typer.Option(help="embedding: kind of the vectors, float32, int8 or binary", metavar="KIND")
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="embedding: keep the first dimensions of the vectors only", metavar="N")
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="embedding: mean, cls or last, for a model that states none", metavar="KIND")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="embedding: text before others, as 'query=query: '; may be repeated", metavar="NAME=TEXT"),
+    ] = None,
 ) -> DataSettings:
     """The data that a task is read from."""
-    return DataSettings(data, limit_train, max_length, metric, text_column, text_pair_column, label_column)
+    own = {"vectors": vectors, "dimensions": dimensions, "pooling": pooling, "prompts": _prompts(prompt)}
+    given = {name: value for name, value in own.items() if value is not None}
+    return DataSettings(data, limit_train, max_length, metric, text_column, text_pair_column, label_column, given)
+
+
+def _prompts(texts: list[str] | None) -> dict[str, str] | None:
+    """Return prompts by name out of NAME=TEXT."""
+    if wrong := [text for text in texts or () if "=" not in text]:
+        raise InputError(f"--prompt {', '.join(wrong)}: expected NAME=TEXT, as 'query=query: '")
+    return dict(text.split("=", 1) for text in texts) if texts else None
 
 
 def training_settings(

@@ -26,6 +26,7 @@ from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
 from optkit.tasks.degenerate import Doubt
 from optkit.tasks.logits_axes import TOKEN, LogitsAxes
+from optkit.tasks.seldom import Seldom
 from optkit.tasks.served import ServedForm, TextSettings
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class OwnModel(NamedTuple):
     """Default training settings of the model, fields of `Training`."""
 
 
-class Task(LogitsAxes, ABC):
+class Task(LogitsAxes, Seldom, ABC):
     """Base class of tasks: a data set, and how models are trained, scored and served on it.
 
         task = optkit.load_task("classification", data="reviews/")
@@ -80,12 +81,6 @@ class Task(LogitsAxes, ABC):
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for tasks without classes."""
-    labelled: bool = True
-    """Whether the training split says what is right; without that, models learn from teachers alone."""
-    together: ClassVar[bool] = False
-    """Whether the features of an example are trained on in one batch, as the loss compares them."""
-    own_settings: ClassVar[tuple[str, ...]] = ()
-    """Fields of `DataSettings.own` that the task takes."""
     text_columns: tuple[str, ...]
     """Text columns of `examples`, in the order of `text_fields`."""
 
@@ -170,18 +165,6 @@ class Task(LogitsAxes, ABC):
         """Return whether a model of this configuration, which `auto_class` is for, has this task's head."""
         return True
 
-    def adopt(self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take from a model's folder what the task needs besides its usual files, changing configuration and tokenizer.
-
-        Args:
-            folder: the model's.
-            config: its configuration.
-            tokenizer: its tokenizer.
-
-        Raises:
-            InputError: the folder says something that cannot be done.
-        """
-
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the entries on the logits' last axis, for the model's `id2label`."""
@@ -214,16 +197,6 @@ class Task(LogitsAxes, ABC):
             output: output of the model.
             targets: target tensors of the batch by column.
         """
-
-    @classmethod
-    def imitation(cls, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor | None:
-        """Return the loss of a student that follows a teacher's logits; None for the usual one of `optkit.training.losses`.
-
-        Args:
-            student: logits with `axes`.
-            teacher: likewise, on the same batch.
-        """
-        return None
 
     @abstractmethod
     def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:
@@ -263,14 +236,6 @@ class Task(LogitsAxes, ABC):
         The gate judges every model by it, the baseline too.
         """
         return None
-
-    def kept(self, predictions: Sequence[Prediction]) -> Mapping[str, NDArray[Any]]:
-        """Return what `beside` compares with the baseline's, as arrays to be kept with the scores; nothing by default."""
-        return {}
-
-    def beside(self, own: Mapping[str, NDArray[Any]], baseline: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-        """Return further figures of a model beside its FP32 baseline by name, from what was `kept` of both."""
-        return {}
 
     def same(self, prediction: Prediction, other: Prediction) -> bool:
         """Return whether two predictions are the same decision; values, which always differ a little, are none."""

@@ -20,12 +20,12 @@ class AutoModelForEmbedding:
     @staticmethod
     def from_config(config: Any, **settings: Any) -> PreTrainedModel:
         """Return a model with random weights."""
-        return cast(PreTrainedModel, _class_of(type(config))._from_config(config, **_without_code(settings)))
+        return cast(PreTrainedModel, _class_of(config.__class__)._from_config(config, **_without_code(settings)))
 
     @staticmethod
     def from_pretrained(folder: Any, *, config: Any, **settings: Any) -> Any:
         """Return what `PreTrainedModel.from_pretrained` does: the model, or with `output_loading_info` it and the report."""
-        return _class_of(type(config)).from_pretrained(folder, config=config, **_without_code(settings))
+        return _class_of(config.__class__).from_pretrained(folder, config=config, **_without_code(settings))
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
@@ -46,27 +46,26 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor
 
 
 @cache
-def _class_of(config: type) -> type[PreTrainedModel]:
+def _class_of(config: Any) -> type[PreTrainedModel]:
     """Return the class of a family's encoder with the head, made after that of its other heads.
 
     Raises:
         InputError: transformers has no encoder of the family, or knows it by no name inside of models with heads.
     """
-    base = MODEL_MAPPING[config] if config in MODEL_MAPPING else None
+    base: Any = MODEL_MAPPING.get(config, None)
     if not inspect.isclass(base) or not getattr(base, "base_model_prefix", ""):
         kind = getattr(config, "model_type", config.__name__)
         raise InputError(f"model type {kind!r} is not supported for embeddings: transformers has no one encoder of it")
     parent = next(one for one in base.__mro__[1:] if issubclass(one, PreTrainedModel))
     # transformers looks into the module of a class to learn which attention it has
-    members = {"__module__": base.__module__, "__init__": _initialiser(base), "forward": _forward(base)}
+    members = {"__module__": base.__module__, "__init__": _initialiser(base, parent), "forward": _forward(base)}
     return cast(type[PreTrainedModel], type(f"{base.__name__}ForEmbedding", (parent,), members))
 
 
-def _initialiser(base: type) -> Any:
+def _initialiser(base: Any, parent: Any) -> Any:
     without_pooler = {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(base).parameters else {}
 
     def __init__(self: Any, config: Any) -> None:
-        parent = type(self).__mro__[1]
         parent.__init__(self, config)
         setattr(self.config, FIELD, _checked(config))
         setattr(self, base.base_model_prefix, base(config, **without_pooler))

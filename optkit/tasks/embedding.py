@@ -1,4 +1,4 @@
-"""Embedding: a vector of each text, such that texts of like meaning lie near; scored on pairs with a score, or by retrieval."""
+"""Embedding: a vector of each text, such that texts of like meaning lie near; scored on pairs with scores or retrieval."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ class Embedding(Task):
         """Texts with the names of their prompts, and their vectors as they are served."""
         role = "" if self.evaluated is None else "query"
         vectors = [one.vectors[0] if self.evaluated is None else one.vector for one in predictions[:most]]
-        texts = [(one[0], role) for one in self.texts("dev")[:most]]
+        texts: list[tuple[str, ...]] = [(one[0], role) for one in self.texts("dev")[:most]]
         return texts, [str(self._as_answer(vector)) for vector in vectors]
 
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -175,6 +175,6 @@ def _check_prompts(prompts: Mapping[str, str], tokenizer: PreTrainedTokenizerBas
     for name, text in prompts.items():
         if (tokens := len(tokenizer(text)["input_ids"])) >= length:
             raise InputError(
-                f"the prompt {name!r} ({shown(text)}) has {tokens} tokens, of {length} that a text may have; expected room for "
-                "the text behind it. Shorten the prompt, or raise --max-length"
+                f"the prompt {name!r} ({shown(text)}) has {tokens} tokens, of {length} that a text may have; expected room "
+                "for the text behind it. Shorten the prompt, or raise --max-length"
             )

@@ -95,7 +95,8 @@ def of_settings(name: str, settings: DataSettings) -> Task:
 
 
 def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    """Return how a command line calls a setting of a task."""
+    return "--prompt" if name == "prompts" else f"--{name.replace('_', '-')}"
 
 
 def task_of(model: PreTrainedModel) -> type[Task]:

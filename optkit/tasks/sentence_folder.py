@@ -83,8 +83,8 @@ def read(folder: Path) -> SentenceModel | None:
     kinds = [one["type"].rpartition(".")[2] for one in modules]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise InputError(
-            f"{path}: its modules are {', '.join(kinds)}; expected Transformer, Pooling, and perhaps Normalize, which a graph "
-            "has. Choose a model without the others"
+            f"{path}: its modules are {', '.join(kinds)}; expected Transformer, Pooling, and perhaps Normalize, which a "
+            "graph has. Choose a model without the others"
         )
     if modules[0]["path"]:
         raise InputError(f"{path}: its Transformer lies in {modules[0]['path']}/, expected in the folder itself; {_AGAIN}")
@@ -145,7 +145,7 @@ def _pooling(path: Path, has_prompts: bool) -> str:
     names = ["last" if mode == "lasttoken" else mode for mode in modes]
     if len(names) != 1 or names[0] not in POOLINGS:
         raise InputError(
-            f"{path}: its pooling is {' and '.join(modes)}; expected one of {', '.join(POOLINGS)}. Choose a model that has it"
+            f"{path}: its pooling is {' and '.join(modes)}; expected one of {', '.join(POOLINGS)}. Choose a model with it"
         )
     if has_prompts and found.get("include_prompt") is False:
         raise InputError(f"{path}: include_prompt is false, so that prompts are not pooled, which graphs cannot leave out")

@@ -1,7 +1,7 @@
 """Vectors of texts as they are served: float32, int8 or binary; and how far two sets of them are apart. NumPy alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class Vector(NamedTuple):
 class ServedVectors(ServedForm):
     """A batch of texts, and the vector of each; beside the text the name of the prompt, where the model has prompts."""
 
-    defaults = {"prompt": ""}
+    defaults: ClassVar[Mapping[str, str]] = {"prompt": ""}
 
     def logits_shape(self, settings: TextSettings) -> tuple[int, ...]:
         return tuple(settings.logits)
@@ -100,7 +100,7 @@ def kind_of(settings: TextSettings) -> str:
 
 
 def scales(vectors: Floats) -> Floats:
-    """Return what each vector's whole numbers from -127 to 127 are multiplied by, [vectors, 1]; its cosines do not change."""
+    """Return what each vector's whole numbers from -127 to 127 are multiplied by, [vectors, 1]; cosines stay."""
     return np.maximum(np.abs(vectors).max(axis=-1, keepdims=True), 1e-12).astype(np.float32) / 127
 
 

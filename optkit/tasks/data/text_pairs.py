@@ -1,4 +1,4 @@
-"""Reads what embeddings are learned from and scored on: pairs with a score, queries with what answers them, or texts alone."""
+"""Reads what embeddings are learned from and scored on: pairs with scores, queries and what answers them, or texts alone."""
 
 import logging
 from collections.abc import Mapping, Sequence
