@@ -8,7 +8,7 @@ The command line of `run` has the options of `data_settings` in place of `data`.
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,31 +65,13 @@ def data_settings(
         int | None, typer.Option(help="longest input in tokens [default: what the model takes, at most 512]", metavar="N")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="headline metric, as f1 or macro_f1", metavar="NAME")] = None,
-    vectors: Annotated[
-        str | None, typer.Option(help="embedding: kind of the vectors, float32, int8 or binary", metavar="KIND")
-    ] = None,
-    dimensions: Annotated[
-        int | None, typer.Option(help="embedding: keep the first dimensions of the vectors only", metavar="N")
-    ] = None,
-    pooling: Annotated[
-        str | None, typer.Option(help="embedding: mean, cls or last, for a model that states none", metavar="KIND")
-    ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(help="embedding: text before others, as 'query=query: '; may be repeated", metavar="NAME=TEXT"),
+    task_option: Annotated[
+        list[str] | None, typer.Option(help="a choice that the task alone has; may be repeated", metavar="KEY=VALUE")
     ] = None,
 ) -> DataSettings:
     """The data that a task is read from."""
-    own = {"vectors": vectors, "dimensions": dimensions, "pooling": pooling, "prompts": _prompts(prompt)}
-    given = {name: value for name, value in own.items() if value is not None}
-    return DataSettings(data, limit_train, max_length, metric, text_column, text_pair_column, label_column, given)
-
-
-def _prompts(texts: list[str] | None) -> dict[str, str] | None:
-    """Return prompts by name out of NAME=TEXT."""
-    if wrong := [text for text in texts or () if "=" not in text]:
-        raise InputError(f"--prompt {', '.join(wrong)}: expected NAME=TEXT, as 'query=query: '")
-    return dict(text.split("=", 1) for text in texts) if texts else None
+    columns = text_column, text_pair_column, label_column
+    return DataSettings(data, limit_train, max_length, metric, *columns, options=_pairs(task_option or ()))
 
 
 def training_settings(
@@ -128,6 +110,13 @@ def model_settings(
 ) -> ModelSettings:
     """The model to start from."""
     return ModelSettings(model, revision, None if labels is None else _listed(labels))
+
+
+def _pairs(texts: Sequence[str]) -> dict[str, str]:
+    """Return what `--task-option KEY=VALUE` says, by key."""
+    if wrong := [text for text in texts if "=" not in text]:
+        raise InputError(f"--task-option {', '.join(wrong)}: expected KEY=VALUE")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def _listed(text: str) -> tuple[str, ...]:

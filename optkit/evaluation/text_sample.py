@@ -51,13 +51,13 @@ def write(
         settings = replace(settings, labels=tuple(labels))
     if logits is not None and logits != task.logits_shape:
         settings = replace(settings, logits=logits)
-    own = dict(zip(task.labels, labels, strict=False))
     settings.write(folder / TEXT)
     (folder / TEXT / ensemble.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")
-    probes = {precision: task.probe(found, SAMPLE_ROWS) for precision, found in predictions.items()}
-    requests = next(texts for texts, _ in probes.values())
+    requests = task.requests(SAMPLE_ROWS)
     texts = {name: [request[place] for request in requests] for place, name in enumerate(settings.fields)}
-    answers = {precision: [own.get(name, name) for name in shown] for precision, (_, shown) in probes.items()}
+    answers = {
+        precision: [task.shown_as(one, labels) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()
+    }
     write_json(folder / TEXT_SAMPLE, {"texts": texts, "answers": answers})
 
 

@@ -42,7 +42,8 @@ def say(spec: RunSpec, loaded: LoadedModel, training: Training) -> None:
 def _rows(task: Task, split: Split, features: Dataset) -> str:
     rows, lengths = task.examples(split), np.array(features["length"][:])
     pieces = f" in {len(features):,} windows" if len(features) != len(rows) else ""
-    classes = f"; {shares(rows['label'][:], task.labels)}" if task.labels and "label" in rows.column_names else ""
+    labels, names = task.class_shares(split)
+    classes = f"; {shares(labels, names)}" if names else ""
     return f"{len(rows):,} rows{pieces}, {np.median(lengths):.0f} tokens in the median, {lengths.max():,} at most{classes}"
 
 
@@ -76,7 +77,8 @@ def _duplicates(task: Task) -> Iterator[str]:
     known = set(train)
     if twice := len(train) - len(known):
         yield f"train: {twice:,} of {len(train):,} rows repeat the text of another"
-    if task.labels and (unsure := _contradictions(train, task.examples("train")["label"][:])):
+    rows = task.examples("train")
+    if task.labels and "label" in rows.column_names and (unsure := _contradictions(train, rows["label"][:])):
         yield f"train: {unsure:,} texts have several labels"
     if shared := len([text for text in texts["dev"] if text in known]):
         share = shared / len(texts["dev"])

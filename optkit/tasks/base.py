@@ -79,6 +79,9 @@ class Task(LogitsAxes, Seldom, ABC):
     """Names of the metrics that may be chosen as the headline one."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Choices that this task alone has, by name: the values that each may have, the default first; none where it may be any
+    text, and is left out by default."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for tasks without classes."""
     text_columns: tuple[str, ...]
@@ -94,6 +97,20 @@ class Task(LogitsAxes, Seldom, ABC):
         """
         self.name, self.max_length, self._examples = name, max_length, examples
         self._told_length = False
+
+    @classmethod
+    def chosen(cls, data: DataSettings) -> dict[str, str]:
+        """Return the value of each of the task's `options`.
+
+        Raises:
+            InputError: the task has no such option, or that no such value.
+        """
+        for name, value in data.options.items():
+            if name not in cls.options or (cls.options[name] and value not in cls.options[name]):
+                known = "; ".join(f"{own}={' or '.join(values) or '…'}" for own, values in cls.options.items())
+                raise InputError(f"--task-option {name}={value}: expected {known or 'none, as the task has no options'}")
+        defaults = {name: values[0] for name, values in cls.options.items() if values}
+        return {**defaults, **data.options}
 
     @classmethod
     @abstractmethod
@@ -135,6 +152,11 @@ class Task(LogitsAxes, Seldom, ABC):
             expected = ", ".join(self.metrics) or f"{self.metric}, its only one"
             raise InputError(f"--metric {name}: task {self.name!r} has {expected}")
         self.metric = name
+
+    def class_shares(self, split: Split) -> tuple[Sequence[int], Sequence[str]]:
+        """Return the class index of everything in a split that has a class, and the names of the classes; empty without."""
+        rows = self.examples(split)
+        return (rows["label"][:], self.labels) if self.labels and "label" in rows.column_names else ((), ())
 
     @property
     def metric_in_words(self) -> str:
@@ -245,19 +267,24 @@ class Task(LogitsAxes, Seldom, ABC):
         """Return a prediction as text for people; `str` of the served answer gives the same."""
         return str(prediction)
 
+    def shown_as(self, prediction: Prediction, labels: Sequence[str]) -> str:
+        """Return `shown` with a model's own names of the classes.
+
+        Args:
+            prediction: of the task.
+            labels: own names in the order of the task's; empty for the task's.
+        """
+        shown = self.shown(prediction)
+        return dict(zip(self.labels, labels, strict=False)).get(shown, shown)
+
     def texts(self, split: Split) -> list[tuple[str, ...]]:
         """Return the texts of each row, by which rows that are repeated are found."""
         rows = self.examples(split)
         return list(zip(*(rows[column][:] for column in self.text_columns), strict=True))
 
-    def probe(self, predictions: Sequence[Prediction], most: int) -> tuple[list[tuple[str, ...]], list[str]]:
-        """Return the texts of some requests, as `text_fields` names them, and `str` of the served answer to each.
-
-        Args:
-            predictions: of the dev split.
-            most: requests at most.
-        """
-        return self.texts("dev")[:most], [self.shown(one) for one in predictions[:most]]
+    def requests(self, most: int) -> list[tuple[str, ...]]:
+        """Return the texts of some requests about rows of the dev split, as `text_fields` names them, the first rows first."""
+        return self.texts("dev")[:most]
 
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row of `examples` for display, such as with class names for indices."""

@@ -21,7 +21,7 @@ from optkit.tasks.correlation import CORRELATIONS
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.degenerate import Doubt, of_values
 from optkit.tasks.embedding_rows import DOCUMENT, FIRST, SECOND, Evaluated
-from optkit.tasks.embedding_settings import EmbeddingSettings
+from optkit.tasks.embedding_settings import OPTIONS, EmbeddingSettings
 from optkit.tasks.outcomes import VALUES
 from optkit.tasks.outcomes import value as metric_of
 from optkit.tasks.sentence_folder import FIELD
@@ -74,7 +74,7 @@ class Embedding(Task):
     head_modules = ()
     served = ServedVectors()
     together = True
-    own_settings = ("vectors", "dimensions", "pooling", "prompts")
+    options = OPTIONS
     training: ClassVar[Mapping[str, Any]] = {"epochs": 1, "batch_size": 32, "learning_rate": 5e-5}
     text_columns = ("text",)
 
@@ -104,7 +104,7 @@ class Embedding(Task):
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
         examples, evaluated = embedding_rows.read(name, data)
-        return cls(name, examples, evaluated, EmbeddingSettings(**data.own))
+        return cls(name, examples, evaluated, EmbeddingSettings.of(cls.chosen(data)))
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the rows used, of the documents, and of what was said of vectors."""
@@ -242,12 +242,15 @@ class Embedding(Task):
     def texts(self, split: Split) -> list[tuple[str, ...]]:
         return embedding_rows.texts(self.examples(split))
 
-    def probe(self, predictions: Sequence[Prediction], most: int) -> tuple[list[tuple[str, ...]], list[str]]:
-        """Texts with the names of their prompts, and their vectors as they are served."""
+    def requests(self, most: int) -> list[tuple[str, ...]]:
+        """Texts of the dev split with the names of their prompts."""
         role = "" if self.evaluated is None else "query"
-        vectors = [one.vectors[0] if self.evaluated is None else one.vector for one in predictions[:most]]
-        texts: list[tuple[str, ...]] = [(one[0], role) for one in self.texts("dev")[:most]]
-        return texts, [str(self._as_answer(vector)) for vector in vectors]
+        return [(one[0], role) for one in self.texts("dev")[:most]]
+
+    def shown_as(self, prediction: Prediction, labels: Sequence[str]) -> str:
+        """Return the vector of a row's first text as it is served."""
+        vector = prediction.vectors[0] if self.evaluated is None else prediction.vector
+        return str(self._as_answer(vector))
 
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row, of a query with the texts of its relevant documents."""

@@ -11,16 +11,23 @@ from optkit.tasks import sentence_folder
 from optkit.tasks.sentence_folder import FIELD, POOLINGS, SETTINGS, SentenceModel
 from optkit.tasks.vectors import KINDS
 
+_STATED = "stated"
+"""Pooling that the model states; the mean where it states none."""
+_PROMPTS = {"query": "query", "document": "document", "prompt": ""}
+"""Names of prompts by option."""
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "vectors": KINDS,
+    "pooling": (_STATED, *POOLINGS),
+    "dimensions": (),
+    **dict.fromkeys(_PROMPTS, ()),
+}
+"""Options of the task; see `Task.options`."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """Settings of vectors.
-
-    Raises:
-        InputError: a kind, a number or a pooling that there is not.
-    """
+    """Settings of vectors."""
 
     vectors: str = KINDS[0]
     """Kind of the served vectors; scores are those of this kind."""
@@ -31,13 +38,19 @@ class EmbeddingSettings:
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Prompts by name, in place of the model's of the same name: "query", "document", or "" for texts that are neither."""
 
-    def __post_init__(self) -> None:
-        if self.vectors not in KINDS:
-            raise InputError(f"--vectors {self.vectors}: expected one of {', '.join(KINDS)}")
-        if self.pooling is not None and self.pooling not in POOLINGS:
-            raise InputError(f"--pooling {self.pooling}: expected one of {', '.join(POOLINGS)}")
-        if self.dimensions is not None and not (isinstance(self.dimensions, int) and self.dimensions >= 1):
-            raise InputError(f"--dimensions {self.dimensions!r}: expected 1 or more")
+    @classmethod
+    def of(cls, chosen: Mapping[str, str]) -> "EmbeddingSettings":
+        """Read what `--task-option` says.
+
+        Raises:
+            InputError: dimensions that are no number from 1 on.
+        """
+        size = chosen.get("dimensions")
+        if size is not None and not (size.isascii() and size.isdigit() and int(size) >= 1):
+            raise InputError(f"--task-option dimensions={size}: expected a whole number from 1 on")
+        prompts = {role: chosen[name] for name, role in _PROMPTS.items() if name in chosen}
+        pooling = None if chosen["pooling"] == _STATED else chosen["pooling"]
+        return cls(chosen["vectors"], None if size is None else int(size), pooling, prompts)
 
     def as_list(self) -> list[Any]:
         """Return the settings in JSON types."""
@@ -70,11 +83,11 @@ class EmbeddingSettings:
 
     def _check(self, pooling: str, dimensions: int, folder: Path) -> None:
         if self.pooling not in (None, pooling):
-            raise InputError(f"--pooling {self.pooling}: {folder} says {pooling}; leave it out")
+            raise InputError(f"--task-option pooling={self.pooling}: {folder} says {pooling}; leave it out")
         if (self.dimensions or 1) > dimensions:
-            raise InputError(f"--dimensions {self.dimensions}: vectors of {folder} have {dimensions}; give fewer")
+            raise InputError(f"--task-option dimensions={self.dimensions}: vectors of {folder} have {dimensions}; give fewer")
         if self.vectors == "binary" and (self.dimensions or dimensions) % 8:
-            raise InputError(f"--vectors binary: {self.dimensions or dimensions} dimensions are no multiple of 8")
+            raise InputError(f"--task-option vectors=binary: {self.dimensions or dimensions} dimensions are no multiple of 8")
 
     def _read_by(self, tokenizer: Any, found: SentenceModel, folder: Path) -> None:
         """Have a tokenizer read texts as the folder says."""

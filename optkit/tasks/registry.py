@@ -66,13 +66,11 @@ def load(name: str, data: Path | str | None = None, limit_train: int | None = No
         InputError: the name, a setting or a file is wrong.
         MachineError: the hub cannot be reached.
     """
-    names = [field.name for field in fields(DataSettings) if field.name not in ("source", "own")]
-    special = TASKS.get(name).own_settings if name in TASKS.names() else ()
-    if unknown := [setting for setting in settings if setting not in (*names, *special)]:
-        expected = ", ".join((*names, *special))
+    names = [field.name for field in fields(DataSettings)]
+    if unknown := [setting for setting in settings if setting not in names]:
+        expected = ", ".join(name for name in names if name != "source")
         raise InputError(f"load_task: found the setting {', '.join(unknown)}, expected some of data, {expected}")
-    own = {setting: settings.pop(setting) for setting in special if setting in settings}
-    return of_settings(name, DataSettings(None if data is None else str(data), limit_train, **settings, own=own))
+    return of_settings(name, DataSettings(None if data is None else str(data), limit_train, **settings))
 
 
 def of_settings(name: str, settings: DataSettings) -> Task:
@@ -84,19 +82,13 @@ def of_settings(name: str, settings: DataSettings) -> Task:
         hint = f"Did you mean {close[0]!r}?" if close else own
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
     kind = TASKS.get(name)
-    if lost := [own for own in settings.own if own not in kind.own_settings]:
-        raise InputError(f"task {name!r} takes no {', '.join(map(_option, lost))}; leave it out")
+    kind.chosen(settings)
     task = kind.load(name, settings)
     if settings.metric is not None:
         task.choose_metric(settings.metric)
     if settings.max_length is not None:
         task.limit_length(settings.max_length)
     return task
-
-
-def _option(name: str) -> str:
-    """Return how a command line calls a setting of a task."""
-    return "--prompt" if name == "prompts" else f"--{name.replace('_', '-')}"
 
 
 def task_of(model: PreTrainedModel) -> type[Task]:

@@ -20,8 +20,6 @@ class Seldom:
     """Whether the training split says what is right; without that, models learn from teachers alone."""
     together: ClassVar[bool] = False
     """Whether the features of an example are trained on in one batch, as the loss compares them."""
-    own_settings: ClassVar[tuple[str, ...]] = ()
-    """Fields of `DataSettings.own` that the task takes."""
 
     def adopt(self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take from a model's folder what the task needs besides its usual files, changing configuration and tokenizer.

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from optkit.core.errors import InputError
 
@@ -36,8 +35,8 @@ class DataSettings:
     """Column of the second text of a pair."""
     label_column: str | None = None
     """Column of the class."""
-    own: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that some tasks have, by name (see `Task.own_settings`); those that are not given are left out."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Choices that the task alone has, by name; see `Task.options`."""
 
     def refuse(self, task: str, *names: str) -> None:
         """Raise `InputError` if one of these settings is given, which the task has no use for.
