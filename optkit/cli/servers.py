@@ -60,7 +60,10 @@ def ask(
     model: ModelName,
     text: Annotated[str, typer.Argument(help="text to classify, or question", metavar="TEXT")],
     context: Annotated[
-        str | None, typer.Option(help="passage with the answer, or the second text of a pair", metavar="TEXT")
+        list[str] | None,
+        typer.Option(
+            help="passage with the answer, second text of a pair, or document; repeat it for several", metavar="TEXT"
+        ),
     ] = None,
     url: Annotated[str | None, typer.Option(help=f"running server [default: {DEFAULT_URL}]", metavar="HOST:PORT")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="start a server of the repository for this question")] = False,
@@ -68,19 +71,19 @@ def ask(
 ) -> None:
     """Ask a served model in words; print its answer.
 
-    A label with its probability and then the others, or the answer's words with their score.
+    A label with its probability and then the others, the answer's words with their score, or documents by their scores.
 
     Example: optkit ask sample_qat_gelu10 "The plot is dull." --url 127.0.0.1:8000
     """
     from optkit.pipeline.ask import answer
     from optkit.registry import remote
 
-    texts = [text] if context is None else [text, context]
+    texts, *others = [[text, one] for one in context] if context else [[text]]
     if not serve:
-        print(answer(model, texts, url or DEFAULT_URL))
+        print(answer(model, texts, url or DEFAULT_URL, others=others))
         return
     with remote.reading(repository, to_serve=True) as folder:
-        print(answer(model, texts, url or DEFAULT_URL, folder))
+        print(answer(model, texts, url or DEFAULT_URL, folder, others))
 
 
 def validate(

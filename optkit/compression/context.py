@@ -41,7 +41,8 @@ class Context:
 
     def batches(self, batch_size: int | None, augment: Augment | None = None) -> Batches:
         """Return the batches to train on."""
-        return Batches(self.features, self.collator, batch_size, self.seed, self.task.targets, augment, self.task.together)
+        task = self.task
+        return Batches(self.features, self.collator, batch_size, self.seed, task.targets, augment, task.grouped_by)
 
     def run_examples(self, model: PreTrainedModel, count: int) -> None:
         """Send the inputs for calibration, or training examples drawn by the seed, through a model, batch by batch."""

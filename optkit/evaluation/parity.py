@@ -113,7 +113,7 @@ def worst(task: Task, features: Dataset, ladder: Sequence[Rung], most: int = 50)
             "row": task.readable(rows[example]),
             "flips": [name for name, examples in flips.items() if example in examples],
             "moved": {name: float(f"{values[example]:.4g}") for name, values in moved.items()},
-            "predictions": {rung.name: task.shown(rung.predictions[example]) for rung in ladder},
+            "predictions": {rung.name: task.told(rung.predictions[example]) for rung in ladder},
             **({"logits": _rounded(ladder, of_example[example])} if _has_readable_logits(task) else {}),
         }
         for number in order

@@ -1,4 +1,4 @@
-"""One question in words to a served model, and its answer as a person reads it."""
+"""A question in words to a served model, and its answer as a person reads it."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,7 +13,9 @@ from optkit.serving.server import Server
 from optkit.serving.text_client import TextClient
 
 
-def answer(model: str, texts: Sequence[str], url: str, repository: Path | None = None) -> str:
+def answer(
+    model: str, texts: Sequence[str], url: str, repository: Path | None = None, others: Sequence[Sequence[str]] = ()
+) -> str:
     """Ask a model's text pipeline.
 
     Args:
@@ -21,6 +23,7 @@ def answer(model: str, texts: Sequence[str], url: str, repository: Path | None =
         texts: the text, the pair of texts, or question and passage.
         url: `host:port` of the server.
         repository: serve this one for the question, instead of asking a server that runs.
+        others: texts of further examples, such as the same query with other documents.
 
     Raises:
         InputError: there is no such model, it takes no text, or other texts; or the repository is not as published.
@@ -30,7 +33,8 @@ def answer(model: str, texts: Sequence[str], url: str, repository: Path | None =
         if repository is not None:
             url = _serve(repository, model, stack)
         client = stack.enter_context(TextClient(Running(url).url, model))
-        return client.ask([texts])[0].shown()
+        examples = [texts, *others]
+        return client.form.shown(examples, client.ask(examples))
 
 
 def _serve(repository: Path, model: str, stack: ExitStack) -> str:

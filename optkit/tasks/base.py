@@ -69,6 +69,8 @@ class Task(LogitsAxes, Seldom, ABC):
     """Name of the head, such as "classification", in files and on the server."""
     targets: ClassVar[tuple[str, ...]]
     """Target columns of the training features: numbers, or lists, which a batch pads with `collate.IGNORED`."""
+    grouped_by: ClassVar[str | None] = None
+    """Target column of groups, such as queries: batches of the training have several features of each."""
     head_modules: ClassVar[tuple[str, ...]]
     """Name prefixes of the head's tensors, which a pretrained model lacks until it is fine-tuned."""
     served: ClassVar[ServedForm]
@@ -220,6 +222,18 @@ class Task(LogitsAxes, Seldom, ABC):
             targets: target tensors of the batch by column.
         """
 
+    @classmethod
+    def teaching_loss(
+        cls, student: torch.Tensor, teacher: torch.Tensor, targets: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor | None:
+        """Return the task's own distance from a teacher's logits, a scalar; None for that of distributions, or of values.
+
+        Args:
+            student, teacher: logits with `axes`.
+            targets: target tensors of the batch by column.
+        """
+        return None
+
     @abstractmethod
     def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:
         """Return one prediction per example of the dev split.
@@ -285,6 +299,10 @@ class Task(LogitsAxes, Seldom, ABC):
     def requests(self, most: int) -> list[tuple[str, ...]]:
         """Return the texts of some requests about rows of the dev split, as `text_fields` names them, the first rows first."""
         return self.texts("dev")[:most]
+
+    def told(self, prediction: Prediction) -> str:
+        """Return a prediction as text beside those of other rungs, with what may have changed on the way."""
+        return self.shown(prediction)
 
     def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a row of `examples` for display, such as with class names for indices."""

@@ -27,6 +27,9 @@ FEEDS = 8
 POOL_BATCHES = 50
 """Batches sorted by length together in training: enough to pad little, few enough to keep the order random."""
 
+TOGETHER = 8
+"""Features of a group beside each other in training: enough to compare, few enough for several groups in a batch."""
+
 IGNORED = -100
 """Fills up targets that are lists; what PyTorch's cross-entropy leaves out."""
 
@@ -52,23 +55,29 @@ def bucketed(lengths: Iterable[int], batch_size: int, seed: int | Sequence[int] 
     return [batches[position] for position in random.permutation(len(batches))]
 
 
-def bucketed_together(
-    lengths: Sequence[int], examples: Sequence[int], batch_size: int, seed: Sequence[int]
-) -> list[list[int]]:
-    """Batches of features in training, as `bucketed`, where those of an example stay together, one after the other.
+def grouped(groups: Sequence[int], lengths: Sequence[int], batch_size: int, seed: int | Sequence[int]) -> list[list[int]]:
+    """Batches of indices, every index once, in which several of a group stand beside each other; for training.
+
+    Groups are cut into pieces of `TOGETHER` of roughly equal length, others in every epoch; these are shuffled, and in pools
+    sorted by length as in `bucketed`.
 
     Args:
+        groups: number of each feature's group.
         lengths: of every feature in tokens.
-        examples: which example each feature belongs to.
-        batch_size: examples in a batch.
-        seed: see `bucketed`.
+        batch_size: features in a batch; the last may be smaller.
+        seed: of the order.
     """
-    own: dict[int, list[int]] = {}
-    for feature, example in enumerate(examples):
-        own.setdefault(example, []).append(feature)
-    groups = list(own.values())
-    longest = [max(lengths[feature] for feature in group) for group in groups]
-    return [[feature for group in batch for feature in groups[group]] for batch in bucketed(longest, batch_size, seed)]
+    random, sizes = np.random.default_rng(seed), np.asarray(lengths)
+    order = np.lexsort((sizes * random.uniform(1, 2, len(sizes)), groups))
+    ends = np.flatnonzero(np.diff(np.asarray(groups)[order])) + 1
+    pieces = [piece for group in np.split(order, ends) for piece in _cut(group, TOGETHER)]
+    order_of_pieces = random.permutation(len(pieces)).tolist()
+    per_pool = max(1, POOL_BATCHES * batch_size // TOGETHER)
+    pools = [order_of_pieces[start : start + per_pool] for start in range(0, len(pieces), per_pool)]
+    for pool in pools:
+        pool.sort(key=lambda place: -sizes[pieces[place]].max())
+    batches = _cut(np.array([index for pool in pools for place in pool for index in pieces[place]]), batch_size)
+    return [batches[position] for position in random.permutation(len(batches))]
 
 
 class Collator:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optkit.tasks import squad_metric
+from optkit.tasks import rankings, squad_metric
 from optkit.tasks.correlation import spearman
 from optkit.tasks.outcomes import METRICS, accuracy
 
@@ -109,6 +109,33 @@ def of_answers(predictions: Sequence[str], gold: Sequence[Sequence[str]], passag
     chance = [squad_metric.chance_f1(*one) for one in zip(predictions, gold, passages, strict=True)]
     than = "equally long pieces from anywhere in the passages would have"
     return _no_better(scores.mean(), len(scores), float(np.mean(chance)), _F1, than)
+
+
+def of_rankings(relevance: Sequence[rankings.Grades], found: Sequence[rankings.Scores], metric: str) -> Doubt | None:
+    """Return what speaks against scores of documents; None where nothing does.
+
+    Queries whose documents are all equally relevant say nothing. Of the others the metric is compared with that of the same
+    documents in random order.
+
+    Args:
+        relevance: grades of each query's documents.
+        found: predicted scores of each query's documents.
+        metric: name of the headline metric.
+    """
+    pairs = zip(relevance, found, strict=True)
+    telling = [place for place, (own, scores) in enumerate(pairs) if len({own.get(name, 0) for name in scores}) > 1]
+    if not telling:
+        return Doubt(
+            "undecided", "is scored on queries whose documents are all equally relevant: any order of them is right"
+        )
+    grades, scores = [relevance[place] for place in telling], [found[place] for place in telling]
+    if all(len({np.float32(value) for value in own.values()}) == 1 for own in scores):
+        reason = "gives all documents of a query the same score: its training was too short or diverged"
+        return Doubt("fail", reason)
+    mean = rankings.per_query(grades, scores, [metric])[metric].mean() / 100
+    words = (f"has a mean {metric} of", "", "on queries:")
+    than = "the same documents in random order would have"
+    return _no_better(float(mean), len(telling), rankings.by_chance(grades, scores, metric) / 100, words, than)
 
 
 def _constant(answer: str, right: NDArray[np.bool_]) -> Doubt:

@@ -73,9 +73,9 @@ class Embedding(Task):
     targets = ("example", "role", "text", "score")
     head_modules = ()
     served = ServedVectors()
-    together = True
+    grouped_by = "example"
     options = OPTIONS
-    training: ClassVar[Mapping[str, Any]] = {"epochs": 1, "batch_size": 32, "learning_rate": 5e-5}
+    training: ClassVar[Mapping[str, Any]] = {"epochs": 1, "batch_size": 64, "learning_rate": 5e-5}
     text_columns = ("text",)
 
     def __init__(
@@ -155,7 +155,9 @@ class Embedding(Task):
         return loss(output[FIELD], targets["example"], targets["role"], targets[last])
 
     @classmethod
-    def imitation(cls, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    def teaching_loss(
+        cls, student: torch.Tensor, teacher: torch.Tensor, targets: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
         from optkit.tasks.vector_losses import teacher_loss
 
         return teacher_loss(student, teacher)

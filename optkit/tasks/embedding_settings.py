@@ -85,9 +85,13 @@ class EmbeddingSettings:
         if self.pooling not in (None, pooling):
             raise InputError(f"--task-option pooling={self.pooling}: {folder} says {pooling}; leave it out")
         if (self.dimensions or 1) > dimensions:
-            raise InputError(f"--task-option dimensions={self.dimensions}: vectors of {folder} have {dimensions}; give fewer")
+            raise InputError(
+                f"--task-option dimensions={self.dimensions}: vectors of {folder} have {dimensions}; give fewer"
+            )
         if self.vectors == "binary" and (self.dimensions or dimensions) % 8:
-            raise InputError(f"--task-option vectors=binary: {self.dimensions or dimensions} dimensions are no multiple of 8")
+            raise InputError(
+                f"--task-option vectors=binary: {self.dimensions or dimensions} dimensions are no multiple of 8"
+            )
 
     def _read_by(self, tokenizer: Any, found: SentenceModel, folder: Path) -> None:
         """Have a tokenizer read texts as the folder says."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerBase
 
 
@@ -18,8 +17,6 @@ class Seldom:
 
     labelled: bool = True
     """Whether the training split says what is right; without that, models learn from teachers alone."""
-    together: ClassVar[bool] = False
-    """Whether the features of an example are trained on in one batch, as the loss compares them."""
 
     def adopt(self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take from a model's folder what the task needs besides its usual files, changing configuration and tokenizer.
@@ -32,16 +29,6 @@ class Seldom:
         Raises:
             InputError: the folder says something that cannot be done.
         """
-
-    @classmethod
-    def imitation(cls, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor | None:
-        """Return the loss of a student that follows a teacher's logits; None for the usual one of `optkit.training.losses`.
-
-        Args:
-            student: logits with `axes`.
-            teacher: likewise, on the same batch.
-        """
-        return None
 
     def kept(self, predictions: Sequence[Any]) -> Mapping[str, NDArray[Any]]:
         """Return what `beside` compares with the baseline's, as arrays to be kept with the scores; nothing by default."""

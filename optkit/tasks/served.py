@@ -87,6 +87,15 @@ class ServedForm(ABC):
         """
         return texts
 
+    def shown(self, texts: Sequence[Sequence[str]], answers: Sequence[Answer]) -> str:
+        """Return the answers to several examples as lines of text.
+
+        Args:
+            texts: texts of each example.
+            answers: answer to each.
+        """
+        return "\n\n".join(answer.shown() for answer in answers)
+
     def differing(self, found: Sequence[str], expected: Sequence[str]) -> list[int]:
         """Return the places at which answers, as `str` gives them, are others than expected."""
         pairs = zip(found, expected, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from optkit.tasks.base import LONGEST, Split, Task
 from optkit.tasks.collate import truncated
@@ -34,7 +34,9 @@ TARGET = "label"
 class TextTask(Task):
     """Texts, or pairs of them, with something to learn in the column `TARGET`."""
 
-    targets = ("labels",)
+    targets: ClassVar[tuple[str, ...]] = ("labels",)
+    usual_columns: ClassVar[tuple[tuple[str, ...], ...]] = TEXT_COLUMNS
+    """What the columns with the text may be called, pairs before their parts."""
     head_modules = ("classifier.", "pre_classifier.")
 
     def __init__(
@@ -59,13 +61,13 @@ class TextTask(Task):
         Raises:
             InputError: a column or a text is missing or wrong; the message names the row.
         """
-        self.text_columns = text_columns(tables["train"])
+        self.text_columns = text_columns(tables["train"], self.usual_columns)
         limits: dict[Split, int | None] = {"train": limit_train, "dev": None}
         examples = {split: self._kept(table, targets(split), feature, limits[split]) for split, table in tables.items()}
         super().__init__(name, examples, max_length)
 
-    @staticmethod
-    def read(name: str, data: DataSettings, on_hub: str | None = None) -> dict[Split, Table]:
+    @classmethod
+    def read(cls, name: str, data: DataSettings, on_hub: str | None = None) -> dict[Split, Table]:
         """Return the tables of both splits with their columns named as tasks look for them.
 
         Args:
@@ -76,15 +78,19 @@ class TextTask(Task):
         from optkit.tasks.data.source import read_tables
 
         tables = read_tables(name, data.source, on_hub)
-        return {split: mapped(table, data, TEXT_COLUMNS) for split, table in tables.items()}
+        return {split: mapped(table, data, cls.usual_columns) for split, table in tables.items()}
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-        """One feature per example: the tokenizer's `model_input_names`, `labels`, `example`, `length`, `whole_length`."""
+        """One feature per example: the tokenizer's `model_input_names`, `targets`, `example`, `length`, `whole_length`."""
         from datasets import Dataset
 
         rows = self.examples(split)
         columns = truncated(tokenizer, [rows[column][:] for column in self.text_columns], self.length(tokenizer))
-        return Dataset.from_dict({**columns, "labels": rows[TARGET][:], "example": list(range(len(rows)))})
+        return Dataset.from_dict({**columns, **self.learned(split), "example": list(range(len(rows)))})
+
+    def learned(self, split: Split) -> dict[str, list[Any]]:
+        """Return the `targets` of a split's examples."""
+        return {"labels": self.examples(split)[TARGET][:]}
 
     @staticmethod
     def auto_class() -> Any:
@@ -124,17 +130,21 @@ class TextTask(Task):
         return Dataset(pyarrow.table(columns, schema=features.arrow_schema), info=DatasetInfo(features=features))
 
 
-def text_columns(table: Table) -> tuple[str, ...]:
+def text_columns(table: Table, usual: Sequence[tuple[str, ...]] = TEXT_COLUMNS) -> tuple[str, ...]:
     """The column with the text, or the two with the pair.
+
+    Args:
+        table: has them.
+        usual: what they may be called, pairs before their parts.
 
     Raises:
         InputError: no known column, or more than one reading of them.
     """
-    present = [names for names in TEXT_COLUMNS if set(names) <= set(table.columns)]
+    present = [names for names in usual if set(names) <= set(table.columns)]
     largest = [names for names in present if not any(set(names) < set(other) for other in present)]
     if len(largest) == 1:
         return largest[0]
-    expected = "; or ".join(" and ".join(names) for names in reversed(TEXT_COLUMNS))
+    expected = "; or ".join(" and ".join(names) for names in reversed(usual))
     if largest:
         found = f"texts under several names ({'; '.join(' and '.join(names) for names in largest)})"
         raise problem(table.source, found, f"one of: {expected}", "rename the columns that are not the model's input")

@@ -15,26 +15,26 @@ def ranking_loss(vectors: torch.Tensor, examples: torch.Tensor, roles: torch.Ten
     """Multiple-negatives ranking loss: each query is to find its own text among all others of the batch (Henderson et al.
     2017, arXiv 1705.00652).
 
-    Another query's text counts as no negative where it is the same text, or where the other query is the same.
+    Another query's text counts as no negative where it is the same text, or where the other query is the same. A query
+    without its own text, at the end of a batch, is left out.
 
     Args:
         vectors: [texts, dimensions].
         examples: number of the example that a text is of, [texts].
-        roles: `FIRST`, `SECOND` or `NEGATIVE`, [texts].
+        roles: `FIRST` for queries, `SECOND` for their own texts, another for negatives, [texts].
         texts: a number for each different text, [texts].
     """
+    first, second = _pairs(examples, roles)
+    if not len(first):
+        return 0.0 * vectors.sum()
     vectors = functional.normalize(vectors.float(), dim=-1)
-    queries, candidates = roles == FIRST, roles != FIRST
-    scores = SCALE * vectors[queries] @ vectors[candidates].T
-    own = (examples[queries][:, None] == examples[candidates]) & (roles[candidates] == SECOND)
-    target = own.int().argmax(1)
-    query_of = dict(zip(examples[queries].tolist(), texts[queries].tolist(), strict=True))
-    asked = torch.tensor([query_of[example] for example in examples[candidates].tolist()], device=vectors.device)
-    positive = roles[candidates] == SECOND
-    same = texts[candidates] == texts[candidates][target][:, None]
-    same |= (asked == texts[queries][:, None]) & positive
-    same |= texts[candidates] == texts[queries][:, None]
-    return functional.cross_entropy(scores.masked_fill(same & ~own, float("-inf")), target)
+    candidates = torch.cat([second, (roles > SECOND).nonzero().squeeze(1)])
+    scores = SCALE * vectors[first] @ vectors[candidates].T
+    same = (texts[candidates] == texts[second][:, None]) | (texts[candidates] == texts[first][:, None])
+    same[:, : len(second)] |= texts[first] == texts[first][:, None]
+    own = torch.arange(len(first), device=vectors.device)
+    same[own, own] = False
+    return functional.cross_entropy(scores.masked_fill(same, float("-inf")), own)
 
 
 def score_loss(vectors: torch.Tensor, examples: torch.Tensor, roles: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -42,14 +42,22 @@ def score_loss(vectors: torch.Tensor, examples: torch.Tensor, roles: torch.Tenso
 
     Args:
         vectors: [texts, dimensions].
-        examples: number of the pair that a text is of, [texts].
+        examples: number of the pair that a text is of, [texts]; a text without the other one is left out.
         roles: `FIRST` or `SECOND`, [texts].
         scores: of the pair, [texts].
     """
-    order = torch.argsort(examples, stable=True)
-    vectors, roles, scores = vectors[order].float(), roles[order], scores[order]
-    first, second = vectors[roles == FIRST], vectors[roles == SECOND]
-    return functional.mse_loss(functional.cosine_similarity(first, second), scores[roles == FIRST].float())
+    first, second = _pairs(examples, roles)
+    if not len(first):
+        return 0.0 * vectors.sum()
+    cosines = functional.cosine_similarity(vectors[first].float(), vectors[second].float())
+    return functional.mse_loss(cosines, scores[first].float())
+
+
+def _pairs(examples: torch.Tensor, roles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the places of both texts of each example that has both."""
+    both = (roles[:, None] == FIRST) & (roles == SECOND) & (examples[:, None] == examples)
+    first, second = both.nonzero(as_tuple=True)
+    return first, second
 
 
 def teacher_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from optkit.core.errors import OptkitError
 from optkit.core.progress import bar
 from optkit.recipe.training import Training
 from optkit.tasks.base import Feed
-from optkit.tasks.collate import Collator, bucketed, bucketed_together, padded_targets
+from optkit.tasks.collate import Collator, bucketed, grouped, padded_targets
 from optkit.training import cpu_kernels
 from optkit.training.losses import Batch, Loss
 from optkit.training.resume import Snapshots, State, Trained
@@ -52,32 +52,23 @@ class Batches:
         seed: int,
         targets: Sequence[str],
         augment: Augment | None = None,
-        together: bool = False,
+        grouped_by: str | None = None,
     ) -> None:
-        self.examples = features["example"][:] if together else None
         self.features, self.collator, self.batch_size, self.seed = features, collator, batch_size or 32, seed
         self.targets, self.augment = targets, augment
         self.lengths = features["length"][:]
+        self.groups = features[grouped_by][:] if grouped_by else None
 
     def epoch(self, number: int) -> list[list[int]]:
         """Indices of the features, batch by batch; every epoch has as many batches."""
-        if self.examples is not None:
-            return bucketed_together(self.lengths, self.examples, self.batch_size, (self.seed, number))
+        if self.groups is not None:
+            return grouped(self.groups, self.lengths, self.batch_size, (self.seed, number))
         return bucketed(self.lengths, self.batch_size, (self.seed, number))
 
     def pieces(self, indices: Sequence[int]) -> int:
         """Return the number of micro-batches that keep a batch within a CPU's memory."""
         longest = max(self.lengths[index] for index in indices)
         return math.ceil(len(indices) / max(1, _CPU_PAIRS // longest**2))
-
-    def parts(self, indices: Sequence[int], count: int) -> list[list[int]]:
-        """Return a batch in so many micro-batches, or fewer: features that belong together are not parted."""
-        if self.examples is None:
-            return [part.tolist() for part in np.array_split(indices, min(count, len(indices)))]
-        owners = [self.examples[index] for index in indices]
-        firsts = [place for place, owner in enumerate(owners) if not place or owner != owners[place - 1]]
-        cuts = [part[0] for part in np.array_split(firsts, min(count, len(firsts)))][1:]
-        return [part.tolist() for part in np.split(indices, cuts)]
 
     def collate(self, indices: Sequence[int], device: torch.device) -> Batch:
         """Return the features of some indices as a padded batch on a device."""
@@ -188,7 +179,7 @@ def _optimise(
 ) -> torch.Tensor:
     """One optimiser step over a batch split into micro-batches; the mean loss, not synchronised with the host."""
     pieces = max(settings.gradient_accumulation, batches.pieces(indices) if accelerator.device.type == "cpu" else 1)
-    parts = batches.parts(indices, pieces)
+    parts = [part.tolist() for part in np.array_split(indices, min(pieces, len(indices)))]
     total = torch.zeros((), device=accelerator.device)
     for part in parts:
         batch = batches.collate(part, accelerator.device)

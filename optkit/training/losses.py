@@ -57,7 +57,10 @@ def with_teacher(task: TaskKind, teacher: Teacher, temperature: float, label_wei
     def loss(model: Any, batch: Batch) -> torch.Tensor:
         output = model(**batch.inputs)
         student, mask = task.logits(output), batch.inputs.get("attention_mask")
-        soft = _apart(task, student, teacher(batch).to(student.device), mask, temperature)
+        theirs = teacher(batch).to(student.device)
+        soft = task.teaching_loss(student, theirs, batch.targets)
+        if soft is None:
+            soft = _apart(task, student, theirs, mask, temperature)
         hard = task.loss(output, batch.targets) if label_weight else 0.0
         return (1 - label_weight) * soft + label_weight * hard
 
@@ -67,9 +70,7 @@ def with_teacher(task: TaskKind, teacher: Teacher, temperature: float, label_wei
 def _apart(
     task: TaskKind, student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor | None, temperature: float
 ) -> torch.Tensor:
-    """Return the loss between logits: the task's own, or of distributions, or the squared distance where there are none."""
-    if (own := task.imitation(student, teacher)) is not None:
-        return own
+    """Return the distillation loss between logits; the squared distance for tasks without distributions."""
     ours, theirs = (task.distributions(logits, mask) for logits in (student, teacher))
     if ours is None or theirs is None:
         ours, theirs = (task.unpadded(logits, mask).float() for logits in (student, teacher))

@@ -1,5 +1,6 @@
 """Batches: every feature once, little padding, and logits back in order."""
 
+import itertools
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from optkit.core.errors import InputError
 from optkit.tasks.base import Feed
-from optkit.tasks.collate import POOL_BATCHES, Collator, bucketed, fitting, random_batches, run
+from optkit.tasks.collate import POOL_BATCHES, TOGETHER, Collator, bucketed, fitting, grouped, random_batches, run
 
 LENGTHS = np.random.default_rng(0).geometric(0.05, size=5003).clip(3, 128)
 
@@ -48,6 +49,21 @@ def test_the_seed_decides_the_order() -> None:
     assert bucketed(LENGTHS, 32, 7) == bucketed(LENGTHS, 32, 7)
     assert bucketed(LENGTHS, 32, 7) != bucketed(LENGTHS, 32, 8)
     assert bucketed(LENGTHS, 32, (7, 0)) != bucketed(LENGTHS, 32, (7, 1))
+
+
+@pytest.mark.parametrize("seed", [0, (0, 1)])
+def test_groups_stand_together_in_batches(seed: int | tuple[int, int]) -> None:
+    groups = np.random.default_rng(2).integers(0, 200, 5003).tolist()
+    batches = grouped(groups, LENGTHS, 32, seed)
+    assert sorted(index for batch in batches for index in batch) == list(range(5003))
+    assert sorted(map(len, batches)) == [5003 % 32] + [32] * (5003 // 32)
+    alike = [sum(groups[one] == groups[other] for one, other in itertools.combinations(batch, 2)) for batch in batches]
+    assert np.median(alike) > 2 * TOGETHER * (TOGETHER - 1) / 2
+    assert padding(batches) < 0.45
+    assert batches == grouped(groups, LENGTHS, 32, seed) != grouped(groups, LENGTHS, 32, 5)
+    means = [LENGTHS[batch].mean() for batch in batches]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.25
+    assert grouped([], [], 4, 0) == []
 
 
 def test_training_batches_come_in_no_order_of_length() -> None:

@@ -47,7 +47,8 @@ def grades_of(table: Table, column: str) -> list[int]:
     Raises:
         InputError: a grade is missing, or no whole number from 0 on.
     """
-    grades = [_value(table, row, value) for row, value in enumerate(table.columns[column])]
+    plain = (int(value) if isinstance(value, bool) else value for value in table.columns[column])
+    grades = [_value(table, row, value) for row, value in enumerate(plain)]
     for row, grade in enumerate(grades):
         if grade < 0 or not grade.is_integer() or grade > _LARGEST_GRADE:
             found = f"the grade {shown(table.columns[column][row])} in {column!r}"
