@@ -49,7 +49,7 @@ def write(
     settings = task.text_settings(tokenizer)
     if labels:
         settings = replace(settings, labels=tuple(labels))
-    if logits is not None and logits != task.logits_shape:
+    if logits is not None:
         settings = replace(settings, logits=logits)
     settings.write(folder / TEXT)
     (folder / TEXT / ensemble.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")

@@ -42,7 +42,7 @@ class Served:
 
 def through_server(
     engines: Mapping[str, Path],
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...] | None],
     scored: Sequence[str],
     features: Dataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -56,7 +56,7 @@ def through_server(
 
     Args:
         engines: engine folders by the model name to serve them under.
-        shapes: of their logits without the batch, by the same names.
+        shapes: of their logits without the batch, by the same names; None for the task's.
         scored: the models to send every feature to.
         features: of the dev split.
         tokenizer: which made the features.

@@ -86,7 +86,7 @@ def validate(
     if task.metric != row.metric:
         task.choose_metric(row.metric)
     with closing(Client(address(target.url), target.model or home.model(recipe), target.timeout_s)) as client:
-        config = _require(client, folder / "engines" / row.precision, task.shape_of_logits(folder))
+        config = _require(client, folder / "engines" / row.precision, task.shape_of_logits(folder) or task.logits_shape)
         for step in (folder / "engines", folder / "served"):
             verify(step)
         loaded = checkpoint.load(folder, task)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from numpy.typing import NDArray
@@ -24,7 +23,6 @@ from numpy.typing import NDArray
 from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
-from optkit.tasks.degenerate import Doubt
 from optkit.tasks.logits_axes import TOKEN, LogitsAxes
 from optkit.tasks.seldom import Seldom
 from optkit.tasks.served import ServedForm, TextSettings
@@ -86,8 +84,6 @@ class Task(LogitsAxes, Seldom, ABC):
     text, and is left out by default."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for tasks without classes."""
-    text_columns: tuple[str, ...]
-    """Text columns of `examples`, in the order of `text_fields`."""
 
     def __init__(self, name: str, examples: Mapping[Split, Dataset], max_length: int) -> None:
         """Create a task from rows that have been checked.
@@ -199,14 +195,6 @@ class Task(LogitsAxes, Seldom, ABC):
         """Shape of the logits without the batch axis; -1 for the token axis."""
         return tuple(-1 if axis == TOKEN else len(self.class_names) for axis in self.axes[1:])
 
-    def shape_of_logits(self, checkpoint: Path) -> tuple[int, ...]:
-        """Return the shape of a model's logits as `logits_shape` does, where it depends on the model.
-
-        Args:
-            checkpoint: folder of the model, with its `config.json`.
-        """
-        return self.logits_shape
-
     @staticmethod
     @abstractmethod
     def logits(output: Any) -> torch.Tensor:
@@ -221,18 +209,6 @@ class Task(LogitsAxes, Seldom, ABC):
             output: output of the model.
             targets: target tensors of the batch by column.
         """
-
-    @classmethod
-    def teaching_loss(
-        cls, student: torch.Tensor, teacher: torch.Tensor, targets: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor | None:
-        """Return the task's own distance from a teacher's logits, a scalar; None for that of distributions, or of values.
-
-        Args:
-            student, teacher: logits with `axes`.
-            targets: target tensors of the batch by column.
-        """
-        return None
 
     @abstractmethod
     def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:
@@ -256,22 +232,6 @@ class Task(LogitsAxes, Seldom, ABC):
 
         For a task with one metric that is a mean over examples: that of each example, float64 in points.
         """
-
-    def weakness(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> str | None:
-        """Return why a model would be a bad teacher, such as "is right on …"; None if it is good enough.
-
-        Args:
-            features: encoded training split.
-            logits: the model's logits, one array per feature.
-        """
-        return None
-
-    def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
-        """Return why predictions on the dev split are no better than knowing nothing; None if they are, or nothing is known.
-
-        The gate judges every model by it, the baseline too.
-        """
-        return None
 
     def same(self, prediction: Prediction, other: Prediction) -> bool:
         """Return whether two predictions are the same decision; values, which always differ a little, are none."""
@@ -297,7 +257,7 @@ class Task(LogitsAxes, Seldom, ABC):
         return list(zip(*(rows[column][:] for column in self.text_columns), strict=True))
 
     def requests(self, most: int) -> list[tuple[str, ...]]:
-        """Return the texts of some requests about rows of the dev split, as `text_fields` names them, the first rows first."""
+        """Return the texts of some requests about rows of the dev split, as `text_fields` names them, in order."""
         return self.texts("dev")[:most]
 
     def told(self, prediction: Prediction) -> str:

@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from optkit.tasks.degenerate import Doubt
+
 if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 
 class Seldom:
     """Base class of tasks for what most of them leave as it is."""
 
+    text_columns: tuple[str, ...]
+    """Text columns of `examples`, in the order of `text_fields`."""
     labelled: bool = True
     """Whether the training split says what is right; without that, models learn from teachers alone."""
 
@@ -37,3 +43,39 @@ class Seldom:
     def beside(self, own: Mapping[str, NDArray[Any]], baseline: Mapping[str, NDArray[Any]]) -> dict[str, float]:
         """Return further figures of a model beside its FP32 baseline by name, from what was `kept` of both."""
         return {}
+
+    def shape_of_logits(self, checkpoint: Path) -> tuple[int, ...] | None:
+        """Return the shape of a model's logits without the batch, where it depends on the model; None for `logits_shape`.
+
+        Args:
+            checkpoint: folder of the model, with its `config.json`.
+        """
+        return None
+
+    @classmethod
+    def teaching_loss(
+        cls, student: torch.Tensor, teacher: torch.Tensor, targets: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor | None:
+        """Return the task's own distance from a teacher's logits, a scalar; None for that of distributions, or of values.
+
+        Args:
+            student, teacher: logits with `axes`.
+            targets: target tensors of the batch by column.
+        """
+        return None
+
+    def weakness(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> str | None:
+        """Return why a model would be a bad teacher, such as "is right on …"; None if it is good enough.
+
+        Args:
+            features: encoded training split.
+            logits: the model's logits, one array per feature.
+        """
+        return None
+
+    def degenerate(self, predictions: Sequence[Any]) -> Doubt | None:
+        """Return why predictions on the dev split are no better than knowing nothing; None if they are, or nothing is known.
+
+        The gate judges every model by it, the baseline too.
+        """
+        return None
