@@ -41,7 +41,8 @@ def say(spec: RunSpec, loaded: LoadedModel, training: Training) -> None:
 
 def _rows(task: Task, split: Split, features: Dataset) -> str:
     rows, lengths = task.examples(split), np.array(features["length"][:])
-    pieces = f" in {len(features):,} windows" if len(features) != len(rows) else ""
+    kind = "windows" if task.served.has_windows else "texts"
+    pieces = f" in {len(features):,} {kind}" if len(features) != len(rows) else ""
     labels, names = task.class_shares(split)
     classes = f"; {shares(labels, names)}" if names else ""
     return f"{len(rows):,} rows{pieces}, {np.median(lengths):.0f} tokens in the median, {lengths.max():,} at most{classes}"

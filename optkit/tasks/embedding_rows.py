@@ -79,7 +79,7 @@ def read(task: str, data: DataSettings) -> tuple[dict[Split, Dataset], Evaluated
         queries = collection.relevance["dev"]
         texts, relevance = [collection.queries[name] for name in queries], list(queries.values())
         found = Evaluated(list(collection.corpus), list(collection.corpus.values()), relevance)
-        return {"train": _train(train, data.limit_train), "dev": _queries(texts, relevance)}, found
+        return {"train": _train(train, data.limit_train), "dev": of_queries(texts, relevance)}, found
     rows = text_pairs.read_splits(task, data)
     train, dev = _train(rows["train"], data.limit_train), rows["dev"]
     if dev.kind == "scored":
@@ -93,7 +93,7 @@ def read(task: str, data: DataSettings) -> tuple[dict[Split, Dataset], Evaluated
         )
     texts, documents, relevance = text_pairs.judged(dev)
     found = Evaluated([str(place) for place in range(len(documents))], documents, relevance)
-    return {"train": train, "dev": _queries(texts, relevance)}, found
+    return {"train": train, "dev": of_queries(texts, relevance)}, found
 
 
 def texts(rows: Dataset) -> list[tuple[str, ...]]:
@@ -153,7 +153,14 @@ def _train(rows: Rows, limit: int | None) -> Dataset:
     return _dataset({name: [column[row] for row in keep] for name, column in rows.columns.items()})
 
 
-def _queries(queries: Sequence[str], relevance: Sequence[Mapping[str, int]]) -> Dataset:
+def of_pairs(queries: Sequence[str], positives: Sequence[str], limit: int | None = None) -> Dataset:
+    """Return queries with the text that each is to find, as rows; as many as the limit says."""
+    keep = limited(len(queries), limit)
+    return _dataset({"query": [queries[row] for row in keep], "positive": [positives[row] for row in keep]})
+
+
+def of_queries(queries: Sequence[str], relevance: Sequence[Mapping[str, int]]) -> Dataset:
+    """Return queries as rows, with the names of their relevant documents."""
     relevant = [[name for name, grade in grades.items() if grade > 0] for grades in relevance]
     return _dataset({"query": queries, "relevant": relevant})
 

@@ -42,6 +42,7 @@ TASKS: Registry[type[Task]] = Registry(
         "embedding": "optkit.tasks.embedding:Embedding",
         "qa": _QUESTION_ANSWERING,
         "regression": "optkit.tasks.regression:Regression",
+        "sample_embedding": "optkit.tasks.sample_embedding:SampleEmbedding",
         "sample_reranking": "optkit.tasks.sample_reranking:SampleReranking",
         "reranking": "optkit.tasks.reranking:Reranking",
     },
