@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, cast
 
 import torch
+from torch.nn import functional
 from transformers import MODEL_MAPPING, PreTrainedModel
 
 from optkit.core.errors import InputError
@@ -38,9 +39,8 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor
     """
     if pooling == "cls":
         return hidden[:, 0]
-    if pooling == "last":
-        last = (mask.sum(1) - 1).clamp(min=0)
-        return hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[-1])).squeeze(1)
+    if pooling == "last":  # the token before padding, or before the end
+        mask = mask * (1 - functional.pad(mask[:, 1:], (0, 1)))
     weights = mask[..., None].to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
