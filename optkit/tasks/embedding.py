@@ -70,6 +70,7 @@ class Embedding(Task):
     axes = ("batch", "dimension")
     choice = None
     readable_logits = False
+    has_library_folder = True
     targets = ("example", "role", "text", "score")
     head_modules = ()
     served = ServedVectors()
@@ -127,6 +128,9 @@ class Embedding(Task):
 
     def shape_of_logits(self, checkpoint: Path) -> tuple[int, ...]:
         return (int(read_json(checkpoint / "config.json")[FIELD]["dimensions"]),)
+
+    def library_files(self, checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
+        return sentence_folder.files(*(self.shape_of_logits(checkpoint) or ()), tokenizer)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per text, those of a row one after the other; of dev's documents after those of its queries.

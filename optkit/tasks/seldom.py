@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -24,6 +24,9 @@ class Seldom:
     labelled: bool = True
     """Whether the training split says what is right; without that, models learn from teachers alone."""
 
+    has_library_folder: ClassVar[bool] = False
+    """Whether sentence-transformers takes models of the task, by `library_files`."""
+
     def adopt(self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take from a model's folder what the task needs besides its usual files, changing configuration and tokenizer.
 
@@ -35,6 +38,15 @@ class Seldom:
         Raises:
             InputError: the folder says something that cannot be done.
         """
+
+    def library_files(self, checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
+        """Return the content of the JSON files, by path, by which sentence-transformers takes a model's graph.
+
+        Args:
+            checkpoint: folder of the model, with its `config.json`.
+            tokenizer: its tokenizer.
+        """
+        return {}
 
     def kept(self, predictions: Sequence[Any]) -> Mapping[str, NDArray[Any]]:
         """Return what `beside` compares with the baseline's, as arrays to be kept with the scores; nothing by default."""

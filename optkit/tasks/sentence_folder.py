@@ -116,6 +116,34 @@ def prompt(prompts: Mapping[str, str], role: str) -> str:
     return next((prompts[name] for name in names if name in prompts), prompts.get("", ""))
 
 
+def files(dimensions: int, tokenizer: Any) -> dict[str, Any]:
+    """Return the files, by path, of a folder whose graph gives vectors already: each as its text's only token.
+
+    Args:
+        dimensions: of the vectors.
+        tokenizer: of the model.
+    """
+    prompts = prompts_of(tokenizer)
+    default = next((name for name, text in prompts.items() if name and text and text == prompts.get("")), None)
+    if prompts.get("") and default is None:
+        prompts["default"], default = prompts[""], "default"
+    settings = {
+        "prompts": {name: text for name, text in prompts.items() if name},
+        "default_prompt_name": default,
+        "similarity_fn_name": SIMILARITIES[by_dot(tokenizer)],
+    }
+    kinds = {"Transformer": "", "Pooling": "1_Pooling"}
+    return {
+        MODULES: [
+            {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for place, (kind, path) in enumerate(kinds.items())
+        ],
+        "1_Pooling/config.json": {"word_embedding_dimension": dimensions, "pooling_mode_cls_token": True},
+        "sentence_bert_config.json": {"max_seq_length": tokenizer.model_max_length, "do_lower_case": False},
+        _FILE: settings,
+    }
+
+
 def _inside(folder: Path, path: str) -> Path:
     """Return a module's folder, which is one of the model's."""
     if Path(path).is_absolute() or ".." in Path(path).parts:

@@ -5,14 +5,21 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import AutoTokenizer
 
 import optkit
+from optkit.compression import checkpoint
 from optkit.core.errors import InputError
 from optkit.evaluation.artifacts import TEXT
 from optkit.evaluation.results import Row
 from optkit.evaluation.through_server import model_config
+from optkit.models.loading import inference
+from optkit.pipeline import library_folder
 from optkit.pipeline.ask import answer
 from optkit.pipeline.publish import publish
 from optkit.pipeline.run import run
@@ -24,8 +31,10 @@ from optkit.recipe.recipe import Recipe
 from optkit.report.explain import explain
 from optkit.serving import ensemble, repository
 from optkit.serving.server import Server
+from optkit.tasks import sentence_folder
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.registry import load, of_settings
+from optkit.tasks.vectors import cosines
 from tests.tasks.sentence_models import sentence_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("triton")]
@@ -61,8 +70,8 @@ def test_int8_is_judged_beside_the_vectors_of_the_baseline(row: Row, spec: RunSp
 
 
 def test_a_published_model_finds_what_is_alike(published: Path, tmp_path: Path) -> None:
-    with Server(published, tmp_path / "logs") as server:
-        name = "sample_embedding_ptq_int8"
+    name = "sample_embedding_ptq_int8"
+    with Server(published, tmp_path / "logs", [name, ensemble.pipeline(name)]) as server:
         assert answer(name, ["great soup"], server.url).startswith("a vector of 64 dimensions (float32, length 1.000): ")
         queries = optkit.encode(["great soup", "awful soup"], name, server.url)
         reviews = ["the soup was superb", "the soup was terrible", "the film was superb"]
@@ -75,6 +84,26 @@ def test_a_published_model_finds_what_is_alike(published: Path, tmp_path: Path) 
         assert done.stdout.splitlines()[-1].endswith("the film was superb")
         with pytest.raises(InputError, match="found 2 texts, expected 1: text"):
             optkit.encode(["great soup"], name, server.url, prompt="query")
+
+
+def test_a_folder_for_sentence_transformers_gives_the_same_vectors(spec: RunSpec, row: Row, tmp_path: Path) -> None:
+    """Its backend of ONNX Runtime needs `optimum`, which has no release for this transformers; its pooling is the library's."""
+    recipe, target = spec.recipes["ptq_int8"], tmp_path / "folder"
+    library_folder.check(spec, target)
+    assert library_folder.write(recipe, spec, target).startswith(f'SentenceTransformer("{target}", backend="onnx"')
+    with pytest.raises(InputError, match="exists and is not empty"):
+        library_folder.check(spec, target)
+    found = sentence_folder.read(target)
+    assert found is not None and (found.pooling, found.normalize, found.max_length) == ("cls", False, 48)
+    texts = ["the soup was superb", "great soup"]
+    feed = dict(AutoTokenizer.from_pretrained(target)(texts, padding=True, return_tensors="np"))
+    session = onnxruntime.InferenceSession(str(target / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    wanted = {tensor.name: feed[tensor.name] for tensor in session.get_inputs()}
+    (tokens,) = session.run(["last_hidden_state"], wanted)
+    features = {"token_embeddings": torch.from_numpy(tokens), "attention_mask": torch.from_numpy(feed["attention_mask"])}
+    pooled = Pooling.load(str(target), subfolder="1_Pooling")(features)["sentence_embedding"].numpy()
+    loaded = checkpoint.load(spec.folder(recipe), spec.task)
+    assert cosines(pooled, inference(loaded.model, spec.task)(feed)).min() > 0.98
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8", "binary"])

@@ -85,6 +85,15 @@ def test_prompts_are_found_as_sentence_transformers_finds_them(data: Path, tmp_p
         assert np.allclose(ours, encode(TEXTS), atol=1e-6), role
 
 
+def test_a_folder_of_a_graph_has_the_prompts_of_its_model(data: Path, tmp_path: Path) -> None:
+    stated = {"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": "query", "similarity_fn_name": "dot"}
+    folder = sentence_model(tmp_path / "model", normalize=False, **stated)
+    model = loading.load(folder, load("embedding", data))
+    files = sentence_folder.files(32, model.tokenizer)
+    assert files["config_sentence_transformers.json"] == stated
+    assert files["sentence_bert_config.json"]["max_seq_length"] == 24
+
+
 def test_an_encoder_alone_is_trained_first(data: Path, tmp_path: Path) -> None:
     folder = encoder(tmp_path / "model")
     task = of_settings("embedding", DataSettings(str(data), options={"pooling": "cls"}))
