@@ -107,19 +107,19 @@ def build(
     from optkit.pipeline.steps.build_plans import planned
 
     options = engine_options(engine, option)
-    for_library = flavour == library_folder.FLAVOUR and out is not None
-    if not for_library:
+    library = out if flavour == library_folder.FLAVOUR else None
+    if library is None:
         repository_builder.check(flavour, out, engine or (), container, options)
     plans = only_built(engine or ())
     (spec,), (asked,) = specs_of(
         [recipe], task, data, model, training, [seed], engine, checkpoints, options=options, name=name
     )
-    if for_library:
-        library_folder.check(spec, out)
+    if library is not None:
+        library_folder.check(spec, library)
     preflight.require([asked], spec)
-    if for_library:
-        say(f"load it: {library_folder.write(asked, spec, out)}")
-        print(out)
+    if library is not None:
+        say(f"load it: {library_folder.write(asked, spec, library)}")
+        print(library)
         return
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:

@@ -47,7 +47,7 @@ def check(
     if flavour is None and container is None:
         return
     if flavour is not None and flavour not in FLAVOURS:
-        raise InputError(f"--flavour {flavour}: expected one of {', '.join(FLAVOURS)}")
+        raise InputError(f"--flavour {flavour}: expected one of {', '.join(FLAVOURS)}, or sentence-transformers with --out")
     if container is not None and flavour != "native":
         raise InputError(f"--container {container}: only models of the flavour native run in one; add --flavour native")
     if out is None:

@@ -50,7 +50,7 @@ class Similarity(NamedTuple):
 
     value: float
     vectors: NDArray[np.float32]
-    """Of both texts, [2, dimensions]."""
+    """Vectors of both texts, [2, dimensions]."""
 
 
 class Ranking(NamedTuple):
@@ -130,7 +130,8 @@ class Embedding(Task):
         return (int(read_json(checkpoint / "config.json")[FIELD]["dimensions"]),)
 
     def library_files(self, checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
-        return sentence_folder.files(*(self.shape_of_logits(checkpoint) or ()), tokenizer)
+        (dimensions,) = self.shape_of_logits(checkpoint)
+        return sentence_folder.files(dimensions, tokenizer)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per text, those of a row one after the other; of dev's documents after those of its queries.

@@ -79,7 +79,7 @@ def _drawn(limit: int | None) -> tuple[dict[Split, Dataset], Evaluated]:
 
 
 def _pairs(searches: Sequence[tuple[str, str]], random: Random) -> tuple[list[str], list[str]]:
-    queries, reviews = [], []
+    queries, reviews = list[str](), list[str]()
     while len(queries) < PAIRS:
         search = random.choice(searches)
         review = _review(search[0] if random.random() > NOISE else random.choice(NOUNS), random)

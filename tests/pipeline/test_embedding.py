@@ -87,7 +87,7 @@ def test_a_published_model_finds_what_is_alike(published: Path, tmp_path: Path) 
 
 
 def test_a_folder_for_sentence_transformers_gives_the_same_vectors(spec: RunSpec, row: Row, tmp_path: Path) -> None:
-    """Its backend of ONNX Runtime needs `optimum`, which has no release for this transformers; its pooling is the library's."""
+    """Its backend needs `optimum`, which has no release for this transformers; the pooling here is the library's."""
     recipe, target = spec.recipes["ptq_int8"], tmp_path / "folder"
     library_folder.check(spec, target)
     assert library_folder.write(recipe, spec, target).startswith(f'SentenceTransformer("{target}", backend="onnx"')
