@@ -176,7 +176,7 @@ def _more(row: Row, reach: float, margin: float) -> str:
         return "the delta stands on the threshold, so that more examples or seeds would hardly decide"
     seeds = math.ceil(max(1, len(row.seeds)) * (factor - 1))
     examples = _rounded(row.examples * (factor - 1))
-    found = [f"{examples:,} more evaluation examples"] if examples else []
+    found = [f"{examples:,} more evaluation {row.units}"] if examples else []
     found.append(f"{seeds} more seed{'s' * (seeds > 1)}")
     return f"about {' or '.join(found)} would decide, if the delta stays"
 

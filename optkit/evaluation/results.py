@@ -58,7 +58,9 @@ class Row:
     """Every metric of the task, served."""
     seeds: list[int] = field(default_factory=list)
     examples: int = 0
-    """Number of examples scored."""
+    """Number of examples scored, or of other `units`."""
+    units: str = "examples"
+    """What `examples` counts, which metrics are means over and intervals draw."""
     ladder: dict[str, dict[str, float]] = field(default_factory=dict)
     """Ladder, {rung: its `value`, and how far its logits are from the rung before: `mean`, `largest`, both also over the
     signal (`relative_mean`, `relative_largest`), and `flips`}; `float` is the model with its quantisers off. Over several

@@ -65,6 +65,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             degenerate=doubts.of_engines(own, None if recipe.is_baseline else against),
             scores=own["scores"] | task.beside(read_kept(folder / "served", precision), kept),
             examples=len(reference),
+            units=task.scored_units,
             served_by=evidence["served_by"],
             max_drop=recipe.max_drop,
             min_speedup=recipe.min_speedup,

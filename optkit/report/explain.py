@@ -81,7 +81,7 @@ def _judged(row: Row) -> "Iterator[str | Table]":
     yield f"{row.recipe} {row.precision} ({row.engine}), {row.subject}, seed {row.seed}: {row.verdict}"
     yield (
         f"{row.metric} {row.value:.2f}, {row.delta:+.2f} [{low:+.2f}, {high:+.2f}] against the served FP32 baseline, on "
-        f"{row.examples:,} examples, by {row.served_by}"
+        f"{row.examples:,} {row.units}, by {row.served_by}"
     )
     yield from (f"- {reason}" for reason in row.reasons)
     yield _ladder(row)

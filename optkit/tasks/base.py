@@ -67,8 +67,6 @@ class Task(LogitsAxes, Seldom, ABC):
     """Name of the head, such as "classification", in files and on the server."""
     targets: ClassVar[tuple[str, ...]]
     """Target columns of the training features: numbers, or lists, which a batch pads with `collate.IGNORED`."""
-    grouped_by: ClassVar[str | None] = None
-    """Target column of groups, such as queries: batches of the training have several features of each."""
     head_modules: ClassVar[tuple[str, ...]]
     """Name prefixes of the head's tensors, which a pretrained model lacks until it is fine-tuned."""
     served: ClassVar[ServedForm]
@@ -80,10 +78,11 @@ class Task(LogitsAxes, Seldom, ABC):
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Choices that this task alone has, by name: the values that each may have, the default first; none where it may be any
-    text, and is left out by default."""
+    """Choices that this task alone has, by name: the values that each may have, the default first; none for any text."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for tasks without classes."""
+    text_columns: tuple[str, ...]
+    """Text columns of `examples`, in the order of `text_fields`."""
 
     def __init__(self, name: str, examples: Mapping[Split, Dataset], max_length: int) -> None:
         """Create a task from rows that have been checked.
@@ -171,10 +170,6 @@ class Task(LogitsAxes, Seldom, ABC):
             uncut.
         """
 
-    def own_model(self) -> OwnModel | None:
-        """Return the task's own model, trained unless another is given; None to start from a pretrained one."""
-        return None
-
     @staticmethod
     @abstractmethod
     def auto_class() -> Any:
@@ -230,6 +225,8 @@ class Task(LogitsAxes, Seldom, ABC):
     def outcomes(self, predictions: Sequence[Prediction]) -> NDArray[Any]:
         """Return what all metrics of the dev split are computed from, [examples] (see `optkit.tasks.outcomes`).
 
+        Where metrics are means over groups of examples, such as queries, [groups]: intervals draw these.
+
         For a task with one metric that is a mean over examples: that of each example, float64 in points.
         """
 
@@ -264,9 +261,15 @@ class Task(LogitsAxes, Seldom, ABC):
         """Return a prediction as text beside those of other rungs, with what may have changed on the way."""
         return self.shown(prediction)
 
-    def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row of `examples` for display, such as with class names for indices."""
-        return dict(row)
+    def shown_as(self, prediction: Prediction, labels: Sequence[str]) -> str:
+        """Return `shown` with a model's own names of the classes.
+
+        Args:
+            prediction: of the task.
+            labels: own names in the order of the task's; empty for the task's.
+        """
+        shown = self.shown(prediction)
+        return dict(zip(self.labels, labels, strict=False)).get(shown, shown)
 
     @property
     def text_fields(self) -> tuple[str, ...]:

@@ -58,8 +58,8 @@ def bucketed(lengths: Iterable[int], batch_size: int, seed: int | Sequence[int] 
 def grouped(groups: Sequence[int], lengths: Sequence[int], batch_size: int, seed: int | Sequence[int]) -> list[list[int]]:
     """Batches of indices, every index once, in which several of a group stand beside each other; for training.
 
-    Groups are cut into pieces of `TOGETHER` of roughly equal length, others in every epoch; these are shuffled, and in pools
-    sorted by length as in `bucketed`.
+    Groups are cut into pieces of `TOGETHER` at most and of roughly equal length, others in every epoch; these are shuffled,
+    and in pools sorted by length as in `bucketed`.
 
     Args:
         groups: number of each feature's group.
@@ -68,16 +68,18 @@ def grouped(groups: Sequence[int], lengths: Sequence[int], batch_size: int, seed
         seed: of the order.
     """
     random, sizes = np.random.default_rng(seed), np.asarray(lengths)
-    order = np.lexsort((sizes * random.uniform(1, 2, len(sizes)), groups))
-    ends = np.flatnonzero(np.diff(np.asarray(groups)[order])) + 1
-    pieces = [piece for group in np.split(order, ends) for piece in _cut(group, TOGETHER)]
-    order_of_pieces = random.permutation(len(pieces)).tolist()
-    per_pool = max(1, POOL_BATCHES * batch_size // TOGETHER)
-    pools = [order_of_pieces[start : start + per_pool] for start in range(0, len(pieces), per_pool)]
-    for pool in pools:
-        pool.sort(key=lambda place: -sizes[pieces[place]].max())
-    batches = _cut(np.array([index for pool in pools for place in pool for index in pieces[place]]), batch_size)
+    pieces = _pieces(np.asarray(groups), sizes * random.uniform(1, 2, len(sizes)))
+    pools = _cut(random.permutation(len(pieces)), max(1, POOL_BATCHES * batch_size // TOGETHER))
+    ordered = [place for pool in pools for place in sorted(pool, key=lambda place: -sizes[pieces[place]].max())]
+    batches = _cut(np.array([index for place in ordered for index in pieces[place]]), batch_size)
     return [batches[position] for position in random.permutation(len(batches))]
+
+
+def _pieces(groups: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    """Indices of each group by length, in equal pieces of `TOGETHER` at most."""
+    order = np.lexsort((lengths, groups))
+    found = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    return [piece for group in found if len(group) for piece in np.array_split(group, -(-len(group) // TOGETHER))]
 
 
 class Collator:

@@ -20,8 +20,8 @@ _SPREAD = 0.01
 """Share of the right values' spread below which predicted values are one value with noise, whatever their ranks."""
 _ENOUGH = 5
 """Examples of other answers that a model which finds half of them misses all of with less than 5 % probability: 2^-5."""
-_SHARE, _F1 = ("is right on", " %", "of"), ("has a mean F1 of", "", "on")
-"""Words around a score."""
+_SHARE, _F1 = ("is right on", " %", "of the {:,} examples"), ("has a mean F1 of", "", "on the {:,} examples")
+"""Words around a score and a number of examples."""
 _SHOWN = 4
 """Classes that a message names."""
 _MORE = ": more evaluation examples would tell the two apart"
@@ -133,7 +133,7 @@ def of_rankings(relevance: Sequence[rankings.Grades], found: Sequence[rankings.S
         reason = "gives all documents of a query the same score: its training was too short or diverged"
         return Doubt("fail", reason)
     mean = rankings.per_query(grades, scores, [metric])[metric].mean() / 100
-    words = (f"has a mean {metric} of", "", "on queries:")
+    words = (f"has a mean {metric} of", "", "over the {:,} queries")
     than = "the same documents in random order would have"
     return _no_better(float(mean), len(telling), rankings.by_chance(grades, scores, metric) / 100, words, than)
 
@@ -167,7 +167,7 @@ def _no_better(share: float, count: int, reference: float, words: tuple[str, str
     if low > reference:
         return None
     score, unit, of = words
-    found = f"{score} {100 * share:.1f}{unit} {of} the {count:,} examples [{100 * low:.1f}, {100 * high:.1f}]"
+    found = f"{score} {100 * share:.1f}{unit} {of.format(count)} [{100 * low:.1f}, {100 * high:.1f}]"
     said = f"{found}; {than} {100 * reference:.1f}{unit}"
     if high < reference + _HEADROOM * (1 - reference):
         return Doubt("fail", said)

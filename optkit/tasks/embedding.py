@@ -98,6 +98,7 @@ class Embedding(Task):
         """
         super().__init__(name, examples, max_length)
         self.evaluated, self.settings = evaluated, settings or EmbeddingSettings()
+        self.scored_units = "pairs" if evaluated is None else "queries"
         self.metrics = tuple(CORRELATIONS) if evaluated is None else RETRIEVAL
         self.metric = self.metrics[0]
         self.labelled = "text" not in examples["train"].column_names

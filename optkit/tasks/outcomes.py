@@ -1,6 +1,6 @@
 """Outcomes of examples, and the metrics that are computed from them: of all examples, or of resamples of them.
 
-Outcomes are an array [examples] of one of four kinds:
+Outcomes are an array [examples], or of groups of them such as queries, of one of four kinds:
 
 * floats: the metric of each example, whose mean is the metric;
 * a field for each of several such metrics;

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -18,14 +20,14 @@ from optkit.tasks.data.judged import DOCUMENT, QUERY, Judged
 from optkit.tasks.data.tables import Table
 from optkit.tasks.degenerate import Doubt, of_rankings
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
-from optkit.tasks.texts import TARGET, TextTask
+from optkit.tasks.texts import TARGET, TextTask, text_columns
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
 
 _AGREE = 0.1
-"""How far two served logits may be apart, over the expected ones' mean absolute deviation."""
+"""How far two served logits may be apart, over the expected ones' mean absolute deviation, or over 1 if that is less."""
 _SATURATED = 1e-4
 """Scores nearer to 0 or 1 than this are as good as equal to it."""
 FIRST = 10
@@ -69,7 +71,7 @@ class ServedRelevance(ServedForm):
 
     def answer(self, logits: np.ndarray, beside: Mapping[str, np.ndarray], settings: TextSettings) -> dict[str, np.ndarray]:
         """The sigmoid of each logit, and its place among those of the same query in the batch, the best being 1."""
-        queries = np.unique(beside[QUERY].reshape(-1).astype(bytes), return_inverse=True)[1]
+        queries = np.array(judged.numbered(beside[QUERY].reshape(-1).tolist()))
         return {"score": _sigmoid(logits).astype(np.float32), "rank": _places(logits[:, 0], queries)[:, None]}
 
     def decode(self, outputs: Mapping[str, np.ndarray], labels: Sequence[str]) -> list[Relevance]:
@@ -99,7 +101,9 @@ class Reranking(TextTask):
     served = ServedRelevance()
     metric = "ndcg@10"
     metrics = ("ndcg@10", "mrr@10", "map", "recall@10")
+    scored_units = "queries"
     class_names = ("score",)
+    options: ClassVar[Mapping[str, tuple[str, ...]]] = {"unanswered": ("refused", "left_out")}
     usual_columns = (
         (QUERY, DOCUMENT),
         (QUERY, "passage"),
@@ -145,11 +149,21 @@ class Reranking(TextTask):
     def load(cls, name: str, data: DataSettings) -> Task:
         from optkit.tasks.data import beir, candidates
 
+        leave_out = cls.chosen(data)["unanswered"] == "left_out"
         if data.source is not None and beir.is_collection(folder := Path(data.source)):
             data.refuse(name, *COLUMNS)
-            tables, known = candidates.read(folder)
+            tables, known = candidates.read(folder, leave_out)
             return cls(name, tables, data.limit_train, known=known)
-        return cls(name, cls.read(name, data), data.limit_train)
+        tables = cls.read(name, data)
+        if leave_out:
+            query = text_columns(tables["dev"], cls.usual_columns)[0]
+            tables["dev"] = judged.only_answered(tables["dev"], query)
+        return cls(name, tables, data.limit_train)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the rows, of what is known beyond them, and of the grade that counts as 1."""
+        known = [*self._known.queries, *self._known.documents, *(sorted(own.items()) for own in self._known.relevance)]
+        return hashlib.sha256(json.dumps([super().fingerprint(), known, self._best]).encode()).hexdigest()
 
     @classmethod
     def has_head(cls, config: Any) -> bool:

@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from optkit.tasks.base import OwnModel
+
 
 class Seldom:
     """Base class of tasks for what most of them leave as it is."""
 
-    text_columns: tuple[str, ...]
-    """Text columns of `examples`, in the order of `text_fields`."""
+    grouped_by: ClassVar[str | None] = None
+    """Target column of groups, such as queries: batches of the training have several features of each."""
+    scored_units: str = "examples"
+    """What metrics are means over, and intervals draw, in words."""
     labelled: bool = True
     """Whether the training split says what is right; without that, models learn from teachers alone."""
 
@@ -91,3 +95,11 @@ class Seldom:
         The gate judges every model by it, the baseline too.
         """
         return None
+
+    def own_model(self) -> OwnModel | None:
+        """Return the task's own model, trained unless another is given; None to start from a pretrained one."""
+        return None
+
+    def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row of `examples` for display, such as with class names for indices."""
+        return dict(row)

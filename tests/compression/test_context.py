@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from optkit.compression.context import Context
 from optkit.models.loading import LoadedModel
+from optkit.tasks.collate import Collator
+from optkit.tasks.registry import load
 
 
 def test_the_calibration_examples_are_drawn_by_the_seed(tiny_model: LoadedModel, tiny_context: Context) -> None:
@@ -27,3 +30,15 @@ def test_more_examples_than_there_are_means_all(tiny_model: LoadedModel, tiny_co
     )
     tiny_context.run_examples(tiny_model.model, 10_000)
     assert sum(seen) == 256 and max(seen) <= 32
+
+
+def test_batches_hold_several_of_a_group_where_the_task_has_groups(tiny_context: Context) -> None:
+    task = load("sample_reranking")
+    tokenizer = task.own_model().tokenizer
+    features = task.encode("train", tokenizer)
+    context = replace(tiny_context, task=task, features=features, collator=Collator.of(task, tokenizer))
+    batches = context.batches(16)
+    first, second = batches.epoch(0), batches.epoch(1)
+    assert first != second and len(first) == len(second)
+    queries = [batches.collate(indices, torch.device("cpu")).targets["queries"].tolist() for indices in first]
+    assert np.mean([len(set(own)) for own in queries]) < 5  # of 300 queries, 16 rows at random have 15

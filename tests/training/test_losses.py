@@ -1,6 +1,6 @@
 """Losses against values computed by hand."""
 
-from math import log
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput, Sequence
 
 from optkit.tasks.classification import Classification
 from optkit.tasks.question_answering import QuestionAnswering
+from optkit.tasks.reranking import Reranking
 from optkit.training.losses import (
     Batch,
     Tensors,
@@ -101,6 +102,15 @@ def test_label_weight_is_the_labels_share(label_weight: float, share: float) -> 
     value = loss(saying(classified([0.0, 0.0])), batch_of({"labels": torch.tensor([0])}, [0]))
     divergence = 1 / 4 * log(1 / 2) + 3 / 4 * log(3 / 2)
     assert value.item() == pytest.approx((1 - share) * divergence + share * log(2))
+
+
+def test_a_task_may_have_its_own_distance_from_a_teacher() -> None:
+    teacher = [np.array([value], dtype=np.float32) for value in (0.0, 5.0, 2.0)]
+    targets = {"labels": torch.tensor([1.0, 0.0]), "queries": torch.tensor([4, 4])}
+    loss = with_teacher(Reranking, stored(teacher, Reranking), temperature=1.0, label_weight=0.25)
+    value = loss(saying(classified([3.0], [3.0])), batch_of(targets, [2, 1]))  # margins of 0, where the teacher has -3
+    labels = (log(1 + exp(-3)) + log(1 + exp(3))) / 2
+    assert value.item() == pytest.approx(0.75 * 9 + 0.25 * labels)
 
 
 def test_the_teacher_is_looked_up_by_feature() -> None:

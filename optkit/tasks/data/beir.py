@@ -8,15 +8,18 @@
 Every file may also be of another kind that tables are read from.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from optkit.tasks.base import SPLITS, Split
 from optkit.tasks.data import reading
+from optkit.tasks.data.judged import EXPECTED
 from optkit.tasks.data.numbers import grades_of
 from optkit.tasks.data.tables import Table, check_folder, check_text, problem, shown
 
+log = logging.getLogger(__name__)
 QRELS, CANDIDATES = "qrels", ("candidates", "top_ranked")
 ID, QUERY, DOCUMENT, DOCUMENTS, SCORE = "_id", "query-id", "corpus-id", "corpus-ids", "score"
 
@@ -40,12 +43,13 @@ def is_collection(folder: Path) -> bool:
     return (folder / QRELS).is_dir()
 
 
-def read(folder: Path, wanted: Sequence[Split] = SPLITS) -> Collection:
+def read(folder: Path, wanted: Sequence[Split] = SPLITS, leave_out: bool = False) -> Collection:
     """Read a folder.
 
     Args:
         folder: with the layout.
         wanted: splits to read.
+        leave_out: whether queries of the dev split without a relevant document are left out, and not refused.
 
     Raises:
         InputError: a file is missing or wrong; a name comes twice, or is in no file; a query of the dev split has no
@@ -57,7 +61,7 @@ def read(folder: Path, wanted: Sequence[Split] = SPLITS) -> Collection:
     tables = {split: reading.read(paths) for split, paths in found.items()}
     relevance = {split: _grades(table, queries, corpus) for split, table in tables.items()}
     if "dev" in tables:
-        _check_relevant(tables["dev"], relevance["dev"])
+        relevance["dev"] = _answered(tables["dev"], relevance["dev"], leave_out)
     candidates = {split: _listed(table, queries, corpus) for split, table in _candidate_tables(folder, wanted)}
     return Collection(queries, corpus, relevance, candidates)
 
@@ -92,14 +96,18 @@ def _grades(table: Table, queries: dict[str, str], corpus: dict[str, str]) -> di
     return found
 
 
-def _check_relevant(table: Table, relevance: dict[str, dict[str, int]]) -> None:
-    """Raise `InputError` for queries whose metrics are not defined, as no document is relevant."""
-    if lacking := [query for query, grades in relevance.items() if not any(grades.values())]:
-        row = _names(table, QUERY).index(lacking[0])
+def _answered(table: Table, relevance: dict[str, dict[str, int]], leave_out: bool) -> dict[str, dict[str, int]]:
+    """Return the queries with a relevant document: without one, metrics are not defined."""
+    lacking = [query for query, grades in relevance.items() if not any(grades.values())]
+    if lacking and not leave_out:
         found = f"no relevant document for {len(lacking)} of {len(relevance)} queries (first: {shown(lacking[0])})"
         raise problem(
-            table.at(row), found, "one or more with a score above 0", "remove the queries, or judge more documents"
+            table.at(_names(table, QUERY).index(lacking[0])), found, EXPECTED, "judge more documents, or remove the queries"
         )
+    if lacking:
+        count = len(lacking), len(relevance)
+        log.warning("%s: %d of %d queries have no relevant document and are left out", table.source, *count)
+    return {query: grades for query, grades in relevance.items() if any(grades.values())}
 
 
 def _candidate_tables(folder: Path, wanted: Sequence[Split]) -> Iterator[tuple[Split, Table]]:

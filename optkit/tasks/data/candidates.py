@@ -13,10 +13,14 @@ from optkit.tasks.data.tables import Table, listed, problem, shown
 log = logging.getLogger(__name__)
 
 
-def read(folder: Path) -> tuple[dict[Split, Table], Judged]:
+def read(folder: Path, leave_out: bool = False) -> tuple[dict[Split, Table], Judged]:
     """Read BEIR's layout: a row for each document to learn from, and for each to rank.
 
     To rank are the candidates where there are some, and else the judged documents.
+
+    Args:
+        folder: with the layout.
+        leave_out: whether queries to score that have no relevant document are left out, and not refused.
 
     Returns:
         Tables with the columns `query`, `document` and `label`, and what is known of the dev split's rows.
@@ -24,7 +28,7 @@ def read(folder: Path) -> tuple[dict[Split, Table], Judged]:
     Raises:
         InputError: see `beir.read`; or a query that is scored has no candidates.
     """
-    found = beir.read(folder)
+    found = beir.read(folder, leave_out=leave_out)
     more = found.candidates.get("train", {})
     train = {query: list(dict.fromkeys([*own, *more.get(query, [])])) for query, own in found.relevance["train"].items()}
     dev = {query: _to_rank(found, query, folder) for query in found.relevance["dev"]}

@@ -1,16 +1,20 @@
 """Rows that are documents of queries: which query a row belongs to, and which documents are relevant to it."""
 
 import hashlib
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from optkit.tasks.data.numbers import grades_of
 from optkit.tasks.data.tables import Table, problem, shown
 
+log = logging.getLogger(__name__)
 LABELS = ("label", "score")
 """What the column with the grade of relevance may be called, the first that is there."""
 QUERY, DOCUMENT = "query", "document"
+EXPECTED = "one or more with a grade above 0 for each query that is scored"
+LEAVE_OUT = "add relevant documents, or leave such queries out: --task-option unanswered=left_out"
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,9 @@ def check_learnable(table: Table, found: Sequence[int]) -> None:
         raise problem(table.source, same, "documents that are relevant, and ones that are not", fix)
 
 
-def numbered(texts: Sequence[str]) -> list[int]:
+def numbered(texts: Sequence[Hashable]) -> list[int]:
     """Return the number of each text, by first appearance; equal ones have the same."""
-    numbers: dict[str, int] = {}
+    numbers: dict[Hashable, int] = {}
     return [numbers.setdefault(text, len(numbers)) for text in texts]
 
 
@@ -91,10 +95,37 @@ def check_scored(table: Table, columns: Sequence[str], found: Sequence[int]) -> 
         if found[known := first.setdefault(pair, row)] != grade:
             other = f"the grade {grade} for what has {found[known]} at {table.at(known)}"
             raise problem(table.at(row), other, "one grade for a document of a query", "correct one of the rows")
-    queries = dict.fromkeys(query for query, _ in pairs)
-    answered = {query for (query, _), grade in zip(pairs, found, strict=True) if grade}
-    if lacking := [query for query in queries if query not in answered]:
-        row = next(row for row, (query, _) in enumerate(pairs) if query == lacking[0])
-        without = f"no relevant document for {len(lacking)} of {len(queries)} queries (first: {shown(lacking[0])})"
-        expected = "one or more with a grade above 0 for each query that is scored"
-        raise problem(table.at(row), without, expected, "remove the rows of these queries, or add relevant documents")
+    queries = table.columns[columns[0]]
+    if lacking := unanswered(queries, found):
+        count = f"{len(lacking)} of {len(set(queries))} queries"
+        without = f"no relevant document for {count} (first: {shown(lacking[0])})"
+        raise problem(table.at(queries.index(lacking[0])), without, EXPECTED, LEAVE_OUT)
+
+
+def unanswered(queries: Sequence[str], found: Sequence[int]) -> list[str]:
+    """Return the queries without a relevant document.
+
+    Args:
+        queries: query of each row.
+        found: grade of each row.
+    """
+    answered = {query for query, grade in zip(queries, found, strict=True) if grade}
+    return [query for query in dict.fromkeys(queries) if query not in answered]
+
+
+def only_answered(table: Table, column: str) -> Table:
+    """Return a table without the rows of queries that have no relevant document; says how many there are.
+
+    Args:
+        table: rows to score.
+        column: name of the column with the query.
+    """
+    queries = table.columns[column]
+    if not (lacking := set(unanswered(queries, grades(table)))):
+        return table
+    log.warning(
+        "%s: %d of %d queries have no relevant document and are left out", table.source, len(lacking), len(set(queries))
+    )
+    kept = [row for row, query in enumerate(queries) if query not in lacking]
+    columns = {name: [values[row] for row in kept] for name, values in table.columns.items()}
+    return replace(table, columns=columns, lines=[table.lines[row] for row in kept])
