@@ -261,17 +261,6 @@ class Task(LogitsAxes, Seldom, ABC):
         """Return a prediction as text beside those of other rungs, with what may have changed on the way."""
         return self.shown(prediction)
 
-    def shown_as(self, prediction: Prediction, labels: Sequence[str]) -> str:
-        """Return `shown` with a model's own names of the classes.
-
-        Args:
-            prediction: of the task.
-            labels: own names in the order of the task's; empty for the task's.
-        """
-        shown = self.shown(prediction)
-        return dict(zip(self.labels, labels, strict=False)).get(shown, shown)
-
-    @property
     def text_fields(self) -> tuple[str, ...]:
         """Names of a request's texts, in the order in which a client sends them."""
         return self.text_columns
