@@ -261,6 +261,7 @@ class Task(LogitsAxes, Seldom, ABC):
         """Return a prediction as text beside those of other rungs, with what may have changed on the way."""
         return self.shown(prediction)
 
+    @property
     def text_fields(self) -> tuple[str, ...]:
         """Names of a request's texts, in the order in which a client sends them."""
         return self.text_columns
