@@ -66,6 +66,7 @@ def test_int8_is_judged_beside_the_vectors_of_the_baseline(row: Row, spec: RunSp
     assert 0 <= row.scores["top1_changed"] <= 40 and row.scores["top1_changed"] <= row.scores["top10_changed"] + 40
     assert set(row.ladder) == {"float", "pytorch", "graph", "engine", "server"}
     told = explain("ptq_int8", "sample_embedding", spec.root, most=2)
+    assert f"cosine_worst {row.scores['cosine_worst']:.2f}, top1_changed" in told
     assert "query: " in told and "relevant: [" in told and "moved by" in told and len(told) < 8000
 
 
