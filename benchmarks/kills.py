@@ -14,6 +14,7 @@ the end the command runs undisturbed.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -130,7 +131,7 @@ class Kills:
         found = [f"compare: {done.returncode} {done.stderr}"] if "Traceback" in done.stderr else []
         if not Path("checkpoints").exists():
             return []
-        now = {str(path): path.stat().st_mtime_ns for path in Path("checkpoints").rglob("record.json") if _is_step(path)}
+        now = {str(path): _written(path) for path in Path("checkpoints").rglob("record.json") if _is_step(path)}
         lost = [name for name, written in self.known.items() if now.get(name) != written]
         self.known, left = dict(now), _unfinished(Path("checkpoints"))
         return found + [f"lost: {lost}"] * bool(lost) + [f"unfinished: {left}"] * bool(left)
@@ -154,6 +155,12 @@ class Kills:
 
 def _is_step(record: Path) -> bool:
     return not any(part.startswith(".") for part in record.parts)
+
+
+def _written(record: Path) -> dict[str, int]:
+    """When each file of a finished step was written; the record itself is later told the seal of a result."""
+    files = json.loads(record.read_text(encoding="utf-8"))["files"]
+    return {name: (record.parent / name).stat().st_mtime_ns for name in files}
 
 
 def _unfinished(top: Path) -> set[str]:

@@ -47,6 +47,8 @@ class Runtime(ABC):
     """Python package of the runtime, the same name for pip and `import`."""
     on_gpu: ClassVar[bool] = False
     """Whether the engines run on an NVIDIA GPU."""
+    on_request: ClassVar[bool] = False
+    """Whether engines are built only where the kind is asked for by name, such as for the time that it takes."""
     needs: ClassVar[str] = "an NVIDIA GPU with its driver"
     """Hardware that the engines need, for messages; unused for kinds that run on a CPU."""
     builds_without_running: ClassVar[bool] = False

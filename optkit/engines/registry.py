@@ -23,6 +23,7 @@ RUNTIMES: Registry[Runtime] = Registry(
         "openvino": "optkit.engines.openvino:RUNTIME",
         "onnxruntime": "optkit.engines.onnxruntime:RUNTIME",
         "tensorrt": "optkit.engines.tensorrt.engine:RUNTIME",
+        "torch": "optkit.engines.torch.aot_engine:RUNTIME",
     },
     lambda thing: isinstance(thing, Runtime),
 )
@@ -82,12 +83,12 @@ def runtime(kind: str) -> Runtime:
 
 
 def installed() -> tuple[str, ...]:
-    """Return the kinds whose engines run here: the runtime is installed, and a GPU is present if needed.
+    """Return the kinds whose engines are built here unless others are named: installed, with the hardware that they need.
 
     Raises:
         MachineError: there is none.
     """
-    found = tuple(kind for kind, one in RUNTIMES.working() if one.version() and one.runs_here())
+    found = tuple(kind for kind, one in RUNTIMES.working() if one.version() and one.runs_here() and not one.on_request)
     if not found:
         raise MachineError(f"No engine's runtime is installed. Run: pip install {runtime(kinds()[0]).package}")
     return found

@@ -1,0 +1,223 @@
+"""PyTorch compiled ahead of time (AOTInductor): on a CPU float32 and bf16, on an NVIDIA GPU also FP16 and INT8.
+
+The artefact is a package of machine code and weights, `model.pt2`, made from the graph and run without Python code of the
+model. Where TensorRT cannot be installed it is the engine for a GPU. It is built where it is asked for by name: compiling
+takes a C++ compiler and, for a large model, minutes.
+"""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optkit.core import temporary
+from optkit.core.cpu import available_threads, cpu_features
+from optkit.core.errors import InputError, MachineError
+from optkit.core.gpu import gpus
+from optkit.engines.base import Record, Runtime
+from optkit.engines.record import empty_folder, read_record, require_features, write_record
+from optkit.engines.torch.packed_batch import Packing
+
+if TYPE_CHECKING:
+    from optkit.engines.torch.cuda_replay import Replay
+
+FILE = "1/model.pt2"
+SHORTEST = 4
+"""Tokens of the shortest input that is compiled for; shorter ones are padded. Some families compute with one or two less."""
+SIXTEEN_BIT = {"f32": None, "fp16": "fp16", "bf16": "bf16"}
+"""By variant, the type that a graph gets where it is not quantised; None leaves it in float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Handle:
+    """A loaded package: on a GPU with its recorded runs."""
+
+    package: Any
+    replay: "Replay | None"
+    record: Record
+
+
+class AheadOfTime(Runtime):
+    """PyTorch's engines, on the GPU where there is one."""
+
+    kind = package = "torch"
+    artefacts = (FILE,)
+    on_request = True
+
+    @property
+    def on_gpu(self) -> bool:  # type: ignore[override]
+        """Whether engines built here run on a GPU."""
+        return bool(gpus())
+
+    def require(self) -> None:
+        """Raise `MachineError` without PyTorch, or without the C++ compiler that it calls."""
+        super().require()
+        if not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+            raise MachineError("the torch engine is compiled on this machine, which has no C++ compiler. Install one: g++")
+
+    def runs_here(self) -> bool:
+        """It runs on any machine."""
+        return True
+
+    def machine(self) -> dict[str, Any]:
+        """The GPU that engines are compiled for."""
+        return {"gpus": [gpu.name for gpu in gpus()[:1]]} if self.on_gpu else {}
+
+    def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
+        """What can be built here: INT8 is for a GPU."""
+        if self.on_gpu:
+            return ("int8",) if graph_is_quantised else ("fp32", "fp16", "bf16")
+        has_bf16 = {"avx512_bf16", "amx_bf16"} & set(cpu_features())
+        return () if graph_is_quantised else ("fp32", "bf16") if has_bf16 else ("fp32",)
+
+    def variants(self, precision: str) -> tuple[str, ...]:
+        """The type of what is not quantised."""
+        return {"fp32": ("f32",), "int8": ("fp16", "bf16")}.get(precision, (precision,))
+
+    def build(self, graph: Path, precision: str, folder: Path, variant: str | None = None, options: Any = None) -> None:
+        """Compile a graph for this machine and write it with `engine.json`.
+
+        Args:
+            graph: `model.onnx`; a quantised one for "int8".
+            precision: one of `precisions`.
+            folder: an existing, empty folder.
+            variant: one of `variants`.
+            options: there are none.
+
+        Raises:
+            InputError: another precision or variant, a folder that is not empty, or a graph with operators or sizes that
+                cannot be compiled.
+            MachineError: no C++ compiler.
+        """
+        possible = {name: self.variants(name) for name in (*self.precisions(False), *self.precisions(True))}
+        chosen = variant or possible.get(precision, ("",))[0]
+        if chosen not in possible.get(precision, ()):
+            raise InputError(
+                f"PyTorch cannot build precision {precision!r}, variant {chosen or 'default'!r}, here; expected a precision "
+                f"with one of its variants, of {possible}"
+            )
+        self.require()
+        import torch
+
+        from optkit.engines.torch.compiling import compiled
+
+        folder = empty_folder(folder)
+        (folder / FILE).parent.mkdir()
+        with _scratch():
+            made = compiled(graph, SIXTEEN_BIT[chosen], folder / FILE, "cuda" if self.on_gpu else "cpu", SHORTEST)
+        write_record(
+            folder,
+            kind=self.kind,
+            precision=precision,
+            variant=chosen,
+            version=torch.__version__,
+            inputs=list(made.inputs),
+            device="cuda" if self.on_gpu else "cpu",
+            per_token=made.per_token,
+            packed=made.packed,
+            longest=made.longest,
+            evidence=made.evidence,
+            **self.machine(),
+        )
+
+    def stored_evidence(self, folder: Path) -> dict[str, Any]:
+        """What the build found."""
+        found: dict[str, Any] = read_record(folder)["evidence"]
+        return found
+
+    def load(self, folder: Path, threads: int | None = None) -> Handle:
+        """Load a package; `threads` None takes every core this process may use.
+
+        Raises:
+            MachineError: another version of PyTorch, another GPU, or a CPU without what the package was compiled for.
+        """
+        super().require()
+        import torch
+
+        record = read_record(folder)
+        self._check(Path(folder), record, torch.__version__)
+        on_gpu = record["device"] == "cuda"
+        if on_gpu:
+            from optkit.engines.torch.cuda_replay import Replay
+        else:
+            torch.set_num_threads(threads or available_threads())
+        package = torch._inductor.aoti_load_package(str(Path(folder) / FILE), run_single_threaded=on_gpu)
+        return Handle(package, Replay(package) if on_gpu else None, record)
+
+    def _check(self, folder: Path, record: Record, installed: str) -> None:
+        again = "Build the engine again on this machine"
+        if record["runtime_version"] != installed:
+            raise MachineError(
+                f"The engine in {folder} was compiled by PyTorch {record['runtime_version']}, this is {installed}. {again}"
+            )
+        if record["device"] == "cpu":
+            require_features(folder, record["cpu_features"])
+        elif record["gpus"] != (found := [gpu.name for gpu in gpus()[:1]]):
+            raise MachineError(
+                f"The engine in {folder} is for {record['gpus'][0]}, found {(found or ['no GPU'])[0]}. {again}"
+            )
+
+    def infer(self, handle: Handle, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored."""
+        import torch
+
+        arrays = [np.ascontiguousarray(feed[name], np.int64) for name in handle.record["inputs"]]
+        mask, length = np.asarray(feed["attention_mask"]), arrays[0].shape[1]
+        if length < SHORTEST:
+            arrays, mask = [_widened(array) for array in arrays], _widened(mask)
+        tensors = [torch.from_numpy(array) for array in (*arrays, *(Packing.of(mask) if handle.record["packed"] else ()))]
+        with torch.inference_mode():
+            output = handle.replay.run(tensors) if handle.replay else handle.package(*tensors)
+        logits: NDArray[np.float32] = output.numpy()
+        return logits[:, :length] if handle.record["per_token"] else logits
+
+    def evidence(self, handle: Handle) -> dict[str, Any]:
+        """What was compiled.
+
+        Returns:
+            `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
+            `fused`: how many nodes became one kernel, by what they are.
+            `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
+        """
+        found: dict[str, Any] = handle.record["evidence"]
+        return found
+
+    def longest_input(self, record: Record) -> int | None:
+        """Return the longest input that the package was compiled for."""
+        longest: int | None = record["longest"]
+        return longest
+
+    def largest_batch(self, record: Record) -> int:
+        """Return 0, no batching by Triton: its platform `torch_aoti` does not batch."""
+        return 0
+
+    def native_config(self, record: Record) -> dict[str, Any]:
+        """Return the settings of Triton's experimental platform for these packages, in containers from 26.05 on."""
+        kind = "KIND_GPU" if record["device"] == "cuda" else "KIND_CPU"
+        return {"backend": "pytorch", "platform": "torch_aoti", "instance_group": [{"count": 1, "kind": kind}]}
+
+
+def _widened(array: NDArray[Any]) -> NDArray[Any]:
+    return np.pad(array, ((0, 0), (0, SHORTEST - array.shape[1])))
+
+
+@contextmanager
+def _scratch() -> Iterator[None]:
+    """A folder for what the compiler writes, which is gone afterwards."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    before = os.environ.get(name)
+    with temporary.folder("optkit-compile") as folder:
+        os.environ[name] = str(folder)
+        try:
+            yield
+        finally:
+            os.environ.pop(name) if before is None else os.environ.update({name: before})
+
+
+RUNTIME = AheadOfTime()

@@ -1,0 +1,128 @@
+"""From a graph to a package of AOTInductor: fused, changed to 16 bits, exported with dynamic shapes, compiled."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from onnx import GraphProto, TensorProto, numpy_helper
+
+from optkit.core.errors import InputError
+from optkit.engines.sparse_share import sparse_share
+from optkit.engines.torch.fusions import fuse
+from optkit.engines.torch.onnx_module import OnnxModule
+from optkit.engines.torch.packed_batch import INPUTS, Packing
+from optkit.engines.torch.packing import pack
+from optkit.graph import onnx_file
+from optkit.graph.passes import constants
+from optkit.graph.products import longest_sequence
+from optkit.graph.tensorrt.half_precision import to_16bit
+
+_TYPES = {None: TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_TOKENS = 128
+"""Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
+_TYPICAL = {"cpu": (8, 128), "cuda": (32, 384)}
+"""Batch and sequence that kernels are chosen for, where the compiler has a choice."""
+
+
+class Compiled(NamedTuple):
+    """What was compiled."""
+
+    inputs: tuple[str, ...]
+    """Names of the inputs, in their order."""
+    per_token: bool
+    """Whether the output has an entry for each token."""
+    packed: bool
+    """Whether it also takes the inputs of `optkit.engines.torch.packing`."""
+    longest: int | None
+    evidence: dict[str, Any]
+
+
+def compiled(graph: Path, sixteen_bit: str | None, path: Path, device: str, shortest: int) -> Compiled:
+    """Compile a graph into a package.
+
+    Args:
+        graph: `model.onnx` of `optkit.graph.export`, quantised or not.
+        sixteen_bit: "fp16" or "bf16" for what is not quantised; None for float32.
+        path: file to write.
+        device: "cpu" or "cuda".
+        shortest: tokens of the shortest input that it has to take.
+
+    Raises:
+        InputError: an operator that there is no function for, or sizes that depend on what an input holds.
+    """
+    model = onnx_file.load(graph)
+    longest, output = longest_sequence(model.graph), model.graph.output[0]
+    per_token = len(output.type.tensor_type.shape.dim) > 1 and not output.type.tensor_type.shape.dim[1].dim_value
+    fused = fuse(model.graph, _TYPES[sixteen_bit])
+    evidence = _evidence(model.graph, fused)
+    packed = device == "cuda" and sixteen_bit is not None and pack(model.graph)
+    if sixteen_bit:
+        to_16bit(model, sixteen_bit)
+    module = OnnxModule(model.graph).eval().to(device)
+    program = exported(module, _TYPICAL[device], shortest, longest, graph)
+    # weights are packed for the CPU's kernels once; a package runs on as many threads as its process has
+    settings: dict[str, Any] = {"freezing": True, "cpp.dynamic_threads": True} if device == "cpu" else {}
+    if hasattr(torch._inductor.config.aot_inductor, "precompile_headers"):
+        # worth their time for many packages, not for one
+        settings["aot_inductor.precompile_headers"] = False
+    with torch.no_grad():
+        torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
+    own = tuple(name for name in module.input_names if name not in INPUTS)
+    return Compiled(own, per_token, packed, longest, evidence | {"packed": packed})
+
+
+def exported(
+    module: OnnxModule, typical: tuple[int, int], shortest: int, longest: int | None, graph: Path
+) -> torch.export.ExportedProgram:
+    """Trace a module with batch, sequence and the number of packed tokens as symbols.
+
+    Raises:
+        InputError: its sizes depend on what an input holds.
+    """
+    rows, length = typical[0], min(typical[1], longest or typical[1])
+    batch, tokens = torch.export.Dim("batch", min=1, max=1 << 16), torch.export.Dim("tokens", min=2, max=1 << 24)
+    sequence = torch.export.Dim("sequence", min=shortest, max=longest or 1 << 20)
+    both = {0: batch, 1: sequence}
+    shapes = dict.fromkeys(module.input_names, both)
+    feed = {name: torch.ones(rows, length, dtype=torch.int64) for name in module.input_names}
+    if INPUTS[0] in feed:
+        packing = Packing.of(np.ones((rows, length)))
+        feed |= {name: torch.from_numpy(array) for name, array in zip(INPUTS, packing, strict=True)}
+        shapes |= dict(zip(INPUTS, ({0: tokens}, both, {0: batch + 2}), strict=True))
+    device = next((buffer.device for buffer in module.buffers()), torch.device("cpu"))
+    inputs = tuple(value.to(device) for value in feed.values())
+    try:
+        try:
+            return _traced(module, inputs, shapes, oblivious=False)
+        except torch._dynamo.exc.UserError:
+            return _traced(module, inputs, shapes, oblivious=True)
+    except (torch._dynamo.exc.UserError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{graph} cannot be compiled by PyTorch: {reason}. Choose another engine") from error
+
+
+def _traced(
+    module: OnnxModule, inputs: tuple[torch.Tensor, ...], shapes: Mapping[str, Any], oblivious: bool
+) -> torch.export.ExportedProgram:
+    """Export; sizes that are not looked at leave out none that happens to equal another, as comparing them would."""
+    with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=oblivious):
+        return torch.export.export(module, inputs, dynamic_shapes=(tuple(shapes.values()),), strict=False)
+
+
+def _evidence(graph: GraphProto, fused: dict[str, int]) -> dict[str, Any]:
+    """What share of the work is INT8, what was fused, and what the weights hold, by the graph that is compiled."""
+    known, work, weights = constants(graph), {"int8": 0, "float": 0}, []
+    for node in graph.node:
+        tensor = known.get(node.input[1]) if node.op_type in ("MatMul", "Gemm", "Int8Linear") else None
+        if tensor is None or len(tensor.dims) != 2:
+            continue
+        rows = 1 if node.op_type == "Gemm" else _TOKENS
+        work["int8" if node.op_type == "Int8Linear" else "float"] += rows * math.prod(tensor.dims)
+        array = numpy_helper.to_array(tensor)
+        transposed = node.op_type == "Int8Linear" or any(one.name == "transB" and one.i for one in node.attribute)
+        weights.append(array if transposed else array.T)
+    total = sum(work.values())
+    return {"int8_gemm_share": work["int8"] / total if total else None, "fused": fused, **sparse_share(weights)}
