@@ -15,7 +15,7 @@ from optkit.core.errors import InputError
 from optkit.tasks import sentence_folder
 from optkit.tasks.base import Split
 from optkit.tasks.collate import truncated
-from optkit.tasks.data.data_settings import HUB, DataSettings
+from optkit.tasks.data.data_settings import COLUMNS, HUB, DataSettings
 from optkit.tasks.data.tables import limited, problem, shown
 from optkit.tasks.degenerate import Doubt, interval
 
@@ -75,6 +75,7 @@ def read(task: str, data: DataSettings) -> tuple[dict[Split, Dataset], Evaluated
 
     folder = None if data.source is None or data.source.startswith(HUB) else Path(data.source)
     if folder is not None and folder.is_dir() and beir.is_collection(folder):
+        data.refuse(task, *COLUMNS)
         train, collection = text_pairs.read_collection(folder)
         queries = collection.relevance["dev"]
         texts, relevance = [collection.queries[name] for name in queries], list(queries.values())

@@ -114,6 +114,11 @@ def test_a_collection_of_beir(write: Write, tokenizer) -> None:
     assert [next(iter(one.scores)) for one in predictions] == ["x", "y"]
 
 
+def test_a_collection_has_columns_of_its_own(write: Write) -> None:
+    with pytest.raises(InputError, match="task 'embedding' takes no --text-column text; leave it out"):
+        of_settings("embedding", DataSettings(str(collection(write, **{"train.txt": "one"})), text_column="text"))
+
+
 def test_a_collection_may_have_judgements_to_train_on(write: Write) -> None:
     folder = collection(write)
     (folder / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n3\ty\t1\n3\tx\t0\n3\tz\t1\n")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from optkit.core.errors import InputError
 from optkit.tasks.base import Split
 from optkit.tasks.data import beir, reading, source
 from optkit.tasks.data.beir import Collection
@@ -88,7 +89,7 @@ def rows_of(table: Table) -> Rows:
         return Rows("pairs", _texts(table, names))
     try:
         columns = text_columns(table)
-    except Exception as error:
+    except InputError as error:
         raise problem(table.source, f"no pairs and no texts ({table.named})", _EXPECTED, "rename the columns") from error
     scores = [name for name in SCORES if name in table.columns]
     if len(columns) == 2:
