@@ -79,8 +79,9 @@ def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], Non
 
 
 def key_of(depends_on: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON."""
-    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of the canonical JSON, in which names are text: as numbers, 10 would stand after 9 and not after 1."""
+    content = json.loads(json.dumps(depends_on))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def key_at(folder: Path) -> str:

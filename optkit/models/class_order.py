@@ -103,7 +103,7 @@ def permute(model: PreTrainedModel, rows: Sequence[int], source: str) -> None:
         with torch.no_grad():
             for parameter in heads[-1].parameters():
                 parameter.copy_(parameter[list(rows)].clone())
-    if not torch.allclose(_probe(model), before[:, list(rows)], atol=1e-5):
+    if not torch.allclose(_probe(model), before[..., list(rows)], atol=1e-5):
         raise InputError(
             f"{source}: the rows of its head cannot be sorted into the order of the data's classes, as no Linear module of "
             f"{type(model).__name__} gives its logits; save it with its classes in the data's order"
@@ -156,7 +156,7 @@ def _number(name: str) -> str | None:
 
 
 def _probe(model: PreTrainedModel) -> torch.Tensor:
-    """Return the logits of a short input."""
+    """Return the logits of a short input, [1, …, classes]."""
     count = len(word_embeddings(model))
     ids = torch.arange(1, 9).remainder(count)[None].to(model.device)
     with torch.no_grad():

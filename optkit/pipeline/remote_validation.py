@@ -17,7 +17,7 @@ from optkit.core.step_cache import verify
 from optkit.engines import registry as engines
 from optkit.engines.record import read_record
 from optkit.evaluation import doubts, parity
-from optkit.evaluation.artifacts import SAMPLE, SCORES, read_sample, read_scores
+from optkit.evaluation.artifacts import SAMPLE, SCORES, TEXT, read_sample, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.difference import signal
 from optkit.evaluation.gate import judge
@@ -25,6 +25,7 @@ from optkit.evaluation.invariance import PROBES, Probes, judged
 from optkit.evaluation.results import Row
 from optkit.graph import reference
 from optkit.models import loading
+from optkit.models.loading import LoadedModel
 from optkit.pipeline import projects, rows
 from optkit.recipe.stage import BASELINE
 from optkit.serving.client import Client
@@ -33,6 +34,7 @@ from optkit.serving.connection import TIMEOUT_S, address
 from optkit.tasks.base import Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 from optkit.tasks.outcomes import value
+from optkit.tasks.served import TextSettings
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +95,7 @@ def validate(
         features = task.encode("dev", loaded.tokenizer)
         collator = Collator.of(task, loaded.tokenizer)
         _require_same_data(folder, features, collator)
+        _require_same_options(folder, task, loaded)
         log.info("%s: scoring %d features through %s on %s", recipe, len(features), client.model, client.url)
         size = min(BATCH_SIZE, config["max_batch_size"] or BATCH_SIZE)
         served = run(client.infer, features, size, collator)
@@ -141,6 +144,16 @@ def _require_same_data(folder: Path, features: Dataset, collator: Collator) -> N
     now = collator.feed(features.select_columns(list(collator.names))[:rows_kept])
     if then.keys() != now.keys() or not all(np.array_equal(then[name], now[name]) for name in then):
         raise InputError(f"{folder}: scored on another dev split than this one. Name the same task and --data again")
+
+
+def _require_same_options(folder: Path, task: Task, loaded: LoadedModel) -> None:
+    """The task's own choices are those that the recipe was scored with, where predictions depend on them."""
+    if not (folder / "served" / TEXT).is_dir():
+        return
+    then, now = TextSettings.read(folder / "served" / TEXT).more, task.text_settings(loaded.tokenizer).more
+    if other := [name for name in task.options if then.get(name) != now.get(name)]:
+        found, expected = (", ".join(f"{name}={settings.get(name)}" for name in other) for settings in (now, then))
+        raise InputError(f"{folder}: scored with {expected}, found {found}. Give the same: --task-option {expected}")
 
 
 def _longest(positions: int, row: Row, config: Mapping[str, Any], folder: Path) -> int:

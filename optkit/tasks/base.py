@@ -78,7 +78,8 @@ class Task(LogitsAxes, Seldom, ABC):
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Choices that this task alone has, by name: the values that each may have, the default first; none for any text."""
+    """Choices that this task alone has, by name: the values that each may have, the default first; none for any text. One
+    that predictions depend on stands in `TextSettings.more` under its name."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for tasks without classes."""
     text_columns: tuple[str, ...]

@@ -5,14 +5,14 @@ neither that a weak model is wrong nor that a lucky one is right.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optkit.tasks import rankings, squad_metric
 from optkit.tasks.correlation import spearman
-from optkit.tasks.outcomes import METRICS, accuracy
+from optkit.tasks.outcomes import METRICS, Counts, accuracy
 
 _HEADROOM = 0.1
 """Share of what a constant answer leaves to be gained; a model that surely gains less has learned nothing of use."""
@@ -20,7 +20,7 @@ _SPREAD = 0.01
 """Share of the right values' spread below which predicted values are one value with noise, whatever their ranks."""
 _ENOUGH = 5
 """Examples of other answers that a model which finds half of them misses all of with less than 5 % probability: 2^-5."""
-_SHARE, _F1 = ("is right on", " %", "of the {:,} examples"), ("has a mean F1 of", "", "on the {:,} examples")
+_SHARE, _F1 = ("is right on", " %", "of the {:,} {}"), ("has a mean F1 of", "", "on the {:,} {}")
 """Words around a score and a number of examples."""
 _SHOWN = 4
 """Classes that a message names."""
@@ -56,16 +56,36 @@ def of_classes(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Se
         return _constant(f"{labels[predicted[0]]!r}", gold == predicted)
     if doubt := _renamed(gold, predicted, labels):
         return doubt
-    right = gold == predicted
     if METRICS[metric] is accuracy:
+        right = gold == predicted
         most = classes[counts.argmax()]
         than, reference = f"always answering {labels[most]!r} would be on", gold == most
         if _mostly(right & ~reference, reference & ~right):
             return None
         return _no_better(right.mean(), len(gold), reference.mean(), _SHARE, than)
-    shares = [np.bincount(found, minlength=len(labels)) / len(gold) for found in (gold, predicted)]
-    than = "the same answers in random order would be on"
-    return _no_better(right.mean(), len(gold), float(shares[0] @ shares[1]), _SHARE, than)
+    return _shuffled(gold, predicted, len(labels))
+
+
+def of_tags(
+    gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequence[str], outcomes: NDArray[Any]
+) -> Doubt | None:
+    """Return what speaks against the tags of a tagger; None where nothing does.
+
+    Args:
+        gold: right class index of each token, [tokens].
+        predicted: predicted class index of each token, [tokens].
+        labels: tags by index.
+        outcomes: of the kind `counts`, of entities.
+    """
+    right, entities, found = (int(outcomes[name].sum()) for name in Counts._fields)
+    if not entities:
+        return Doubt("undecided", "is scored on texts without any entity")
+    if not right:
+        said = f"finds none of the {entities:,} entities" + ("" if found else ", nor anything else")
+        if entities < _ENOUGH:
+            return Doubt("undecided", f"{said}; with so few that may be chance{_MORE}")
+        return Doubt("fail", f"{said}: its training was too short or diverged, or its head is not the one that was trained")
+    return _renamed(gold, predicted, labels, "tokens") or _shuffled(gold, predicted, len(labels), "tokens")
 
 
 def of_values(gold: NDArray[np.float64], predicted: NDArray[np.float64]) -> Doubt | None:
@@ -161,20 +181,31 @@ def interval(share: float, count: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _no_better(share: float, count: int, reference: float, words: tuple[str, str, str], than: str) -> Doubt | None:
+def _no_better(
+    share: float, count: int, reference: float, words: tuple[str, str, str], than: str, what: str = "examples"
+) -> Doubt | None:
     """Return a doubt unless a share lies above a reference, both from 0 to 1, by its interval."""
     low, high = interval(share, count)
     if low > reference:
         return None
     score, unit, of = words
-    found = f"{score} {100 * share:.1f}{unit} {of.format(count)} [{100 * low:.1f}, {100 * high:.1f}]"
+    found = f"{score} {100 * share:.1f}{unit} {of.format(count, what)} [{100 * low:.1f}, {100 * high:.1f}]"
     said = f"{found}; {than} {100 * reference:.1f}{unit}"
     if high < reference + _HEADROOM * (1 - reference):
         return Doubt("fail", said)
     return Doubt("undecided", said + _MORE)
 
 
-def _renamed(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequence[str]) -> Doubt | None:
+def _shuffled(gold: NDArray[np.int64], predicted: NDArray[np.int64], classes: int, what: str = "examples") -> Doubt | None:
+    """Return a doubt unless answers are right more often than the same answers in random order."""
+    shares = [np.bincount(found, minlength=classes) / len(gold) for found in (gold, predicted)]
+    than = "the same answers in random order would be on"
+    return _no_better((gold == predicted).mean(), len(gold), float(shares[0] @ shares[1]), _SHARE, than, what)
+
+
+def _renamed(
+    gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequence[str], what: str = "examples"
+) -> Doubt | None:
     """Return the doubt about a model that would clearly be right more often if its classes were named otherwise.
 
     The best names for one half of the examples are tried on the other half, so that names which fit by chance gain nothing.
@@ -195,7 +226,7 @@ def _renamed(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Sequ
     pairs = [f"{labels[at]!r} -> {labels[name]!r}" for at, name in enumerate(names) if at != name]
     shown = ", ".join(pairs[:_SHOWN]) + ", …" * (len(pairs) > _SHOWN)
     reason = (
-        f"is right on {100 * (gold == predicted).mean():.1f} % of the {len(gold):,} examples, and would be on "
+        f"is right on {100 * (gold == predicted).mean():.1f} % of the {len(gold):,} {what}, and would be on "
         f"{100 * (gold == names[predicted]).mean():.1f} % if its classes were named otherwise ({shown}): its head's classes "
         "stand in another order than the data's, see --labels"
     )

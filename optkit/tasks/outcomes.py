@@ -1,12 +1,14 @@
 """Outcomes of examples, and the metrics that are computed from them: of all examples, or of resamples of them.
 
-Outcomes are an array [examples], or of groups of them such as queries, of one of four kinds:
+Outcomes are an array [examples], or of groups of them such as queries, of one of five kinds:
 
 * floats: the metric of each example, whose mean is the metric;
 * a field for each of several such metrics;
 * `CLASSES`: the true and the predicted class, from which metrics of classification are counted, and beside them how many
   classes the task has: F1 of two is another than that of three of which one does not occur;
-* `VALUES`: the right and the predicted value, whose correlation is the metric.
+* `VALUES`: the right and the predicted value, whose correlation is the metric;
+* of `counts`: how many of each class an example has, such as entities of a type, how many are predicted, and how many of
+  these are right.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +33,11 @@ class Counts(NamedTuple):
     """Examples of the class."""
     predicted: NDArray[Any]
     """Examples that are predicted to be of the class."""
+
+
+def counts(classes: int) -> np.dtype[Any]:
+    """Return the kind of outcomes with the fields of `Counts`, each [classes]."""
+    return np.dtype([(name, np.int32, (classes,)) for name in Counts._fields])
 
 
 def accuracy(counts: Counts) -> NDArray[Any]:
@@ -81,6 +88,13 @@ METRICS: Mapping[str, Callable[[Counts], NDArray[Any]]] = {
     for metric in (accuracy, f1, macro_f1, weighted_f1, matthews, precision, recall, balanced_accuracy)
 } | {"micro_f1": accuracy}
 """Metrics of classification by name. Where each example has one class, micro F1 is accuracy."""
+COUNT_METRICS: Mapping[str, Callable[[Counts], NDArray[Any]]] = {
+    "f1": lambda counts: _ratio(2 * counts.right.sum(-1), counts.gold.sum(-1) + counts.predicted.sum(-1)),
+    "precision": lambda counts: _ratio(counts.right.sum(-1), counts.predicted.sum(-1)),
+    "recall": lambda counts: _ratio(counts.right.sum(-1), counts.gold.sum(-1)),
+    "macro_f1": macro_f1,
+}
+"""Metrics of outcomes of `counts` by name: over all classes together, but for `macro_f1`."""
 _OF_ONE_CLASS = ("f1", "precision", "recall")
 
 
@@ -118,12 +132,15 @@ def of_draws(outcomes: NDArray[Any], metric: str) -> Callable[[NDArray[Any]], ND
     """Return a function from weights, [draws, examples], to a metric that is no mean, [draws] in points.
 
     Args:
-        outcomes: outcomes [examples], `CLASSES` or `VALUES`.
+        outcomes: outcomes [examples], `CLASSES`, `VALUES` or of `counts`.
         metric: name of the metric.
     """
     if outcomes.dtype == VALUES:
         correlation = partial(CORRELATIONS[metric], outcomes["gold"], outcomes["predicted"])
         return lambda weights: 100.0 * correlation(weights)
+    if outcomes.dtype.names == Counts._fields:
+        rows = np.stack([outcomes[name] for name in Counts._fields], axis=1).astype(np.float32)
+        return lambda weights: 100.0 * COUNT_METRICS[metric](counted(rows, weights))
     rows = class_rows(outcomes)
     return lambda weights: 100.0 * METRICS[metric](counted(rows, weights))
 
@@ -172,7 +189,7 @@ def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
 
 def _mean(values: NDArray[Any], occurs: NDArray[Any]) -> NDArray[Any]:
     present = occurs > 0
-    return (values * present).sum(-1) / present.sum(-1)
+    return _ratio((values * present).sum(-1), present.sum(-1))
 
 
 def _of_class_or_mean(values: NDArray[Any], counts: Counts) -> NDArray[Any]:

@@ -45,6 +45,8 @@ TASKS: Registry[type[Task]] = Registry(
         "sample_embedding": "optkit.tasks.sample_embedding:SampleEmbedding",
         "sample_reranking": "optkit.tasks.sample_reranking:SampleReranking",
         "reranking": "optkit.tasks.reranking:Reranking",
+        "token_classification": "optkit.tasks.token_classification:TokenClassification",
+        "sample_token_classification": "optkit.tasks.sample_token_classification:SampleTokenClassification",
     },
     _is_task,
 )
@@ -81,7 +83,7 @@ def of_settings(name: str, settings: DataSettings) -> Task:
     names = TASKS.names()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
-        own = "Your own data: --task classification (or regression, qa) --data DIR."
+        own = "Your own data: --task classification (or token_classification, regression, qa) --data DIR."
         hint = f"Did you mean {close[0]!r}?" if close else own
         raise InputError(f"task {name!r}: no such task; expected one of {', '.join(names)}. {hint}")
     kind = TASKS.get(name)

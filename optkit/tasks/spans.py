@@ -11,10 +11,15 @@ Window = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Logits [sequence, 2], padded or not, and where each token starts and ends in the passage [sequence], in characters."""
 
 
-def positions(encoded: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Return each token's start and end in the passage, int32 [sequence] per feature, in characters."""
+def positions(encoded: Any, text: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Return each token's start and end in the passage, int32 [sequence] per feature, in characters.
+
+    Args:
+        encoded: result of a tokenizer.
+        text: which of a feature's texts the passage is.
+    """
     for encoding in encoded.encodings:
-        passage = np.array([sequence == 1 for sequence in encoding.sequence_ids])[:, None]
+        passage = np.array([sequence == text for sequence in encoding.sequence_ids])[:, None]
         starts, ends = np.where(passage, np.array(encoding.offsets, dtype=np.int32), NOWHERE).T
         yield starts, ends
 

@@ -35,6 +35,21 @@ def test_a_wrong_value_is_refused_when_the_group_is_made() -> None:
         raise CliRunner().invoke(app, ["--epochs", "-1"]).exception  # type: ignore[misc]
 
 
+def test_choices_of_a_task_are_told_by_name() -> None:
+    got = []
+
+    def command(data: DataSettings, training: Training) -> None:
+        got.append(data)
+
+    app = typer.Typer()
+    app.command()(on_data(command))
+    result = CliRunner().invoke(app, ["--task-option", "pieces=all", "--task-option", "other=a=b"])
+    assert result.exit_code == 0, result.output
+    assert got == [DataSettings(options={"pieces": "all", "other": "a=b"})]
+    with pytest.raises(InputError, match=r"--task-option pieces: expected KEY=VALUE"):
+        raise CliRunner().invoke(app, ["--task-option", "pieces"]).exception  # type: ignore[misc]
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [("a,b c, d", ("a", "b c", "d")), ('["a, b", "c"]', ("a, b", "c")), ("[", None)],

@@ -93,6 +93,16 @@ def test_a_changed_dependency_makes_it_again(folder: Path, keep: bool) -> None:
         assert (aside / "deep" / "a.txt").read_text() == "old"
 
 
+def test_numbers_as_names_are_found_again(folder: Path) -> None:
+    """As in `id2label` of more than ten classes, whose order is another one as text."""
+    calls: list[Path] = []
+    depends_on = {"id2label": {number: f"class {number}" for number in range(12)}}
+    for _ in range(2):
+        step_cache.step(folder, depends_on, writes(calls=calls))
+    step_cache.verify(folder)
+    assert len(calls) == 1
+
+
 def test_a_folder_that_is_no_step_is_replaced(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "mine.txt").write_text("kept")

@@ -100,7 +100,7 @@ def test_questions_that_cannot_be_asked(tmp_path):
     long = tokens(encoder, names, question=["a" * 60], context=["a dog"])
     assert long == Refusal("question: found 60 tokens, expected at most 39. Shorten it", fault_of_request=True)
     empty = tokens(encoder, names, question=["who?"], context=[" \n"])
-    assert empty == Refusal("context: found no words, expected the passage with the answer", fault_of_request=True)
+    assert empty == Refusal("context: found no words, expected some", fault_of_request=True)
 
 
 def test_the_steps_start_without_what_is_heavy():

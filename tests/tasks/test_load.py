@@ -19,7 +19,11 @@ def test_names_cost_no_heavy_import() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("sst", "Did you mean 'sst2'?"), ("mnli", "Your own data: --task classification (or regression, qa)")]
+    ("name", "hint"),
+    [
+        ("sst", "Did you mean 'sst2'?"),
+        ("mnli", "Your own data: --task classification (or token_classification, regression, qa)"),
+    ],
 )
 def test_unknown_task(name: str, hint: str) -> None:
     with pytest.raises(InputError) as error:

@@ -20,14 +20,14 @@ from optkit.core import temporary
 from optkit.core.cpu import available_threads, cpu_features
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import gpus
-from optkit.engines.base import Record, Runtime
+from optkit.engines.base import Record, Runtime, Tensors
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.engines.torch.packed_batch import Packing
 
 if TYPE_CHECKING:
     from optkit.engines.torch.cuda_replay import Replay
 
-FILE = "1/model.pt2"
+FILE = "model.pt2"
 SHORTEST = 4
 """Tokens of the shortest input that is compiled for; shorter ones are padded. Some families compute with one or two less."""
 SIXTEEN_BIT = {"f32": None, "fp16": "fp16", "bf16": "bf16"}
@@ -108,7 +108,6 @@ class AheadOfTime(Runtime):
         from optkit.engines.torch.compiling import compiled
 
         folder = empty_folder(folder)
-        (folder / FILE).parent.mkdir()
         with _scratch():
             made = compiled(graph, SIXTEEN_BIT[chosen], folder / FILE, "cuda" if self.on_gpu else "cpu", SHORTEST)
         write_record(
@@ -119,7 +118,7 @@ class AheadOfTime(Runtime):
             version=torch.__version__,
             inputs=list(made.inputs),
             device="cuda" if self.on_gpu else "cpu",
-            per_token=made.per_token,
+            output_shape=list(made.output),
             packed=made.packed,
             longest=made.longest,
             evidence=made.evidence,
@@ -175,7 +174,7 @@ class AheadOfTime(Runtime):
         with torch.inference_mode():
             output = handle.replay.run(tensors) if handle.replay else handle.package(*tensors)
         logits: NDArray[np.float32] = output.numpy()
-        return logits[:, :length] if handle.record["per_token"] else logits
+        return logits[:, :length] if handle.record["output_shape"][1:2] == [-1] else logits
 
     def evidence(self, handle: Handle) -> dict[str, Any]:
         """What was compiled.
@@ -192,6 +191,16 @@ class AheadOfTime(Runtime):
         """Return the longest input that the package was compiled for."""
         longest: int | None = record["longest"]
         return longest
+
+    def tensors(self, folder: Path) -> Tensors:
+        """Inputs and outputs, as the package was compiled; those of a packed one are made by optkit's backend alone."""
+        record = read_record(folder)
+        if record["packed"]:
+            raise InputError(
+                f"{folder} computes without padding, which optkit's backend alone knows. Serve it with --flavour python"
+            )
+        inputs = [{"name": name, "dtype": "int64", "shape": [-1, -1]} for name in record["inputs"]]
+        return {"inputs": inputs, "outputs": [{"name": "logits", "dtype": "float32", "shape": record["output_shape"]}]}
 
     def largest_batch(self, record: Record) -> int:
         """Return 0, no batching by Triton: its platform `torch_aoti` does not batch."""

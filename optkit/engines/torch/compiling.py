@@ -32,8 +32,8 @@ class Compiled(NamedTuple):
 
     inputs: tuple[str, ...]
     """Names of the inputs, in their order."""
-    per_token: bool
-    """Whether the output has an entry for each token."""
+    output: tuple[int, ...]
+    """Shape of the output, -1 for batch and tokens."""
     packed: bool
     """Whether it also takes the inputs of `optkit.engines.torch.packing`."""
     longest: int | None
@@ -54,8 +54,8 @@ def compiled(graph: Path, sixteen_bit: str | None, path: Path, device: str, shor
         InputError: an operator that there is no function for, or sizes that depend on what an input holds.
     """
     model = onnx_file.load(graph)
-    longest, output = longest_sequence(model.graph), model.graph.output[0]
-    per_token = len(output.type.tensor_type.shape.dim) > 1 and not output.type.tensor_type.shape.dim[1].dim_value
+    longest = longest_sequence(model.graph)
+    output = tuple(dim.dim_value or -1 for dim in model.graph.output[0].type.tensor_type.shape.dim)
     fused = fuse(model.graph, _TYPES[sixteen_bit])
     evidence = _evidence(model.graph, fused)
     packed = device == "cuda" and sixteen_bit is not None and pack(model.graph)
@@ -71,7 +71,7 @@ def compiled(graph: Path, sixteen_bit: str | None, path: Path, device: str, shor
     with torch.no_grad():
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
     own = tuple(name for name in module.input_names if name not in INPUTS)
-    return Compiled(own, per_token, packed, longest, evidence | {"packed": packed})
+    return Compiled(own, output, packed, longest, evidence | {"packed": packed})
 
 
 def exported(
@@ -108,7 +108,7 @@ def _traced(
     module: OnnxModule, inputs: tuple[torch.Tensor, ...], shapes: Mapping[str, Any], oblivious: bool
 ) -> torch.export.ExportedProgram:
     """Export; sizes that are not looked at leave out none that happens to equal another, as comparing them would."""
-    with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=oblivious):
+    with torch.no_grad(), torch.fx.experimental._config.patch(backed_size_oblivious=oblivious):  # type: ignore[attr-defined]
         return torch.export.export(module, inputs, dynamic_shapes=(tuple(shapes.values()),), strict=False)
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
-from optkit.engines.torch.fusions import DOMAIN, Nodes
+from optkit.engines.torch.graph_nodes import Nodes
+from optkit.engines.torch.int8_products import DOMAIN
 from optkit.engines.torch.packed_batch import INPUTS
 from optkit.graph.passes import remove_unused
 
@@ -26,7 +27,7 @@ class _Attention(NamedTuple):
     joined: NodeProto
     inputs: tuple[str, str, str]
     size: int
-    """Of a head."""
+    """Numbers of a head."""
 
 
 def pack(graph: GraphProto) -> bool:

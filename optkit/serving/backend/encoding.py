@@ -56,7 +56,7 @@ class Encoder:
         return self.cutting.encode_batch([one if len(one) > 1 else one[0] for one in texts])
 
     def windows(self, *texts: str) -> list[Encoding] | Refusal:
-        """One feature per window of the last text, the passage; a text before it, the question, is whole in each.
+        """One feature per window of the last text, such as a passage; a text before it, the question, is whole in each.
 
         Raises:
             TooLongError: a text is too long to be looked at.
@@ -78,10 +78,10 @@ class Encoder:
         (first,) = self._truncated([(*whole, passage)])
         windows = [first, *first.overflowing]
         if most and len(windows) > most:
-            more = f"found more than the {most} windows that are expected at most. Shorten the passage"
+            more = f"found more than the {most} windows that are expected at most. Shorten it"
             return Refusal(f"{name}: {more}", fault_of_request=True)
         if not any(len(whole) in window.sequence_ids for window in windows):
-            return Refusal(f"{name}: found no words, expected the passage with the answer", fault_of_request=True)
+            return Refusal(f"{name}: found no words, expected some", fault_of_request=True)
         return windows
 
     def _shortened(self, texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -62,11 +62,16 @@ def _class_names(path: Path, schema: pyarrow.Schema) -> dict[str, tuple[str, ...
         return {}
     try:
         features = parse_json(described, path, _Described)["info"]["features"]
-        kinds = {name.strip(): kind for name, kind in features.items() if _is_class(kind)}
+        kinds = {name.strip(): _inner(kind) for name, kind in features.items() if _is_class(_inner(kind))}
         return {name: tuple(checked(kind, _ClassLabel, path)["names"]) for name, kind in kinds.items()}
     except InputError as error:
         log.warning("the names of its classes are not known, as its metadata 'huggingface' is of another kind: %s", error)
         return {}
+
+
+def _inner(kind: Any) -> Any:
+    """Return what a list of something holds; anything else as it is."""
+    return kind["feature"] if isinstance(kind, dict) and "feature" in kind else kind
 
 
 def _is_class(kind: Any) -> bool:

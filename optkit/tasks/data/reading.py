@@ -25,30 +25,34 @@ log = logging.getLogger(__name__)
 _ARRAY = "write an array of objects: [{…}, {…}], or each object on a line of its own"
 
 
+Readers = Mapping[str, Callable[[Path], Table]]
+"""Functions that read a file, by its ending."""
+
+
 def find(
-    folder: Path, wanted: Sequence[Split] = SPLITS, required: bool = True, plain_text: bool = False
+    folder: Path, wanted: Sequence[Split] = SPLITS, required: bool = True, more: Readers | None = None
 ) -> dict[Split, list[Path]]:
     """Find the files of the wanted splits of a folder; see `splits.find`.
 
     Args:
         folder: holds them.
         wanted, required: as for `splits.find`.
-        plain_text: whether a split may be plain text, each line a row of the column `text`.
+        more: readers of further endings, or in place of the usual ones.
 
     Raises:
         InputError: no such folder, no file for a split, several, or a shard that is missing.
     """
     check_folder(folder)
-    return splits.find(folder, (*_READERS, *_PLAIN) if plain_text else tuple(_READERS), wanted, required)
+    return splits.find(folder, tuple({**_READERS, **(more or {})}), wanted, required)
 
 
-def named(folder: Path, name: str, plain_text: bool = False) -> list[Path]:
+def named(folder: Path, name: str, more: Readers | None = None) -> list[Path]:
     """Find the files of one name in a folder, whatever they end in; see `splits.named`.
 
     Raises:
         InputError: there is none, or more than one that could be it.
     """
-    readers = {**_READERS, **_PLAIN} if plain_text else _READERS
+    readers = {**_READERS, **(more or {})}
     if found := splits.named(folder, name, tuple(readers)):
         return found
     expected = f"{name}.{{{','.join(ending[1:] for ending in readers)}}}"
@@ -56,20 +60,24 @@ def named(folder: Path, name: str, plain_text: bool = False) -> list[Path]:
     raise problem(folder, f"no {name} file (the folder holds: {there})", expected, f"add the {name} file")
 
 
-def read(paths: Sequence[Path]) -> Table:
+def read(paths: Sequence[Path], more: Readers | None = None) -> Table:
     """Read the rows of a split's files, one after the other.
+
+    Args:
+        paths: of the files.
+        more: readers of further endings, or in place of the usual ones.
 
     Raises:
         InputError: not UTF-8, empty, other columns than in the first file, or a row that cannot be read; the message names
             the line.
     """
-    tables = [_read(path) for path in paths]
+    tables = [_read(path, {**_READERS, **(more or {})}) for path in paths]
     return tables[0] if len(tables) == 1 else joined(tables)
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path, readers: Readers) -> Table:
     name = path.name.lower().removesuffix(".gz")
-    table = next(reader for ending, reader in {**_READERS, **_PLAIN}.items() if name.endswith(ending))(path)
+    table = next(reader for ending, reader in readers.items() if name.endswith(ending))(path)
     if not len(table):
         raise problem(path, "a header and no rows", "one row per example", "add the rows")
     return table
@@ -227,11 +235,12 @@ def _lines(path: Path) -> Table:
     return Table(str(path), {"text": [text for _, text in pairs]}, [number for number, _ in pairs])
 
 
-_READERS: dict[str, Callable[[Path], Table]] = {
+_READERS: Readers = {
     ".tsv": _tsv,
     ".csv": _csv,
     ".jsonl": _json_lines,
     ".json": _json,
     ".parquet": parquet_rows.read,
 }
-_PLAIN: dict[str, Callable[[Path], Table]] = {".txt": _lines}
+PLAIN: Readers = {".txt": _lines}
+"""Readers of plain text: each line a row of the column `text`."""

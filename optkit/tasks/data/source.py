@@ -14,13 +14,16 @@ from optkit.tasks.data.tables import Table, check_folder, problem, required, tab
 _SAVED_DICT, _SAVED = "dataset_dict.json", "state.json"
 
 
-def read_tables(task: str, source: str | None, on_hub: str | None = None) -> dict[Split, Table]:
+def read_tables(
+    task: str, source: str | None, on_hub: str | None = None, more: reading.Readers | None = None
+) -> dict[Split, Table]:
     """Return the rows of both splits.
 
     Args:
         task: name of the task, for messages.
         source: a folder, or `hub:NAME…` (see `HubData`).
         on_hub: what to fetch where no source is given.
+        more: readers of files that this task alone has, by ending.
 
     Raises:
         InputError: a file is wrong, or no source is given.
@@ -29,7 +32,7 @@ def read_tables(task: str, source: str | None, on_hub: str | None = None) -> dic
     found = required(task, source or on_hub)
     if (rows := read_datasets(found)) is not None:
         return {split: table_of(dataset, f"{found}, {split}") for split, dataset in rows.items()}
-    return {split: reading.read(paths) for split, paths in reading.find(Path(found)).items()}
+    return {split: reading.read(paths, more) for split, paths in reading.find(Path(found), more=more).items()}
 
 
 def read_datasets(source: str) -> dict[Split, datasets.Dataset] | None:

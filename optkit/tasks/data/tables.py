@@ -69,10 +69,11 @@ def header_of(where: object, names: Iterable[str]) -> list[str]:
 
 
 def table_of(dataset: "Dataset", source: str) -> Table:
-    """A `datasets.Dataset` as a table; the names of its `ClassLabel` columns come along."""
+    """A `datasets.Dataset` as a table; the names of its columns of `ClassLabel`, or of lists of them, come along."""
     from datasets import ClassLabel
 
-    classes = {name: tuple(kind.names) for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
+    kinds = {name: getattr(kind, "feature", kind) for name, kind in dataset.features.items()}
+    classes = {name: tuple(kind.names) for name, kind in kinds.items() if isinstance(kind, ClassLabel)}
     try:
         columns = dataset.to_dict()
     except (ValueError, ArithmeticError) as error:  # text that is not UTF-8, times beyond Python's

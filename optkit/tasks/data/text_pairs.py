@@ -57,7 +57,8 @@ def _tables(task: str, data: DataSettings) -> dict[Split, Table]:
     folder = Path(found)
     if found.startswith(HUB) or not folder.is_dir() or source.read_datasets(found) is not None:
         return source.read_tables(task, found)
-    return {split: reading.read(paths) for split, paths in reading.find(folder, plain_text=True).items()}
+    found_paths = reading.find(folder, more=reading.PLAIN)
+    return {split: reading.read(paths, reading.PLAIN) for split, paths in found_paths.items()}
 
 
 def read_collection(folder: Path) -> tuple[Rows, Collection]:
@@ -67,7 +68,8 @@ def read_collection(folder: Path) -> tuple[Rows, Collection]:
         InputError: a file is missing or wrong.
     """
     if not reading.find(folder / beir.QRELS, ("train",), required=False):
-        return rows_of(reading.read(reading.named(folder, "train", plain_text=True))), beir.read(folder, ("dev",))
+        train = reading.read(reading.named(folder, "train", reading.PLAIN), reading.PLAIN)
+        return rows_of(train), beir.read(folder, ("dev",))
     found = beir.read(folder)
     judgements = found.relevance["train"].items()
     pairs = [(query, document) for query, grades in judgements for document, grade in grades.items() if grade > 0]

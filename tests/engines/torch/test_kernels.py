@@ -38,7 +38,7 @@ for size, heads, lengths in ((32, 2, (7, 40, 1, 0, 16)), (24, 3, (5, 33)), (64, 
     parts = []
     for part in both.float().split(lengths):
         split = [one.reshape(len(part), heads, size).transpose(0, 1) for one in part.split(size * heads, 1)]
-        parts.append(scaled_dot_product_attention(*split, scale=0.2).transpose(0, 1).reshape(len(part), -1))
+        parts.append(scaled_dot_product_attention(*split, scale=0.2).transpose(0, 1).reshape(len(part), heads * size))
     expected = torch.cat(parts)
     found = kernels.packed_attention(query, key, value, ends, max(lengths), size, 0.2)
     assert found.dtype == torch.float16 and (found.float() - expected).abs().max() < 2e-3, size
