@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from optkit.recipe.stage import Stage
     from optkit.recipe.training import Training
     from optkit.report.table import render as compare
+    from optkit.serving.encode import encode
     from optkit.tasks.registry import load as load_task
 
 __version__ = "0.2.0"
@@ -40,6 +41,7 @@ __all__ = [
     "build_engine",
     "compare",
     "distill",
+    "encode",
     "evaluate",
     "export_onnx",
     "find_recipe",
@@ -69,6 +71,7 @@ _VERBS = {
     "build_engine": "optkit.engines.registry:build_engine",
     "compare": "optkit.report.table:render",
     "distill": "optkit.compression.verbs:distill",
+    "encode": "optkit.serving.encode:encode",
     "evaluate": "optkit.evaluation.evaluate:evaluate",
     "export_onnx": "optkit.graph.export_onnx:export_onnx",
     "find_recipe": "optkit.recipe.finder:find_recipe",

@@ -77,7 +77,11 @@ def build(
     option: BuildOption = None,
     out: Annotated[Path | None, typer.Option(help="copy the engines to this folder", metavar="DIR")] = None,
     flavour: Annotated[
-        str | None, typer.Option(help="make --out a model repository, of optkit's server or NVIDIA's: python or native")
+        str | None,
+        typer.Option(
+            help="make --out a model repository, of optkit's server or NVIDIA's: python or native; or a folder of "
+            "sentence-transformers"
+        ),
     ] = None,
     container: Annotated[
         str | None, typer.Option(help="native: tag of the container, such as 26.07 or 26.09=11.3", metavar="TAG[=VERSION]")
@@ -88,7 +92,8 @@ def build(
 ) -> None:
     """Train, export and convert one recipe, without serving it; print the folder of its engines.
 
-    With --flavour it is a model repository, and the command that serves it is printed to standard error.
+    With --flavour it is a model repository, and the command that serves it is printed to standard error; or, for embeddings,
+    a folder that sentence-transformers loads.
     Options of TensorRT: batch, sequence, workspace_mb, variant, sparse, tf32, refit, version_compatible, hardware,
     optimization_level, timing_cache; several profiles as --option batch=1,1,1/1,8,64 --option sequence=1,64,128. Without a
     GPU its plans are built, not timed.
@@ -97,17 +102,25 @@ def build(
     """
     from optkit.core.printable import say
     from optkit.engines.build_only import only_built
-    from optkit.pipeline import preflight, repository_builder
+    from optkit.pipeline import library_folder, preflight, repository_builder
     from optkit.pipeline.steps.build_engines import converted
     from optkit.pipeline.steps.build_plans import planned
 
     options = engine_options(engine, option)
-    repository_builder.check(flavour, out, engine or (), container, options)
+    library = out if flavour == library_folder.FLAVOUR else None
+    if library is None:
+        repository_builder.check(flavour, out, engine or (), container, options)
     plans = only_built(engine or ())
     (spec,), (asked,) = specs_of(
         [recipe], task, data, model, training, [seed], engine, checkpoints, options=options, name=name
     )
+    if library is not None:
+        library_folder.check(spec, library)
     preflight.require([asked], spec)
+    if library is not None:
+        say(f"load it: {library_folder.write(asked, spec, library)}")
+        print(library)
+        return
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:
         say(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}")

@@ -106,7 +106,7 @@ def _answers(teacher: LoadedModel | None, stage: Taught, context: Context) -> Lo
         answers = live(teacher.model, task, teacher.tokenizer.model_input_names)
     else:
         answers = stored(context.teacher_logits(stage.teacher), task)
-    return with_teacher(task, answers, stage.temperature, stage.label_weight)
+    return with_teacher(task, answers, stage.temperature, stage.label_weight if task.labelled else 0.0)
 
 
 def _run(loaded: LoadedModel, module: nn.Module, loss: Loss, stage: Taught, context: Context, title: str) -> History:

@@ -11,6 +11,8 @@ from optkit.core.errors import InputError
 SCORES, EVIDENCE, SAMPLE, EXAMPLES = "scores.npz", "validation.json", "sample.npz", "examples.json"
 TEXT, TEXT_SAMPLE = "text", "text-sample.json"
 """The folder with tokenizer and settings for serving text; some texts and the served answers to them."""
+KEPT = "kept.npz"
+"""What the task compares with the baseline's besides scores, for tasks that have such (see `Task.kept`)."""
 STAGE_SCORES = "stages.npz"
 """File in the checkpoint with the outcomes of the examples in PyTorch by stage, from the baseline on."""
 BESIDE = "baseline."
@@ -39,6 +41,14 @@ def read_sample(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
         kind, _, own = name.partition("/")
         parts.setdefault(kind, {})[own] = array
     return parts["feed"], parts["logits"]
+
+
+def read_kept(folder: Path, precision: str) -> dict[str, np.ndarray]:
+    """What the task kept of one engine in `served/`, by name; empty where it keeps nothing."""
+    if not (folder / KEPT).is_file():
+        return {}
+    begin = f"{precision}/"
+    return {name.removeprefix(begin): own for name, own in read_scores(folder / KEPT).items() if name.startswith(begin)}
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:

@@ -114,7 +114,7 @@ def worst(task: Task, features: Dataset, ladder: Sequence[Rung], most: int = 50)
             "flips": [name for name, examples in flips.items() if example in examples],
             "moved": {name: float(f"{values[example]:.4g}") for name, values in moved.items()},
             "predictions": {rung.name: task.told(rung.predictions[example]) for rung in ladder},
-            **({} if task.per_token() else {"logits": _rounded(ladder, of_example[example])}),
+            **({"logits": _rounded(ladder, of_example[example])} if _has_readable_logits(task) else {}),
         }
         for number in order
     ]
@@ -143,9 +143,13 @@ def _moved(rung: Rung, before: Rung, features: Dataset, examples: int) -> np.nda
     """Largest difference of a logit, [examples]; of all windows where a passage has several."""
     pairs = zip(rung.logits, before.logits, strict=True)
     of_feature = [np.abs(ours.astype(np.float64) - theirs).max() for ours, theirs in pairs]
-    moved = np.zeros(examples)
-    np.maximum.at(moved, features["example"][:], of_feature)
+    moved, owners = np.zeros(examples), np.array(features["example"][:])
+    np.maximum.at(moved, owners[owners >= 0], np.array(of_feature)[owners >= 0])
     return moved
+
+
+def _has_readable_logits(task: Task) -> bool:
+    return task.readable_logits and not task.per_token()
 
 
 def _rounded(ladder: Sequence[Rung], feature: int) -> dict[str, list[float]]:

@@ -25,7 +25,12 @@ Predictions = Mapping[str, Sequence[Prediction]]
 
 
 def write(
-    task: Task, tokenizer: PreTrainedTokenizerBase, predictions: Predictions, folder: Path, labels: Sequence[str] = ()
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    predictions: Predictions,
+    folder: Path,
+    labels: Sequence[str] = (),
+    logits: tuple[int, ...] | None = None,
 ) -> None:
     """Keep settings and tokenizer in `folder/text/`, and the sample beside it; nothing for a slow tokenizer.
 
@@ -35,6 +40,7 @@ def write(
         predictions: served.
         folder: of the step.
         labels: the model's own names of the classes, in the task's order; without them, the task's.
+        logits: shape of the model's logits without the batch; by default the task's.
     """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         log.warning("%s has no tokenizer.json: the model takes tokens, and can be served no text", type(tokenizer).__name__)
@@ -43,10 +49,12 @@ def write(
     settings = task.text_settings(tokenizer)
     if labels:
         settings = replace(settings, labels=tuple(labels))
+    if logits is not None:
+        settings = replace(settings, logits=logits)
     settings.write(folder / TEXT)
     (folder / TEXT / ensemble.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")
-    rows = task.examples("dev")[:SAMPLE_ROWS]
-    texts = dict(zip(settings.fields, (rows[name] for name in task.text_columns), strict=True))
+    requests = task.requests(SAMPLE_ROWS)
+    texts = {name: [request[place] for request in requests] for place, name in enumerate(settings.fields)}
     answers = {
         precision: [task.shown_as(one, labels) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()
     }

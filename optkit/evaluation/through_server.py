@@ -42,6 +42,7 @@ class Served:
 
 def through_server(
     engines: Mapping[str, Path],
+    shapes: Mapping[str, tuple[int, ...] | None],
     scored: Sequence[str],
     features: Dataset,
     tokenizer: PreTrainedTokenizerBase,
@@ -55,6 +56,7 @@ def through_server(
 
     Args:
         engines: engine folders by the model name to serve them under.
+        shapes: of their logits without the batch, by the same names; None for the task's.
         scored: the models to send every feature to.
         features: of the dev split.
         tokenizer: which made the features.
@@ -69,7 +71,9 @@ def through_server(
     """
     collator = Collator.of(task, tokenizer)
     with temporary.folder(".scratch-repository", logs.parent) as scratch, ExitStack() as stack:
-        configs = {name: model_config(name, engine, tokenizer, task, max_sequence) for name, engine in engines.items()}
+        configs = {
+            name: model_config(name, engine, tokenizer, task, max_sequence, shapes[name]) for name, engine in engines.items()
+        }
         for name, engine in engines.items():
             repository.place(scratch, engine, configs[name], link=True)
         server = stack.enter_context(Server(scratch, logs, models=engines))
@@ -100,12 +104,19 @@ def _ask_together(server: Server, model: str, probes: Probes) -> tuple[list[np.n
     return answers, {"requests": done["inference_count"], "batches": done["execution_count"]}
 
 
-def model_config(name: str, engine: Path, tokenizer: PreTrainedTokenizerBase, task: Task, max_sequence: int) -> ModelConfig:
-    """What the server has to know of an engine."""
+def model_config(
+    name: str,
+    engine: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    max_sequence: int,
+    logits: tuple[int, ...] | None = None,
+) -> ModelConfig:
+    """What the server has to know of an engine; the logits have the task's shape unless another one is given."""
     return ModelConfig(
         name=name,
         inputs=tuple(read_record(engine)["inputs"]),
-        logits=task.logits_shape,
+        logits=task.logits_shape if logits is None else logits,
         max_batch_size=64,
         max_sequence=max_sequence,
         pad_id=tokenizer.pad_token_id,

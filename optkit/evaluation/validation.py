@@ -10,12 +10,12 @@ from datasets import Dataset
 
 from optkit.core.atomic import write_json
 from optkit.evaluation import doubts, invariance, parity, text_sample
-from optkit.evaluation.artifacts import BESIDE, EVIDENCE, EXAMPLES, SAMPLE, SCORES, engine_folders
+from optkit.evaluation.artifacts import BESIDE, EVIDENCE, EXAMPLES, KEPT, SAMPLE, SCORES, engine_folders
 from optkit.evaluation.difference import signal
 from optkit.evaluation.through_server import Served, through_server
 from optkit.models import class_order
 from optkit.models.loading import LoadedModel, max_length
-from optkit.tasks.base import Task
+from optkit.tasks.base import Prediction, Task
 from optkit.tasks.collate import Collator
 
 SAMPLE_ROWS = 16
@@ -54,7 +54,11 @@ def validate(
     length = max_length(loaded, task)
     probes = invariance.Probes(features, collator, length)
     engines = candidates | beside
-    served = through_server(engines, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds)
+    shape = task.shape_of_logits(own.parent)
+    shapes = dict.fromkeys(candidates, shape) | dict.fromkeys(beside, task.shape_of_logits(baseline.parent))
+    served = through_server(
+        engines, shapes, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds
+    )
     shared = parity.before_engines(task, loaded, own.parent / "graph" / "model.onnx", features, collator)
     evidence, examples, outcomes, predictions = {}, {}, {}, {}
     for precision, engine in candidates.items():
@@ -65,8 +69,9 @@ def validate(
         evidence[precision] = _evidence(task, rungs, served, precision)
         examples[precision] = parity.worst(task, features, rungs)
     np.savez(folder / SCORES, **outcomes)
+    _keep(task, predictions, folder)
     labels = class_order.names_of(loaded.model.config) if task.labels else ()
-    text_sample.write(task, loaded.tokenizer, predictions, folder, labels)
+    text_sample.write(task, loaded.tokenizer, predictions, folder, labels, shape)
     _save_sample(folder, features, collator, served.logits)
     write_json(folder / EXAMPLES, examples)
     configs = {precision: asdict(served.configs[precision]) for precision in candidates}
@@ -77,6 +82,13 @@ def validate(
         "configs": configs,
     }
     write_json(folder / EVIDENCE, content)
+
+
+def _keep(task: Task, predictions: Mapping[str, Sequence[Prediction]], folder: Path) -> None:
+    """Keep what rows compare with the baseline's, `<precision>/<name>`, where the task has such."""
+    kept = {precision: task.kept(found) for precision, found in predictions.items()}
+    if arrays := {f"{precision}/{name}": array for precision, own in kept.items() for name, array in own.items()}:
+        np.savez(folder / KEPT, **arrays)
 
 
 def _save_sample(folder: Path, features: Dataset, collator: Collator, logits: Mapping[str, Sequence[np.ndarray]]) -> None:

@@ -161,7 +161,7 @@ def load(
         families.prepare(model)
         extras = checkpoint_tensors.take(folder, model, report["unexpected_keys"], name)
     missing = set(report["missing_keys"]) - extras.weights
-    fine_tuned = not any(missing_tensors.in_head(tensor, model, task) for tensor in missing)
+    fine_tuned = task.has_head(model.config) and not any(missing_tensors.in_head(tensor, model, task) for tensor in missing)
     missing_tensors.check(name, model, missing, report["mismatched_keys"], fine_tuned, task)
     if fine_tuned:
         missing_tensors.check_kind(config_door.read(folder), task, f"--model {name}")
@@ -238,6 +238,7 @@ def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any,
     checkpoint_tensors.check_config(config, found.name)
     tokenizer, names = tokenizers.load(found.folder, f"--model {found.name}"), class_order.names_of(config)
     config.dtype = torch.float32  # which is what the weights become, whatever they are stored in
+    task.adopt(found.folder, config, tokenizer)
     _name_classes(config, task.class_names)
     config.update(dict(task.config))
     return tokenizer, config, names

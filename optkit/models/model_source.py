@@ -110,8 +110,8 @@ def _snapshot(name: str, revision: str | None, local_files_only: bool) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     get = partial(snapshot_download, name, revision=revision)
-    try:  # subfolders have other formats of the same weights
-        return Path(get(allow_patterns=list(_FILES), ignore_patterns=["*/*"], local_files_only=local_files_only))
+    try:  # subfolders have other formats of the same weights, numbered ones the modules of sentence-transformers
+        return Path(get(allow_patterns=list(_FILES), ignore_patterns=["[!0-9]*/*"], local_files_only=local_files_only))
     except (errors.HfHubHTTPError, errors.HFValidationError):
         raise
     except Exception as error:  # the hub is not reached; the cache may have it

@@ -15,6 +15,7 @@ from transformers.convert_slow_tokenizer import SentencePieceExtractor
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
 from optkit.models import families
+from optkit.tasks.sentence_folder import SETTINGS
 
 FILES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model"),
@@ -124,8 +125,10 @@ def differences(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) 
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the SHA-256 of all that features depend on: the tokenizer's parts, inputs, length and side of truncation."""
-    settings = [tokenizer.model_input_names, tokenizer.model_max_length, tokenizer.truncation_side]
+    """Return the SHA-256 of all that features depend on: the tokenizer's parts, inputs, length and side of truncation,
+    and prompts before texts."""
+    settings: list[Any] = [tokenizer.model_input_names, tokenizer.model_max_length, tokenizer.truncation_side]
+    settings += [before] if (before := tokenizer.init_kwargs.get(SETTINGS)) else []
     content = json.dumps([_parts(tokenizer), settings], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 

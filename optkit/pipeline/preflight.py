@@ -15,6 +15,7 @@ from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.train import trained
 from optkit.pipeline.teachers import Teachers
 from optkit.recipe.recipe import Recipe, is_folder
+from optkit.recipe.stage import Taught
 from optkit.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,11 @@ def _joined(refused: Mapping[str, str]) -> str:
 def check_model(start: LoadedModel, spec: RunSpec) -> None:
     """Raise `InputError` where a model cannot be used at all: its family is none of encoders, or has no graph."""
     families.check_model(start.model)
+    if not spec.task.labelled and not spec.task.has_head(start.model.config):
+        raise InputError(
+            f"task {spec.task.name!r}: the train split has no labels to train the FP32 baseline by; give a model that was "
+            "trained for the task, as --model FOLDER, or rows with labels"
+        )
     _try_graph(start, spec, quantised=False)
 
 
@@ -119,6 +125,8 @@ def check(
     for stage in recipe.stages:
         TECHNIQUES.get(stage.technique)  # its checkpoint will be read by that name
         loaded = LoadedModel(stage.preflight(loaded.model, recipe.name), start.tokenizer)
+        if task is not None and not task.labelled and isinstance(stage, Taught) and stage.epochs and not stage.teacher:
+            raise InputError(f"{stage.technique}: the train split has no labels to train by; name a teacher")
         for name in stage.teachers:
             check_teaching(loaded, teacher(name), name, stage, task)
     return loaded

@@ -88,7 +88,7 @@ def validate(
     if task.metric != row.metric:
         task.choose_metric(row.metric)
     with closing(Client(address(target.url), target.model or home.model(recipe), target.timeout_s)) as client:
-        config = _require(client, folder / "engines" / row.precision, task)
+        config = _require(client, folder / "engines" / row.precision, task.shape_of_logits(folder) or task.logits_shape)
         for step in (folder / "engines", folder / "served"):
             verify(step)
         loaded = checkpoint.load(folder, task)
@@ -112,7 +112,7 @@ def validate(
     return found
 
 
-def _require(client: Client, engine: Path, task: Task) -> dict[str, Any]:
+def _require(client: Client, engine: Path, shape: tuple[int, ...]) -> dict[str, Any]:
     """The model's configuration on the server, if it takes and answers what the recipe's engine does."""
     if not client.ready():
         raise InputError(
@@ -123,7 +123,7 @@ def _require(client: Client, engine: Path, task: Task) -> dict[str, Any]:
     inputs = {one["name"]: (one["datatype"], len(one["shape"])) for one in found["inputs"]}
     expected = dict.fromkeys(read_record(engine)["inputs"], ("INT64", 2))
     outputs = {one["name"]: (one["datatype"], [int(size) for size in one["shape"][1:]]) for one in found["outputs"]}
-    logits = ("FP32", list(task.logits_shape))
+    logits = ("FP32", list(shape))
     if inputs != expected or outputs.get(OUTPUT) != logits:
         raise InputError(
             f"model {client.model!r} on {client.url}: takes {inputs} and answers {outputs}, expected {expected} and "

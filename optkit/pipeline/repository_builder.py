@@ -47,7 +47,7 @@ def check(
     if flavour is None and container is None:
         return
     if flavour is not None and flavour not in FLAVOURS:
-        raise InputError(f"--flavour {flavour}: expected one of {', '.join(FLAVOURS)}")
+        raise InputError(f"--flavour {flavour}: expected one of {', '.join(FLAVOURS)}, or sentence-transformers with --out")
     if container is not None and flavour != "native":
         raise InputError(f"--container {container}: only models of the flavour native run in one; add --flavour native")
     if out is None:
@@ -89,8 +89,10 @@ def write(recipe: Recipe, spec: RunSpec, built: Path, target: Path, flavour: str
             native.place(target, name, engine)
         return command
     loaded = checkpoint.load(spec.folder(recipe), spec.task)
+    shape = spec.task.shape_of_logits(spec.folder(recipe))
+    length = loading.max_length(loaded, spec.task)
     for name, engine in found.items():
-        config = model_config(name, engine, loaded.tokenizer, spec.task, loading.max_length(loaded, spec.task))
+        config = model_config(name, engine, loaded.tokenizer, spec.task, length, shape)
         repository.place(target, engine, config)
     return command
 

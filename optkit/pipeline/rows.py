@@ -12,7 +12,7 @@ from optkit.core.errors import GateError, InputError
 from optkit.core.json_door import read_json
 from optkit.core.step_cache import verify
 from optkit.evaluation import doubts
-from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_scores
+from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_kept, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
 from optkit.evaluation.results import VERDICTS, Row
@@ -43,6 +43,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
     evidence = read_json(folder / "served" / EVIDENCE)
     scores, reference = _scores(folder), _scores(baseline)[FP32]
     against = read_json(baseline / "served" / EVIDENCE)["precisions"][FP32]
+    kept = read_kept(baseline / "served", FP32)
     found = []
     for precision, own in evidence["precisions"].items():
         engine = folder / "engines" / precision
@@ -62,7 +63,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             ladder=own["ladder"],
             invariance=own["invariance"],
             degenerate=doubts.of_engines(own, None if recipe.is_baseline else against),
-            scores=own["scores"],
+            scores=own["scores"] | task.beside(read_kept(folder / "served", precision), kept),
             examples=len(reference),
             units=task.scored_units,
             served_by=evidence["served_by"],

@@ -42,7 +42,8 @@ def say(spec: RunSpec, loaded: LoadedModel, training: Training) -> None:
 
 def _rows(task: Task, split: Split, features: Dataset) -> str:
     rows, lengths = task.examples(split), np.array(features["length"][:])
-    pieces = f" in {len(features):,} windows" if len(features) != len(rows) else ""
+    kind = "windows" if task.served.has_windows else "texts"
+    pieces = f" in {len(features):,} {kind}" if len(features) != len(rows) else ""
     labels, names = task.class_shares(split)
     classes = f"; {shares(labels, names)}" if names else ""
     return f"{len(rows):,} rows{pieces}, {np.median(lengths):.0f} tokens in the median, {lengths.max():,} at most{classes}"
@@ -73,7 +74,7 @@ def _cut(task: Task, split: Split, features: Dataset) -> str | None:
 
 def _duplicates(task: Task) -> Iterator[str]:
     """Yield what rows of equal text there are: within the training split, under different labels, and in both splits."""
-    texts = {split: _texts(task, split) for split in SPLITS}
+    texts = {split: task.texts(split) for split in SPLITS}
     train = texts["train"]
     known = set(train)
     if twice := len(train) - len(known):
@@ -87,11 +88,6 @@ def _duplicates(task: Task) -> Iterator[str]:
             f"dev: {shared:,} of {len(texts['dev']):,} rows ({share:.1%}) are in train too; scores on them say how well a "
             "model remembers"
         )
-
-
-def _texts(task: Task, split: Split) -> list[tuple[str, ...]]:
-    rows = task.examples(split)
-    return list(zip(*(rows[column][:] for column in task.text_columns), strict=True))
 
 
 def _contradictions(texts: Sequence[tuple[str, ...]], labels: Sequence[Any]) -> int:

@@ -44,9 +44,9 @@ def system_under_test(recipe: Recipe, spec: RunSpec) -> SystemUnderTest:
     engines, folder = converted(recipe, spec), spec.folder(recipe)
     loaded = checkpoint.load(folder, spec.task)
     length = loading.max_length(loaded, spec.task)
-    served = []
+    shape, served = spec.task.shape_of_logits(folder), []
     for precision, engine in engine_folders(engines).items():
-        config = model_config(f"{recipe.name}.{precision}", engine, loaded.tokenizer, spec.task, length)
+        config = model_config(f"{recipe.name}.{precision}", engine, loaded.tokenizer, spec.task, length, shape)
         served.append(Model(recipe.name, precision, engine, config))
     samples = Samples(spec.features("dev", loaded.tokenizer), spec.collator(loaded.tokenizer))
     return SystemUnderTest(served, samples, folder, content_at(engines))

@@ -83,6 +83,8 @@ def _judged(row: Row) -> "Iterator[str | Table]":
         f"{row.metric} {row.value:.2f}, {row.delta:+.2f} [{low:+.2f}, {high:+.2f}] against the served FP32 baseline, on "
         f"{row.examples:,} {row.units}, by {row.served_by}"
     )
+    if others := [f"{name} {value:.2f}" for name, value in row.scores.items() if name != row.metric]:
+        yield f"beside it: {', '.join(others)}"
     yield from (f"- {reason}" for reason in row.reasons)
     yield _ladder(row)
     yield _invariance(row)

@@ -43,6 +43,8 @@ class TextClient(Connection):
         """
         served = self._configuration()
         fields = [tensor["name"] for tensor in served["input"]]
+        defaults = self.form.defaults
+        texts = [(*one, *(defaults[name] for name in fields[len(one) :] if name in defaults)) for one in texts]
         for one in texts:
             if len(one) != len(fields):
                 expected = f"{len(fields)}: {', '.join(fields)}"
@@ -53,6 +55,16 @@ class TextClient(Connection):
             form = self.form
             batches = [[one] for one in texts] if form.has_windows else [texts]
             return [answer for batch in batches for answer in self._answers(batch, form, served)]
+
+    def largest_batch(self) -> int:
+        """Return how many examples a request may have.
+
+        Raises:
+            InputError: the server has no such pipeline.
+            MachineError: the server is gone, or does not answer in time.
+        """
+        with self._deadline("configuration"):
+            return max(1, int(self._configuration()["max_batch_size"]))
 
     def _configuration(self) -> dict[str, Any]:
         """What the server says of the pipeline, asked once."""

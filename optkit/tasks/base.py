@@ -74,13 +74,13 @@ class Task(LogitsAxes, Deciding, Seldom, ABC):
     """Served form: conversion of logits to answers in the server and of outputs to answers in the client."""
     metric: str
     """Name of the headline metric, a key of `score`'s result."""
-    metrics: ClassVar[tuple[str, ...]] = ()
+    metrics: tuple[str, ...] = ()
     """Names of the metrics that may be chosen as the headline one."""
     training: ClassVar[Mapping[str, Any]] = {}
     """Default training settings where they differ from those of BERT fine-tuning, fields of `Training`."""
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Choices that this task alone has, by name: the values that each may have, the default first. One that predictions
-    depend on stands in `TextSettings.more` under its name."""
+    """Choices that this task alone has, by name: the values that each may have, the default first; none for any text. One
+    that predictions depend on stands in `TextSettings.more` under its name."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits; empty for tasks without classes."""
     text_columns: tuple[str, ...]
@@ -105,10 +105,11 @@ class Task(LogitsAxes, Deciding, Seldom, ABC):
             InputError: the task has no such option, or that no such value.
         """
         for name, value in data.options.items():
-            if value not in cls.options.get(name, ()):
-                known = "; ".join(f"{own}={' or '.join(values)}" for own, values in cls.options.items())
+            if name not in cls.options or (cls.options[name] and value not in cls.options[name]):
+                known = "; ".join(f"{own}={' or '.join(values) or '…'}" for own, values in cls.options.items())
                 raise InputError(f"--task-option {name}={value}: expected {known or 'none, as the task has no options'}")
-        return {name: data.options.get(name, values[0]) for name, values in cls.options.items()}
+        defaults = {name: values[0] for name, values in cls.options.items() if values}
+        return {**defaults, **data.options}
 
     @classmethod
     @abstractmethod
@@ -167,12 +168,9 @@ class Task(LogitsAxes, Deciding, Seldom, ABC):
 
         Returns:
             Features with the columns of the tokenizer's `model_input_names`, the `targets`, `example` (index of the row
-            that the feature belongs to) and `length` in tokens; where rows can be cut, also `whole_length`, uncut.
+            that the feature belongs to, -1 for none) and `length` in tokens; where rows can be cut, also `whole_length`,
+            uncut.
         """
-
-    def own_model(self) -> OwnModel | None:
-        """Return the task's own model, trained unless another is given; None to start from a pretrained one."""
-        return None
 
     @staticmethod
     @abstractmethod
@@ -242,10 +240,6 @@ class Task(LogitsAxes, Deciding, Seldom, ABC):
         """Return a prediction as text for people; `str` of the served answer gives the same."""
         return str(prediction)
 
-    def told(self, prediction: Prediction) -> str:
-        """Return a prediction as text beside those of other rungs, with what may have changed on the way."""
-        return self.shown(prediction)
-
     def shown_as(self, prediction: Prediction, labels: Sequence[str]) -> str:
         """Return `shown` with a model's own names of the classes.
 
@@ -256,9 +250,18 @@ class Task(LogitsAxes, Deciding, Seldom, ABC):
         shown = self.shown(prediction)
         return dict(zip(self.labels, labels, strict=False)).get(shown, shown)
 
-    def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a row of `examples` for display, such as with class names for indices."""
-        return dict(row)
+    def texts(self, split: Split) -> list[tuple[str, ...]]:
+        """Return the texts of each row, by which rows that are repeated are found."""
+        rows = self.examples(split)
+        return list(zip(*(rows[column][:] for column in self.text_columns), strict=True))
+
+    def requests(self, most: int) -> list[tuple[str, ...]]:
+        """Return the texts of some requests about rows of the dev split, as `text_fields` names them, in order."""
+        return self.texts("dev")[:most]
+
+    def told(self, prediction: Prediction) -> str:
+        """Return a prediction as text beside those of other rungs, with what may have changed on the way."""
+        return self.shown(prediction)
 
     @property
     def text_fields(self) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ class LogitsAxes:
     """Axes of the logits: ("batch", "class"), or ("batch", "token", "end")."""
     choice: ClassVar[str | None]
     """Axis of softmax and argmax, for decisions and distillation; None for a task without discrete choices."""
+    readable_logits: ClassVar[bool] = True
+    """Whether a feature's logits tell people something, unlike those of tokens or of a vector's dimensions."""
 
     @classmethod
     def per_token(cls) -> bool:

@@ -50,6 +50,8 @@ TASKS: Registry[type[Task]] = Registry(
         "sample_token_classification": "optkit.tasks.sample_token_classification:SampleTokenClassification",
         "sample_reranking": "optkit.tasks.sample_reranking:SampleReranking",
         "reranking": "optkit.tasks.reranking:Reranking",
+        "embedding": "optkit.tasks.embedding:Embedding",
+        "sample_embedding": "optkit.tasks.sample_embedding:SampleEmbedding",
     },
     _is_task,
 )

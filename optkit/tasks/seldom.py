@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from optkit.tasks.degenerate import Doubt
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from optkit.tasks.base import OwnModel
 
 
 class Seldom:
@@ -19,8 +23,50 @@ class Seldom:
 
     grouped_by: ClassVar[str | None] = None
     """Target column of groups, such as queries: batches of the training have several features of each."""
-    scored_units: ClassVar[str] = "examples"
+    scored_units: str = "examples"
     """What metrics are means over, and intervals draw, in words."""
+    labelled: bool = True
+    """Whether the training split says what is right; without that, models learn from teachers alone."""
+
+    has_library_folder: ClassVar[bool] = False
+    """Whether sentence-transformers takes models of the task, by `library_files`."""
+
+    def adopt(self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take from a model's folder what the task needs besides its usual files, changing configuration and tokenizer.
+
+        Args:
+            folder: the model's.
+            config: its configuration.
+            tokenizer: its tokenizer.
+
+        Raises:
+            InputError: the folder says something that cannot be done.
+        """
+
+    def library_files(self, checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
+        """Return the content of the JSON files, by path, by which sentence-transformers takes a model's graph.
+
+        Args:
+            checkpoint: folder of the model, with its `config.json`.
+            tokenizer: its tokenizer.
+        """
+        return {}
+
+    def kept(self, predictions: Sequence[Any]) -> Mapping[str, NDArray[Any]]:
+        """Return what `beside` compares with the baseline's, as arrays to be kept with the scores; nothing by default."""
+        return {}
+
+    def beside(self, own: Mapping[str, NDArray[Any]], baseline: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+        """Return further figures of a model beside its FP32 baseline by name, from what was `kept` of both."""
+        return {}
+
+    def shape_of_logits(self, checkpoint: Path) -> tuple[int, ...] | None:
+        """Return the shape of a model's logits without the batch, where it depends on the model; None for `logits_shape`.
+
+        Args:
+            checkpoint: folder of the model, with its `config.json`.
+        """
+        return None
 
     @classmethod
     def teaching_loss(
@@ -49,3 +95,11 @@ class Seldom:
         The gate judges every model by it, the baseline too.
         """
         return None
+
+    def own_model(self) -> OwnModel | None:
+        """Return the task's own model, trained unless another is given; None to start from a pretrained one."""
+        return None
+
+    def readable(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a row of `examples` for display, such as with class names for indices."""
+        return dict(row)

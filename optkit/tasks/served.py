@@ -41,6 +41,8 @@ class ServedForm(ABC):
     has_windows: ClassVar[bool] = False
     """Whether a request is a single example, whose last text may be split into several features (windows); otherwise it is a
     batch of examples."""
+    defaults: ClassVar[Mapping[str, str]] = {}
+    """What a client sends for fields of a request that it is not told."""
     beside: ClassVar[tuple[str, ...]] = ()
     """Names of further inputs of `answer` besides the logits: some of `OFFSETS` and of the request's texts."""
 
@@ -76,6 +78,14 @@ class ServedForm(ABC):
             outputs: output tensors of the server by name.
             labels: class names in the order of the logits.
         """
+
+    def read(self, texts: tuple[str, ...], settings: TextSettings) -> tuple[str, ...]:
+        """Return the texts to tokenise, from the fields of one example in a request, in the server.
+
+        Raises:
+            ValueError: a field has a value that there is not; the message is for who asked.
+        """
+        return texts
 
     def shown(self, texts: Sequence[Sequence[str]], answers: Sequence[Answer]) -> str:
         """Return the answers to several examples as lines of text.
@@ -117,10 +127,12 @@ class TextSettings:
     """Largest number of windows of one text, limited by the engine's batch."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further settings of the task's served form, in JSON types."""
+    logits: tuple[int, ...] = ()
+    """Shape of the logits without the batch axis, where it depends on the model."""
 
     def write(self, folder: Path) -> None:
         """Write the settings to `text.json` in a folder."""
-        content = {name: value for name, value in asdict(self).items() if name != "more" or value}
+        content = {name: value for name, value in asdict(self).items() if name not in ("more", "logits") or value}
         (folder / SETTINGS).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod

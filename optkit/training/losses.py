@@ -61,7 +61,8 @@ def with_teacher(task: TaskKind, teacher: Teacher, temperature: float, label_wei
         soft = task.teaching_loss(student, theirs, batch.targets)
         if soft is None:
             soft = _apart(task, student, theirs, mask, temperature)
-        return (1 - label_weight) * soft + label_weight * task.loss(output, batch.targets)
+        hard = task.loss(output, batch.targets) if label_weight else 0.0
+        return (1 - label_weight) * soft + label_weight * hard
 
     return loss
 

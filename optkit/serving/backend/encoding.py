@@ -120,7 +120,10 @@ def encoded(encoder: Encoder, request: Mapping[str, np.ndarray], inputs: Sequenc
         columns = [[bytes(one).decode("utf-8") for one in request[name].reshape(-1)] for name in encoder.settings.fields]
     except UnicodeDecodeError as error:
         return Refusal(f"text: found bytes that are no UTF-8 ({error}), expected UTF-8", fault_of_request=True)
-    texts = list(zip(*columns, strict=True))
+    try:
+        texts = [encoder.form.read(one, encoder.settings) for one in zip(*columns, strict=True)]
+    except ValueError as error:
+        return Refusal(str(error), fault_of_request=True)
     try:
         features = encoder.windows(*texts[0]) if encoder.form.has_windows else encoder.features(texts)
     except TooLongError:

@@ -47,15 +47,16 @@ def find(
     return splits.find(folder, tuple({**_READERS, **(more or {})}), wanted, required)
 
 
-def named(folder: Path, name: str) -> list[Path]:
+def named(folder: Path, name: str, more: Readers | None = None) -> list[Path]:
     """Find the files of one name in a folder, whatever they end in; see `splits.named`.
 
     Raises:
         InputError: there is none, or more than one that could be it.
     """
-    if found := splits.named(folder, name, tuple(_READERS)):
+    readers = {**_READERS, **(more or {})}
+    if found := splits.named(folder, name, tuple(readers)):
         return found
-    expected = f"{name}.{{{','.join(ending[1:] for ending in _READERS)}}}"
+    expected = f"{name}.{{{','.join(ending[1:] for ending in readers)}}}"
     there = listed(sorted(path.name for path in folder.iterdir()))
     raise problem(folder, f"no {name} file (the folder holds: {there})", expected, f"add the {name} file")
 
@@ -229,6 +230,12 @@ def _json_object(path: Path, line: int, text: str) -> dict[str, Any]:
     return row
 
 
+def _lines(path: Path) -> Table:
+    """Read a text a line; empty lines are none."""
+    pairs = [(number, line.strip()) for number, line in enumerate(text_of(path).split("\n"), start=1) if line.strip()]
+    return Table(str(path), {"text": [text for _, text in pairs]}, [number for number, _ in pairs])
+
+
 _READERS: Readers = {
     ".tsv": _tsv,
     ".csv": _csv,
@@ -236,3 +243,5 @@ _READERS: Readers = {
     ".json": _json,
     ".parquet": parquet_rows.read,
 }
+PLAIN: Readers = {".txt": _lines}
+"""Readers of plain text: each line a row of the column `text`."""
