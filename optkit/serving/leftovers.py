@@ -77,8 +77,9 @@ def _starts_of_servers() -> list[float]:
     for process in _processes():
         with suppress(OSError):
             name, _, rest = (process / "stat").read_text().partition("(")[2].rpartition(")")
-            if name == "tritonserver":
-                found.append(boot + int(rest.split()[19]) / os.sysconf("SC_CLK_TCK"))
+            state, *fields = rest.split()
+            if name == "tritonserver" and state != "Z":  # one that ended, and whose parent has not asked how
+                found.append(boot + int(fields[18]) / os.sysconf("SC_CLK_TCK"))
     return found
 
 

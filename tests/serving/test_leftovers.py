@@ -51,6 +51,20 @@ def others_live() -> bool:
     return bool(leftovers._starts_of_servers())
 
 
+def test_a_server_that_ended_unasked_for_is_none(tmp_path: Path) -> None:
+    program = tmp_path / "tritonserver"
+    program.symlink_to("/bin/sleep")
+    for seconds, counts in (("60", 1), ("0", 0)):
+        before = len(leftovers._starts_of_servers())
+        with subprocess.Popen([program, seconds]) as process:
+            ends = time.monotonic() + 10
+            while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE and seconds == "0":
+                assert time.monotonic() < ends
+                time.sleep(0.01)
+            assert len(leftovers._starts_of_servers()) == before + counts
+            process.kill()
+
+
 def test_a_living_server_is_left_alone(toy_repository: Path, tmp_path: Path) -> None:
     with server.Server(toy_repository, tmp_path, ["single"]) as running:
         subprocess.run([sys.executable, "-c", "from optkit.serving import leftovers; leftovers.sweep()"], check=True)
