@@ -45,6 +45,7 @@ def run(module, batch):
         return module(*(torch.from_numpy(np.ascontiguousarray(full[name])) for name in module.input_names)).numpy()
 
 
+@pytest.mark.slow
 def test_a_graph_of_any_family_is_computed(family):
     _, graph, batches = family
     module = OnnxModule(onnx_file.load(graph).graph)
@@ -52,6 +53,7 @@ def test_a_graph_of_any_family_is_computed(family):
         np.testing.assert_allclose(run(module, batch), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_so_is_one_that_is_fused_and_packed(family):
     name, graph, batches = family
     model = onnx_file.load(graph)
