@@ -23,8 +23,10 @@ from optkit.tasks import registry
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
 
-# What a shell starts in the background ignores Ctrl-C, and so would all that tests start and interrupt.
+# What a shell starts in the background ignores Ctrl-C, and under nohup the end of its terminal, and so would all that tests
+# start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No hang of over ten seconds; nothing is left on disk. `make test-nightly` draws new cases each time, and more of them.
 _LIMITS = {"deadline": 10_000, "database": None, "suppress_health_check": list(HealthCheck)}

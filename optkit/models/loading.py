@@ -161,9 +161,10 @@ def load(
         families.prepare(model)
         extras = checkpoint_tensors.take(folder, model, report["unexpected_keys"], name)
     missing = set(report["missing_keys"]) - extras.weights
-    fine_tuned = task.has_head(model.config) and not any(missing_tensors.in_head(tensor, model, task) for tensor in missing)
+    complete = not any(missing_tensors.in_head(tensor, model, task) for tensor in missing)
+    fine_tuned = complete and task.has_head(model.config)
     missing_tensors.check(name, model, missing, report["mismatched_keys"], fine_tuned, task)
-    if fine_tuned:
+    if complete and task.head_modules:
         missing_tensors.check_kind(config_door.read(folder), task, f"--model {name}")
     _fit(tokenizer, model, name)
     if labels is not None and not (task.labels and fine_tuned):

@@ -4,7 +4,7 @@ Shares of right answers are compared by their exact 95 % interval (Clopper and P
 neither that a weak model is wrong nor that a lucky one is right.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from optkit.tasks import rankings, squad_metric
 from optkit.tasks.correlation import spearman
 from optkit.tasks.outcomes import METRICS, Counts, accuracy
 
-_HEADROOM = 0.1
+HEADROOM = 0.1
 """Share of what a constant answer leaves to be gained; a model that surely gains less has learned nothing of use."""
 _SPREAD = 0.01
 """Share of the right values' spread below which predicted values are one value with noise, whatever their ranks."""
@@ -24,9 +24,7 @@ _SHARE, _F1 = ("is right on", " %", "of"), ("has a mean F1 of", "", "on")
 """Words around a score."""
 _SHOWN = 4
 """Classes that a message names."""
-_DRAWS, _TOGETHER = 1000, 50
-"""Resamples of a bootstrap, and how many are drawn at a time."""
-_MORE = ": more evaluation examples would tell the two apart"
+MORE = ": more evaluation examples would tell the two apart"
 
 
 class Doubt(NamedTuple):
@@ -55,7 +53,7 @@ def of_classes(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: Se
         reason = f"is scored on examples of the one class {labels[classes[0]]!r}, which a constant answer gets right as well"
         return Doubt("undecided", reason)
     if len(np.unique(predicted)) == 1:
-        return _constant(f"{labels[predicted[0]]!r}", gold == predicted)
+        return constant(f"{labels[predicted[0]]!r}", gold == predicted)
     if doubt := _renamed(gold, predicted, labels):
         return doubt
     if METRICS[metric] is accuracy:
@@ -85,35 +83,9 @@ def of_tags(
     if not right:
         said = f"finds none of the {entities:,} entities" + ("" if found else ", nor anything else")
         if entities < _ENOUGH:
-            return Doubt("undecided", f"{said}; with so few that may be chance{_MORE}")
+            return Doubt("undecided", f"{said}; with so few that may be chance{MORE}")
         return Doubt("fail", f"{said}: its training was too short or diverged, or its head is not the one that was trained")
     return _renamed(gold, predicted, labels, "tokens") or _shuffled(gold, predicted, len(labels), "tokens")
-
-
-def of_sets(gold: NDArray[np.bool_], predicted: NDArray[np.bool_], labels: Sequence[str]) -> Doubt | None:
-    """Return what speaks against predicted sets of labels; None where nothing does.
-
-    Their micro F1 is compared with that of the best constant set, by the paired bootstrap over the examples.
-
-    Args:
-        gold: right labels, [examples, labels].
-        predicted: predicted labels, [examples, labels].
-        labels: their names.
-    """
-    if (gold == gold[0]).all():
-        names = _set_of(gold[0], labels)
-        return Doubt("undecided", f"is scored on examples that all have {names}, which a constant answer gets right as well")
-    if (predicted == predicted[0]).all():
-        return _constant(_set_of(predicted[0], labels), (gold == predicted).all(1))
-    constant = _best_set(gold)
-    found, reference = (float(_micro_f1(gold, side, np.ones((1, len(gold))))[0]) for side in (predicted, constant))
-    gains = [_micro_f1(gold, predicted, draws) - _micro_f1(gold, constant, draws) for draws in _draws(len(gold))]
-    low, high = np.percentile(np.concatenate(gains), [2.5, 97.5])
-    if low > 0:
-        return None
-    than = f"always answering {_set_of(constant[0], labels)} would have {100 * reference:.1f}"
-    said = f"has a micro F1 of {100 * found:.1f} on the {len(gold):,} examples; {than}"
-    return Doubt("fail", said) if high < _HEADROOM * (1 - reference) else Doubt("undecided", said + _MORE)
 
 
 def of_values(gold: NDArray[np.float64], predicted: NDArray[np.float64]) -> Doubt | None:
@@ -136,9 +108,9 @@ def of_values(gold: NDArray[np.float64], predicted: NDArray[np.float64]) -> Doub
     if low > 0:
         return None
     said = f"has a rank correlation of {100 * found:.1f} on the {len(gold):,} examples [{100 * low:.1f}, {100 * high:.1f}]"
-    if high < _HEADROOM:
+    if high < HEADROOM:
         return Doubt("fail", f"{said}; the same values in random order would have 0.0")
-    return Doubt("undecided", f"{said}, which may be none{_MORE}")
+    return Doubt("undecided", f"{said}, which may be none{MORE}")
 
 
 def of_answers(predictions: Sequence[str], gold: Sequence[Sequence[str]], passages: Sequence[str]) -> Doubt | None:
@@ -153,43 +125,13 @@ def of_answers(predictions: Sequence[str], gold: Sequence[Sequence[str]], passag
     """
     scores = np.array([squad_metric.f1(*one) for one in zip(predictions, gold, strict=True)])
     if len({squad_metric.normalized(text) for text in predictions}) == 1 and len({answers[0] for answers in gold}) > 1:
-        return _constant(repr(predictions[0]) if predictions[0] else "nothing", scores > 0)
+        return constant(repr(predictions[0]) if predictions[0] else "nothing", scores > 0)
     none, rows = float(np.mean([list(answers) == [""] for answers in gold])), zip(predictions, gold, passages, strict=True)
     chance = [squad_metric.chance_f1(*row) if row[0] or not none else none for row in rows]
     than, reference = "equally long pieces from anywhere in the passages would have", float(np.mean(chance))
     if none > reference:
         than, reference = "never answering would have", none
     return _no_better(scores.mean(), len(scores), reference, _F1, than)
-
-
-def _best_set(gold: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the constant set of labels with the highest micro F1, [examples, labels]: the so many most frequent."""
-    counts = gold.sum(0)
-    order = np.argsort(-counts, kind="stable")
-    sizes = np.arange(1, len(order) + 1)
-    best = (2 * np.cumsum(counts[order]) / (counts.sum() + sizes * len(gold))).argmax()
-    found: NDArray[np.bool_] = np.broadcast_to(np.isin(np.arange(len(order)), order[: best + 1]), gold.shape)
-    return found
-
-
-def _micro_f1(gold: NDArray[np.bool_], predicted: NDArray[np.bool_], weights: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the micro F1 of weighted examples, [draws], from 0 to 1."""
-    right, all_of_them = (gold & predicted).sum(1), gold.sum(1) + predicted.sum(1)
-    found: NDArray[np.float64] = 2 * (weights @ right) / np.maximum(1, weights @ all_of_them)
-    return found
-
-
-def _draws(count: int) -> Iterator[NDArray[np.int64]]:
-    """Yield how often each example is drawn in resamples, [draws, examples], a few at a time."""
-    random = np.random.default_rng(0)
-    for _ in range(0, _DRAWS, _TOGETHER):
-        yield random.multinomial(count, np.full(count, 1 / count), size=_TOGETHER)
-
-
-def _set_of(chosen: NDArray[np.bool_], labels: Sequence[str]) -> str:
-    """Return a set of labels as text for people."""
-    names = [repr(label) for label, own in zip(labels, chosen, strict=True) if own]
-    return ", ".join(names[:_SHOWN]) + ", …" * (len(names) > _SHOWN) if names else "no label"
 
 
 def of_rankings(relevance: Sequence[rankings.Grades], found: Sequence[rankings.Scores], metric: str) -> Doubt | None:
@@ -219,7 +161,7 @@ def of_rankings(relevance: Sequence[rankings.Grades], found: Sequence[rankings.S
     return _no_better(float(mean), len(telling), rankings.by_chance(grades, scores, metric) / 100, words, than, "queries")
 
 
-def _constant(answer: str, right: NDArray[np.bool_]) -> Doubt:
+def constant(answer: str, right: NDArray[np.bool_]) -> Doubt:
     """Return the doubt about a model that gives the same answer to everything.
 
     Args:
@@ -228,7 +170,7 @@ def _constant(answer: str, right: NDArray[np.bool_]) -> Doubt:
     """
     said = f"answers {answer} to each of the {len(right):,} examples, which is right for {100 * right.mean():.1f} % of them"
     if (~right).sum() < _ENOUGH:
-        return Doubt("undecided", f"{said}; with so few others that may be chance{_MORE}")
+        return Doubt("undecided", f"{said}; with so few others that may be chance{MORE}")
     return Doubt("fail", f"{said}: its training was too short or diverged, or its head is not the one that was trained")
 
 
@@ -252,9 +194,9 @@ def _no_better(
     score, unit, of = words
     found = f"{score} {100 * share:.1f}{unit} {of} the {count:,} {what} [{100 * low:.1f}, {100 * high:.1f}]"
     said = f"{found}; {than} {100 * reference:.1f}{unit}"
-    if high < reference + _HEADROOM * (1 - reference):
+    if high < reference + HEADROOM * (1 - reference):
         return Doubt("fail", said)
-    return Doubt("undecided", said + _MORE)
+    return Doubt("undecided", said + MORE)
 
 
 def _shuffled(gold: NDArray[np.int64], predicted: NDArray[np.int64], classes: int, what: str = "examples") -> Doubt | None:

@@ -15,7 +15,8 @@ from optkit.tasks.collate import check_logits
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table
 from optkit.tasks.deciding import Decisions
-from optkit.tasks.degenerate import Doubt, of_sets
+from optkit.tasks.degenerate import Doubt
+from optkit.tasks.degenerate_sets import of_sets
 from optkit.tasks.label_sets_metric import best_thresholds, ranking_precision
 from optkit.tasks.outcomes import SET_METRICS, sets
 from optkit.tasks.outcomes import value as metric_of

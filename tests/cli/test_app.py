@@ -110,7 +110,7 @@ def test_wrong_options(arguments: list[str], message: str, run: Run) -> None:
     ("arguments", "message"),
     [
         (["run", "ptq_int", "--task", "sample"], "recipe 'ptq_int': no file recipes/ptq_int.py; did you mean ptq_int8?"),
-        (["run", "ptq_int8", "--task", "sst"], "task 'sst': no such task; expected one of sample, sst2, squad"),
+        (["run", "ptq_int8", "--task", "sst"], "task 'sst': no such task; expected one of sample, sample_multi_label"),
         (["run", "ptq_int8", "--task", "qa"], "task 'qa': no data"),
         (["run", "ptq_int8", "--task", "sample", "--limit-train", "0"], "limit on training rows: found 0"),
         (["run", "ptq_int8", "--task", "sample", "--engine", "tensorrtt"], "tensorrtt"),

@@ -123,7 +123,7 @@ def test_it_is_compared_and_chosen_where_it_is_alone(quantised, exported, tmp_pa
 
 @pytest.mark.usefixtures("toy")
 def test_it_is_one_of_the_kinds_of_this_machine(exported, tmp_path):
-    assert engines.kinds() == ("openvino", "onnxruntime", "tensorrt", "toy")
+    assert engines.kinds() == ("openvino", "onnxruntime", "tensorrt", "torch", "toy")
     assert engines.machine()["runtimes"]["toy"] == onnxruntime.__version__
     (folder := tmp_path / "engines").mkdir()
     made = convert(exported()[1], folder, quantised=False, feeds=FEEDS, **QUICK)
