@@ -5,6 +5,8 @@ import sys
 import time
 from signal import SIGCONT, SIGSTOP
 
+import pytest
+
 from optkit.core.patience import Patience
 
 CODE = """
@@ -19,6 +21,7 @@ print(looks)
 """
 
 
+@pytest.mark.slow
 def test_it_is_over_after_its_time() -> None:
     patience, started = Patience(0.3), time.monotonic()
     while not patience.is_over():

@@ -64,6 +64,7 @@ def _spliced(content: bytes, where: float, piece: bytes) -> bytes:
     return content[:start] + piece + content[start + len(piece) // 2 :]
 
 
+@pytest.mark.slow
 @pytest.mark.doors
 @given(edit=edits())
 def test_any_model_is_loaded_or_refused_by_its_name(

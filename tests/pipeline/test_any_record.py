@@ -66,6 +66,7 @@ def run(command: list[str], folder: Path) -> int:
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.doors
 @given(data=st.data())
 def test_any_record_is_read_or_named(data: st.DataObject, old: Path, capsys: pytest.CaptureFixture[str]) -> None:

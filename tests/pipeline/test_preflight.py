@@ -164,6 +164,7 @@ TAUGHT = Recipe(name="taught", stages=[Quantize(epochs=1, teacher="deep")])
 INT8 = Recipe(name="int8", stages=[Quantize()])
 
 
+@pytest.mark.slow
 def test_recipes_that_do_not_apply_are_told_apart(spec_of: Callable[..., RunSpec], caplog: pytest.LogCaptureFixture) -> None:
     """And those that learn from them, whether these were asked for or not."""
     spec = spec_of(DEEP, TAUGHT, INT8)

@@ -81,6 +81,7 @@ def answers(draw: st.DrawFn) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.doors
 @given(bodies=answers())
 def test_any_answer_is_taken_or_refused_by_the_servers_address(bodies: dict[str, bytes], other: ThreadingHTTPServer) -> None:

@@ -16,6 +16,7 @@ def test_by_hand() -> None:
     assert ranking_precision(logits, gold).tolist() == pytest.approx([5 / 6, 1 / 2, 1, 1 / 2])
 
 
+@pytest.mark.slow
 def test_ranking_is_scikit_learns() -> None:
     random = np.random.default_rng(0)
     gold, logits = random.random((200, 6)) < 0.3, random.integers(0, 5, (200, 6)).astype(np.float32)  # many are equal

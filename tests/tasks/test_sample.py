@@ -111,6 +111,7 @@ def test_classes_are_balanced(split: Split) -> None:
     assert all(abs(found - fair) < 0.02 * fair for found in count.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_every_review_fits_the_tokenizer_and_the_model(split: Split) -> None:
     tokenizer = sample.tokenizer()

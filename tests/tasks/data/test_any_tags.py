@@ -54,6 +54,7 @@ def test_any_file_is_read_or_refused_by_its_name(
         assert len(task.fingerprint()) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.doors
 @given(rows=st.lists(sentences, min_size=1, max_size=4), pieces=st.sampled_from(["first", "all"]))
 def test_whatever_is_read_is_found_again(
