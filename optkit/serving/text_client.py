@@ -41,9 +41,9 @@ class TextClient(Connection):
             InputError: the server has no such pipeline or refuses the request; or it takes another number of texts.
             MachineError: the server is gone, does not answer in time, fails, or answers something else.
         """
-        served = self._configuration()
-        fields = [tensor["name"] for tensor in served["input"]]
-        defaults = self.form.defaults
+        with self._deadline("configuration"):
+            served = self._configuration()
+            fields, defaults = [tensor["name"] for tensor in served["input"]], self.form.defaults
         texts = [(*one, *(defaults[name] for name in fields[len(one) :] if name in defaults)) for one in texts]
         for one in texts:
             if len(one) != len(fields):

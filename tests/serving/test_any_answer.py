@@ -103,6 +103,14 @@ def test_what_is_no_triton_server_is_said(body: bytes, other: ThreadingHTTPServe
             ask()
 
 
+@pytest.mark.parametrize("missing", ["input", "output", "parameters"])
+def test_a_configuration_without_a_part_is_said(missing: str, other: ThreadingHTTPServer) -> None:
+    path = "/v2/models/m_text/config"
+    other.bodies = {path: json.dumps({name: value for name, value in GOOD[path].items() if name != missing}).encode()}  # type: ignore[attr-defined]
+    with pytest.raises(MachineError, match=r"another server"):
+        TextClient(f"127.0.0.1:{other.server_port}", "m", timeout_s=5).ask([("a text",)])
+
+
 def test_a_reason_of_any_length_and_depth_is_short() -> None:
     assert log.reason(b'{"error": "no such model"}') == "no such model"
     assert len(log.reason(DEEP)) == 2000
