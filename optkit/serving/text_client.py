@@ -86,7 +86,10 @@ class TextClient(Connection):
         """Served form of the task whose answers the pipeline gives."""
         served = self._configuration()
         stated = served["parameters"].get(ensemble.HEAD, {}).get("string_value")
-        return registry.form(stated or _BEFORE[served["output"][0]["name"]])
+        try:
+            return registry.form(stated or _BEFORE[served["output"][0]["name"]])
+        except InputError as error:
+            raise InputError(f"Triton server on {self.url}, model {self.model!r}: {error}") from error
 
     def _answers(self, texts: Sequence[Sequence[str]], form: ServedForm, served: Mapping[str, Any]) -> Sequence[Answer]:
         """One request: a batch of examples, or a single one that may become several features."""

@@ -111,6 +111,14 @@ def test_a_configuration_without_a_part_is_said(missing: str, other: ThreadingHT
         TextClient(f"127.0.0.1:{other.server_port}", "m", timeout_s=5).ask([("a text",)])
 
 
+def test_a_task_that_nobody_has_is_said_with_the_servers_address(other: ThreadingHTTPServer) -> None:
+    path = "/v2/models/m_text/config"
+    other.bodies = {path: json.dumps({**GOOD[path], "parameters": {"head": {"string_value": "knitting"}}}).encode()}  # type: ignore[attr-defined]
+    url = f"127.0.0.1:{other.server_port}"
+    with pytest.raises(InputError, match=rf"{url}, model 'm_text': head 'knitting'"):
+        TextClient(url, "m", timeout_s=5).ask([("a text",)])
+
+
 def test_a_reason_of_any_length_and_depth_is_short() -> None:
     assert log.reason(b'{"error": "no such model"}') == "no such model"
     assert len(log.reason(DEEP)) == 2000
