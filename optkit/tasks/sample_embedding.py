@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from optkit.core.errors import InputError
 from optkit.tasks import embedding_rows, sample
 from optkit.tasks.base import OwnModel, Split, Task
-from optkit.tasks.data.data_settings import COLUMNS, DataSettings
+from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.sample_grammar import BLAME, INTENSIFIERS, NEGATORS, NOUNS, PRAISE, Clause
 from optkit.tasks.embedding import Embedding
 from optkit.tasks.embedding_rows import Evaluated
@@ -38,12 +37,7 @@ class SampleEmbedding(Embedding):
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
-        data.refuse(name, *COLUMNS)
-        if data.source is not None:
-            raise InputError(
-                f"task {name!r}: found --data {data.source}, but the sample ships with the package. "
-                "Fix: leave --data out, or use --task embedding for your own data"
-            )
+        sample.refuse_data(name, data, "embedding")
         examples, evaluated = _drawn(data.limit_train)
         return cls(name, examples, evaluated, EmbeddingSettings.of(cls.chosen(data)), sample.MAX_LENGTH)
 

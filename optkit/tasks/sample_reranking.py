@@ -9,10 +9,9 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
-from optkit.core.errors import InputError
 from optkit.tasks import sample
 from optkit.tasks.base import OwnModel, Split, Task
-from optkit.tasks.data.data_settings import COLUMNS, DataSettings
+from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.judged import DOCUMENT, LABELS, QUERY
 from optkit.tasks.data.sample_grammar import BLAME, INTENSIFIERS, NOUNS, PRAISE, Clause
 from optkit.tasks.data.tables import Table
@@ -37,12 +36,7 @@ class SampleReranking(Reranking):
 
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
-        data.refuse(name, *COLUMNS)
-        if data.source is not None:
-            raise InputError(
-                f"task {name!r}: found --data {data.source}, but the sample ships with the package. "
-                "Fix: leave --data out, or use --task reranking for your own data"
-            )
+        sample.refuse_data(name, data, "reranking")
         return cls(name, _tables(), data.limit_train, sample.MAX_LENGTH)
 
     def own_model(self) -> OwnModel:

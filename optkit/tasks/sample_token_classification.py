@@ -11,11 +11,10 @@ from functools import cache
 from random import Random
 from typing import TYPE_CHECKING
 
-from optkit.core.errors import InputError
 from optkit.tasks import sample
 from optkit.tasks.base import OwnModel, Split, Task
 from optkit.tasks.data import sample_grammar
-from optkit.tasks.data.data_settings import COLUMNS, DataSettings
+from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.sample_grammar import Claim, Clause, Node, Pair
 from optkit.tasks.data.tables import Table
 from optkit.tasks.token_classification import TokenClassification
@@ -41,12 +40,7 @@ class SampleTokenClassification(TokenClassification):
     def load(cls, name: str, data: DataSettings) -> Task:
         from optkit.tasks.data import tags
 
-        data.refuse(name, *COLUMNS)
-        if data.source is not None:
-            raise InputError(
-                f"task {name!r}: found --data {data.source}, but the sample ships with the package. "
-                "Fix: leave --data out, or use --task token_classification for your own data"
-            )
+        sample.refuse_data(name, data, "token_classification")
         splits, labels = tags.read({"train": _table("train"), "dev": _table("dev")}, data)
         return cls(name, splits, labels, data.limit_train, sample.MAX_LENGTH, cls.chosen(data)["pieces"])
 

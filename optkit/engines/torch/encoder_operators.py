@@ -13,8 +13,7 @@ from optkit.engines.torch.host_values import TYPES, Attributes, Operator, Value
 
 
 def _quantize(attributes: Attributes, value: torch.Tensor, scale: torch.Tensor, zero: Value = None) -> Value:
-    scale = _along(scale, value, attributes.get("axis", 1)).float()
-    return torch.clamp(torch.round(value.float() / scale), -128, 127).to(torch.int8)
+    return _rounded(value, _along(scale, value, attributes.get("axis", 1)).float())
 
 
 def _dequantize(attributes: Attributes, value: torch.Tensor, scale: torch.Tensor, zero: Value = None) -> Value:
@@ -76,7 +75,7 @@ def _int8_linear(attributes: Attributes, value: Value, weight: Value, scale: Val
     return found.reshape([*value.shape[:-1], weight.shape[0]])
 
 
-def _rounded(value: torch.Tensor, step: float) -> torch.Tensor:
+def _rounded(value: torch.Tensor, step: torch.Tensor | float) -> torch.Tensor:
     return torch.clamp(torch.round(value.float() / step), -128, 127).to(torch.int8)
 
 

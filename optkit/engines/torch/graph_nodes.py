@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, numpy_helper
 
 from optkit.graph.passes import constants, producers
+from optkit.graph.tensorrt.neighbours import readers
 
 
 class Nodes:
@@ -19,10 +20,7 @@ class Nodes:
     def __init__(self, graph: GraphProto) -> None:
         self.graph = graph
         self.made_by, self.known = producers(graph), constants(graph)
-        self.readers: dict[str, list[NodeProto]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
+        self.readers = readers(graph)
         self.outputs = {output.name for output in graph.output}
 
     def source(self, name: str, *operators: str) -> NodeProto | None:
