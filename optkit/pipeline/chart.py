@@ -64,8 +64,8 @@ class Asked:
         wanted = len(self.repositories) if self.flavour == "python" else 0
         if len(self.images) != wanted:
             raise InputError(
-                f"--image: found {len(self.images)}, expected {wanted}: the flavour python runs in an image with optkit, one "
-                "for each --repository, which the chart's Dockerfile makes, and the flavour native in NVIDIA's"
+                f"--image: found {len(self.images)}, expected {wanted}: the flavour python runs in an image with optkit, "
+                "one for each --repository, which the chart's Dockerfile makes, and the flavour native in NVIDIA's"
             )
 
 

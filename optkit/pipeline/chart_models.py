@@ -155,7 +155,7 @@ def _image(repository: str, models: Sequence[Served], container: str | None) -> 
     if len(kinds) > 1 or len(tags) > 1:
         raise InputError(
             f"{repository}: its engines are {' and '.join(kinds)} for the containers {', '.join(sorted(tags))}, and a pod "
-            "has one image, found by one kind. Make a chart of each kind, or serve all by optkit's backends: --flavour python"
+            "has one image, found by one kind. Make a chart of each kind, or serve all by --flavour python"
         )
     return containers.image(tags.pop())
 
