@@ -27,7 +27,7 @@ from optkit.serving import containers
 
 TEMPLATES = Path(__file__).with_name("templates") / "chart"
 MANIFESTS = "manifests.yaml"
-_MARK = "Chart.yaml"
+_MARK, _NAME = "Chart.yaml", "name: optkit-models"
 _REMOTES = {"s3": ":s3,env_auth=true:", "gs": ":gcs,env_auth=true:", "az": ":azureblob,env_auth=true:"}
 """Stores, as rclone calls them."""
 
@@ -61,6 +61,8 @@ class Asked:
             raise InputError(f"models: found {', '.join(self.models) or 'none'}, expected at least one, each once")
         if len(self.containers) > len(self.repositories):
             raise InputError(f"--container: found {len(self.containers)}, expected one for each --repository at most")
+        if self.flavour == "python" and (versions := [one for one in self.containers if "=" in one]):
+            raise InputError(f"--container {versions[0]}: is the image's base with --flavour python; give its tag alone")
         wanted = len(self.repositories) if self.flavour == "python" else 0
         if len(self.images) != wanted:
             raise InputError(
@@ -84,8 +86,8 @@ def write(asked: Asked, out: Path) -> list[str]:
             else.
         MachineError: no image runs an engine, or the folder cannot be written.
     """
-    if out.exists() and not (out / _MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}: exists and holds no chart. Remove it, or choose another folder")
+    if out.exists() and not _is_ours(out) and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: exists and holds no chart of optkit's. Remove it, or choose another folder")
     pools = [_pool(asked, number) for number in range(len(asked.repositories))]
     require_alike(pools)
     with writing(out) as unfinished:
@@ -93,6 +95,12 @@ def write(asked: Asked, out: Path) -> list[str]:
         _fill(unfinished, pools, asked)
         said = _render(unfinished)
     return [*_said(pools, asked), *said]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds a chart that was written here."""
+    path = folder / _MARK
+    return path.is_file() and _NAME in path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _pool(asked: Asked, number: int) -> Pool:
@@ -115,8 +123,14 @@ def _fill(chart: Path, pools: Sequence[Pool], asked: Asked) -> None:
             _write(chart, "values-POOL.yaml", one.name, pool=one, pools=pools)
         if asked.flavour == "python":
             tag = _given(asked.containers, number) or containers.NEWEST
-            base = containers.image(tag.partition("=")[0])
-            _write(chart, "Dockerfile.POOL", one.name, pool=one, base=base, installs=sorted({*map(_install, one.models)}))
+            _write(
+                chart,
+                "Dockerfile.POOL",
+                one.name,
+                pool=one,
+                base=containers.image(tag),
+                installs=sorted({*map(_install, one.models)}),
+            )
 
 
 def _fill_pool(folder: Path, one: Pool) -> None:

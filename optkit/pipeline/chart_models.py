@@ -65,7 +65,7 @@ class Pool:
 
     @property
     def cores(self) -> int:
-        """Of a replica: each engine was measured with all cores."""
+        """Cores of a replica: each engine was measured with all that it was given."""
         return max(model.sizing.cores for model in self.models)
 
 

@@ -145,6 +145,13 @@ def test_a_gpu_is_a_values_file_away_and_one_name_serves_both(repository, plans,
     assert moved["Service", "sst2"] == service
 
 
+def test_a_plan_for_several_cards_asks_for_none(release, tmp_path):
+    several = {"settings": {"version_compatible": False, "hardware": "ampere_plus"}}
+    root = charts.publish(tmp_path / "repository", charts.plan(release, tmp_path / "plan", **several))
+    charts.chart(tmp_path / "chart", root, containers=[])
+    assert pod(charts.rendered(tmp_path / "chart"), "sst2-gpu")["nodeSelector"] == {}
+
+
 def test_another_version_is_a_rolling_update_and_the_earlier_chart_comes_back(release, tmp_path):
     root, out = tmp_path / "repository", tmp_path / "chart"
 
@@ -212,6 +219,7 @@ def test_pools_that_could_not_stand_behind_one_name_are_refused(release, reposit
         ({"images": [charts.IMAGE]}, "--image: found 1, expected 0"),
         ({"flavour": "python", "images": []}, "--image: found 0, expected 1"),
         ({"containers": ["26.08=1.31"] * 2}, "--container: found 2"),
+        ({"flavour": "python", "containers": ["26.08=1.31"]}, "--container 26.08=1.31: is the image's base"),
     ],
 )
 def test_wrong_options_are_named(asked, why, repository, tmp_path):
@@ -234,8 +242,11 @@ def test_only_what_was_published_and_signed_gets_a_chart(release, tmp_path):
 def test_a_chart_replaces_a_chart_and_nothing_else(repository, tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "one.txt").write_text("dear")
-    with pytest.raises(InputError, match="exists and holds no chart"):
-        charts.chart(tmp_path / "letters", repository)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "Chart.yaml").write_text("apiVersion: v2\nname: somebody-elses\n")
+    for name in ("letters", "other"):
+        with pytest.raises(InputError, match="exists and holds no chart"):
+            charts.chart(tmp_path / name, repository)
     charts.chart(tmp_path / "chart", repository, flavour="python")
     charts.chart(tmp_path / "chart", repository)
     assert not list((tmp_path / "chart").glob("Dockerfile*"))
