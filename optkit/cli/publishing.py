@@ -193,7 +193,7 @@ def chart(
 
     Replicas are sized, and started, by what optkit load measured: of the same engine in --checkpoints, or published with it.
 
-    Example: optkit chart sst2_qat_gelu10 --repository s3://models/text --container 26.10=1.31 --out chart
+    Example: optkit chart sst2_qat_gelu10 --repository s3://models/text --container TAG=1.31 --out chart
     """
     from optkit.core.printable import say
     from optkit.pipeline.chart import Asked, write

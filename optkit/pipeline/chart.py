@@ -5,7 +5,6 @@ chart, and serves them: what is rolled out and back is a chart. The templates ar
 differs lies in `values.yaml` and `files/`.
 """
 
-import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from optkit.core.errors import InputError
 from optkit.core.step_cache import writing
@@ -30,8 +30,7 @@ MANIFESTS = "manifests.yaml"
 _MARK, _NAME = "Chart.yaml", "name: optkit-models"
 _REMOTES = {"s3": ":s3,env_auth=true:", "gs": ":gcs,env_auth=true:", "az": ":azureblob,env_auth=true:"}
 """Stores, as rclone calls them."""
-
-log = logging.getLogger(__name__)
+_HTTPS = 443
 
 
 @dataclass(frozen=True)
@@ -159,14 +158,17 @@ def _install(model: Served) -> str:
     return engines.runtime(model.record["kind"]).install(model.record["runtime_version"].partition("-")[0])
 
 
-def _source(repository: str) -> dict[str, str]:
-    """Where pods find the repository: what rclone is told, a claim, and the store's address and provider."""
+def _source(repository: str) -> dict[str, str | int]:
+    """Where pods find the repository: what rclone is told, a claim, and the store's address, port and provider."""
     if not is_url(repository):
-        return {"remote": "/repository", "claim": "model-repository", "endpoint": "", "provider": ""}
+        return {"remote": "/repository", "claim": "model-repository", "endpoint": "", "provider": "", "port": _HTTPS}
     scheme, _, path = repository.partition("://")
     endpoint = os.environ.get("AWS_ENDPOINT", "") if scheme == "s3" else ""
     provider = {"s3": "Other" if endpoint else "AWS"}.get(scheme, "")
-    return {"remote": _REMOTES[scheme] + path.strip("/"), "claim": "", "endpoint": endpoint, "provider": provider}
+    address = urlsplit(endpoint)
+    port = address.port or (80 if address.scheme == "http" else _HTTPS)
+    remote_path = _REMOTES[scheme] + path.strip("/")
+    return {"remote": remote_path, "claim": "", "endpoint": endpoint, "provider": provider, "port": port}
 
 
 def _render(chart: Path) -> list[str]:

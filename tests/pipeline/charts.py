@@ -13,6 +13,7 @@ from tests.registry import small
 from tests.serving.test_native import RECORD
 
 CONTAINER = "26.08=1.31"
+NO_HELM = "no Helm: pip install -e '.[test]'"
 IMAGE = "registry.example/optkit-triton:1"
 PLAN = {**RECORD, "settings": {"version_compatible": False, "hardware": "none"}, "capability": [9, 0], "default_threads": 16}
 
@@ -43,7 +44,7 @@ def chart(out, *repositories, flavour="native", models=(small.MODEL,), **asked):
 
 def rendered(out, values=None):
     """The documents that Helm makes of a chart, `{(kind, name): document}`."""
-    helm = pytest.importorskip("helm_python", reason="no Helm: pip install -e '.[test]'")
+    helm = pytest.importorskip("helm_python", reason=NO_HELM)
     with helm.Chart.load(out) as loaded:
         texts = loaded.render(values or {}, name="sst2", namespace="text")
     every = [one for name, text in texts.items() if name.endswith(".yaml") for one in yaml.safe_load_all(text) if one]

@@ -74,11 +74,19 @@ def test_a_field_that_kubernetes_does_not_know_is_found(repository, tmp_path):
 
 
 def test_plain_manifests_are_the_same_resources(repository, tmp_path):
+    pytest.importorskip("helm_python", reason=charts.NO_HELM)
     charts.chart(tmp_path / "chart", repository)
     plain = list(yaml.safe_load_all((tmp_path / "chart" / "manifests.yaml").read_text()))
     assert None not in plain
     charts.require_valid(dict(enumerate(plain)))
     assert {one["kind"] for one in plain} == {kind for kind, _ in charts.rendered(tmp_path / "chart")}
+
+
+def test_without_helm_the_chart_is_written_and_the_manifests_are_said_to_be_missing(repository, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "helm_python", None)
+    said = charts.chart(tmp_path / "chart", repository)
+    assert said[-1].startswith("manifests.yaml was not written, as Helm is not installed: pip install 'optkit[chart]'")
+    assert (tmp_path / "chart" / "values.yaml").is_file() and not (tmp_path / "chart" / "manifests.yaml").exists()
 
 
 def test_a_pod_is_confined(repository, tmp_path):
@@ -110,8 +118,8 @@ def test_replicas_are_sized_and_started_by_what_was_measured(repository, tmp_pat
     assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "1400m"}
     assert metric["pods"]["metric"]["selector"] == {"matchLabels": {"model": small.MODEL}}
     assert pod(found, "sst2-cpu")["containers"][0]["resources"] == {
-        "requests": {"cpu": 1, "memory": "300M"},
-        "limits": {"cpu": 1, "memory": "975M"},
+        "requests": {"cpu": "1", "memory": "300M"},
+        "limits": {"cpu": "1", "memory": "975M"},
     }
     assert "100/s are held within a p99 of 50 ms" in said[0] and "guessed" not in said[0]
     assert 'key: "intra_op_thread_count"' in (tmp_path / "chart" / "files" / "cpu" / f"{small.MODEL}.pbtxt").read_text()
@@ -138,7 +146,7 @@ def test_a_gpu_is_a_values_file_away_and_one_name_serves_both(repository, plans,
     assert pod(found, "sst2-cpu")["containers"][0]["image"] == "nvcr.io/nvidia/tritonserver:26.08-py3"
     on_gpu = pod(found, "sst2-gpu")
     assert on_gpu["containers"][0]["image"] == "nvcr.io/nvidia/tritonserver:26.07-py3"
-    assert on_gpu["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert on_gpu["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert on_gpu["nodeSelector"] == {"nvidia.com/gpu.compute.major": "9", "nvidia.com/gpu.compute.minor": "0"}
     moved = charts.rendered(tmp_path / "chart", yaml.safe_load((tmp_path / "chart" / "values-gpu.yaml").read_text()))
     assert [name for kind, name in moved if kind == "Deployment"] == ["sst2-gpu"]

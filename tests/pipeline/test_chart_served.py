@@ -113,7 +113,10 @@ def test_a_pod_fetches_what_was_published_from_a_store_and_serves_it(release, ur
     with remote.changing(url, "test") as folder:
         charts.publish(folder, release)
     charts.chart(tmp_path / "chart", url, flavour="python")
-    pod = Pod(charts.rendered(tmp_path / "chart"), tmp_path / "pod")
+    found = charts.rendered(tmp_path / "chart")
+    ports = [one["port"] for rule in found["NetworkPolicy", "sst2-cpu"]["spec"]["egress"] for one in rule["ports"]]
+    assert ports == [53, 53, int(s3[0].rpartition(":")[2])]
+    pod = Pod(found, tmp_path / "pod")
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secretsecret", "AWS_REGION": "us-east-1"}
     status, said = pod.fetch(**keys)
     assert status == 0, said
