@@ -113,23 +113,17 @@ def _pool(asked: Asked, number: int) -> Pool:
 
 def _fill(chart: Path, pools: Sequence[Pool], asked: Asked) -> None:
     """Write what differs from chart to chart."""
-    served = ", ".join(f"{model.name}={model.version}" for model in pools[0].models)
-    _write(chart, _MARK, versions=served, optkit=version("optkit"))
+    served = [", ".join(f"{model.name}={model.version}" for model in one.models) for one in pools]
+    shown = served if len(pools) == 1 else [f"{one.name} {text}" for one, text in zip(pools, served, strict=True)]
+    _write(chart, _MARK, versions="; ".join(shown), optkit=version("optkit"))
     _write(chart, "values.yaml", pools=pools, sources=[_source(one.repository) for one in pools], flavour=asked.flavour)
     for number, one in enumerate(pools):
         _fill_pool(chart / "files" / one.name, one)
         if len(pools) > 1:
             _write(chart, "values-POOL.yaml", one.name, pool=one, pools=pools)
         if asked.flavour == "python":
-            tag = _given(asked.containers, number) or containers.NEWEST
-            _write(
-                chart,
-                "Dockerfile.POOL",
-                one.name,
-                pool=one,
-                base=containers.image(tag),
-                installs=sorted({*map(_install, one.models)}),
-            )
+            base = containers.image(_given(asked.containers, number) or containers.NEWEST)
+            _write(chart, "Dockerfile.POOL", one.name, pool=one, base=base, installs=sorted({*map(_install, one.models)}))
 
 
 def _fill_pool(folder: Path, one: Pool) -> None:
@@ -192,8 +186,10 @@ def _said(pools: Sequence[Pool], asked: Asked) -> Iterator[str]:
         for model in one.models:
             who, sizing = f"pool {one.name}: {model.name} version {model.version} ({model.record['kind']})", model.sizing
             yield f"{who}, another replica from a queue of {sizing.signal:g} times the engine's time: {sizing.basis}"
-            if features := model.record["cpu_features"]:
+            if (features := model.record["cpu_features"]) and not model.on_gpu:
                 yield f"{who} was built on a CPU with {', '.join(features)}; give it nodes that have them"
+        if endpoint := _source(one.repository)["endpoint"]:
+            yield f"pool {one.name}: pods ask the store at {endpoint}; elsewhere: pools.{one.name}.repository.endpoint"
         if not is_url(one.repository):
             yield f"pool {one.name}: set pools.{one.name}.repository.claim to the volume claim that holds {one.repository}"
     if asked.flavour == "native":
