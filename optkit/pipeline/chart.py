@@ -148,8 +148,9 @@ def _write(chart: Path, name: str, of_pool: str = "", **values: Any) -> None:
 
 
 def _install(model: Served) -> str:
-    """The command that installs the version of a runtime that built an engine."""
-    return engines.runtime(model.record["kind"]).install(model.record["runtime_version"].partition("-")[0])
+    """The command that installs the version of a runtime that built an engine, without a build's own name."""
+    built = model.record["runtime_version"].partition("-")[0].partition("+")[0]
+    return engines.runtime(model.record["kind"]).install(built)
 
 
 def _source(repository: str) -> dict[str, str | int]:
