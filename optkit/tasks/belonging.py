@@ -36,7 +36,7 @@ class Belonging:
         return Drawn(found, found)
 
     def check_groups(self, column: str | None) -> None:
-        """Raise `InputError` where groups are named and in neither split, are one in all of dev, or contradict each other."""
+        """Raise `InputError` where groups are named and not there, are one in all of dev, or contradict each other."""
         train, dev = (self.examples(split) for split in ("train", "dev"))  # type: ignore[attr-defined]
         if column is not None and GROUP not in (*train.column_names, *dev.column_names):
             raise InputError(f"--group-column {column}: no such column in train and dev, or such rows have no groups")
