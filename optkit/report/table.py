@@ -148,7 +148,7 @@ def _changes_table(rows: Sequence[Row]) -> "Table":
     """How the answers differ from the baseline's."""
     found = [figures.changes(row) for row in rows]
     names = list(dict.fromkeys(name for changes in found for name in changes))
-    title = "Answers against the FP32 baseline's [95 %]: divergence, other decisions, likelihood of what is right"
+    title = "Answers against the FP32 baseline's [95 %]"
     made = table(["recipe", "precision", *names], left=("recipe", "precision"), title=title)
     for row, changes in zip(rows, found, strict=True):
         made.add_row(row.recipe, row.precision, *(changes.get(name, "") for name in names))
