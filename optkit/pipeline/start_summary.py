@@ -93,9 +93,7 @@ def _say_groups(task: Task) -> None:
     count = int(groups.max()) + 1
     log.info("dev: intervals draw its %s groups", f"{count:,}")
     if count < _FEW_GROUPS:
-        log.warning(
-            "dev: %d groups are few: their intervals are too narrow, and read better as the least there can be", count
-        )
+        log.warning("dev: %d groups are few, and intervals by them too narrow; more groups would help, not more rows", count)
 
 
 def _contradictions(texts: Sequence[tuple[str, ...]], labels: Sequence[Any]) -> int:
