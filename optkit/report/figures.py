@@ -90,9 +90,9 @@ def waterfall(row: Row) -> list[Bar]:
 def changes(row: Row) -> dict[str, str]:
     """How a row's answers differ from the baseline's, with 95 % intervals; empty where nothing is known."""
     shown = {
-        "KL in nats": (row.kl, row.kl_ci95, ".4f"),
-        "flips in %": (row.flips, row.flips_ci95, ".2f"),
-        "NLL in nats": (row.nll_change, row.nll_change_ci95, "+.4f"),
+        "KL (nats)": (row.kl, row.kl_ci95, ".4f"),
+        "flips (%)": (row.flips, row.flips_ci95, ".2f"),
+        "NLL (nats)": (row.nll_change, row.nll_change_ci95, "+.4f"),
     }
     return {
         name: f"{value:{form}} [{ci95[0]:{form}}, {ci95[1]:{form}}]"

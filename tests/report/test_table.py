@@ -193,7 +193,7 @@ def test_changes_of_answers_stand_below_the_table() -> None:
     expected = "qat_gelu10 int8 0.0033 [0.0030, 0.0036] 1.25 [1.00, 1.50] -0.0020 [-0.0100, +0.0000]"
     assert " ".join(line.split()) == expected
     without = replace(CHANGED, nll_change=None, nll_change_ci95=None)
-    assert "NLL" not in render([BASELINE, without], "table") and "KL in nats" in render([BASELINE, without], "table")
+    assert "NLL" not in render([BASELINE, without], "table") and "KL (nats)" in render([BASELINE, without], "table")
 
 
 def test_the_page_has_them_and_how_many_groups_were_drawn() -> None:
