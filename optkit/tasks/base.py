@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from numpy.typing import NDArray
 
 from optkit.core.errors import InputError
+from optkit.tasks.belonging import Belonging
+from optkit.tasks.choices import Choosing
 from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import fingerprint
+from optkit.tasks.data.tables import GROUP, fingerprint
 from optkit.tasks.deciding import Deciding
 from optkit.tasks.logits_axes import TOKEN, LogitsAxes
 from optkit.tasks.seldom import Seldom
@@ -53,7 +55,7 @@ class OwnModel(NamedTuple):
     """Default training settings of the model, fields of `Training`."""
 
 
-class Task(LogitsAxes, Deciding, Seldom, ABC):
+class Task(LogitsAxes, Belonging, Choosing, Deciding, Seldom, ABC):
     """Base class of tasks: a data set, and how models are trained, scored and served on it.
 
         task = optkit.load_task("classification", data="reviews/")
@@ -138,8 +140,9 @@ class Task(LogitsAxes, Deciding, Seldom, ABC):
         return self._examples[split]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the rows used of both splits; a limit on training rows changes it."""
-        return fingerprint(self._examples["train"], self._examples["dev"])
+        """Return the SHA-256 of the rows used of both splits; a limit on training rows changes it, groups of dev do not."""
+        dev = self._examples["dev"]
+        return fingerprint(self._examples["train"], dev.select_columns([n for n in dev.column_names if n != GROUP]))
 
     def choose_metric(self, name: str) -> None:
         """Make another of the task's metrics the headline one, for intervals, the gate and reports.
@@ -231,10 +234,6 @@ class Task(LogitsAxes, Deciding, Seldom, ABC):
 
         For a task with one metric that is a mean over examples: that of each example, float64 in points.
         """
-
-    def same(self, prediction: Prediction, other: Prediction) -> bool:
-        """Return whether two predictions are the same decision; values, which always differ a little, are none."""
-        return bool(prediction == other)
 
     def shown(self, prediction: Prediction) -> str:
         """Return a prediction as text for people; `str` of the served answer gives the same."""

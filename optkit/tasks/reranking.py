@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -12,12 +12,14 @@ import numpy as np
 
 from optkit.tasks import rankings
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.belonging import Drawn
+from optkit.tasks.choices import Choices
 from optkit.tasks.collate import check_logits
-from optkit.tasks.data import judged
+from optkit.tasks.data import groups, judged
 from optkit.tasks.data.columns import TEXTS
 from optkit.tasks.data.data_settings import COLUMNS, DataSettings
 from optkit.tasks.data.judged import DOCUMENT, QUERY, Judged
-from optkit.tasks.data.tables import Table
+from optkit.tasks.data.tables import GROUP, Table, numbered
 from optkit.tasks.degenerate import Doubt, of_rankings
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
 from optkit.tasks.texts import TARGET, TextTask, text_columns
@@ -71,7 +73,7 @@ class ServedRelevance(ServedForm):
 
     def answer(self, logits: np.ndarray, beside: Mapping[str, np.ndarray], settings: TextSettings) -> dict[str, np.ndarray]:
         """The sigmoid of each logit, and its place among those of the same query in the batch, the best being 1."""
-        queries = np.array(judged.numbered(beside[QUERY].reshape(-1).tolist()))
+        queries = np.array(numbered(beside[QUERY].reshape(-1).tolist()))
         return {"score": _sigmoid(logits).astype(np.float32), "rank": _places(logits[:, 0], queries)[:, None]}
 
     def decode(self, outputs: Mapping[str, np.ndarray], labels: Sequence[str]) -> list[Relevance]:
@@ -174,7 +176,7 @@ class Reranking(TextTask):
         """Return each row's share of the best grade, and the number of its query."""
         rows = self.examples(split)
         shares = [min(1.0, grade / self._best) for grade in rows[TARGET][:]]
-        return {"labels": shares, "queries": judged.numbered(rows[self.text_columns[0]][:])}
+        return {"labels": shares, "queries": numbered(rows[self.text_columns[0]][:])}
 
     @staticmethod
     def loss(output: Any, targets: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -214,6 +216,11 @@ class Reranking(TextTask):
         places, counts = _places(values, queries), np.bincount(queries)[queries]
         return [Place(*one) for one in zip(values.tolist(), places.tolist(), counts.tolist(), strict=True)]
 
+    def choices(self, features: Dataset, logits: Sequence[np.ndarray]) -> Iterator[Choices]:
+        """Whether the document is relevant, which is as right as its grade is high."""
+        for share, row in zip(features["labels"][:], logits, strict=True):
+            yield Choices(np.array([[row[0], 0.0]]), np.array([[share, 1 - share]]))
+
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """The means of the metrics over queries."""
         outcomes = self.outcomes(predictions)
@@ -223,9 +230,17 @@ class Reranking(TextTask):
         """Return the metrics of each query, [queries]."""
         return rankings.per_query(self._known.relevance, self._scores(predictions), self.metrics)
 
-    def same(self, prediction: Prediction, other: Prediction) -> bool:
-        """Whether a document keeps its place, or stays beyond the first ones."""
-        return bool(prediction.place == other.place or min(prediction.place, other.place) > FIRST)
+    def drawn(self) -> Drawn:
+        """Documents of a query are drawn with it; queries with others of their group."""
+        queries, rows = np.array(self._known.queries), self.examples("dev")
+        if GROUP not in rows.column_names:
+            return Drawn(queries, None)
+        own = groups.of_queries(rows[self.text_columns[0]][:], rows[GROUP][:], f"{self.name}, dev")
+        return Drawn(np.array(numbered(own))[queries], np.array(numbered(own)))
+
+    def decision(self, prediction: Prediction) -> Any:
+        """The document's place; all beyond the first ones are alike."""
+        return min(prediction.place, FIRST + 1)
 
     @property
     def metric_in_words(self) -> str:

@@ -24,6 +24,7 @@ from optkit.serving import ensemble
 from optkit.serving.server import Server
 from optkit.tasks.outcomes import value
 from optkit.tasks.registry import load
+from optkit.tasks.regression import Regression
 from optkit.tasks.served import TextSettings
 
 pytestmark = [pytest.mark.xdist_group("triton"), pytest.mark.slow]
@@ -84,6 +85,15 @@ def test_int8_passes_its_gate(served: Served) -> None:
     assert row.delta_ci95[0] <= row.delta <= row.delta_ci95[1]
 
 
+def test_rows_tell_how_answers_differ_where_there_are_choices(served: Served) -> None:
+    row, baseline = served.rows[PTQ], served.rows[BASELINE]
+    if isinstance(served.spec.task, Regression):
+        assert row.kl is row.flips is row.nll_change is None
+        return
+    assert baseline.kl == baseline.flips == baseline.nll_change == 0.0
+    assert 0 < row.kl_ci95[0] <= row.kl <= row.kl_ci95[1] and 0 <= row.flips < 20 and abs(row.nll_change) < 0.5
+
+
 def test_a_student_learns_from_it(served: Served) -> None:
     scores = read_scores(trained(STUDENT, served.spec) / STAGE_SCORES)
     metric = served.spec.task.metric
@@ -119,3 +129,6 @@ def test_the_example_asks_with_nvidias_client_alone(served: Served) -> None:
 def test_a_running_server_is_validated(served: Served) -> None:
     row = validate(PTQ, served.spec.task, served.spec.root, Target(served.url, served.model))
     assert row.verdict == "pass" and row.value == served.rows[PTQ].value
+    assert (row.kl, row.flips, row.nll_change) == pytest.approx(
+        tuple(getattr(served.rows[PTQ], name) for name in ("kl", "flips", "nll_change"))
+    )

@@ -76,6 +76,20 @@ def read(paths: Sequence[Path], more: Readers | None = None) -> Table:
     return tables[0] if len(tables) == 1 else joined(tables)
 
 
+def read_file(path: Path) -> Table:
+    """Read a table that is one file, whatever it is called.
+
+    Raises:
+        InputError: no such file, one that no reader knows by its ending, or as for `read`.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise problem(path, found, "a file with a table", "give the path of the file")
+    if not path.name.lower().removesuffix(".gz").endswith(tuple(_READERS)):
+        raise problem(path, f"the ending {path.suffix!r}", f"one of {', '.join(_READERS)}", "rename the file after its kind")
+    return read([path])
+
+
 def _read(path: Path, readers: Readers) -> Table:
     name = path.name.lower().removesuffix(".gz")
     table = next(reader for ending, reader in readers.items() if name.endswith(ending))(path)
