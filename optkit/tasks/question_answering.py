@@ -216,6 +216,11 @@ class QuestionAnswering(Task):
             list(map(no_answer.text_of, predictions)), self._gold(predictions), self.examples("dev")["context"][:]
         )
 
+    def wholes(self, split: Split) -> list[str]:
+        """Return the passages: several questions are about one."""
+        found: list[str] = self.examples(split)["context"][:]
+        return found
+
     def text_settings(self, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
         """Return the settings with the windows' stride, and the length and number of answers."""
         settings = super().text_settings(tokenizer)
