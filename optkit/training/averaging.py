@@ -1,7 +1,6 @@
 """Averages of weights while they train: the end is taken from where training has been, not from where its last step led
 (Polyak & Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ class RunningAverage:
         """
         self.decay, self.steps = decay, 0
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad] if decay else []
-        self.parameters: Sequence[torch.Tensor] = [parameter.detach() for parameter in trained]
+        self.parameters = [parameter.detach() for parameter in trained]
         self.averages = [parameter.clone() for parameter in self.parameters]
 
     @torch.no_grad()

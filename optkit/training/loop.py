@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
@@ -32,7 +32,10 @@ from optkit.training.resume import Snapshots, State, Trained
 log = logging.getLogger(__name__)
 Augment = Callable[[Feed], Feed]
 """Function from a batch of inputs, int64 [batch, sequence] by name, to the batch to train on."""
-_SCHEDULES = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}
+_SCHEDULES: Mapping[str, Callable[..., Any]] = {
+    "linear": get_linear_schedule_with_warmup,
+    "cosine": get_cosine_schedule_with_warmup,
+}
 _FLUSH_STEPS = 10  # how many losses stay on the device before they are looked at
 _CPU_PAIRS = 16 * 384**2
 """Most pairs of tokens, batch · sequence², in a micro-batch on a CPU: as many as a usual batch of question answering has.
