@@ -22,8 +22,9 @@ from transformers import (
 import optkit
 from optkit.core.errors import GateError, InputError
 from optkit.models import families, two_to_four
-from optkit.models.loading import LoadedModel
+from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
+from optkit.tasks.collate import Collator, run
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +145,21 @@ def test_a_student_leaves_its_teacher_as_it_is(tiny_model: LoadedModel, tiny_tas
     assert student.model.config.num_hidden_layers == 1
     assert tiny_model.model.config.num_hidden_layers == 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_model.model.state_dict().items())
+
+
+def test_several_teachers_are_averaged(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    """The model and one that always says the opposite: together they say nothing."""
+    opposite = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        opposite.model.classifier.weight.neg_()
+        opposite.model.classifier.bias.neg_()
+    stage = optkit.Distill(layers=1, steps=60, representation_epochs=0, learning_rate=3e-3)
+    student = optkit.distill(tiny_model, stage, tiny_task, teacher=[tiny_model, opposite])
+    features, collator = tiny_task.encode("dev", student.tokenizer), Collator.of(tiny_task, student.tokenizer)
+    logits = np.stack(run(inference(student.model, tiny_task), features, 32, collator))
+    assert np.abs(logits[:, 0] - logits[:, 1]).max() < 0.1
+    with pytest.raises(InputError, match="teacher: found an empty list"):
+        optkit.distill(tiny_model, stage, tiny_task, teacher=[])
 
 
 def test_a_delta_and_its_interval(tiny_model: LoadedModel, tiny_task: Task) -> None:

@@ -144,8 +144,9 @@ class Taught(Stage):
     """Teacher: name of a recipe, with `@seed` for that of another seed, or folder of a fine-tuned model (contains a slash).
     Of several, logits are averaged, and representations follow the first. None trains on the labels alone."""
     temperature: float = Field(2.0, gt=0)
-    label_weight: float = Field(0.1, ge=0, le=1)
-    """Weight of the task's loss on the labels; the loss on the teacher's logits has the rest."""
+    label_weight: float = Field(0.0, ge=0, le=1)
+    """Weight of the task's loss on the labels; the loss on the teacher's logits has the rest. Where a model starts near its
+    teacher, which has been fitted to the labels, they say little that is new."""
     representation_epochs: float = Field(0, ge=0)
     """Epochs of the preceding representation phase, which matches hidden states and attention relations to the teacher's;
     0 skips it."""

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from optkit.models.tokenizers import fingerprint
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.teachers import Teachers
 from optkit.recipe.stage import BASELINE
+from optkit.tasks import registry
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
 from tests.conftest import saved
@@ -52,6 +54,31 @@ def test_a_recipe_and_its_logits(teachers: Teachers, tiny_model: LoadedModel) ->
     place = teachers.spec.folder(teachers.spec.baseline)
     assert teachers.key(BASELINE) == step_cache.content_at(place)
     assert (place / "teacher" / "logits.npz").is_file()
+
+
+def test_a_recipe_of_another_seed(teachers: Teachers) -> None:
+    """It lies in the folder of that seed, and its logits beside it."""
+    other = f"{BASELINE}@3"
+    assert np.array_equal(np.stack(teachers.logits(other)), np.stack(teachers.logits(BASELINE)))
+    place = replace(teachers.spec, seed=3).folder(teachers.spec.baseline)
+    assert (place / "teacher" / "logits.npz").is_file() and place.name == "seed-3"
+    assert teachers.key(other) == step_cache.content_at(place)
+    assert teachers.load(other).model.config.num_hidden_layers == 2
+    assert teachers.key(f"{BASELINE}@0") == teachers.key(BASELINE)
+
+
+def test_texts_without_labels_are_answered_after_the_training_examples(
+    teachers: Teachers, tiny_model: LoadedModel, tiny_data: Path, tmp_path: Path
+) -> None:
+    before = teachers.logits(BASELINE)
+    (tmp_path / "more.txt").write_text("the plot\na dull film")
+    task = registry.load("classification", tiny_data, unlabelled=str(tmp_path / "more.txt"))
+    found = replace(teachers, spec=replace(teachers.spec, task=task)).logits(BASELINE)
+    assert len(found) == len(before) + 2 and np.array_equal(np.stack(found[: len(before)]), np.stack(before))
+    tokens = tiny_model.tokenizer(["the plot", "a dull film"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = tiny_model.model.eval()(**tokens).logits.numpy()
+    assert np.allclose(np.stack(found[-2:]), expected, atol=1e-5)
 
 
 def test_a_folder_and_its_logits_once_for_all(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
