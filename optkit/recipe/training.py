@@ -20,11 +20,11 @@ class Training(Settings):
     """
 
     epochs: float | None = Field(None, gt=0)
-    steps: int | None = Field(None, ge=1)
-    """Optimiser steps, in place of `epochs`: a budget that does not grow with the data."""
     learning_rate: float | None = Field(None, gt=0)
     batch_size: int | None = Field(None, ge=1)
     """Training features per optimiser step and process."""
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps, in place of `epochs`: a budget that does not grow with the data."""
     warmup_ratio: float | None = Field(None, ge=0, lt=1)
     """Share of the steps with linear warm-up of the learning rate from 0; decay to 0 follows."""
     schedule: Schedule = "linear"
