@@ -103,8 +103,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     def trained_with(self, training: Training) -> "Recipe":
         """Return the recipe with training settings in place of its own; those that are None change nothing."""
         given = training.model_dump(exclude_unset=True, exclude_none=True)
-        if "epochs" in given:
-            given = {"steps": None, **given}  # the recipe's own budget in steps would go before the epochs asked for
+        if given.keys() & {"epochs", "steps"}:
+            given = {"epochs": None, "steps": None, **given}  # one budget goes in place of the other
         return self.model_copy(update={"training": self.training.model_copy(update=given)}) if given else self
 
     def resolved(self) -> dict[str, Any]:

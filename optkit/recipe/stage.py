@@ -177,7 +177,12 @@ class Taught(Stage):
         return named if self.answers or self.follows else ()
 
     @model_validator(mode="after")
-    def _has_what_it_follows(self) -> Self:
+    def _fits_together(self) -> Self:
+        for epochs, steps in (("epochs", "steps"), ("representation_epochs", "representation_steps")):
+            own, usual = getattr(self, epochs), type(self).model_fields[epochs].default
+            if getattr(self, steps) is not None and own != usual:
+                name = f"{type(self).__name__}.{steps}"
+                raise ValueError(f"{name} is {getattr(self, steps)} and {epochs} is {own:g}: expected one of them")
         if self.teacher is None and self.follows:
             name = "representation_epochs" if self.representation_steps is None else "representation_steps"
             raise ValueError(
