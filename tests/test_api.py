@@ -139,6 +139,14 @@ def test_nothing_is_trained_without_a_task_and_that_is_said(
     assert "Sparsify: nothing is trained, as there is no task" in caplog.text
 
 
+def test_sparsegpt_wants_something_to_read(tiny_model: LoadedModel, batches: list[dict[str, torch.Tensor]]) -> None:
+    stage = optkit.Sparsify(criterion="sparsegpt")
+    with pytest.raises(InputError, match="sparsify_: found nothing that SparseGPT could read"):
+        optkit.sparsify_(tiny_model, stage)
+    optkit.sparsify_(tiny_model, stage, calibration=batches)
+    two_to_four.check(families.prunable(tiny_model.model), "after it")
+
+
 def test_a_student_leaves_its_teacher_as_it_is(tiny_model: LoadedModel, tiny_task: Task) -> None:
     before = {name: tensor.clone() for name, tensor in tiny_model.model.state_dict().items()}
     student = optkit.distill(tiny_model, optkit.Distill(layers=1, epochs=0.25), tiny_task)

@@ -114,11 +114,17 @@ def sparsify_(
         Training history, empty without training.
 
     Raises:
-        InputError: the settings have mistakes, or no Linear module has a shape that can be 2:4.
+        InputError: the settings have mistakes, no Linear module has a shape that can be 2:4, or SparseGPT has nothing to
+            read.
         GateError: a group of four has lost its zeros.
     """
-    settings = _settings(config, Sparsify)
-    return _apply(loaded_model(model, task, tokenizer), settings, calibration, task, teacher, seed)
+    loaded, settings = loaded_model(model, task, tokenizer), _settings(config, Sparsify)
+    if settings.criterion == "sparsegpt" and calibration is None and task is None and not loaded.masks:
+        raise InputError(
+            "sparsify_: found nothing that SparseGPT could read; expected calibration=batches, {input: [batch, sequence]} "
+            'each, or task=… with training data. Without either: Sparsify(criterion="magnitude")'
+        )
+    return _apply(loaded, settings, calibration, task, teacher, seed)
 
 
 def distill(
