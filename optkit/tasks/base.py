@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 from numpy.typing import NDArray
 
 from optkit.core.errors import InputError
+from optkit.tasks.belonging import Belonging
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
 from optkit.tasks.deciding import Deciding
@@ -53,7 +54,7 @@ class OwnModel(NamedTuple):
     """Default training settings of the model, fields of `Training`."""
 
 
-class Task(LogitsAxes, Deciding, Seldom, ABC):
+class Task(LogitsAxes, Belonging, Deciding, Seldom, ABC):
     """Base class of tasks: a data set, and how models are trained, scored and served on it.
 
         task = optkit.load_task("classification", data="reviews/")

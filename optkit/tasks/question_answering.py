@@ -86,7 +86,7 @@ class QuestionAnswering(Task):
         data.refuse(name, *COLUMNS)
         from optkit.tasks.data import squad
 
-        return cls(name, squad.read_splits(name, data.source or HUB.get(name)), data.limit_train)
+        return cls(name, squad.read_splits(name, data.source or HUB.get(name), data.group_column), data.limit_train)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per window of a passage.
@@ -215,6 +215,11 @@ class QuestionAnswering(Task):
         return of_answers(
             list(map(no_answer.text_of, predictions)), self._gold(predictions), self.examples("dev")["context"][:]
         )
+
+    def wholes(self, split: Split) -> list[str]:
+        """Return the passages: several questions are about one."""
+        found: list[str] = self.examples(split)["context"][:]
+        return found
 
     def text_settings(self, tokenizer: PreTrainedTokenizerBase) -> TextSettings:
         """Return the settings with the windows' stride, and the length and number of answers."""

@@ -3,11 +3,11 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from optkit.tasks.data.numbers import grades_of
-from optkit.tasks.data.tables import Table, check_text, problem, shown
+from optkit.tasks.data.tables import Table, check_text, numbered, problem, shown
 
 log = logging.getLogger(__name__)
 LABELS = ("label", "score")
@@ -55,12 +55,6 @@ def check_learnable(table: Table, found: Sequence[int]) -> None:
         same = f"the grade {found[0]} in each of {len(found)} rows"
         fix = "add rows of the others; in BEIR's layout as scores of 0, or as candidates/train.tsv"
         raise problem(table.source, same, "documents that are relevant, and ones that are not", fix)
-
-
-def numbered(texts: Sequence[Hashable]) -> list[int]:
-    """Return the number of each text, by first appearance; equal ones have the same."""
-    numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(text, len(numbers)) for text in texts]
 
 
 def of_rows(texts: Sequence[str], documents: Sequence[str], found: Sequence[int]) -> Judged:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LARGEST = 4 * 2**30
 """Bytes of a file when it is unpacked."""
+GROUP = "group"
+"""Column with what rows belong to, such as the sentence that they are phrases of."""
 SPLIT = "split the rows into shards: train-1.csv, train-2.csv, …"
 SHUFFLE_SEED = 0  # of the limit on training rows: the same rows for every user, recipe and training seed
 
@@ -133,6 +135,12 @@ def limited(rows: int, limit: int | None) -> Sequence[int]:
     if limit is None or limit >= rows:
         return range(rows)
     return np.random.default_rng(SHUFFLE_SEED).permutation(rows)[:limit].tolist()
+
+
+def numbered(values: Sequence[Hashable]) -> list[int]:
+    """Return the number of each value, by first appearance; equal ones have the same."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(value, len(numbers)) for value in values]
 
 
 def fingerprint(*splits: "Dataset") -> str:
