@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from optkit.recipe.stage import BASELINE, History, Taught
+from optkit.recipe.stage import BASELINE, History, Named, Taught
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +28,7 @@ class Distill(Taught):
     hidden_size: int | None = Field(None, ge=1)
     """Hidden size of the student; None keeps the model's. A narrower student matches hidden states through a learned
     projection."""
-    teacher: str = BASELINE
+    teacher: Named = BASELINE
     epochs: float = Field(1, gt=0)
     representation_epochs: float = Field(3, ge=0)
 

@@ -34,6 +34,7 @@ from optkit.models import families, two_to_four
 from optkit.models.loading import LoadedModel, Model, inference, loaded_model
 from optkit.recipe.stage import BASELINE, History, Taught
 from optkit.recipe.training import Training
+from optkit.tasks import unlabelled
 from optkit.tasks.base import Feed, Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 from optkit.training import thresholds
@@ -202,11 +203,11 @@ def _apply(
         raise InputError(
             f"{stage.technique}: found teacher={stage.teacher!r} in its settings; expected teacher=model beside them"
         )
-    if task is None and (stage.epochs or stage.representation_epochs):
+    if task is None and (stage.answers or stage.follows):
         log.warning(
             "%s: nothing is trained, as there is no task; give task=… or train the model yourself", type(stage).__name__
         )
-        stage = stage.model_copy(update={"epochs": 0, "representation_epochs": 0})
+        stage = stage.model_copy(update={"epochs": 0, "steps": 0, "representation_epochs": 0, "representation_steps": 0})
     taught = None if teacher is None else loaded_model(teacher, task, loaded.tokenizer)
     if stage.teachers and taught is None:
         taught = LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, task=loaded.task)
@@ -231,17 +232,20 @@ def _context(
         kind = cast(type[Task], loaded.task)
         return Context(kind, None, None, Training(), seed, logs, _nobody, _nobody, calibration=feeds)  # type: ignore[arg-type]
     features, collator = task.encode("train", loaded.tokenizer), Collator.of(task, loaded.tokenizer)
+    more = unlabelled.encode(task, loaded.tokenizer)
 
     def answers(name: str) -> Sequence[NDArray[Any]]:
         own = taught(name)
-        theirs = features if own.tokenizer is loaded.tokenizer else task.encode("train", own.tokenizer)
-        return run(inference(own.model, task), theirs, BATCH_SIZE, Collator.of(task, own.tokenizer))
+        alike = own.tokenizer is loaded.tokenizer
+        both = (features, more) if alike else (task.encode("train", own.tokenizer), unlabelled.encode(task, own.tokenizer))
+        infer, pads = inference(own.model, task), Collator.of(task, own.tokenizer)
+        return [row for part in both if part is not None for row in run(infer, part, BATCH_SIZE, pads)]
 
     def taught(name: str) -> LoadedModel:
         return teacher if teacher is not None else _nobody(name)
 
     training = Training().for_task(dict(task.training))
-    return Context(task, features, collator, training, seed, logs, answers, taught, calibration=feeds)
+    return Context(task, features, collator, training, seed, logs, answers, taught, None, feeds, more)
 
 
 def _nobody(name: str) -> Any:

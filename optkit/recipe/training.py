@@ -7,10 +7,12 @@ from pydantic import Field
 from optkit.core.settings import Settings
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Schedule = Literal["linear", "cosine"]
+"""How the learning rate falls from its peak to 0 after the warm-up."""
 
 
 class Training(Settings):
-    """Training settings: AdamW with linear warm-up and decay.
+    """Training settings: AdamW with linear warm-up, then decay.
 
     A field left at None takes the task's default (see `for_task`).
 
@@ -18,11 +20,16 @@ class Training(Settings):
     """
 
     epochs: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps, in place of `epochs`: a budget that does not grow with the data."""
     learning_rate: float | None = Field(None, gt=0)
     batch_size: int | None = Field(None, ge=1)
     """Training features per optimiser step and process."""
     warmup_ratio: float | None = Field(None, ge=0, lt=1)
-    """Share of the steps with linear warm-up of the learning rate from 0; linear decay to 0 follows."""
+    """Share of the steps with linear warm-up of the learning rate from 0; decay to 0 follows."""
+    schedule: Schedule = "linear"
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a running average of the weights, which training ends with; 0 ends with the last step's weights."""
     weight_decay: float | None = Field(None, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_accumulation: int = Field(1, ge=1)

@@ -28,6 +28,8 @@ class Seldom:
     labelled: bool = True
     """Whether the training split says what is right; without that, models learn from teachers alone."""
 
+    learns_from_texts: ClassVar[bool] = False
+    """Whether a teacher's answers to texts alone teach the task."""
     has_library_folder: ClassVar[bool] = False
     """Whether sentence-transformers takes models of the task, by `library_files`."""
 

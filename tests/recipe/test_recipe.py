@@ -9,7 +9,7 @@ from pydantic import ValidationError
 import optkit
 from optkit import Distill, Quantize, Recipe, Sparsify, Training
 from optkit.core.settings import RecipeError
-from optkit.recipe.recipe import is_folder
+from optkit.recipe.teacher_names import is_folder
 
 
 def test_all_mistakes_are_reported_together() -> None:

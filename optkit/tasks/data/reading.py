@@ -76,6 +76,16 @@ def read(paths: Sequence[Path], more: Readers | None = None) -> Table:
     return tables[0] if len(tables) == 1 else joined(tables)
 
 
+def knows(path: Path, more: Readers | None = None) -> bool:
+    """Return whether a file's name says how it is read.
+
+    Args:
+        path: of the file.
+        more: readers of further endings.
+    """
+    return path.name.lower().removesuffix(".gz").endswith(tuple({**_READERS, **(more or {})}))
+
+
 def _read(path: Path, readers: Readers) -> Table:
     name = path.name.lower().removesuffix(".gz")
     table = next(reader for ending, reader in readers.items() if name.endswith(ending))(path)

@@ -1,0 +1,31 @@
+"""Names of teachers: a recipe, a recipe of another seed, or a folder of a model."""
+
+import re
+
+_RECIPE = re.compile(r"([a-z0-9][a-z0-9_]*)(?:@(\d+))?")
+
+
+def is_folder(teacher: str) -> bool:
+    """Return whether a teacher names a model's folder (it contains a slash) rather than a recipe."""
+    return "/" in teacher
+
+
+def is_teacher(name: str) -> bool:
+    """Return whether a name is one that a teacher can have."""
+    return is_folder(name) or bool(_RECIPE.fullmatch(name))
+
+
+def recipe_of(teacher: str) -> str:
+    """Return the recipe that a teacher names, such as "baseline_fp32" of "baseline_fp32@1"."""
+    return teacher.partition("@")[0]
+
+
+def seed_of(teacher: str, own: int) -> int:
+    """Return the seed of a teacher's recipe.
+
+    Args:
+        teacher: name of a recipe, perhaps with one.
+        own: seed of the run, where the name has none.
+    """
+    seed = teacher.partition("@")[2]
+    return int(seed) if seed else own
