@@ -14,38 +14,41 @@ import torch
 from transformers import PreTrainedModel
 
 from optkit.compression.dataflow import Reads, norms, reads
-from optkit.models.checkpoint_tensors import listed
 from optkit.models.families import encoder_linears
+from optkit.tasks.base import Feed
 
 log = logging.getLogger(__name__)
 
 
-def shift(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], forward: Callable[[PreTrainedModel], Any]) -> list[str]:
+def shift(model: PreTrainedModel, feed: Feed, forward: Callable[[PreTrainedModel], Any]) -> str:
     """Centre every channel of the norms' outputs that the encoder's Linear modules read, in place.
 
-    A norm whose output has a reader without a bias, or one that is neither a Linear nor a sum with a Linear's output, stays as it is
-    and is named in the log.
+    A norm whose output has a reader without a bias, or one that is neither a Linear nor a sum with a Linear's output, stays as
+    it is.
 
     Args:
-        model: float model in eval mode.
-        inputs: a batch of its inputs, to find what reads what.
+        model: float model.
+        feed: a batch of its inputs, to find what reads what.
         forward: runs examples through the model, to find the ranges.
 
     Returns:
-        Names of the norms that were shifted.
+        What could not be moved, with reasons, for people; empty where all could.
     """
+    inputs = {name: torch.from_numpy(array).to(model.device) for name, array in feed.items()}
     encoder = encoder_linears(model).keys()
-    found = {name: own for name, own in reads(model, inputs).items() if own.readers & encoder}
-    hindered = [f"{name} ({own.hindrance})" for name, own in found.items() if own.hindrance]
+    found = {name: own for name, own in reads(model.eval(), inputs).items() if own.readers & encoder}
     able = {name: own for name, own in found.items() if not own.hindrance}
-    if hindered or not found:
-        what = f"stay off centre: {listed(hindered)}" if hindered else "that add a bias are not there"
-        log.warning("outlier shift: %d of %d norms moved; those %s", len(able), len(found), what)
     with _watched(model, able) as ranges:
         forward(model)
     for name, own in able.items():
         _move(model, name, own, sum(ranges[name]) / 2)
-    return list(able)
+    if len(able) == len(found) > 0:
+        return ""
+    hindered = [f"{name} ({own.hindrance})" for name, own in found.items() if own.hindrance]
+    why = f"not {'; '.join(hindered[:3])}{', …' * (len(hindered) > 3)}" if hindered else "its norms have no biases"
+    told = f"outlier shift: centred {len(able)} of the {len(found)} norms that quantised Linear modules read: {why}"
+    log.warning("%s", told)
+    return told
 
 
 @torch.no_grad()
