@@ -17,8 +17,8 @@ from optkit.compression.fake_quantization import INT8_MAX
 from optkit.models.families import encoder_linears
 from optkit.tasks.base import Feed, TaskKind
 
-CANDIDATES = tuple(2 ** (-step / 4) for step in range(18))
-"""Shares of the largest absolute value that are tried as amax, from all of it to a nineteenth."""
+CANDIDATES = tuple(2 ** (-step / 8) for step in range(29))
+"""Shares of the largest absolute value that are tried as amax, from all of it to an eleventh."""
 Seen = dict[int, tuple[torch.Tensor, torch.Tensor, list[str]]]
 """For each tensor that Linear modules read: itself, the copy that they get, and their names."""
 
@@ -85,12 +85,20 @@ def _drawn(like: torch.Tensor, signs: torch.Generator) -> torch.Tensor:
 
 
 def _divergences(values: torch.Tensor, gradient: torch.Tensor, largest: float) -> torch.Tensor:
-    """Return the divergence from each candidate, summed over the rows of a batch; values and gradient [batch, …, channels]."""
+    """Return the divergence from each candidate, summed over the tokens of a batch as if their errors were independent.
+
+    Summed within a text first, what counts is the luck of one scale with tokens that come again and again, which is gone as
+    soon as the layers before are quantised too.
+
+    Args:
+        values, gradient: [..., channels].
+        largest: absolute value.
+    """
     found = []
     for share in CANDIDATES:
         scale = max(largest * share, torch.finfo(torch.float32).tiny) / INT8_MAX
         error = (values / scale).round_().clamp_(-INT8_MAX - 1, INT8_MAX).mul_(scale).sub_(values)
-        found.append(error.mul_(gradient).flatten(1).sum(1).double().square().sum())
+        found.append(error.mul_(gradient).sum(-1).double().square().sum())
     return torch.stack(found).cpu()
 
 
