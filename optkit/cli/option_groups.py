@@ -60,6 +60,9 @@ def data_settings(
     text_column: Annotated[str | None, typer.Option(help="column of the text, or of a pair's first", metavar="NAME")] = None,
     text_pair_column: Annotated[str | None, typer.Option(help="column of a pair's second text", metavar="NAME")] = None,
     label_column: Annotated[str | None, typer.Option(help="column of the class", metavar="NAME")] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="column of what rows belong to, which intervals draw [default: group]", metavar="NAME")
+    ] = None,
     limit_train: Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")] = None,
     unlabelled: Annotated[
         str | None,
@@ -74,7 +77,7 @@ def data_settings(
     ] = None,
 ) -> DataSettings:
     """The data that a task is read from."""
-    columns = text_column, text_pair_column, label_column
+    columns = text_column, text_pair_column, label_column, group_column
     options = _pairs(task_option or ())
     return DataSettings(data, limit_train, max_length, metric, *columns, unlabelled=unlabelled, options=options)
 

@@ -1,6 +1,6 @@
 """What a technique may use besides the model: the training features, the settings, and other recipes' answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from optkit.models.loading import LoadedModel, inference
 from optkit.recipe.training import Training
 from optkit.tasks.base import Feed, TaskKind
-from optkit.tasks.collate import BATCH_SIZE, Collator, run
+from optkit.tasks.collate import BATCH_SIZE, Collator, bucketed
 from optkit.training.loop import Augment, Batches
 from optkit.training.resume import Snapshots
 
@@ -74,11 +74,19 @@ class Context:
         columns = [*self.collator.names, "length"]
         return concatenate_datasets([part.select_columns(columns) for part in (self.features, unlabelled)])
 
-    def run_examples(self, model: PreTrainedModel, count: int) -> None:
-        """Send the inputs for calibration, or training examples drawn by the seed, through a model, batch by batch."""
+    def feeds(self, count: int) -> Iterator[Feed]:
+        """Yield the inputs for calibration, or those of training examples drawn by the seed, batch by batch."""
         if self.calibration is not None:
-            for feed in self.calibration:
-                inference(model, self.task)(feed)
+            yield from self.calibration
             return
         chosen = np.random.default_rng(self.seed).permutation(len(self.features))[:count]
-        run(inference(model, self.task), self.features.select(np.sort(chosen)), BATCH_SIZE, self.collator)
+        features = self.features.select(np.sort(chosen))
+        inputs = features.select_columns(list(self.collator.names))
+        for batch in bucketed(features["length"][:], BATCH_SIZE):
+            yield self.collator.feed(inputs[batch])
+
+    def run_examples(self, model: PreTrainedModel, count: int) -> None:
+        """Send the inputs of `feeds` through a model."""
+        infer = inference(model, self.task)
+        for feed in self.feeds(count):
+            infer(feed)

@@ -51,10 +51,10 @@ def retrain(loaded: LoadedModel, stage: Taught, context: Context, title: str) ->
     if stage.follows:
         history += _follow_representations(loaded, teachers[0], stage, context, title)
     if stage.answers and stage.learning_rates:
-        run, loss = partial(_run, loaded, loaded.model), partial(_answers, teachers, stage)
+        run, loss = partial(_run, loaded, loaded.model), partial(answers_loss, teachers, stage)
         history += rate_choice.train_with_best(loaded.model, stage, context, title, loss, run)
     elif stage.answers:
-        history += _run(loaded, loaded.model, title, _answers(teachers, stage, context), stage, context)
+        history += _run(loaded, loaded.model, title, answers_loss(teachers, stage, context), stage, context)
     return history
 
 
@@ -127,7 +127,7 @@ def _pair(loaded: LoadedModel, teacher: LoadedModel, stage: Taught) -> Represent
     return Representations(loaded.model, teacher.model, layers, *weights, count, teacher.tokenizer.model_input_names)
 
 
-def _answers(teachers: Sequence[LoadedModel], stage: Taught, context: Context) -> Loss:
+def answers_loss(teachers: Sequence[LoadedModel], stage: Taught, context: Context) -> Loss:
     """Return the training loss: the task's alone, or with the mean of the teachers' logits, computed per batch if words are
     replaced."""
     task = context.task

@@ -61,6 +61,8 @@ class LoadedModel:
     """Class of the task that the head is for."""
     thresholds: tuple[float, ...] = ()
     """Thresholds that it decides by, of tasks that fit some (see `optkit.tasks.deciding`)."""
+    remarks: list[str] = field(default_factory=list)
+    """What came of its stages that a reader of its results should know."""
 
 
 Model = PreTrainedModel | LoadedModel

@@ -16,6 +16,7 @@ from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_kept, rea
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
 from optkit.evaluation.results import VERDICTS, Row
+from optkit.models import checkpoint_remarks
 from optkit.models.families import depth
 from optkit.pipeline import load_summary, projects, refusals, result_file
 from optkit.pipeline.loss_by_stage import loss_by_stage
@@ -71,6 +72,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             min_speedup=recipe.min_speedup,
             max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
+            remarks=checkpoint_remarks.read(folder),
             stages=loss_by_stage([folder], precision, task.metric),
             layers=depth(read_json(folder / "config.json")),
             sparsity=recipe.sparsity,
@@ -176,6 +178,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
         row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
     row.delta_ci95 = list(paired_bootstrap(own, reference, row.metric))
     row.stages = loss_by_stage(list(group), row.precision, row.metric)
+    row.remarks = [f"seed {one.seed}: {remark}" for one in rows for remark in one.remarks]
     row.load = next((own.load for own in rows if own.load), {})
     return _judged(row)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from optkit.core.errors import InputError
 from optkit.tasks.data.pieces import sentences_of
-from optkit.tasks.data.tables import GROUP, numbered
+from optkit.tasks.data.tables import GROUP, numbered, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -13,8 +17,34 @@ if TYPE_CHECKING:
     from optkit.tasks.base import Split
 
 
+class Drawn(NamedTuple):
+    """Groups that intervals draw, int64; None where each example, or outcome, is drawn by itself."""
+
+    examples: NDArray[np.int64] | None
+    """Group of each example of the dev split."""
+    outcomes: NDArray[np.int64] | None
+    """Group of each of `Task.outcomes`, where these are not of examples."""
+
+
 class Belonging:
     """Base class of tasks for what rows have in common."""
+
+    def drawn(self) -> Drawn:
+        """Return the groups of the dev split, by which intervals are drawn: rows of a group are right or wrong together."""
+        rows: Dataset = self.examples("dev")  # type: ignore[attr-defined]
+        found = np.array(numbered(rows[GROUP][:])) if GROUP in rows.column_names else None
+        return Drawn(found, found)
+
+    def check_groups(self, column: str | None) -> None:
+        """Raise `InputError` where groups are named and in neither split, are one in all of dev, or contradict each other."""
+        train, dev = (self.examples(split) for split in ("train", "dev"))  # type: ignore[attr-defined]
+        if column is not None and GROUP not in (*train.column_names, *dev.column_names):
+            raise InputError(f"--group-column {column}: no such column in train and dev, or such rows have no groups")
+        if GROUP in dev.column_names and not self.drawn().examples.any():  # type: ignore[union-attr]
+            raise InputError(
+                f"dev: found one group, {shown(dev[0][GROUP])}, in all {len(dev):,} rows; expected several, as "
+                "intervals draw groups. Fix: name another column: --group-column NAME"
+            )
 
     def wholes(self, split: Split) -> list[str]:
         """Return the text of each row by which rows belong together: they have the same one, or pieces of it."""

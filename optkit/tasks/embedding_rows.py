@@ -15,8 +15,9 @@ from optkit.core.errors import InputError
 from optkit.tasks import sentence_folder
 from optkit.tasks.base import Split
 from optkit.tasks.collate import truncated
+from optkit.tasks.data import groups
 from optkit.tasks.data.data_settings import COLUMNS, HUB, DataSettings
-from optkit.tasks.data.tables import limited, problem, shown
+from optkit.tasks.data.tables import GROUP, limited, problem, shown
 from optkit.tasks.degenerate import Doubt, interval
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def read(task: str, data: DataSettings) -> tuple[dict[Split, Dataset], Evaluated
         )
     texts, documents, relevance = text_pairs.judged(dev)
     found = Evaluated([str(place) for place in range(len(documents))], documents, relevance)
-    return {"train": train, "dev": of_queries(texts, relevance)}, found
+    own = dev.columns.get(GROUP) and groups.of_queries(dev.columns["query"], dev.columns[GROUP], f"{data.source}, dev")
+    return {"train": train, "dev": of_queries(texts, relevance, own)}, found
 
 
 def texts(rows: Dataset) -> list[tuple[str, ...]]:
@@ -160,10 +162,10 @@ def of_pairs(queries: Sequence[str], positives: Sequence[str], limit: int | None
     return _dataset({"query": [queries[row] for row in keep], "positive": [positives[row] for row in keep]})
 
 
-def of_queries(queries: Sequence[str], relevance: Sequence[Mapping[str, int]]) -> Dataset:
-    """Return queries as rows, with the names of their relevant documents."""
+def of_queries(queries: Sequence[str], relevance: Sequence[Mapping[str, int]], own: Sequence[str] | None = None) -> Dataset:
+    """Return queries as rows, with the names of their relevant documents, and their groups where they have some."""
     relevant = [[name for name, grade in grades.items() if grade > 0] for grades in relevance]
-    return _dataset({"query": queries, "relevant": relevant})
+    return _dataset({"query": queries, "relevant": relevant} | ({GROUP: own} if own else {}))
 
 
 def _dataset(columns: Mapping[str, Sequence[Any]]) -> Dataset:

@@ -86,7 +86,7 @@ class QuestionAnswering(Task):
         data.refuse(name, *COLUMNS)
         from optkit.tasks.data import squad
 
-        return cls(name, squad.read_splits(name, data.source or HUB.get(name)), data.limit_train)
+        return cls(name, squad.read_splits(name, data.source or HUB.get(name), data.group_column), data.limit_train)
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """One feature per window of a passage.

@@ -94,6 +94,7 @@ def of_settings(name: str, settings: DataSettings) -> Task:
     kind = TASKS.get(name)
     kind.chosen(settings)
     task = kind.load(name, settings)
+    task.check_groups(settings.group_column)
     if settings.metric is not None:
         task.choose_metric(settings.metric)
     if settings.max_length is not None:

@@ -12,12 +12,13 @@ import numpy as np
 
 from optkit.tasks import rankings
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.belonging import Drawn
 from optkit.tasks.collate import check_logits
-from optkit.tasks.data import judged
+from optkit.tasks.data import groups, judged
 from optkit.tasks.data.columns import TEXTS
 from optkit.tasks.data.data_settings import COLUMNS, DataSettings
 from optkit.tasks.data.judged import DOCUMENT, QUERY, Judged
-from optkit.tasks.data.tables import Table, numbered
+from optkit.tasks.data.tables import GROUP, Table, numbered
 from optkit.tasks.degenerate import Doubt, of_rankings
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
 from optkit.tasks.texts import TARGET, TextTask, text_columns
@@ -222,6 +223,14 @@ class Reranking(TextTask):
     def outcomes(self, predictions: Sequence[Prediction]) -> np.ndarray:
         """Return the metrics of each query, [queries]."""
         return rankings.per_query(self._known.relevance, self._scores(predictions), self.metrics)
+
+    def drawn(self) -> Drawn:
+        """Documents of a query are drawn with it; queries with others of their group."""
+        queries, rows = np.array(self._known.queries), self.examples("dev")
+        if GROUP not in rows.column_names:
+            return Drawn(queries, None)
+        own = groups.of_queries(rows[self.text_columns[0]][:], rows[GROUP][:], f"{self.name}, dev")
+        return Drawn(np.array(numbered(own))[queries], np.array(numbered(own)))
 
     def same(self, prediction: Prediction, other: Prediction) -> bool:
         """Whether a document keeps its place, or stays beyond the first ones."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from optkit.tasks.base import LONGEST, Split, Task
 from optkit.tasks.collate import truncated
+from optkit.tasks.data import groups
 from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table, check_text, limited, problem
@@ -125,9 +126,9 @@ class TextTask(Task):
         for column in self.text_columns:
             _check_column(table, column)
         keep = limited(len(table), limit)
-        features = Features({**{name: Value("string") for name in self.text_columns}, TARGET: feature})
         columns = {name: [table.columns[name][row] for row in keep] for name in self.text_columns}
-        columns[TARGET] = [targets[row] for row in keep]
+        columns |= {TARGET: [targets[row] for row in keep], **groups.kept(table, keep)}
+        features = Features({name: feature if name == TARGET else Value("string") for name in columns})
         return Dataset(pyarrow.table(columns, schema=features.arrow_schema), info=DatasetInfo(features=features))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from optkit.tasks import entities
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
 from optkit.tasks.collate import IGNORED, check_logits
-from optkit.tasks.data import iob
+from optkit.tasks.data import groups, iob
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import limited
 from optkit.tasks.degenerate import Doubt, of_tags
@@ -256,8 +256,9 @@ class TokenClassification(Task):
             "tokens": tokens,
             "tags": [[index[tag] for tag in sentences.tags[row]] for row in kept],
         }
+        own = groups.kept(sentences.table, kept)
         kinds = {"text": Value("string"), "tokens": List(Value("string")), "tags": List(ClassLabel(names=list(self.labels)))}
-        return Dataset.from_dict(columns, Features(kinds))
+        return Dataset.from_dict({**columns, **own}, Features({**kinds, **dict.fromkeys(own, Value("string"))}))
 
     def _gold(self, split: Split) -> list[list[int]]:
         """The tags of each row's tokens."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from optkit.evaluation.bootstrap import paired_bootstrap
+from optkit.tasks.outcomes import CLASSES
 
 
 def answers(right: float, count: int = 1000, seed: int = 0) -> np.ndarray:
@@ -87,3 +88,47 @@ def test_one_seed_is_the_same_as_none() -> None:
 def test_scores_of_different_examples() -> None:
     with pytest.raises(ValueError, match="shapes"):
         paired_bootstrap(np.zeros(3), np.zeros(4), "accuracy")
+
+
+def test_groups_of_one_are_examples() -> None:
+    candidate, baseline = answers(0.88, 300, seed=1), answers(0.9, 300, seed=2)
+    alone = paired_bootstrap(candidate, baseline, "accuracy", np.arange(300))
+    assert alone == pytest.approx(paired_bootstrap(candidate, baseline, "accuracy"), abs=0.4)
+
+
+def test_examples_of_a_group_count_as_one() -> None:
+    # Every example ten times, in one group each: as wide as without the copies, and three times as wide as if they were new.
+    candidate, baseline = answers(0.85, 200, seed=1), answers(0.9, 200, seed=2)
+    copies = np.repeat(candidate, 10), np.repeat(baseline, 10)
+    low, high = paired_bootstrap(candidate, baseline, "accuracy")
+    assert paired_bootstrap(*copies, "accuracy", np.repeat(np.arange(200), 10)) == pytest.approx((low, high), abs=0.6)
+    narrow_low, narrow_high = paired_bootstrap(*copies, "accuracy")
+    assert narrow_high - narrow_low == pytest.approx((high - low) / np.sqrt(10), rel=0.05)
+
+
+def test_two_groups_by_hand() -> None:
+    # Groups of 1 and 3 examples with differences 0 and 100: the mean of two draws is 0, 3/4 or 100 (1/4, 1/2, 1/4).
+    candidate, baseline, groups = np.array([0.0, 100, 100, 100]), np.zeros(4), np.array([0, 1, 1, 1])
+    assert paired_bootstrap(candidate, baseline, "accuracy", groups) == (0.0, 100.0)
+    found = paired_bootstrap(np.array([4.0, 0, 0, 0]), baseline, "accuracy", groups)
+    assert found == (0.0, 4.0)  # once each is 1, twice the first 4, twice the second 0
+
+
+def classes(right: float, count: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    found = np.empty(count, CLASSES)
+    found["gold"], found["classes"] = random.integers(2, size=count), 2
+    found["predicted"] = np.where(random.random(count) < right, found["gold"], 1 - found["gold"])
+    return found
+
+
+@pytest.mark.parametrize("metric", ["f1", "accuracy"])
+def test_metrics_that_are_counted_draw_groups_too(metric: str) -> None:
+    baseline = classes(0.9, 200, seed=1)
+    candidate = baseline.copy()
+    candidate["predicted"][:20] = 1 - candidate["predicted"][:20]
+    wide = paired_bootstrap(candidate, baseline, metric)
+    copies = np.repeat(candidate, 10), np.repeat(baseline, 10)
+    assert paired_bootstrap(*copies, metric, np.repeat(np.arange(200), 10)) == pytest.approx(wide, abs=0.6)
+    seeds = np.stack([copies[0]] * 2), np.stack([copies[1]] * 2)
+    assert paired_bootstrap(*seeds, metric, np.repeat(np.arange(200), 10)) == pytest.approx(wide, abs=0.6)

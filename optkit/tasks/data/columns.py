@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import Table, listed, problem
+from optkit.tasks.data.groups import grouped
+from optkit.tasks.data.tables import GROUP, Table, listed, problem
 
 LABEL, TEXTS = "label", ("text", "text_pair")
 """Names that named columns get: tasks look for them."""
@@ -31,7 +32,10 @@ def mapped(table: Table, settings: DataSettings, usual: Collection[tuple[str, ..
     renamed |= dict(zip(texts, texts if texts in usual else TEXTS, strict=False))
     columns = {new: table.columns[old] for old, new in renamed.items()}
     classes = {renamed[old]: names for old, names in table.classes.items() if old in renamed}
-    return replace(table, columns=columns, classes=classes)
+    made = replace(table, columns=columns, classes=classes)
+    if settings.group_column is None and GROUP in (*texts, settings.label_column):
+        return made
+    return grouped(made, settings.group_column, table)
 
 
 def _check(table: Table, settings: DataSettings, texts: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from optkit.core.json_door import loads
 from optkit.tasks.base import Split
 from optkit.tasks.data.classes import class_index, class_name, classes_of
 from optkit.tasks.data.columns import LABEL
-from optkit.tasks.data.tables import Table, listed, problem, shown
+from optkit.tasks.data.tables import GROUP, Table, listed, problem, shown
 
 log = logging.getLogger(__name__)
 COLUMNS = ("labels", LABEL)
@@ -145,7 +145,7 @@ def _columns_of_bits(train: Table, texts: Collection[str]) -> list[str]:
     if not found:
         expected = "a column 'labels' with lists, or a column of 0 and 1 for each label"
         raise problem(train.source, f"no labels ({train.named})", expected, "name the column: --label-column NAME")
-    left_out = [name for name in others if name not in found]
+    left_out = [name for name in others if name not in found and name != GROUP]
     log.info("%s: the labels are the columns %s", train.source, listed(found, most=len(found)))
     if left_out:
         log.info("%s: left out: the columns %s, which are not of 0 and 1", train.source, listed(left_out))

@@ -9,6 +9,7 @@ from datasets import Dataset, Features, List, Value
 
 from optkit.core.json_door import loads
 from optkit.tasks.base import Split
+from optkit.tasks.data.groups import of_dictionaries
 from optkit.tasks.data.reading import no_json, text_of
 from optkit.tasks.data.source import read_datasets
 from optkit.tasks.data.tables import check_folder, check_text, listed, only_file, problem, required, shown
@@ -28,12 +29,13 @@ _KINDS = {dict: "an object {…}", list: "a list […]", str: "text", int: "a wh
 _LAYOUT = "follow SQuAD: data > paragraphs > context and qas > id, question and answers > text and answer_start"
 
 
-def read_splits(task: str, source: str | None) -> dict[Split, Dataset]:
+def read_splits(task: str, source: str | None, group: str | None = None) -> dict[Split, Dataset]:
     """Read both splits from a folder or from the hub.
 
     Args:
         task: name of the task, for messages.
         source: a folder, or `hub:NAME…`.
+        group: name of what questions belong to, such as `title` or `context`; None for `group`, if there is one.
 
     Raises:
         InputError: a file is wrong, or no source is given.
@@ -41,10 +43,9 @@ def read_splits(task: str, source: str | None) -> dict[Split, Dataset]:
     """
     found = required(task, source)
     if (splits := read_datasets(found)) is not None:
-        return {
-            split: checked(_rows(rows.to_list(), f"{found}, {split}"), f"{found}, {split}") for split, rows in splits.items()
-        }
-    return {split: read(path) for split, path in find(Path(found)).items()}
+        named = {f"{found}, {split}": (split, rows.to_list()) for split, rows in splits.items()}
+        return {split: checked(_rows(rows, where), where, group) for where, (split, rows) in named.items()}
+    return {split: read(path, group) for split, path in find(Path(found)).items()}
 
 
 def find(folder: Path) -> dict[Split, Path]:
@@ -66,8 +67,12 @@ def find(folder: Path) -> dict[Split, Path]:
     }
 
 
-def read(path: Path) -> Dataset:
+def read(path: Path, group: str | None = None) -> Dataset:
     """The questions of a file, checked.
+
+    Args:
+        path: of the file.
+        group: see `read_splits`.
 
     Raises:
         InputError: the file is not SQuAD; the message names the line, the article or the question.
@@ -81,11 +86,16 @@ def read(path: Path) -> Dataset:
         raise problem(path, "no questions", "one or more", "write the questions into it")
     for row in rows:
         _check_answerable(row, path)
-    return checked([{name: row[name] for name in FEATURES} for row in rows], str(path))
+    return checked(rows, str(path), group)
 
 
-def checked(rows: Sequence[Mapping[str, Any]], source: str) -> Dataset:
+def checked(rows: Sequence[Mapping[str, Any]], source: str, group: str | None = None) -> Dataset:
     """The rows as a data set.
+
+    Args:
+        rows: with what `FEATURES` names.
+        source: where they are from, for messages.
+        group: see `read_splits`.
 
     Raises:
         InputError: an empty text, an answer that does not stand where it should, an
@@ -100,8 +110,8 @@ def checked(rows: Sequence[Mapping[str, Any]], source: str) -> Dataset:
         for name in ("id", "question", "context"):
             check_text(where, name, row[name])
         _check_answers(where, row)
-    columns = {name: [row[name] for row in rows] for name in FEATURES}
-    return Dataset.from_dict(columns, features=FEATURES)
+    columns, own = {name: [row[name] for row in rows] for name in FEATURES}, of_dictionaries(rows, group, source)
+    return Dataset.from_dict({**columns, **own}, Features({**FEATURES, **dict.fromkeys(own, Value("string"))}))
 
 
 def _rows(rows: Sequence[Mapping[str, Any]], source: str) -> Sequence[Mapping[str, Any]]:
@@ -140,7 +150,8 @@ def _questions(tree: object, source: str) -> Iterator[dict[str, Any]]:
             at_paragraph = f"{at_article}, paragraph {j}"
             context = _get(paragraph, "context", str, at_paragraph)
             for k, question in enumerate(_get(paragraph, "qas", list, at_paragraph), start=1):
-                yield _question(question, context, source, f"{at_paragraph}, question {k}")
+                row = _question(question, context, source, f"{at_paragraph}, question {k}")
+                yield {"title": article.get("title"), **question, **row}
 
 
 def _question(question: object, context: str, source: str, where: str) -> dict[str, Any]:

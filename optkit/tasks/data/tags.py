@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from optkit.tasks.base import Split
 from optkit.tasks.data.conll import LINES, TAGS, TOKENS
 from optkit.tasks.data.data_settings import DataSettings
+from optkit.tasks.data.groups import grouped
 from optkit.tasks.data.iob import OUTSIDE, TAG, entities
 from optkit.tasks.data.tables import Table, check_text, listed, problem, shown
 
@@ -72,6 +73,7 @@ def read(tables: Mapping[Split, Table], settings: DataSettings) -> tuple[dict[Sp
 
 
 def _sentences(table: Table, settings: DataSettings) -> Sentences:
+    table = grouped(table, settings.group_column)
     tokens = _column(table, settings.text_column, _TOKENS, "--text-column")
     tags = _column(table, settings.label_column, _TAGS, "--label-column")
     found = Sentences(table, [], [], table.classes.get(tags, ()))

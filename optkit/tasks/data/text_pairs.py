@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from optkit.core.errors import InputError
 from optkit.tasks.base import Split
-from optkit.tasks.data import beir, reading, source
+from optkit.tasks.data import beir, groups, reading, source
 from optkit.tasks.data.beir import Collection
 from optkit.tasks.data.columns import LABEL, mapped
 from optkit.tasks.data.data_settings import HUB, DataSettings
 from optkit.tasks.data.numbers import values_of
-from optkit.tasks.data.tables import Table, check_text, listed, problem, required, shown
+from optkit.tasks.data.tables import GROUP, Table, check_text, listed, problem, required, shown
 from optkit.tasks.texts import TEXT_COLUMNS, text_columns
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Rows:
 
     kind: Kind
     columns: Mapping[str, Sequence[Any]]
-    """`first`, `second`, `score` from -1 to 1; or `query`, `positive` and perhaps `negative`; or `text`."""
+    """`first`, `second`, `score` from -1 to 1; or `query`, `positive` and perhaps `negative`; or `text`; perhaps `group`."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -100,7 +100,7 @@ def rows_of(table: Table) -> Rows:
             raise problem(table.source, found, _EXPECTED, "name the column of the score: --label-column NAME")
         texts = _texts(table, dict(zip(("first", "second"), columns, strict=True)))
         return Rows("scored", {**texts, "score": _scores(table, scores[0])})
-    if others := [name for name in table.columns if name not in columns]:
+    if others := [name for name in table.columns if name not in (*columns, GROUP)]:
         log.info("%s: texts alone; %s is not read", table.source, listed(others))
     return Rows("texts", _texts(table, {"text": columns[0]}))
 
@@ -120,11 +120,11 @@ def judged(rows: Rows) -> tuple[list[str], list[str], list[dict[str, int]]]:
 
 
 def _texts(table: Table, names: Mapping[str, str]) -> dict[str, Sequence[str]]:
-    """Return checked columns of texts under other names, {new: old}."""
+    """Return checked columns of texts under other names, {new: old}, and the groups of the rows where they have some."""
     for column in names.values():
         for row, value in enumerate(table.columns[column]):
             check_text(table.at(row), column, value)
-    return {new: table.columns[old] for new, old in names.items()}
+    return {new: table.columns[old] for new, old in names.items()} | groups.kept(table, range(len(table)))
 
 
 def _scores(table: Table, column: str) -> list[float]:

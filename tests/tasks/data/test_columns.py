@@ -31,6 +31,39 @@ def test_a_text_called_label(write) -> None:
     assert task.examples("dev").to_dict() == {"text": ["a", "b"], "label": [0, 1]}
 
 
+GROUPED = "text,label,group,story\na b,x,7,one\nb c,y,7,two\nc d,x,8,one\n"
+
+
+def test_groups_are_read_and_drawn(write) -> None:
+    folder = write(both(GROUPED))
+    task = load("classification", folder)
+    assert task.examples("dev")["group"][:] == ["7", "7", "8"] and task.drawn().examples.tolist() == [0, 0, 1]
+    assert task.drawn().outcomes.tolist() == [0, 0, 1] and task.belonging("train") == [[0], [0], [1]]
+    assert load("classification", folder, text_column="text").drawn().examples.tolist() == [0, 0, 1]
+    named = load("classification", folder, group_column="story")
+    assert named.drawn().examples.tolist() == [0, 1, 0] and named.fingerprint() != task.fingerprint()
+    assert load("classification", folder, group_column="text").drawn().examples.tolist() == [0, 1, 2]
+    assert load("classification", folder, label_column="group").drawn() == (None, None)
+
+
+def test_dev_alone_may_have_groups(write) -> None:
+    task = load("classification", write({"train.csv": "text,label\na,x\nb,y\n", "dev.csv": GROUPED}))
+    assert task.drawn().examples.tolist() == [0, 0, 1] and task.belonging("train") == [[0], [1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        (GROUPED.replace("7,two", ",two"), {}, r"train.csv, line 3: found nothing in 'group'.*--group-column NAME"),
+        (GROUPED.replace("8,", "7,"), {}, "found one group, '7', in all 3 rows; expected several"),
+        (GROUPED, {"group_column": "stories"}, "--group-column stories: no such column in train and dev"),
+    ],
+)
+def test_groups_that_are_none(text: str, settings: dict, message: str, write) -> None:
+    with pytest.raises(InputError, match=message):
+        load("classification", write(both(text)), **settings)
+
+
 @pytest.mark.parametrize(
     ("named", "message"),
     [
