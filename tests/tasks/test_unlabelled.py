@@ -83,3 +83,8 @@ def test_a_file_that_is_not_there(tiny_data: Path, tmp_path: Path) -> None:
 def test_a_task_that_learns_from_more_than_texts_refuses_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="task 'sample_qa' takes none"):
         registry.load("sample_qa", unlabelled=str(written(tmp_path, "more.txt", "the plot")))
+
+
+@pytest.mark.parametrize("name", ["sample_regression", "sample_multi_label", "sample_token_classification"])
+def test_tasks_whose_teachers_answer_texts_take_them(name: str, tmp_path: Path) -> None:
+    assert registry.load(name, unlabelled=str(written(tmp_path, "more.txt", "\n".join(TEXTS)))).unlabelled == (tuple(TEXTS),)
