@@ -75,7 +75,7 @@ def _fisher_score(
         return (_drawn(values, signs) * values).sum()
     probability = rows.detach().float().softmax(-1)
     root = probability.sqrt() * _drawn(rows, signs)
-    weights = root - probability * (probability.sqrt() * root).sum(-1, keepdim=True)
+    weights = root - probability * root.sum(-1, keepdim=True)
     return (weights * rows).sum()
 
 

@@ -1,8 +1,10 @@
 """Outlier shift: the same answers from activations in the middle of their range, in every family that can hold it."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from optkit.compression import outlier_shift, quantizers
 from optkit.compression.context import Context
 from optkit.compression.dataflow import norms, reads
 from optkit.core.errors import OptkitError
+from optkit.graph.export import export
 from optkit.models.families import encoder_linears
 from optkit.models.loading import LoadedModel
 from tests.compression.encoders import OTHERS, encoder
@@ -131,6 +134,21 @@ def test_the_stage_shifts_before_it_calibrates_and_adds_nothing(tiny_model: Load
     own, other = (quantizers.quantisers(loaded.model) for loaded in (tiny_model, plain))
     name = "bert.encoder.layer.0.intermediate.dense.input_quantizer"
     assert float(own[name].amax) < 0.5 * float(other[name].amax)
+
+
+def test_the_graph_is_the_same_but_for_its_numbers(tiny_model: LoadedModel, tiny_context: Context, tmp_path: Path) -> None:
+    """The same operators on tensors of the same names, types and shapes: as fast and as large."""
+    found = []
+    for name, shift in (("plain", False), ("shifted", True)):
+        loaded = copy.deepcopy(tiny_model)
+        Quantize(calibration_examples=16, calibrator="kl", shift=shift).apply(loaded, tiny_context)
+        (tmp_path / name).mkdir()
+        graph = onnx.load(export(loaded.model, tmp_path / name, 16, tiny_context.task)).graph
+        nodes = [(node.op_type, [*node.input], [*node.output]) for node in graph.node]
+        found.append((nodes, [(one.name, one.data_type, [*one.dims]) for one in graph.initializer]))
+    assert found[0] == found[1]
+    sizes = [sum(path.stat().st_size for path in (tmp_path / name).iterdir()) for name in ("plain", "shifted")]
+    assert sizes[0] == sizes[1]
 
 
 def test_scales_of_a_checkpoint_keep_their_activations(tiny_model: LoadedModel, tiny_context: Context) -> None:
