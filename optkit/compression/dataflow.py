@@ -1,7 +1,7 @@
 """What reads the output of each LayerNorm, found in the graph that autograd keeps of one forward pass.
 
-Nothing is asked of a family's names: modules are marked where values enter and leave them, and the graph between the marks says
-what was done with the values.
+Nothing is asked of a family's names: modules are marked where values enter and leave them, and the graph between the marks
+says what was done with the values.
 """
 
 from collections import defaultdict
@@ -80,7 +80,9 @@ def reads(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[st
     return {name: _reads(own, places, consumers, model) for (kind, name), own in places.items() if kind == "norm"}
 
 
-def _reads(own: list[Any], places: Mapping[tuple[str, str], list[Any]], consumers: Mapping[Any, list[Any]], model: Any) -> Reads:
+def _reads(
+    own: list[Any], places: Mapping[tuple[str, str], list[Any]], consumers: Mapping[Any, list[Any]], model: Any
+) -> Reads:
     """Return what the calls of one norm, whose nodes are given, are used for."""
     found, added = Reads(), set[Any]()
     for node in own:

@@ -1,8 +1,8 @@
 """The calibrator `kl`: each activation's amax by the divergence that its rounding and clipping cause in the model's answers.
 
-To second order, KL(float ‖ quantised) of an activation's error δ is ½ δᵀJᵀFJδ, with J the Jacobian of the logits and F the Fisher
-matrix of their distribution. A random vector v with E[vvᵀ] = F makes it the mean of (vᵀJδ)²: one backward pass a batch gives vᵀJ
-for all activations, and each candidate costs one product with it. No labels are needed.
+To second order, KL(float ‖ quantised) of an activation's error δ is ½ δᵀJᵀFJδ, with J the Jacobian of the logits and F
+the Fisher matrix of their distribution. A random vector v with E[vvᵀ] = F makes it the mean of ½ (vᵀJδ)²: one backward
+pass a batch gives vᵀJ for all activations, and each candidate costs one product with it. No labels are needed.
 """
 
 from collections import defaultdict
@@ -65,9 +65,7 @@ def _gradients(
             yield names, values.detach(), gradient
 
 
-def _fisher_score(
-    task: TaskKind, logits: torch.Tensor, mask: torch.Tensor | None, signs: torch.Generator
-) -> torch.Tensor:
+def _fisher_score(task: TaskKind, logits: torch.Tensor, mask: torch.Tensor | None, signs: torch.Generator) -> torch.Tensor:
     """Return vᵀ logits with E[vvᵀ] the Fisher matrix of the logits' distributions; the identity where they have none."""
     rows = task.distributions(logits, mask)
     if rows is None:

@@ -25,7 +25,10 @@ ALL = {"Bert", "Roberta", "RobertaPreLayerNorm", "RoFormer", "XLM"}
 """Families in which no norm before a Linear is held back."""
 NONE = {"EuroBert", "ModernBert"}
 """Families whose norms have no biases."""
-FEED = {"input_ids": np.arange(3, 35).reshape(4, 8), "attention_mask": np.array([[1] * 8, [1] * 8, [1] * 5 + [0] * 3, [1] * 8])}
+FEED = {
+    "input_ids": np.arange(3, 35).reshape(4, 8),
+    "attention_mask": np.array([[1] * 8, [1] * 8, [1] * 5 + [0] * 3, [1] * 8]),
+}
 
 
 def logits(model: PreTrainedModel) -> torch.Tensor:
@@ -73,7 +76,7 @@ def test_answers_stay_and_activations_are_centred(name: str) -> None:
 
 
 def test_shifts_by_hand_on_two_layers(tiny_model: LoadedModel) -> None:
-    """After the shift, ranges are symmetric, and every bias has moved by what the shift of its input and its residual says."""
+    """Ranges are symmetric then, and every bias has moved by what the shift of its input and its residual says."""
     model = tiny_model.model
     norm = model.bert.encoder.layer[0].attention.output.LayerNorm
     feed = {"input_ids": np.arange(1, 13).reshape(2, 6), "attention_mask": np.ones((2, 6), dtype=np.int64)}
@@ -84,7 +87,9 @@ def test_shifts_by_hand_on_two_layers(tiny_model: LoadedModel) -> None:
     layer = "bert.encoder.layer.0"
     weight = before[f"{layer}.intermediate.dense.weight"]
     after = model.state_dict()
-    assert torch.allclose(after[f"{layer}.intermediate.dense.bias"], before[f"{layer}.intermediate.dense.bias"] + weight @ moved)
+    assert torch.allclose(
+        after[f"{layer}.intermediate.dense.bias"], before[f"{layer}.intermediate.dense.bias"] + weight @ moved
+    )
     assert torch.allclose(after[f"{layer}.output.dense.bias"], before[f"{layer}.output.dense.bias"] + moved)
     seen: list[torch.Tensor] = []
     norm.register_forward_hook(lambda *given: seen.append(given[-1]))

@@ -1,4 +1,4 @@
-"""Quantised Linear modules while they train: integers in bf16, learned scales and their gradient, a part of the weights float."""
+"""Quantised Linear modules while they train: integers in bf16, learned scales and their gradient, some weights float."""
 
 import math
 from typing import Any
@@ -118,7 +118,9 @@ def test_learned_scales_move_together_and_are_kept(tiny_model: LoadedModel, tiny
     after = {name: float(one.amax) for name, one in quantizers.quantisers(tiny_model.model).items()}
     assert after.keys() == before.keys() and all(after[name] != before[name] for name in after)
     for kind in ("input", "weight"):
-        vectors = {after[f"bert.encoder.layer.1.attention.self.{name}.{kind}_quantizer"] for name in ("query", "key", "value")}
+        vectors = {
+            after[f"bert.encoder.layer.1.attention.self.{name}.{kind}_quantizer"] for name in ("query", "key", "value")
+        }
         assert len(vectors) == 1
     assert not any("log_ratio" in name for name in tiny_model.model.state_dict())
 
@@ -135,7 +137,9 @@ def test_a_part_of_the_blocks_is_quantised(share: float, quantised: LoadedModel,
         linear.train()
         found = linear(torch.eye(linear.in_features)).T
         linear.eval()
-        assert torch.allclose(linear(torch.eye(linear.in_features)).T, rounded, atol=1e-6), "all of them when it does not train"
+        assert torch.allclose(linear(torch.eye(linear.in_features)).T, rounded, atol=1e-6), (
+            "all of them when it does not train"
+        )
     blocks = torch.isclose(found, rounded, atol=1e-6).unflatten(1, (-1, BLOCK)).all(-1)
     floats = torch.isclose(found, linear.weight, atol=1e-6).unflatten(1, (-1, BLOCK)).all(-1)
     assert bool((blocks | floats).all())
