@@ -137,7 +137,10 @@ def _graph(outputs: list[torch.Tensor]) -> tuple[list[Any], dict[Any, list[Any]]
 
 @contextmanager
 def _marked(model: PreTrainedModel) -> Iterator[None]:
-    """Mark what enters and leaves every Linear and what leaves every norm, until the block ends."""
+    """Mark what enters and leaves every Linear and what leaves every norm until the block ends; frozen weights count too."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
     hooks = []
     for name, linear in linears(model).items():
         hooks.append(linear.register_forward_pre_hook(lambda _, given, name=name: _mark_first(given, ("enters", name))))
@@ -149,6 +152,8 @@ def _marked(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def _mark_first(given: tuple[Any, ...], place: tuple[str, str]) -> tuple[Any, ...]:

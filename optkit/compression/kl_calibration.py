@@ -39,6 +39,7 @@ def best_amax(
         groups: for each Linear of the encoder those that read the same tensor, itself among them; they get the same amax.
         largest: for each Linear, the largest absolute value of its input.
     """
+    shared = {name: max(largest[other] for other in groups[name]) for name in groups}
     divergence: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(CANDIDATES), dtype=torch.float64))
     signs = torch.Generator().manual_seed(0)
     with _inputs_watched(model) as seen:
@@ -46,9 +47,8 @@ def best_amax(
             seen.clear()
             for names, values, gradient in _gradients(model, feed, task, seen, signs):
                 first = min(groups[names[0]])
-                divergence[first] += _divergences(values, gradient, largest[first])
-    chosen = {first: largest[first] * CANDIDATES[int(found.argmin())] for first, found in divergence.items()}
-    return {name: chosen[min(groups[name])] for name in groups}
+                divergence[first] += _divergences(values, gradient, shared[first])
+    return {name: shared[name] * CANDIDATES[int(divergence[min(groups[name])].argmin())] for name in groups}
 
 
 def _gradients(
@@ -106,7 +106,10 @@ def _inputs_watched(model: PreTrainedModel) -> Iterator[Seen]:
     seen: Seen = {}
 
     def watch(name: str, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        values, copy, names = seen.setdefault(id(given[0]), (given[0], given[0].clone(), []))
+        if id(given[0]) not in seen:
+            copy = given[0].clone()
+            seen[id(given[0])] = given[0], copy if copy.requires_grad else copy.requires_grad_(), []
+        _, copy, names = seen[id(given[0])]
         names.append(name)
         return (copy, *given[1:])
 

@@ -45,7 +45,11 @@ def shift(model: PreTrainedModel, feed: Feed, forward: Callable[[PreTrainedModel
     if len(able) == len(found) > 0:
         return ""
     hindered = [f"{name} ({own.hindrance})" for name, own in found.items() if own.hindrance]
-    why = f"not {'; '.join(hindered[:3])}{', …' * (len(hindered) > 3)}" if hindered else "its norms have no biases"
+    why = (
+        f"not {'; '.join(hindered[:3])}{', …' * (len(hindered) > 3)}"
+        if hindered
+        else "Linear modules read no norm that adds a bias"
+    )
     told = f"outlier shift: centred {len(able)} of the {len(found)} norms that quantised Linear modules read: {why}"
     log.warning("%s", told)
     return told
@@ -57,10 +61,10 @@ def _move(model: PreTrainedModel, norm: str, own: Reads, middle: torch.Tensor) -
     middle = middle.double()
     for name in own.readers:
         linear: Any = model.get_submodule(name)
-        linear.bias += (linear.weight.double() @ middle).to(linear.bias.dtype)
-    for name in [*own.residuals]:
-        model.get_submodule(name).bias += middle.to(torch.float32)  # type: ignore[operator]
-    model.get_submodule(norm).bias -= middle.to(torch.float32)  # type: ignore[operator]
+        linear.bias += linear.weight.double() @ middle
+    for name in own.residuals:
+        model.get_submodule(name).bias += middle  # type: ignore[operator]
+    model.get_submodule(norm).bias -= middle  # type: ignore[operator]
 
 
 @contextmanager

@@ -101,6 +101,7 @@ def test_shifts_by_hand_on_two_layers(tiny_model: LoadedModel) -> None:
 
 
 def test_what_reads_a_norm_is_known(tiny_model: LoadedModel) -> None:
+    tiny_model.model.requires_grad_(False)
     ids = torch.arange(1, 13).reshape(2, 6)
     found = reads(tiny_model.model, {"input_ids": ids})
     layer = "bert.encoder.layer.0"
@@ -109,6 +110,7 @@ def test_what_reads_a_norm_is_known(tiny_model: LoadedModel) -> None:
     assert found["bert.embeddings.LayerNorm"].residuals == {f"{layer}.attention.output.dense"}
     assert found[f"{layer}.attention.output.LayerNorm"].readers == {f"{layer}.intermediate.dense"}
     assert found["bert.encoder.layer.1.output.LayerNorm"].hindrance
+    assert not any(parameter.requires_grad for parameter in tiny_model.model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_model.model.modules())
 
 
@@ -119,7 +121,7 @@ def test_what_reads_a_norm_is_known(tiny_model: LoadedModel) -> None:
         ("ConvBert", "read by TransposeBackward0"),
         ("Deberta", "attention.self.in_proj has no bias"),
         ("DebertaV2", "attention.self.query_proj reads other tensors too"),
-        ("ModernBert", "its norms have no biases"),
+        ("ModernBert", "Linear modules read no norm that adds a bias"),
     ],
 )
 def test_what_cannot_be_shifted_is_said(name: str, reason: str) -> None:
