@@ -157,7 +157,7 @@ def _marked(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _mark_first(given: tuple[Any, ...], place: tuple[str, str]) -> tuple[Any, ...]:
-    return (_Mark.apply(given[0], place), *given[1:])
+    return (_Mark.apply(given[0], place), *given[1:]) if given else given  # given by name, it stays an unknown reader
 
 
 def _place(node: Any) -> tuple[str, str] | None:
