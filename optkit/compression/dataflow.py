@@ -1,7 +1,7 @@
 """What reads the output of each LayerNorm, found in the graph that autograd keeps of one forward pass.
 
-Nothing is asked of a family's names: modules are marked where values enter and leave them, and the graph between the marks says
-what was done with the values.
+Nothing is asked of a family's names: modules are marked where values enter and leave them, and the graph between the marks
+says what was done with the values.
 """
 
 from collections import defaultdict
@@ -80,7 +80,9 @@ def reads(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> dict[st
     return {name: _reads(own, places, consumers, model) for (kind, name), own in places.items() if kind == "norm"}
 
 
-def _reads(own: list[Any], places: Mapping[tuple[str, str], list[Any]], consumers: Mapping[Any, list[Any]], model: Any) -> Reads:
+def _reads(
+    own: list[Any], places: Mapping[tuple[str, str], list[Any]], consumers: Mapping[Any, list[Any]], model: Any
+) -> Reads:
     """Return what the calls of one norm, whose nodes are given, are used for."""
     found, added = Reads(), set[Any]()
     for node in own:
@@ -135,7 +137,10 @@ def _graph(outputs: list[torch.Tensor]) -> tuple[list[Any], dict[Any, list[Any]]
 
 @contextmanager
 def _marked(model: PreTrainedModel) -> Iterator[None]:
-    """Mark what enters and leaves every Linear and what leaves every norm, until the block ends."""
+    """Mark what enters and leaves every Linear and what leaves every norm until the block ends; frozen weights count too."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
     hooks = []
     for name, linear in linears(model).items():
         hooks.append(linear.register_forward_pre_hook(lambda _, given, name=name: _mark_first(given, ("enters", name))))
@@ -147,10 +152,12 @@ def _marked(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def _mark_first(given: tuple[Any, ...], place: tuple[str, str]) -> tuple[Any, ...]:
-    return (_Mark.apply(given[0], place), *given[1:])
+    return (_Mark.apply(given[0], place), *given[1:]) if given else given  # given by name, it stays an unknown reader
 
 
 def _place(node: Any) -> tuple[str, str] | None:

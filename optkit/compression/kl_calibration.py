@@ -1,8 +1,8 @@
 """The calibrator `kl`: each activation's amax by the divergence that its rounding and clipping cause in the model's answers.
 
-To second order, KL(float ‖ quantised) of an activation's error δ is ½ δᵀJᵀFJδ, with J the Jacobian of the logits and F the Fisher
-matrix of their distribution. A random vector v with E[vvᵀ] = F makes it the mean of (vᵀJδ)²: one backward pass a batch gives vᵀJ
-for all activations, and each candidate costs one product with it. No labels are needed.
+To second order, KL(float ‖ quantised) of an activation's error δ is ½ δᵀJᵀFJδ, with J the Jacobian of the logits and F
+the Fisher matrix of their distribution. A random vector v with E[vvᵀ] = F makes it the mean of ½ (vᵀJδ)²: one backward
+pass a batch gives vᵀJ for all activations, and each candidate costs one product with it. No labels are needed.
 """
 
 from collections import defaultdict
@@ -39,6 +39,7 @@ def best_amax(
         groups: for each Linear of the encoder those that read the same tensor, itself among them; they get the same amax.
         largest: for each Linear, the largest absolute value of its input.
     """
+    shared = {name: max(largest[other] for other in groups[name]) for name in groups}
     divergence: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(CANDIDATES), dtype=torch.float64))
     signs = torch.Generator().manual_seed(0)
     with _inputs_watched(model) as seen:
@@ -46,9 +47,8 @@ def best_amax(
             seen.clear()
             for names, values, gradient in _gradients(model, feed, task, seen, signs):
                 first = min(groups[names[0]])
-                divergence[first] += _divergences(values, gradient, largest[first])
-    chosen = {first: largest[first] * CANDIDATES[int(found.argmin())] for first, found in divergence.items()}
-    return {name: chosen[min(groups[name])] for name in groups}
+                divergence[first] += _divergences(values, gradient, shared[first])
+    return {name: shared[name] * CANDIDATES[int(divergence[min(groups[name])].argmin())] for name in groups}
 
 
 def _gradients(
@@ -65,9 +65,7 @@ def _gradients(
             yield names, values.detach(), gradient
 
 
-def _fisher_score(
-    task: TaskKind, logits: torch.Tensor, mask: torch.Tensor | None, signs: torch.Generator
-) -> torch.Tensor:
+def _fisher_score(task: TaskKind, logits: torch.Tensor, mask: torch.Tensor | None, signs: torch.Generator) -> torch.Tensor:
     """Return vᵀ logits with E[vvᵀ] the Fisher matrix of the logits' distributions; the identity where they have none."""
     rows = task.distributions(logits, mask)
     if rows is None:
@@ -75,7 +73,7 @@ def _fisher_score(
         return (_drawn(values, signs) * values).sum()
     probability = rows.detach().float().softmax(-1)
     root = probability.sqrt() * _drawn(rows, signs)
-    weights = root - probability * (probability.sqrt() * root).sum(-1, keepdim=True)
+    weights = root - probability * root.sum(-1, keepdim=True)
     return (weights * rows).sum()
 
 
@@ -108,7 +106,10 @@ def _inputs_watched(model: PreTrainedModel) -> Iterator[Seen]:
     seen: Seen = {}
 
     def watch(name: str, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        values, copy, names = seen.setdefault(id(given[0]), (given[0], given[0].clone(), []))
+        if id(given[0]) not in seen:
+            copy = given[0].clone()
+            seen[id(given[0])] = given[0], copy if copy.requires_grad else copy.requires_grad_(), []
+        _, copy, names = seen[id(given[0])]
         names.append(name)
         return (copy, *given[1:])
 

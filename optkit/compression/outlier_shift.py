@@ -1,8 +1,8 @@
 """Outlier shift: move the channels of LayerNorm's outputs to the middle of their range, without changing what is computed.
 
-A few channels are far off centre and take most of the range of an activation's single scale. What is taken from LayerNorm's bias,
-the Linear modules that read it and those whose output it is added to are given back in their own biases, so that the graph
-and its speed stay the same (the shift of Wei et al. 2023, "Outlier Suppression+", arXiv 2304.09145).
+A few channels are far off centre and take most of the range of an activation's single scale. What is taken from
+LayerNorm's bias, the Linear modules that read it and those whose output it is added to are given back in their own biases,
+so that the graph and its speed stay the same (the shift of Wei et al. 2023, "Outlier Suppression+", arXiv 2304.09145).
 """
 
 import logging
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 def shift(model: PreTrainedModel, feed: Feed, forward: Callable[[PreTrainedModel], Any]) -> str:
     """Centre every channel of the norms' outputs that the encoder's Linear modules read, in place.
 
-    A norm whose output has a reader without a bias, or one that is neither a Linear nor a sum with a Linear's output, stays as
-    it is.
+    A norm whose output has a reader without a bias, or one that is neither a Linear nor a sum with a Linear's output, stays
+    as it is.
 
     Args:
         model: float model.
@@ -45,7 +45,11 @@ def shift(model: PreTrainedModel, feed: Feed, forward: Callable[[PreTrainedModel
     if len(able) == len(found) > 0:
         return ""
     hindered = [f"{name} ({own.hindrance})" for name, own in found.items() if own.hindrance]
-    why = f"not {'; '.join(hindered[:3])}{', …' * (len(hindered) > 3)}" if hindered else "its norms have no biases"
+    why = (
+        f"not {'; '.join(hindered[:3])}{', …' * (len(hindered) > 3)}"
+        if hindered
+        else "Linear modules read no norm that adds a bias"
+    )
     told = f"outlier shift: centred {len(able)} of the {len(found)} norms that quantised Linear modules read: {why}"
     log.warning("%s", told)
     return told
@@ -57,10 +61,10 @@ def _move(model: PreTrainedModel, norm: str, own: Reads, middle: torch.Tensor) -
     middle = middle.double()
     for name in own.readers:
         linear: Any = model.get_submodule(name)
-        linear.bias += (linear.weight.double() @ middle).to(linear.bias.dtype)
-    for name in [*own.residuals]:
-        model.get_submodule(name).bias += middle.to(torch.float32)  # type: ignore[operator]
-    model.get_submodule(norm).bias -= middle.to(torch.float32)  # type: ignore[operator]
+        linear.bias += linear.weight.double() @ middle
+    for name in own.residuals:
+        model.get_submodule(name).bias += middle  # type: ignore[operator]
+    model.get_submodule(norm).bias -= middle  # type: ignore[operator]
 
 
 @contextmanager

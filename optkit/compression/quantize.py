@@ -32,7 +32,7 @@ class Quantize(Taught):
     order: ClassVar[int] = 30
     quantises: ClassVar[bool] = True
     calibrator: Calibrator = "max"
-    """Calibrator that chooses an activation's amax from the calibration data; `kl` by the divergence of the model's answers."""
+    """Calibrator that chooses an activation's amax from the calibration data; `kl` by the divergence of the answers."""
     percentile: float = Field(99.99, gt=50, le=100)
     """Percentile of the absolute values that amax is set to, in percent; for the percentile calibrator only."""
     calibration_examples: int = Field(512, ge=1)
@@ -51,8 +51,8 @@ class Quantize(Taught):
     """Share of the weights' blocks that are quantised in each step of training (Quant-Noise, Fan et al. 2021, arXiv
     2004.07320); 1 quantises all."""
     guard: bool = True
-    """Whether a twentieth of the training examples is held out, and the calibrated weights are kept where training answers them
-    no better."""
+    """Whether a twentieth of the training examples is held out, and the calibrated weights are kept where training makes the
+    answers to these no better."""
     embeddings: bool = True
     """Whether the word embeddings are stored in INT8 too, with one scale per word."""
     epochs: float = Field(0, ge=0)

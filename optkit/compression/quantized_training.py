@@ -1,10 +1,10 @@
-"""How quantised Linear modules compute while they train: on integers in bf16, with learned scales, with a part of the weights float.
+"""How quantised Linear modules compute while they train: on integers in bf16, with learned scales, with some weights float.
 
-* bf16 cannot hold an INT8 value times its scale, and would round it again. It holds the integers exactly, so in bf16 products are
-  taken of integers and their sums are scaled, as INT8 hardware does.
+* bf16 cannot hold an INT8 value times its scale, and would round it again. It holds the integers exactly, so in bf16
+  products are taken of integers and their sums are scaled, as INT8 hardware does.
 * Learned step sizes (Esser et al. 2020, arXiv 1902.08153): scales get a gradient, and values that are clipped get none.
-* Quant-Noise (Fan et al. 2021, arXiv 2004.07320): in each forward only some blocks of the weights are quantised, so that the others
-  get gradients without bias.
+* Quant-Noise (Fan et al. 2021, arXiv 2004.07320): in each forward only some blocks of the weights are quantised, so that the
+  others get gradients without bias.
 """
 
 import math

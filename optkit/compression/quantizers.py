@@ -110,8 +110,8 @@ def least_divergence(model: PreTrainedModel, feeds: Iterable[Feed], task: TaskKi
 
 
 def with_same_scale(model: PreTrainedModel, feed: Feed) -> list[list[TensorQuantizer]]:
-    """Return all quantisers, those that have the same scale together: of inputs of the same tensor, and of their weights where
-    these have a single scale."""
+    """Return all quantisers, those that have the same scale together: of inputs of the same tensor, and of their weights
+    where these have a single scale."""
     found: dict[object, list[TensorQuantizer]] = {}
     for name, group in same_inputs(model, feed).items():
         linear = model.get_submodule(name)

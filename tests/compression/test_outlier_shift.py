@@ -1,8 +1,10 @@
 """Outlier shift: the same answers from activations in the middle of their range, in every family that can hold it."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from optkit.compression import outlier_shift, quantizers
 from optkit.compression.context import Context
 from optkit.compression.dataflow import norms, reads
 from optkit.core.errors import OptkitError
+from optkit.graph.export import export
 from optkit.models.families import encoder_linears
 from optkit.models.loading import LoadedModel
 from tests.compression.encoders import OTHERS, encoder
@@ -22,7 +25,10 @@ ALL = {"Bert", "Roberta", "RobertaPreLayerNorm", "RoFormer", "XLM"}
 """Families in which no norm before a Linear is held back."""
 NONE = {"EuroBert", "ModernBert"}
 """Families whose norms have no biases."""
-FEED = {"input_ids": np.arange(3, 35).reshape(4, 8), "attention_mask": np.array([[1] * 8, [1] * 8, [1] * 5 + [0] * 3, [1] * 8])}
+FEED = {
+    "input_ids": np.arange(3, 35).reshape(4, 8),
+    "attention_mask": np.array([[1] * 8, [1] * 8, [1] * 5 + [0] * 3, [1] * 8]),
+}
 
 
 def logits(model: PreTrainedModel) -> torch.Tensor:
@@ -70,7 +76,7 @@ def test_answers_stay_and_activations_are_centred(name: str) -> None:
 
 
 def test_shifts_by_hand_on_two_layers(tiny_model: LoadedModel) -> None:
-    """After the shift, ranges are symmetric, and every bias has moved by what the shift of its input and its residual says."""
+    """Ranges are symmetric then, and every bias has moved by what the shift of its input and its residual says."""
     model = tiny_model.model
     norm = model.bert.encoder.layer[0].attention.output.LayerNorm
     feed = {"input_ids": np.arange(1, 13).reshape(2, 6), "attention_mask": np.ones((2, 6), dtype=np.int64)}
@@ -81,7 +87,9 @@ def test_shifts_by_hand_on_two_layers(tiny_model: LoadedModel) -> None:
     layer = "bert.encoder.layer.0"
     weight = before[f"{layer}.intermediate.dense.weight"]
     after = model.state_dict()
-    assert torch.allclose(after[f"{layer}.intermediate.dense.bias"], before[f"{layer}.intermediate.dense.bias"] + weight @ moved)
+    assert torch.allclose(
+        after[f"{layer}.intermediate.dense.bias"], before[f"{layer}.intermediate.dense.bias"] + weight @ moved
+    )
     assert torch.allclose(after[f"{layer}.output.dense.bias"], before[f"{layer}.output.dense.bias"] + moved)
     seen: list[torch.Tensor] = []
     norm.register_forward_hook(lambda *given: seen.append(given[-1]))
@@ -93,6 +101,7 @@ def test_shifts_by_hand_on_two_layers(tiny_model: LoadedModel) -> None:
 
 
 def test_what_reads_a_norm_is_known(tiny_model: LoadedModel) -> None:
+    tiny_model.model.requires_grad_(False)
     ids = torch.arange(1, 13).reshape(2, 6)
     found = reads(tiny_model.model, {"input_ids": ids})
     layer = "bert.encoder.layer.0"
@@ -101,6 +110,7 @@ def test_what_reads_a_norm_is_known(tiny_model: LoadedModel) -> None:
     assert found["bert.embeddings.LayerNorm"].residuals == {f"{layer}.attention.output.dense"}
     assert found[f"{layer}.attention.output.LayerNorm"].readers == {f"{layer}.intermediate.dense"}
     assert found["bert.encoder.layer.1.output.LayerNorm"].hindrance
+    assert not any(parameter.requires_grad for parameter in tiny_model.model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny_model.model.modules())
 
 
@@ -111,7 +121,7 @@ def test_what_reads_a_norm_is_known(tiny_model: LoadedModel) -> None:
         ("ConvBert", "read by TransposeBackward0"),
         ("Deberta", "attention.self.in_proj has no bias"),
         ("DebertaV2", "attention.self.query_proj reads other tensors too"),
-        ("ModernBert", "its norms have no biases"),
+        ("ModernBert", "Linear modules read no norm that adds a bias"),
     ],
 )
 def test_what_cannot_be_shifted_is_said(name: str, reason: str) -> None:
@@ -131,6 +141,21 @@ def test_the_stage_shifts_before_it_calibrates_and_adds_nothing(tiny_model: Load
     own, other = (quantizers.quantisers(loaded.model) for loaded in (tiny_model, plain))
     name = "bert.encoder.layer.0.intermediate.dense.input_quantizer"
     assert float(own[name].amax) < 0.5 * float(other[name].amax)
+
+
+def test_the_graph_is_the_same_but_for_its_numbers(tiny_model: LoadedModel, tiny_context: Context, tmp_path: Path) -> None:
+    """The same operators on tensors of the same names, types and shapes: as fast and as large."""
+    found = []
+    for name, shift in (("plain", False), ("shifted", True)):
+        loaded = copy.deepcopy(tiny_model)
+        Quantize(calibration_examples=16, calibrator="kl", shift=shift).apply(loaded, tiny_context)
+        (tmp_path / name).mkdir()
+        graph = onnx.load(export(loaded.model, tmp_path / name, 16, tiny_context.task)).graph
+        nodes = [(node.op_type, [*node.input], [*node.output]) for node in graph.node]
+        found.append((nodes, [(one.name, one.data_type, [*one.dims]) for one in graph.initializer]))
+    assert found[0] == found[1]
+    sizes = [sum(path.stat().st_size for path in (tmp_path / name).iterdir()) for name in ("plain", "shifted")]
+    assert sizes[0] == sizes[1]
 
 
 def test_scales_of_a_checkpoint_keep_their_activations(tiny_model: LoadedModel, tiny_context: Context) -> None:
