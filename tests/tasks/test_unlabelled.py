@@ -64,7 +64,7 @@ def test_rows_of_dev_are_left_out_and_counted(tiny_data: Path, tmp_path: Path, c
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("more.docx", "the plot", "a file of no known kind"),
+        ("more.docx", "the plot", "the ending '.docx'"),
         ("more.csv", "title\nthe plot\n", "no column with text"),
         ("more.csv", "sentence1,sentence2\nthe plot,a film\n", r"2 columns with text \(sentence1, sentence2\); expected 1"),
         ("more.jsonl", '{"text": "the plot"}\n{"text": null}\n', "line 2.*nothing in 'sentence'"),
