@@ -120,7 +120,7 @@ def _graph(outputs: list[torch.Tensor]) -> tuple[list[Any], dict[Any, list[Any]]
     """Return all nodes before some outputs, and of each node those that read its output; the name of the end for outputs."""
     consumers = defaultdict[Any, list[Any]](list)
     seen: dict[Any, None] = {}  # keeps the nodes, whose identity ends with their Python object
-    pending = [value.grad_fn for value in outputs]
+    pending: list[Any] = [value.grad_fn for value in outputs]
     for node in pending:
         consumers[node].append(_OUTPUT)
     while pending:
