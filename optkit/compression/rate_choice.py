@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import torch
-from transformers import PreTrainedModel
+from torch import nn
 
 from optkit.compression.context import Context
+from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import History, Taught
 from optkit.tasks.base import Task
 from optkit.tasks.held_out import held_out
@@ -29,7 +30,7 @@ class _Trial(NamedTuple):
 
 
 def train_with_best(
-    model: PreTrainedModel,
+    loaded: LoadedModel,
     stage: Taught,
     context: Context,
     title: str,
@@ -39,7 +40,7 @@ def train_with_best(
     """Train a model with each of the stage's learning rates, and leave it as the one with the least loss has made it.
 
     Args:
-        model: trained in place, from the same weights each time.
+        loaded: trained in place, from the same weights each time; a remark says which rate was taken.
         stage: has the rates.
         context: its training features are parted: most are trained on, the others judge.
         title: of the training.
@@ -55,6 +56,7 @@ def train_with_best(
     """
     rest, held = held_out(cast(Task, context.task), context.features)
     learned, judged = context.part(rest.tolist()), replace(context.part(held.tolist()), unlabelled=None)
+    model = loaded.model
     start, trials = _copy(model), list[_Trial]()
     for rate in stage.learning_rates:
         model.load_state_dict(start)
@@ -69,10 +71,12 @@ def train_with_best(
     if not trials:
         raise TrainingError(f"the loss is not finite with any of the learning rates {stage.learning_rates}; give lower ones")
     best = min(trials, key=lambda trial: trial.loss)
-    log.info("learning rate %g is taken", best.rate)
+    remark = f"{stage.technique}: learning rate {best.rate:g}, of {', '.join(f'{rate:g}' for rate in stage.learning_rates)}"
+    log.info("%s", remark)
+    loaded.remarks.append(f"{remark}, by the loss on {len(held):,} training examples held out")
     model.load_state_dict(best.weights)
     return best.history
 
 
-def _copy(model: PreTrainedModel) -> dict[str, Any]:
+def _copy(model: nn.Module) -> dict[str, Any]:
     return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in model.state_dict().items()}

@@ -52,7 +52,7 @@ def retrain(loaded: LoadedModel, stage: Taught, context: Context, title: str) ->
         history += _follow_representations(loaded, teachers[0], stage, context, title)
     if stage.answers and stage.learning_rates:
         run, loss = partial(_run, loaded, loaded.model), partial(answers_loss, teachers, stage)
-        history += rate_choice.train_with_best(loaded.model, stage, context, title, loss, run)
+        history += rate_choice.train_with_best(loaded, stage, context, title, loss, run)
     elif stage.answers:
         history += _run(loaded, loaded.model, title, answers_loss(teachers, stage, context), stage, context)
     return history

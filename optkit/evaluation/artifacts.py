@@ -2,17 +2,23 @@
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from optkit.core.errors import InputError
+from optkit.core.step_cache import verify
 
 SCORES, EVIDENCE, SAMPLE, EXAMPLES = "scores.npz", "validation.json", "sample.npz", "examples.json"
 TEXT, TEXT_SAMPLE = "text", "text-sample.json"
 """The folder with tokenizer and settings for serving text; some texts and the served answers to them."""
 KEPT = "kept.npz"
 """What the task compares with the baseline's besides scores, for tasks that have such (see `Task.kept`)."""
+ANSWERS = "answers.npz"
+"""What each engine decided, and with what probabilities, to be compared with the baseline's (see `changes.answers`)."""
+GROUPS = "groups.npz"
+"""Groups that intervals draw, of the examples and of the outcomes, for data that has such (see `Task.drawn`)."""
 STAGE_SCORES = "stages.npz"
 """File in the checkpoint with the outcomes of the examples in PyTorch by stage, from the baseline on."""
 BESIDE = "baseline."
@@ -43,12 +49,35 @@ def read_sample(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
     return parts["feed"], parts["logits"]
 
 
-def read_kept(folder: Path, precision: str) -> dict[str, np.ndarray]:
-    """What the task kept of one engine in `served/`, by name; empty where it keeps nothing."""
-    if not (folder / KEPT).is_file():
+def write_of_engines(path: Path, found: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Keep arrays of each engine, {precision: {name: array}}, where there are any."""
+    if arrays := {f"{precision}/{name}": array for precision, own in found.items() for name, array in own.items()}:
+        np.savez(path, **arrays)
+
+
+def read_of_engine(path: Path, precision: str) -> dict[str, np.ndarray]:
+    """What is kept of one engine in a file of `served/`, by name; empty where nothing is.
+
+    Raises:
+        InputError: the file changed after it was written.
+    """
+    if not path.is_file():
         return {}
+    verify(path.parent, path.name)
     begin = f"{precision}/"
-    return {name.removeprefix(begin): own for name, own in read_scores(folder / KEPT).items() if name.startswith(begin)}
+    return {name.removeprefix(begin): own for name, own in read_scores(path).items() if name.startswith(begin)}
+
+
+def read_groups(served: Path) -> dict[str, np.ndarray]:
+    """The groups of a dev split, `examples` and `outcomes`; without those that it does not have.
+
+    Raises:
+        InputError: the file changed after it was written.
+    """
+    if not (served / GROUPS).is_file():
+        return {}
+    verify(served, GROUPS)
+    return read_scores(served / GROUPS)
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:

@@ -88,7 +88,8 @@ def _means_of_groups(
 
 def _times_drawn(groups: int, count: int, generator: np.random.Generator) -> np.ndarray:
     """How often each group is drawn in `count` draws of as many groups as there are, [count, groups]."""
-    return generator.multinomial(groups, np.full(groups, 1 / groups), size=count)
+    drawn = generator.integers(groups, size=(count, groups)) + groups * np.arange(count)[:, None]
+    return np.bincount(drawn.ravel(), minlength=count * groups).reshape(count, groups)
 
 
 def _drawn(seeds: int, count: int, generator: np.random.Generator) -> np.ndarray:

@@ -11,10 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from optkit.core.errors import InputError
 from optkit.engines.registry import Engine
+from optkit.evaluation import changes
 from optkit.evaluation.bootstrap import paired_bootstrap
+from optkit.evaluation.changes import Answers
 from optkit.models import thresholds_file, tokenizers
 from optkit.models.loading import Model, inference, loaded_model
 from optkit.tasks.base import Feed, Prediction, Task
+from optkit.tasks.belonging import Drawn
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,10 @@ class Evaluation:
     outcomes: NDArray[Any]
     """Outcome of each example, [examples] (see `optkit.tasks.outcomes`)."""
     predictions: list[Prediction]
+    answers: Answers
+    """Decisions and probabilities, to be compared with others' (see `optkit.evaluation.changes.answers`)."""
+    groups: Drawn
+    """Groups that intervals draw."""
 
     @property
     def value(self) -> float:
@@ -46,7 +53,7 @@ class Evaluation:
         return self.scores[self.metric]
 
     def delta(self, baseline: "Evaluation") -> Delta:
-        """Return the difference to a baseline, with a 95 % interval by the paired bootstrap over the examples.
+        """Return the difference to a baseline, with a 95 % interval by the paired bootstrap over the examples or groups.
 
         Args:
             baseline: evaluation on the same examples.
@@ -57,7 +64,21 @@ class Evaluation:
         if self.outcomes.shape != baseline.outcomes.shape:
             found = [len(one.outcomes) for one in (self, baseline)]
             raise InputError(f"delta: found {found[0]} and {found[1]} examples, expected the same; evaluate on one task")
-        return Delta(self.value - baseline.value, *paired_bootstrap(self.outcomes, baseline.outcomes, self.metric))
+        interval = paired_bootstrap(self.outcomes, baseline.outcomes, self.metric, self.groups.outcomes)
+        return Delta(self.value - baseline.value, *interval)
+
+    def changes(self, baseline: "Evaluation") -> dict[str, Any]:
+        """Return how the answers differ from a baseline's beside the metric, in the fields that result rows have.
+
+        Args:
+            baseline: evaluation on the same examples.
+
+        Returns:
+            `kl` (divergence of the baseline's probabilities from these, in nats), `flips` (share of other decisions, in
+            percent) and `nll_change` (of what is right, in nats), each with its interval `<name>_ci95`; None of a task
+            without such.
+        """
+        return changes.summary([self.answers], [baseline.answers], self.groups.examples)
 
 
 def evaluate(subject: Engine | Model, task: Task, *, tokenizer: PreTrainedTokenizerBase | None = None) -> Evaluation:
@@ -90,8 +111,10 @@ def evaluate(subject: Engine | Model, task: Task, *, tokenizer: PreTrainedTokeni
     if task.fits_thresholds and not task.thresholds:
         log.warning("no thresholds were fitted for this model: it is scored by the usual ones")
     features = task.encode("dev", tokenizer)
-    predictions = task.predict(features, run(infer, features, BATCH_SIZE, Collator.of(task, tokenizer)))
-    return Evaluation(task.metric, task.score(predictions), task.outcomes(predictions), predictions)
+    logits = run(infer, features, BATCH_SIZE, Collator.of(task, tokenizer))
+    predictions = task.predict(features, logits)
+    answers = changes.answers(task, features, logits, predictions)
+    return Evaluation(task.metric, task.score(predictions), task.outcomes(predictions), predictions, answers, task.drawn())
 
 
 def _beside(engine: Path) -> Any:

@@ -44,14 +44,14 @@ SERVED = Tolerance(1e-4, 1e-3)
 
 
 def judge(row: Row) -> tuple[str, list[str]]:
-    """Verdict and reasons of a row, by its own thresholds (`max_drop`, `min_speedup`, `max_p99_ms`) and the tolerances.
+    """Verdict and reasons of a row, by its own thresholds (`max_drop`, `max_kl`, …, `max_p99_ms`) and the tolerances.
 
     `fail`: an interval lies wholly beyond its threshold, a rung or the server's answers move more than they may, the engine
     is not what its recipe promises, or the model or its baseline has learned nothing. `undecided`: an interval holds its
     threshold, and the reason says how much more measuring would decide; there are too few examples to tell the model from
     one that has learned nothing; or nothing here knows the engine's kind. Else `pass`.
     """
-    rules = (_degenerate, _promises, _ladder, _invariance, _drop, _speed, _p99)
+    rules = (_degenerate, _promises, _ladder, _invariance, _drop, _changes, _speed, _p99)
     findings = [finding for rule in rules for finding in rule(row)]
     verdict = max((verdict for verdict, _ in findings), key=VERDICTS.index, default="pass")
     return verdict, [reason for own, reason in findings if own == verdict]
@@ -163,6 +163,23 @@ def _drop(row: Row) -> Iterator[Finding]:
         yield "undecided", f"{said} reaches below -{row.max_drop:g} points: {_more(row, reach, abs(margin))}"
 
 
+def _changes(row: Row) -> Iterator[Finding]:
+    for name, most, words, unit in (("kl", row.max_kl, "KL", " nats"), ("flips", row.max_flips, "flips", " %")):
+        value, interval = getattr(row, name), getattr(row, f"{name}_ci95")
+        if most is None:
+            continue
+        if value is None:
+            yield "undecided", f"max_{name} is set, and there is no such figure: of values, or of a run by an older optkit"
+            continue
+        low, high = interval
+        said = f"{words} {value:.3g} [{low:.3g}, {high:.3g}]{unit}"
+        if low > most:
+            yield "fail", f"{said} is above {most:g}"
+        elif high > most:
+            reach = high - value if value < most else value - low
+            yield "undecided", f"{said} reaches above {most:g}: {_more(row, reach, abs(value - most))}"
+
+
 def _more(row: Row, reach: float, margin: float) -> str:
     """How many more examples or seeds would bring the interval's end to the threshold: its width falls as 1/√n.
 
@@ -175,8 +192,8 @@ def _more(row: Row, reach: float, margin: float) -> str:
     if factor is None:
         return "the delta stands on the threshold, so that more examples or seeds would hardly decide"
     seeds = math.ceil(max(1, len(row.seeds)) * (factor - 1))
-    examples = _rounded(row.examples * (factor - 1))
-    found = [f"{examples:,} more evaluation {row.units}"] if examples else []
+    examples = _rounded((row.groups or row.examples) * (factor - 1))
+    found = [f"{examples:,} more evaluation {'groups' if row.groups else row.units}"] if examples else []
     found.append(f"{seeds} more seed{'s' * (seeds > 1)}")
     return f"about {' or '.join(found)} would decide, if the delta stays"
 

@@ -13,6 +13,8 @@ PERCENTILES = (50, 95, 99)
 VERDICTS = ("pass", "undecided", "fail")
 MOVED = ("mean", "largest", "relative_mean", "relative_largest", "flips")
 """How far logits are from others, in a ladder and in an invariance."""
+CHANGES = ("kl", "flips", "nll_change")
+"""How answers differ from the baseline's beside the metric; every one has an interval, `<name>_ci95`."""
 LARGEST = 1e15
 """No number of a row is larger."""
 REFUSED = "refused"
@@ -78,6 +80,21 @@ class Row:
     """Gate: smallest speed-up, for every batch size or by batch size."""
     max_p99_ms: float | dict[str, float] | None = None
     """Gate: largest 99th percentile of the latency in ms, for every batch size or by batch size."""
+    groups: int = 0
+    """Number of groups that intervals draw; 0 where they draw the examples."""
+    kl: float | None = None
+    """Mean divergence of the FP32 baseline's probabilities from this engine's, in nats, over the decisions of an example."""
+    kl_ci95: list[float] | None = None
+    flips: float | None = None
+    """Share of the examples that are decided otherwise than by the baseline, in percent."""
+    flips_ci95: list[float] | None = None
+    nll_change: float | None = None
+    """Change of the negative log-likelihood of what is right, in nats: above 0 it has become less likely."""
+    nll_change_ci95: list[float] | None = None
+    max_kl: float | None = None
+    """Gate: largest divergence from the baseline, in nats."""
+    max_flips: float | None = None
+    """Gate: largest share of flips, in percent."""
     stages: list[dict[str, Any]] = field(default_factory=list)
     """Cost of each stage: `{stage, delta, ci95}` in points against the one before it."""
     load: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +106,11 @@ class Row:
     def subject(self) -> str:
         """What was run: the task, and before it the project if it has another name."""
         return f"{self.project} ({self.task})" if self.project not in ("", self.task) else self.task
+
+    @property
+    def drawn(self) -> str:
+        """What was scored, such as "8,021 examples in 2,210 groups"."""
+        return f"{self.examples:,} {self.units}" + (f" in {self.groups:,} groups" if self.groups else "")
 
     @property
     def options(self) -> str:
@@ -105,6 +127,8 @@ class Row:
             yield from percentiles.values()
         for interval in (*self.speedup_ci95.values(), *self.p99_ms_ci95.values()):
             yield from interval
+        for name in CHANGES:
+            yield from (getattr(self, name) or 0.0, *(getattr(self, f"{name}_ci95") or ()))
         for values in self.ladder.values():
             yield values["value"]
         for stage in self.stages:
@@ -119,6 +143,8 @@ class Row:
             return "a speed-up is no positive number"
         if not all(abs(number) < LARGEST for number in self._measured()):
             return "a number is none, or too large to have been measured"
+        if any((getattr(self, name) is None) != (getattr(self, f"{name}_ci95") is None) for name in CHANGES):
+            return f"one of {', '.join(CHANGES)} has no interval, or an interval nothing that it is of"
         compared = [*list(self.ladder.values())[1:], *self.invariance.values()]
         if lacking := [name for name in MOVED if any(name not in values for values in compared)]:
             return f"ladder or invariance lacks {', '.join(lacking)}"
@@ -163,6 +189,9 @@ class _Stored(TypedDict):
     degenerate: NotRequired[dict[Literal["model", "baseline"], _Doubt]]
     speedup_ci95: NotRequired[dict[str, tuple[float, float]]]
     p99_ms_ci95: NotRequired[dict[str, tuple[float, float]]]
+    kl_ci95: NotRequired[tuple[float, float] | None]
+    flips_ci95: NotRequired[tuple[float, float] | None]
+    nll_change_ci95: NotRequired[tuple[float, float] | None]
     stages: NotRequired[list[_Stage]]
 
 

@@ -9,13 +9,24 @@ import numpy as np
 from datasets import Dataset
 
 from optkit.core.atomic import write_json
-from optkit.evaluation import doubts, invariance, parity, text_sample
-from optkit.evaluation.artifacts import BESIDE, EVIDENCE, EXAMPLES, KEPT, SAMPLE, SCORES, engine_folders
+from optkit.evaluation import changes, doubts, invariance, parity, text_sample
+from optkit.evaluation.artifacts import (
+    ANSWERS,
+    BESIDE,
+    EVIDENCE,
+    EXAMPLES,
+    GROUPS,
+    KEPT,
+    SAMPLE,
+    SCORES,
+    engine_folders,
+    write_of_engines,
+)
 from optkit.evaluation.difference import signal
 from optkit.evaluation.through_server import Served, through_server
 from optkit.models import class_order
 from optkit.models.loading import LoadedModel, max_length
-from optkit.tasks.base import Prediction, Task
+from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
 
 SAMPLE_ROWS = 16
@@ -40,7 +51,8 @@ def validate(
         own: folder of the candidate's engines, one per precision; its graph lies in `../graph/`.
         baseline: folder of the FP32 baseline's engines, to measure beside; may be the same.
         folder: gets `scores.npz` ({precision: outcomes of the examples}), `sample.npz`, `validation.json`, `examples.json`
-            with those that change most on the way, and what serving text needs (see `text`).
+            with those that change most on the way, what is compared with the baseline's (`answers.npz`, and `kept.npz` of
+            the task's own), the groups of the dev split, and what serving text needs (see `text`).
         logs: folder for the server's log.
         seconds: how long each served model is measured at each batch size.
 
@@ -60,16 +72,20 @@ def validate(
         engines, shapes, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds
     )
     shared = parity.before_engines(task, loaded, own.parent / "graph" / "model.onnx", features, collator)
-    evidence, examples, outcomes, predictions = {}, {}, {}, {}
+    evidence, examples, outcomes, predictions, answered = {}, {}, {}, {}, {}
     for precision, engine in candidates.items():
         at_engine = parity.at_engine(engine, features, collator)
         rungs = parity.rungs(task, features, {**shared, "engine": at_engine, "server": served.logits[precision]})
         predictions[precision] = rungs[-1].predictions
-        outcomes[precision] = task.outcomes(rungs[-1].predictions)
+        outcomes[precision] = task.outcomes(predictions[precision])
+        answered[precision] = changes.answers(task, features, rungs[-1].logits, predictions[precision])
         evidence[precision] = _evidence(task, rungs, served, precision)
         examples[precision] = parity.worst(task, features, rungs)
     np.savez(folder / SCORES, **outcomes)
-    _keep(task, predictions, folder)
+    write_of_engines(folder / ANSWERS, answered)
+    write_of_engines(folder / KEPT, {precision: task.kept(found) for precision, found in predictions.items()})
+    if groups := {name: found for name, found in task.drawn()._asdict().items() if found is not None}:
+        np.savez(folder / GROUPS, **groups)
     labels = class_order.names_of(loaded.model.config) if task.labels else ()
     text_sample.write(task, loaded.tokenizer, predictions, folder, labels, shape)
     _save_sample(folder, features, collator, served.logits)
@@ -82,13 +98,6 @@ def validate(
         "configs": configs,
     }
     write_json(folder / EVIDENCE, content)
-
-
-def _keep(task: Task, predictions: Mapping[str, Sequence[Prediction]], folder: Path) -> None:
-    """Keep what rows compare with the baseline's, `<precision>/<name>`, where the task has such."""
-    kept = {precision: task.kept(found) for precision, found in predictions.items()}
-    if arrays := {f"{precision}/{name}": array for precision, own in kept.items() for name, array in own.items()}:
-        np.savez(folder / KEPT, **arrays)
 
 
 def _save_sample(folder: Path, features: Dataset, collator: Collator, logits: Mapping[str, Sequence[np.ndarray]]) -> None:

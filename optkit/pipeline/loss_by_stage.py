@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from optkit.core.step_cache import verify
-from optkit.evaluation.artifacts import SCORES, STAGE_SCORES, read_scores
+from optkit.evaluation.artifacts import SCORES, STAGE_SCORES, read_groups, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.tasks.outcomes import value
 
@@ -29,11 +29,11 @@ def loss_by_stage(folders: Sequence[Path], precision: str, metric: str) -> list[
         `{stage, delta, ci95: [low, high]}` per step; the interval is over examples, and over seeds where there are several.
     """
     chains = [_chain(folder, precision) for folder in folders]
-    names = list(chains[0])
+    names, groups = list(chains[0]), read_groups(folders[0] / "served").get("outcomes")
     steps = []
     for before, after in pairwise(names):
         old, new = (np.stack([chain[name] for chain in chains]) for name in (before, after))
-        interval = [round(bound, 4) for bound in paired_bootstrap(new, old, metric)]
+        interval = [round(bound, 4) for bound in paired_bootstrap(new, old, metric, groups)]
         delta = fmean(value(one, metric) - value(other, metric) for one, other in zip(new, old, strict=True))
         steps.append({"stage": after, "delta": round(delta, 4), "ci95": interval})
     return steps

@@ -16,8 +16,8 @@ from optkit.core.errors import InputError
 from optkit.core.step_cache import verify
 from optkit.engines import registry as engines
 from optkit.engines.record import read_record
-from optkit.evaluation import doubts, parity
-from optkit.evaluation.artifacts import SAMPLE, SCORES, TEXT, read_sample, read_scores
+from optkit.evaluation import changes, doubts, parity
+from optkit.evaluation.artifacts import ANSWERS, SAMPLE, SCORES, TEXT, read_of_engine, read_sample, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.difference import signal
 from optkit.evaluation.gate import judge
@@ -105,7 +105,7 @@ def validate(
         version = client.server()
     rung, reference_rung, logits = _reference(row, config, folder, features, collator, size)
     compared = parity.rungs(task, features, {reference_rung: logits, rung: served})
-    found = _row(row, task, compared, home.recipe(BASELINE, seed))
+    found = _row(row, task, features, compared, home.recipe(BASELINE, seed))
     found.invariance = judged(task, answers, signal(served))
     found.served_by = f"{version} on {client.url}, model {client.model}, {_backend(config)}"
     found.verdict, found.reasons = judge(found)
@@ -183,7 +183,7 @@ def _reference(
     return "engine", "graph", run(partial(reference.infer, graph), features, size, collator)
 
 
-def _row(row: Row, task: Task, compared: Sequence[parity.Rung], baseline: Path) -> Row:
+def _row(row: Row, task: Task, features: Dataset, compared: Sequence[parity.Rung], baseline: Path) -> Row:
     """The recipe's row with the served rung in the place of what was measured there before, and without speed."""
     served = compared[-1]
     scores, against = task.outcomes(served.predictions), read_scores(baseline / "served" / SCORES)[rows.FP32]
@@ -191,16 +191,18 @@ def _row(row: Row, task: Task, compared: Sequence[parity.Rung], baseline: Path) 
         raise InputError(f"{baseline}: {len(against)} examples were scored, and this dev split has {len(scores)}")
     climbed = parity.climb(task, compared)
     before = {name: values for name, values in row.ladder.items() if name not in ("server", served.name)}
+    groups, answers = task.drawn(), changes.answers(task, features, served.logits, served.predictions)
+    theirs = read_of_engine(baseline / "served" / ANSWERS, rows.FP32)
     own = {doubts.KEY: doubts.of_predictions(task, served.predictions)}
     return replace(
         row,
         value=served.scores[task.metric],
         delta=served.scores[task.metric] - value(against, task.metric),
-        delta_ci95=list(paired_bootstrap(scores, against, task.metric)),
+        delta_ci95=list(paired_bootstrap(scores, against, task.metric, groups.outcomes)),
         scores=served.scores,
         degenerate=doubts.of_engines(own, {doubts.KEY: row.degenerate.get(doubts.BASELINE)}),
         ladder=before | {served.name: climbed[served.name]},
         rungs={**row.rungs, "server": served.scores[task.metric]},
         latency_ms={}, throughput={}, speedup={}, speedup_vs_16bit=None, speedup_ci95={}, p99_ms_ci95={},
-        min_speedup=None, max_p99_ms=None,
+        min_speedup=None, max_p99_ms=None, **changes.summary([answers], [theirs], groups.examples),
     )  # fmt: skip

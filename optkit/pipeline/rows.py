@@ -11,8 +11,17 @@ import numpy as np
 from optkit.core.errors import GateError, InputError
 from optkit.core.json_door import read_json
 from optkit.core.step_cache import verify
-from optkit.evaluation import doubts
-from optkit.evaluation.artifacts import BESIDE, EVIDENCE, SCORES, read_kept, read_scores
+from optkit.evaluation import changes, doubts
+from optkit.evaluation.artifacts import (
+    ANSWERS,
+    BESIDE,
+    EVIDENCE,
+    KEPT,
+    SCORES,
+    read_groups,
+    read_of_engine,
+    read_scores,
+)
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
 from optkit.evaluation.results import VERDICTS, Row
@@ -44,10 +53,11 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
     evidence = read_json(folder / "served" / EVIDENCE)
     scores, reference = _scores(folder), _scores(baseline)[FP32]
     against = read_json(baseline / "served" / EVIDENCE)["precisions"][FP32]
-    kept = read_kept(baseline / "served", FP32)
-    found = []
+    kept, answers = (read_of_engine(baseline / "served" / name, FP32) for name in (KEPT, ANSWERS))
+    groups, found = read_groups(folder / "served"), []
     for precision, own in evidence["precisions"].items():
         engine = folder / "engines" / precision
+        own_kept, own_answers = (read_of_engine(folder / "served" / name, precision) for name in (KEPT, ANSWERS))
         row = Row(
             recipe=recipe.name,
             task=task.name,
@@ -56,7 +66,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             value=value(scores[precision], task.metric),
             baseline=value(reference, task.metric),
             delta=value(scores[precision], task.metric) - value(reference, task.metric),
-            delta_ci95=list(paired_bootstrap(scores[precision], reference, task.metric)),
+            delta_ci95=list(paired_bootstrap(scores[precision], reference, task.metric, groups.get("outcomes"))),
             precision=precision,
             engine=read_json(engine / "engine.json")["kind"],
             size_bytes=sum(path.stat().st_size for path in engine.rglob("*") if path.is_file()),
@@ -64,11 +74,14 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             ladder=own["ladder"],
             invariance=own["invariance"],
             degenerate=doubts.of_engines(own, None if recipe.is_baseline else against),
-            scores=own["scores"] | task.beside(read_kept(folder / "served", precision), kept),
+            scores=own["scores"] | task.beside(own_kept, kept),
             examples=len(reference),
             units=task.scored_units,
             served_by=evidence["served_by"],
+            groups=len(np.unique(groups.get("outcomes", ()))),
             max_drop=recipe.max_drop,
+            max_kl=recipe.max_kl,
+            max_flips=recipe.max_flips,
             min_speedup=recipe.min_speedup,
             max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
@@ -76,6 +89,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             stages=loss_by_stage([folder], precision, task.metric),
             layers=depth(read_json(folder / "config.json")),
             sparsity=recipe.sparsity,
+            **changes.summary([own_answers], [answers], groups.get("examples")),
             **_speed(evidence["performance"], precision),
         )
         found.append(_judged(row))
@@ -163,7 +177,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
     Args:
         group: {the recipe's folder of a seed: its row}.
     """
-    rows = list(group.values())
+    rows, groups = list(group.values()), read_groups(next(iter(group)) / "served")
     own = np.stack([_scores(folder)[rows[0].precision] for folder in group])
     reference = np.stack([_scores(baseline_of(folder))[FP32] for folder in group])
     averaged = ("value", "baseline", "delta", "rungs", "scores", "latency_ms", "throughput", "speedup")
@@ -176,7 +190,10 @@ def pool(group: Mapping[Path, Row]) -> Row:
     row.seed, row.seeds = None, [row.seed for row in rows if row.seed is not None]
     if row.speedup_vs_16bit:
         row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
-    row.delta_ci95 = list(paired_bootstrap(own, reference, row.metric))
+    row.delta_ci95 = list(paired_bootstrap(own, reference, row.metric, groups.get("outcomes")))
+    answers = [read_of_engine(folder / "served" / ANSWERS, row.precision) for folder in group]
+    baselines = [read_of_engine(baseline_of(folder) / "served" / ANSWERS, FP32) for folder in group]
+    row = replace(row, **changes.summary(answers, baselines, groups.get("examples")))
     row.stages = loss_by_stage(list(group), row.precision, row.metric)
     row.remarks = [f"seed {one.seed}: {remark}" for one in rows for remark in one.remarks]
     row.load = next((own.load for own in rows if own.load), {})

@@ -17,6 +17,8 @@ from optkit.tasks.base import SPLITS, Split, Task
 from optkit.training.loop import autocast_type, on_cpu
 
 log = logging.getLogger(__name__)
+_FEW_GROUPS = 30
+"""Groups from which on a bootstrap of groups is to be trusted (Cameron et al. 2008)."""
 _SHOWN = 6
 """Classes to list; of more the most and the least frequent."""
 
@@ -35,8 +37,9 @@ def say(spec: RunSpec, loaded: LoadedModel, training: Training) -> None:
         log.info("%s: %s", split, _rows(task, split, encoded))
         if cut := _cut(task, split, encoded):
             log.warning("%s: %s", split, cut)
-    for doubt in _duplicates(task):
+    for doubt in (*_duplicates(task), *(f"dev: {leak}" for leak in task.leaks.sentences())):
         log.warning("%s", doubt)
+    _say_groups(task)
     log.info("%s; scored by %s", _model(loaded, training), task.metric_in_words)
 
 
@@ -73,21 +76,24 @@ def _cut(task: Task, split: Split, features: Dataset) -> str | None:
 
 
 def _duplicates(task: Task) -> Iterator[str]:
-    """Yield what rows of equal text there are: within the training split, under different labels, and in both splits."""
-    texts = {split: task.texts(split) for split in SPLITS}
-    train = texts["train"]
-    known = set(train)
-    if twice := len(train) - len(known):
+    """Yield what rows of equal text there are in the training split, and whether under different labels."""
+    train = task.texts("train")
+    if twice := len(train) - len(set(train)):
         yield f"train: {twice:,} of {len(train):,} rows repeat the text of another"
     rows = task.examples("train")
     if task.labels and "label" in rows.column_names and (unsure := _contradictions(train, rows["label"][:])):
         yield f"train: {unsure:,} texts come with different labels"
-    if shared := len([text for text in texts["dev"] if text in known]):
-        share = shared / len(texts["dev"])
-        yield (
-            f"dev: {shared:,} of {len(texts['dev']):,} rows ({share:.1%}) are in train too; scores on them say how well a "
-            "model remembers"
-        )
+
+
+def _say_groups(task: Task) -> None:
+    """Log how many groups intervals draw; few of them as a warning."""
+    groups = task.drawn().outcomes
+    if groups is None:
+        return
+    count = int(groups.max()) + 1
+    log.info("dev: intervals draw its %s groups", f"{count:,}")
+    if count < _FEW_GROUPS:
+        log.warning("dev: %d groups are few, and intervals by them too narrow; more groups would help, not more rows", count)
 
 
 def _contradictions(texts: Sequence[tuple[str, ...]], labels: Sequence[Any]) -> int:

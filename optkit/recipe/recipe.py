@@ -19,7 +19,7 @@ from optkit.recipe.stage import BASELINE, Stage, from_dictionary
 from optkit.recipe.training import Training
 
 _OF_PARTS = "mistakes_of_parts"
-_GATE = ("max_drop", "min_speedup", "max_p99_ms")
+_GATE = ("max_drop", "max_kl", "max_flips", "min_speedup", "max_p99_ms")
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -39,6 +39,10 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Training settings of the baseline; a stage inherits those that it does not set itself."""
     max_drop: float = Field(1.0, ge=0)
     """Gate: largest drop of the headline metric, in points, from the served FP32 baseline."""
+    max_kl: float | None = Field(None, ge=0)
+    """Gate: largest mean divergence (KL) of the baseline's probabilities from the recipe's, in nats."""
+    max_flips: float | None = Field(None, ge=0, le=100)
+    """Gate: largest share of the examples that are decided otherwise than by the baseline, in percent."""
     min_speedup: Positive | dict[str, Positive] | None = None
     """Gate: smallest speed-up over the served FP32 baseline, for every batch size or by batch size."""
     max_p99_ms: Positive | dict[str, Positive] | None = None
@@ -103,8 +107,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     def trained_with(self, training: Training) -> "Recipe":
         """Return the recipe with training settings in place of its own; those that are None change nothing."""
         given = training.model_dump(exclude_unset=True, exclude_none=True)
-        if "epochs" in given:
-            given = {"steps": None, **given}  # the recipe's own budget in steps would go before the epochs asked for
+        if given.keys() & {"epochs", "steps"}:
+            given = {"epochs": None, "steps": None, **given}  # one budget goes in place of the other
         return self.model_copy(update={"training": self.training.model_copy(update=given)}) if given else self
 
     def resolved(self) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from inspect import isabstract
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from optkit.core.plugins import Registry
 from optkit.core.settings import Settings
-from optkit.recipe.teacher_names import is_teacher
+from optkit.recipe.teacher_names import teachers_or_none
 from optkit.recipe.training import Schedule
 
 if TYPE_CHECKING:  # later rooms, and what takes long to import
@@ -37,8 +37,6 @@ if TYPE_CHECKING:  # later rooms, and what takes long to import
 _ELSEWHERE: Registry[type["Stage"]] = Registry("technique", "optkit.techniques", {})
 """Techniques of other packages; `optkit.compression.registry`, a later room, has optkit's own too."""
 BASELINE = "baseline_fp32"
-Named = str | Annotated[tuple[str, ...], Field(min_length=1)]
-"""One teacher, or several."""
 History = list[dict[str, float]]
 """Log of a training, one entry per logged step: step, epoch, loss and learning rate."""
 
@@ -140,12 +138,13 @@ class Taught(Stage):
     dropout: float | None = Field(0.0, ge=0, lt=1)
     """Dropout probability during training; None keeps the model's own, for training on labels alone. A teacher
     regularises enough, and dropout noise keeps a student from matching it."""
-    teacher: Named | None = BASELINE
+    teacher: Annotated[str | tuple[str, ...] | None, BeforeValidator(teachers_or_none)] = BASELINE
     """Teacher: name of a recipe, with `@seed` for that of another seed, or folder of a fine-tuned model (contains a slash).
     Of several, logits are averaged, and representations follow the first. None trains on the labels alone."""
     temperature: float = Field(2.0, gt=0)
-    label_weight: float = Field(0.1, ge=0, le=1)
-    """Weight of the task's loss on the labels; the loss on the teacher's logits has the rest."""
+    label_weight: float = Field(0.0, ge=0, le=1)
+    """Weight of the task's loss on the labels; the loss on the teacher's logits has the rest. Where a model starts near its
+    teacher, which has been fitted to the labels, they say little that is new."""
     representation_epochs: float = Field(0, ge=0)
     """Epochs of the preceding representation phase, which matches hidden states and attention relations to the teacher's;
     0 skips it."""
@@ -178,23 +177,19 @@ class Taught(Stage):
         return named if self.answers or self.follows else ()
 
     @model_validator(mode="after")
-    def _has_what_it_follows(self) -> Self:
-        if not self.teacher and self.follows:
+    def _fits_together(self) -> Self:
+        for epochs, steps in (("epochs", "steps"), ("representation_epochs", "representation_steps")):
+            own, usual = getattr(self, epochs), type(self).model_fields[epochs].default
+            if getattr(self, steps) is not None and own != usual:
+                name = f"{type(self).__name__}.{steps}"
+                raise ValueError(f"{name} is {getattr(self, steps)} and {epochs} is {own:g}: expected one of them")
+        if self.teacher is None and self.follows:
+            name = "representation_epochs" if self.representation_steps is None else "representation_steps"
             raise ValueError(
-                f"{type(self).__name__}.{self._budget_of_following()} and there is no teacher to follow: name one, or leave "
-                "it at 0"
-            )
-        if wrong := [name for name in self.teachers if not is_teacher(name)]:
-            raise ValueError(
-                f"{type(self).__name__}.teacher is {', '.join(map(repr, wrong))}: expected a recipe, a recipe of a seed "
-                f"such as {BASELINE}@1, or a folder"
+                f"{type(self).__name__}.{name} is {getattr(self, name):g} and there is no teacher to follow: name one, or "
+                f"leave {name} at 0"
             )
         return self
-
-    def _budget_of_following(self) -> str:
-        if self.representation_steps is not None:
-            return f"representation_steps is {self.representation_steps}"
-        return f"representation_epochs is {self.representation_epochs:g}"
 
 
 def from_dictionary(given: Any) -> Any:

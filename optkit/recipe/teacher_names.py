@@ -1,6 +1,7 @@
 """Names of teachers: a recipe, a recipe of another seed, or a folder of a model."""
 
 import re
+from typing import Any
 
 _RECIPE = re.compile(r"([a-z0-9][a-z0-9_]*)(?:@(\d+))?")
 
@@ -13,6 +14,23 @@ def is_folder(teacher: str) -> bool:
 def is_teacher(name: str) -> bool:
     """Return whether a name is one that a teacher can have."""
     return is_folder(name) or bool(_RECIPE.fullmatch(name))
+
+
+def one_or_several(given: Any) -> Any:
+    """Return a teacher's name as it is, and several as a tuple.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    names = [given] if isinstance(given, str) else given
+    if not (isinstance(names, list | tuple) and names and all(isinstance(name, str) and is_teacher(name) for name in names)):
+        raise ValueError("expected a recipe, a recipe of a seed such as baseline_fp32@1, a folder, or a list of them")
+    return given if isinstance(given, str) else tuple(names)
+
+
+def teachers_or_none(given: Any) -> Any:
+    """Return what `one_or_several` does; None as it is."""
+    return None if given is None else one_or_several(given)
 
 
 def recipe_of(teacher: str) -> str:

@@ -11,6 +11,7 @@ from optkit.evaluation import gate
 from optkit.evaluation.artifacts import EXAMPLES
 from optkit.evaluation.results import Row
 from optkit.pipeline import projects, rows
+from optkit.report import figures
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,8 +82,10 @@ def _judged(row: Row) -> "Iterator[str | Table]":
     yield f"{row.recipe} {row.precision} ({row.engine}), {row.subject}, seed {row.seed}: {row.verdict}"
     yield (
         f"{row.metric} {row.value:.2f}, {row.delta:+.2f} [{low:+.2f}, {high:+.2f}] against the served FP32 baseline, on "
-        f"{row.examples:,} {row.units}, by {row.served_by}"
+        f"{row.drawn}, by {row.served_by}"
     )
+    if changes := [f"{name} {value}" for name, value in figures.changes(row).items()]:
+        yield f"its answers against the baseline's: {', '.join(changes)}"
     if others := [f"{name} {value:.2f}" for name, value in row.scores.items() if name != row.metric]:
         yield f"beside it: {', '.join(others)}"
     yield from (f"- {reason}" for reason in row.reasons)

@@ -87,6 +87,20 @@ def waterfall(row: Row) -> list[Bar]:
     return [*bars, Bar("served", 0.0, row.value, None, total=True)]
 
 
+def changes(row: Row) -> dict[str, str]:
+    """How a row's answers differ from the baseline's, with 95 % intervals; empty where nothing is known."""
+    shown = {
+        "KL (nats)": (row.kl, row.kl_ci95, ".4f"),
+        "flips (%)": (row.flips, row.flips_ci95, ".2f"),
+        "NLL (nats)": (row.nll_change, row.nll_change_ci95, "+.4f"),
+    }
+    return {
+        name: f"{value:{form}} [{ci95[0]:{form}}, {ci95[1]:{form}}]"
+        for name, (value, ci95, form) in shown.items()
+        if value is not None and ci95 is not None
+    }
+
+
 def rungs(rows: Sequence[Row]) -> list[str]:
     """All rungs of the rows' ladders, from the first to the last."""
     longest = max((row.ladder for row in rows), key=len, default={})

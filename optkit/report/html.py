@@ -30,6 +30,7 @@ def render(rows: Sequence[Row], refused: Sequence[Refusal] = ()) -> str:
         refused=refused,
         sizes=figures.batch_sizes(own),
         metrics=list(dict.fromkeys(name for row in own for name in row.scores if name != row.metric)),
+        changes=[figures.changes(row) for row in own],
         ladders=[(number, row, _rungs(row)) for number, row in enumerate(own, 1) if row.ladder],
         loads=figures.under_load(own),
         batching=figures.BATCHING,

@@ -13,6 +13,7 @@ from optkit.core.plain_text import plain, table
 from optkit.core.printable import cell, escaped
 from optkit.evaluation.results import Refusal, Result, Row
 from optkit.pipeline.loss_by_stage import SERVED
+from optkit.report import figures
 from optkit.report.figures import shown
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def _cell(value: object) -> object:
 def _table(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
     own = shown(rows)
     tables = [_main_table(own, refused)]
+    if any(figures.changes(row) for row in own):
+        tables.append(_changes_table(own))
     if any(len(row.stages) > 1 for row in own):
         tables.append(_stages_table(own))
     reasons = [f"{_name(row)}: {row.verdict}: {reason}" for row in own for reason in row.reasons]
@@ -140,6 +143,17 @@ def _cells(row: Row, sizes: Sequence[str]) -> list[str]:
         "" if share is None else f"{share:.0%}",
         row.verdict,
     ]
+
+
+def _changes_table(rows: Sequence[Row]) -> "Table":
+    """How the answers differ from the baseline's."""
+    found = [figures.changes(row) for row in rows]
+    names = list(dict.fromkeys(name for changes in found for name in changes))
+    title = "Answers against the FP32 baseline's [95 %]"
+    made = table(["recipe", "precision", *names], left=("recipe", "precision"), title=title)
+    for row, changes in zip(rows, found, strict=True):
+        made.add_row(row.recipe, row.precision, *(changes.get(name, "") for name in names))
+    return made
 
 
 def _stages_table(rows: Sequence[Row]) -> "Table":

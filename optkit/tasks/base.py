@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from optkit.core.errors import InputError
 from optkit.tasks.belonging import Belonging
+from optkit.tasks.choices import Choosing
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import fingerprint
 from optkit.tasks.deciding import Deciding
@@ -54,7 +55,7 @@ class OwnModel(NamedTuple):
     """Default training settings of the model, fields of `Training`."""
 
 
-class Task(LogitsAxes, Belonging, Deciding, Seldom, ABC):
+class Task(LogitsAxes, Belonging, Choosing, Deciding, Seldom, ABC):
     """Base class of tasks: a data set, and how models are trained, scored and served on it.
 
         task = optkit.load_task("classification", data="reviews/")
@@ -233,10 +234,6 @@ class Task(LogitsAxes, Belonging, Deciding, Seldom, ABC):
 
         For a task with one metric that is a mean over examples: that of each example, float64 in points.
         """
-
-    def same(self, prediction: Prediction, other: Prediction) -> bool:
-        """Return whether two predictions are the same decision; values, which always differ a little, are none."""
-        return bool(prediction == other)
 
     def shown(self, prediction: Prediction) -> str:
         """Return a prediction as text for people; `str` of the served answer gives the same."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optkit.core.errors import InputError
+from optkit.tasks.data.leaks import Leaks, Side, find
 from optkit.tasks.data.pieces import sentences_of
 from optkit.tasks.data.tables import GROUP, numbered, shown
 
@@ -36,7 +38,7 @@ class Belonging:
         return Drawn(found, found)
 
     def check_groups(self, column: str | None) -> None:
-        """Raise `InputError` where groups are named and in neither split, are one in all of dev, or contradict each other."""
+        """Raise `InputError` where groups are named and not there, are one in all of dev, or contradict each other."""
         train, dev = (self.examples(split) for split in ("train", "dev"))  # type: ignore[attr-defined]
         if column is not None and GROUP not in (*train.column_names, *dev.column_names):
             raise InputError(f"--group-column {column}: no such column in train and dev, or such rows have no groups")
@@ -49,6 +51,16 @@ class Belonging:
     def wholes(self, split: Split) -> list[str]:
         """Return the text of each row by which rows belong together: they have the same one, or pieces of it."""
         return [own[0] for own in self.texts(split)]  # type: ignore[attr-defined]
+
+    @cached_property
+    def leaks(self) -> Leaks:
+        """What dev has in common with train, looked for once."""
+        return find(self._side("train"), self._side("dev"))
+
+    def _side(self, split: Split) -> Side:
+        rows: Dataset = self.examples(split)  # type: ignore[attr-defined]
+        groups = rows[GROUP][:] if GROUP in rows.column_names else None
+        return Side(self.texts(split), self.wholes(split), groups)  # type: ignore[attr-defined]
 
     def belonging(self, split: Split) -> list[list[int]]:
         """Return the numbers of the groups that each row belongs to: its own in the data, or the texts it is a piece of."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.choices import Choices
 from optkit.tasks.collate import check_logits
 from optkit.tasks.data.classes import class_indices, classes_of, label_names
 from optkit.tasks.data.data_settings import DataSettings
@@ -139,6 +140,11 @@ class Classification(TextTask):
         predictions = np.empty(len(logits), dtype=np.int64)
         predictions[features["example"][:]] = np.stack(list(logits)).argmax(axis=-1)
         return predictions.tolist()
+
+    def choices(self, features: Dataset, logits: Sequence[np.ndarray]) -> Iterator[Choices]:
+        """The classes."""
+        for label, row in zip(features["labels"][:], logits, strict=True):
+            yield Choices(row[None], np.eye(len(row))[[label]])
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Accuracy, F1 (of the second of two classes, else macro), Matthews correlation, and the headline metric."""

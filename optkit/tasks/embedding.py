@@ -206,11 +206,9 @@ class Embedding(Task):
         found["gold"], found["predicted"] = self.examples("dev")["score"][:], [one.value for one in predictions]
         return found
 
-    def same(self, prediction: Prediction, other: Prediction) -> bool:
-        """Whether two rankings have the same first document; similarities move and never flip."""
-        if self.evaluated is None:
-            return True
-        return next(iter(prediction.scores)) == next(iter(other.scores))
+    def decision(self, prediction: Prediction) -> Any:
+        """The first document of a ranking; None for similarities, which move and never flip."""
+        return None if self.evaluated is None else next(iter(prediction.scores))
 
     def degenerate(self, predictions: Sequence[Prediction]) -> Doubt | None:
         """Return why similarities are no better than one value or any order, or rankings than documents in random order."""

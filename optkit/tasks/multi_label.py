@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.choices import Choices
 from optkit.tasks.collate import check_logits
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table
@@ -189,6 +190,11 @@ class MultiLabel(TextTask):
             predictions[example] = Chosen(tuple(np.flatnonzero(_above(row, self.thresholds)).tolist()), row)
         return predictions
 
+    def choices(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> Iterator[Choices]:
+        """Of each label, whether the text has it."""
+        for right, row in zip(self._hot(features["labels"][:]), logits, strict=True):
+            yield Choices(np.stack([row, np.zeros_like(row)], axis=-1), np.stack([right, ~right], axis=-1))
+
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Micro F1, macro F1 and label ranking average precision."""
         outcomes = self.outcomes(predictions)
@@ -227,9 +233,9 @@ class MultiLabel(TextTask):
         outcomes = self.outcomes(predictions)
         return of_sets(outcomes["gold"], outcomes["predicted"], self.labels)
 
-    def same(self, prediction: Prediction, other: Prediction) -> bool:
-        """Whether the same labels are chosen."""
-        return bool(prediction.labels == other.labels)
+    def decision(self, prediction: Prediction) -> Any:
+        """The chosen labels."""
+        return prediction.labels
 
     def shown(self, prediction: Prediction) -> str:
         """The labels' names."""

@@ -5,7 +5,7 @@ A passage that is longer than the model reads is cut into overlapping windows, e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +14,7 @@ import numpy as np
 from optkit.core.errors import InputError
 from optkit.tasks import marking, no_answer, spans, squad_metric
 from optkit.tasks.base import Prediction, Split, Task
+from optkit.tasks.choices import Choices
 from optkit.tasks.collate import check_logits
 from optkit.tasks.data.data_settings import COLUMNS, DataSettings
 from optkit.tasks.data.tables import limited, problem, shown
@@ -196,6 +197,12 @@ class QuestionAnswering(Task):
             found[example][1].append((window, np.array(starts), np.array(ends)))
         return found
 
+    def choices(self, features: Dataset, logits: Sequence[np.ndarray]) -> Iterator[Choices]:
+        """The tokens that the first answer starts and ends at, window by window."""
+        columns = (features[name][:] for name in self.targets)
+        for *ends, row in zip(*columns, logits, strict=True):
+            yield Choices(row.T, np.eye(len(row))[ends])
+
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """F1 and exact match; where questions may have no answer, also of those with and without one."""
         outcomes = self.outcomes(predictions)
@@ -228,9 +235,9 @@ class QuestionAnswering(Task):
         more = {"thresholds": list(self.thresholds or (0.0,))} if self.fits_thresholds else {}
         return replace(settings, stride=stride, longest_answer=LONGEST_ANSWER, n_best=N_BEST, more=more)
 
-    def same(self, prediction: Prediction, other: Prediction) -> bool:
-        """Whether the answers are the same text."""
-        return no_answer.text_of(prediction) == no_answer.text_of(other)
+    def decision(self, prediction: Prediction) -> Any:
+        """The answer's text."""
+        return no_answer.text_of(prediction)
 
     def shown(self, prediction: Prediction) -> str:
         """The answer's text."""

@@ -133,9 +133,9 @@ class Regression(TextTask):
         found["gold"], found["predicted"] = self.gold(predictions), predictions
         return found
 
-    def same(self, prediction: Prediction, other: Prediction) -> bool:
-        """Values move and never flip."""
-        return True
+    def decision(self, prediction: Prediction) -> Any:
+        """None: values move and never flip."""
+        return None
 
     def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
         """Return why a teacher is bad: its values are further from the right ones than their mean is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 from optkit.tasks import rankings
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
 from optkit.tasks.belonging import Drawn
+from optkit.tasks.choices import Choices
 from optkit.tasks.collate import check_logits
 from optkit.tasks.data import groups, judged
 from optkit.tasks.data.columns import TEXTS
@@ -215,6 +216,11 @@ class Reranking(TextTask):
         places, counts = _places(values, queries), np.bincount(queries)[queries]
         return [Place(*one) for one in zip(values.tolist(), places.tolist(), counts.tolist(), strict=True)]
 
+    def choices(self, features: Dataset, logits: Sequence[np.ndarray]) -> Iterator[Choices]:
+        """Whether the document is relevant, which is as right as its grade is high."""
+        for share, row in zip(features["labels"][:], logits, strict=True):
+            yield Choices(np.array([[row[0], 0.0]]), np.array([[share, 1 - share]]))
+
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """The means of the metrics over queries."""
         outcomes = self.outcomes(predictions)
@@ -232,9 +238,9 @@ class Reranking(TextTask):
         own = groups.of_queries(rows[self.text_columns[0]][:], rows[GROUP][:], f"{self.name}, dev")
         return Drawn(np.array(numbered(own))[queries], np.array(numbered(own)))
 
-    def same(self, prediction: Prediction, other: Prediction) -> bool:
-        """Whether a document keeps its place, or stays beyond the first ones."""
-        return bool(prediction.place == other.place or min(prediction.place, other.place) > FIRST)
+    def decision(self, prediction: Prediction) -> Any:
+        """The document's place; all beyond the first ones are alike."""
+        return min(prediction.place, FIRST + 1)
 
     @property
     def metric_in_words(self) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from optkit.tasks import entities
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.choices import Choices
 from optkit.tasks.collate import IGNORED, check_logits
 from optkit.tasks.data import groups, iob
 from optkit.tasks.data.data_settings import DataSettings
@@ -171,6 +172,13 @@ class TokenClassification(Task):
         texts, tokens = rows["text"][:], rows["tokens"][:]
         return [self._tagging(*row) for row in zip(windows, texts, tokens, strict=True)]
 
+    def choices(self, features: Dataset, logits: Sequence[np.ndarray]) -> Iterator[Choices]:
+        """The tags of the pieces that get one."""
+        for labels, row in zip(features["labels"][:], logits, strict=True):
+            tags = np.array(labels)
+            kept = tags != IGNORED
+            yield Choices(row[: len(tags)][kept], np.eye(row.shape[-1])[tags[kept]])
+
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """F1, precision and recall over all types, their mean F1, the F1 of each type, and `served_f1`.
 
@@ -205,7 +213,8 @@ class TokenClassification(Task):
 
     def weakness(self, features: Dataset, logits: Sequence[np.ndarray]) -> str | None:
         """Return why a teacher is bad: it tags fewer words right than the most frequent tag does."""
-        gold, predicted = (np.concatenate(side) for side in zip(*_tags(features, logits), strict=True))
+        scores, shares = (np.concatenate(side) for side in zip(*self.choices(features, logits), strict=True))
+        gold, predicted = shares.argmax(-1), scores.argmax(-1)
         right, constant = float((gold == predicted).mean()), float(np.bincount(gold).max() / len(gold))
         if right >= constant:
             return None
@@ -219,10 +228,9 @@ class TokenClassification(Task):
         gold, predicted = (np.concatenate(side) for side in (self._gold("dev"), [one.tags for one in predictions]))
         return of_tags(gold, predicted, self.labels, self.outcomes(predictions))
 
-    def same(self, prediction: Prediction, other: Prediction) -> bool:
-        """Entities are the same whatever their scores."""
-        ours, theirs = ([one._replace(score=1.0) for one in side.found] for side in (prediction, other))
-        return ours == theirs and bool(prediction.tags == other.tags)
+    def decision(self, prediction: Prediction) -> Any:
+        """The entities, whatever their scores, and the tags."""
+        return [(one.type, one.start, one.end) for one in prediction.found], prediction.tags
 
     def shown(self, prediction: Prediction) -> str:
         """The entities in the words of the text."""
@@ -288,11 +296,3 @@ class TokenClassification(Task):
 def _place(sentences: Sentences, kept: Sequence[int], row: int, token: int) -> str:
     """Return where a token of a row that is used was read."""
     return sentences.place(int(kept[row]), token)
-
-
-def _tags(features: Dataset, logits: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the right and the predicted tag of each piece that has one, window by window."""
-    for labels, own in zip(features["labels"][:], logits, strict=True):
-        gold = np.array(labels)
-        kept = gold != IGNORED
-        yield gold[kept], own.argmax(-1)[: len(gold)][kept]

@@ -40,7 +40,7 @@ def read(task: Task, settings: DataSettings) -> tuple[Sequence[str], ...]:
             f"--unlabelled {path}: task {task.name!r} takes none; leave it out (Distill and Sparsify vary the training "
             "texts by augment)"
         )
-    table = mapped(_read(path), replace(settings, label_column=None), TEXT_COLUMNS)
+    table = mapped(reading.read_file(path, reading.PLAIN), replace(settings, label_column=None), TEXT_COLUMNS)
     columns = [table.columns[name] for name in _names(table, task)]
     for name, column in zip(task.text_columns, columns, strict=True):
         for row, text in enumerate(column):
@@ -68,14 +68,6 @@ def encode(task: Task, tokenizer: "PreTrainedTokenizerBase") -> "Dataset | None"
         return None
     columns = truncated(tokenizer, [list(column) for column in task.unlabelled], task.length(tokenizer))
     return Dataset.from_dict({name: columns[name] for name in (*tokenizer.model_input_names, "length")})
-
-
-def _read(path: Path) -> Table:
-    if not path.is_file():
-        raise problem(path, "no such file", "texts, one a line, or a table", "give a file: --unlabelled FILE")
-    if not reading.knows(path, reading.PLAIN):
-        raise problem(path, "a file of no known kind", ".txt, .tsv, .csv, .jsonl, .json or .parquet", "name it by its kind")
-    return reading.read([path], reading.PLAIN)
 
 
 def _names(table: Table, task: Task) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -140,7 +140,8 @@ def train(
     trained = Trained(model, optimiser, schedule, accelerator.scaler, average)
     done = _resume(snapshots, title, trained, history)
     kernels = cpu_kernels.fast(model) if accelerator.device.type == "cpu" else nullcontext()
-    with kernels, bar(title, steps, not accelerator.is_main_process, done) as advance:
+    progress = bar(title, steps, not accelerator.is_main_process, done)
+    with kernels, _given_back(accelerator, prepared, model), progress as advance:
         for number, indices in _sharded(batches, range(done, steps), per_epoch, accelerator):
             value = _optimise(accelerator, prepared, batches, loss, indices, optimiser, settings)
             history.add(_Step(number, schedule.get_last_lr()[0], list(indices), value), number / per_epoch)
@@ -151,13 +152,21 @@ def train(
                 after_epoch()
             if snapshots and accelerator.is_main_process and not history.pending:
                 snapshots.save_when_due(title, partial(_so_far, trained, history, number + 1))
-    history.flush(steps / per_epoch)
-    average.finish()
+        history.flush(steps / per_epoch)
+        average.finish()
     for tracker in accelerator.trackers:
         tracker.finish()  # not end_training(), which would part the processes for good
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # else the model would go on computing under autocast
-    model.cpu().eval()
     return history.entries
+
+
+@contextmanager
+def _given_back(accelerator: Accelerator, prepared: Any, model: nn.Module) -> Iterator[None]:
+    """Leave the model on the CPU, in eval mode and as it was before accelerate, also where training fails."""
+    try:
+        yield
+    finally:
+        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # else the model would go on computing under autocast
+        model.cpu().eval()
 
 
 @torch.no_grad()

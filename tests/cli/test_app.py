@@ -97,6 +97,7 @@ def test_the_help_names_all_commands(run: Run) -> None:
         (["run", "ptq_int8", "--task", "sample", "--limit-train", "many"], "Invalid value for '--limit-train': "),
         (["serve", "--port", "70000"], "Invalid value for '--port': "),
         (["serve", "--cache-mb", "-1"], "Invalid value for '--cache-mb': "),
+        (["split", "rows.tsv", "--out", "out"], "Missing option '--by'"),
         (["rum"], "No such command 'rum'"),
     ],
 )
@@ -115,6 +116,9 @@ def test_wrong_options(arguments: list[str], message: str, run: Run) -> None:
         (["run", "ptq_int8", "--task", "sample", "--limit-train", "0"], "limit on training rows: found 0"),
         (["run", "ptq_int8", "--task", "sample", "--engine", "tensorrtt"], "tensorrtt"),
         (["compare", "--task", "sample"], "task 'sample': no results in checkpoints/sample; first: optkit run RECIPE"),
+        (["split", "rows.tsv", "--by", "word", "--out", "out"], "--by word --dev 0.1: expected sentence or group"),
+        (["split", "rows.tsv", "--by", "group", "--out", "out", "--dev", "1"], "and a share between 0 and 1"),
+        (["split", "rows.tsv", "--by", "group", "--out", "out"], "rows.tsv: found no such file"),
         (["compare", "--task", "sample", "--format", "xml"], "--format xml: expected one of table, json, csv, html"),
     ],
 )

@@ -37,7 +37,9 @@ def test_the_rate_that_learns_is_taken(
     with caplog.at_level(logging.INFO):
         peak, found = chosen(STAGE.model_copy(update={"learning_rates": rates}), tiny_model, tiny_context)
     assert peak == pytest.approx(3e-3, rel=0.5)
-    assert "learning rate 0.003 is taken" in caplog.text
+    assert tiny_model.remarks == [
+        "sparsify: learning rate 0.003, of 1e-08, 0.003, 1e-07, by the loss on 24 training examples held out"
+    ]
     assert [f"learning rate {rate:g}: loss" in caplog.text for rate in rates] == [True] * 3
     rest, _ = held_out(tiny_context.task, tiny_context.features)
     _, expected = chosen(STAGE.model_copy(update={"learning_rate": 3e-3}), alone, tiny_context.part(rest.tolist()))

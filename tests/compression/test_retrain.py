@@ -106,13 +106,13 @@ def test_a_dense_model_is_trained_as_it_is(tiny_model: LoadedModel, tiny_context
 
 
 def test_a_budget_in_steps_goes_before_epochs(tiny_model: LoadedModel, tiny_context: Context) -> None:
-    history = retrain(tiny_model, Sparsify(epochs=1, steps=37, teacher=None), tiny_context, "retraining")
+    history = retrain(tiny_model, Sparsify(steps=37, teacher=None), tiny_context, "retraining")
     assert history[-1]["step"] == 36  # of 16 in an epoch
     dense = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
     context = replace(tiny_context, teacher_model=lambda name: dense)
-    stage = Sparsify(steps=0, representation_epochs=1, representation_steps=5)
+    stage = Sparsify(steps=0, representation_steps=5)
     assert retrain(tiny_model, stage, context, "retraining")[-1]["step"] == 4
-    assert retrain(tiny_model, Sparsify(epochs=3, steps=0), tiny_context, "retraining") == []
+    assert retrain(tiny_model, Sparsify(steps=0), tiny_context, "retraining") == []
 
 
 def test_several_teachers_are_averaged(tiny_model: LoadedModel, tiny_context: Context) -> None:

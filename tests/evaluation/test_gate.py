@@ -130,6 +130,39 @@ def test_how_much_longer_to_measure() -> None:
     assert "would hardly decide" in judge(replace(RIGHT, min_speedup={"8": 2.5}))[1][0]
 
 
+CHANGED = replace(RIGHT, kl=0.004, kl_ci95=[0.003, 0.006], flips=1.5, flips_ci95=[1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "verdict", "reason"),
+    [
+        ({"max_kl": 0.006, "max_flips": 2.0}, "pass", ""),
+        ({"max_kl": 0.002}, "fail", "KL 0.004 [0.003, 0.006] nats is above 0.002"),
+        (
+            {"max_kl": 0.005},
+            "undecided",
+            "KL 0.004 [0.003, 0.006] nats reaches above 0.005: about 3,000 more evaluation",
+        ),
+        ({"max_flips": 0.9}, "fail", "flips 1.5 [1, 2] % is above 0.9"),
+        ({"max_flips": 1.25}, "undecided", "flips 1.5 [1, 2] % reaches above 1.25: about 3,000 more"),
+    ],
+)
+def test_changes_of_answers_are_judged_where_a_recipe_bounds_them(thresholds: dict, verdict: str, reason: str) -> None:
+    found, reasons = judge(replace(CHANGED, **thresholds))
+    assert found == verdict and "".join(reasons).startswith(reason)
+
+
+def test_a_bound_on_what_was_not_measured_decides_nothing() -> None:
+    assert judge(RIGHT)[0] == "pass"
+    found, reasons = judge(replace(RIGHT, max_kl=0.1, max_flips=5.0))
+    assert found == "undecided" and [reason[:13] for reason in reasons] == ["max_kl is set", "max_flips is "]
+
+
+def test_more_groups_would_decide_where_groups_are_drawn() -> None:
+    row = replace(RIGHT, delta=-0.5, delta_ci95=[-1.5, 0.5], groups=100)
+    assert "about 300 more evaluation groups or 3 more seeds" in judge(row)[1][0]
+
+
 def test_a_failure_is_not_mixed_with_what_is_undecided() -> None:
     row: Row = replace(RIGHT, delta_ci95=[-1.1, 0.3], evidence={"int8_gemm_share": 0.5})
     assert judge(row) == ("fail", ["only 50% of the matrix products run in INT8"])

@@ -11,16 +11,19 @@ from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.pipeline.loss_by_stage import loss_by_stage
 
 
-def write(folder: Path, stages: dict[str, list[float]], served: dict[str, list[float]]) -> Path:
-    """A recipe's folder with example scores after each stage, and through the server."""
-    for step, name, scores in ((folder, "stages.npz", stages), (folder / "served", "scores.npz", served)):
-        arrays = {own: np.array(values) for own, values in scores.items()}
-        step_cache.step(step, {"step": name}, partial(_save, name, arrays))
+def write(
+    folder: Path, stages: dict[str, list[float]], served: dict[str, list[float]], groups: list[int] | None = None
+) -> Path:
+    """A recipe's folder with example scores after each stage, and through the server, and perhaps groups."""
+    known = {"groups.npz": {"outcomes": groups}} if groups else {}
+    for step, files in ((folder, {"stages.npz": stages}), (folder / "served", {"scores.npz": served, **known})):
+        step_cache.step(step, {"step": step.name}, partial(_save, files))
     return folder
 
 
-def _save(name: str, arrays: dict[str, np.ndarray], folder: Path) -> None:
-    np.savez(folder / name, **arrays)
+def _save(files: dict[str, dict[str, list]], folder: Path) -> None:
+    for name, scores in files.items():
+        np.savez(folder / name, **{own: np.array(values) for own, values in scores.items()})
 
 
 def test_each_step_is_against_the_one_before_it(tmp_path: Path) -> None:
@@ -56,6 +59,15 @@ def test_a_step_that_changes_nothing_has_no_interval(tmp_path: Path) -> None:
 def test_the_baseline_has_its_engine_alone(tmp_path: Path) -> None:
     folder = write(tmp_path, {"baseline_fp32": [0.0, 100.0]}, {"bf16": [0.0, 0.0]})
     assert [(step["stage"], step["delta"]) for step in loss_by_stage([folder], "bf16", "accuracy")] == [("engine", -50.0)]
+
+
+def test_groups_are_drawn(tmp_path: Path) -> None:
+    scores = {"baseline_fp32": [100.0] * 8, "quantize": [100.0] * 4 + [0.0] * 4}
+    alone = write(tmp_path / "alone" / "seed-0", scores, {"int8": [100.0] * 8})
+    folder = write(tmp_path / "seed-0", scores, {"int8": [100.0] * 8}, [0] * 4 + [1] * 4)
+    assert loss_by_stage([folder], "int8", "accuracy")[0]["ci95"] == [-100.0, 0.0]
+    low, high = loss_by_stage([alone], "int8", "accuracy")[0]["ci95"]
+    assert -100 < low < -50 < high < 0
 
 
 def test_several_seeds_are_pooled(tmp_path: Path) -> None:

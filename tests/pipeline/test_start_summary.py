@@ -40,6 +40,24 @@ def test_all_of_it_is_said(folder: Path, tiny_model: LoadedModel, caplog) -> Non
     assert len(last) == 1 and last[0].endswith("fp32; scored by f1 of the class 'poor'")
 
 
+def test_what_dev_shares_with_train_and_its_groups(tmp_path: Path, tiny_model: LoadedModel, caplog) -> None:
+    long = "this story with a plot and the cast of a film"
+    train = f"text\tlabel\tgroup\n{long}\tgood\tg\nfilm\tpoor\th\n"
+    dev = f"text\tlabel\tgroup\n{long.replace('and', ',')}\tgood\tg\nthe cast of a film\tpoor\ti\nplot\tpoor\tj\n"
+    (tmp_path / "train.tsv").write_text(train), (tmp_path / "dev.tsv").write_text(dev)
+    with caplog.at_level(logging.INFO):
+        spec = RunSpec(load("classification", tmp_path), None, 0, tmp_path, {})
+        start_summary.say(spec, tiny_model, Training(precision="fp32").for_task({}))
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message for message in messages if message.startswith("dev: 1 of 3 rows (33.3%) ")] == [
+        "dev: 1 of 3 rows (33.3%) are of groups that train has rows of; split by group: optkit split",
+        "dev: 1 of 3 rows (33.3%) are nearly equal to one of train: 80% of their words or more are the same",
+        "dev: 1 of 3 rows (33.3%) share a text with train: it is a piece of one there, is one for the most part, or is the "
+        "same",
+    ]
+    assert "dev: intervals draw its 3 groups" in messages and any("3 groups are few" in message for message in messages)
+
+
 def test_of_many_classes_the_ends_are_named() -> None:
     labels = [index for index in range(8) for _ in range(index + 1)]
     said = start_summary.shares(labels, "abcdefgh")

@@ -182,6 +182,26 @@ def test_json_and_csv_hold_the_stages() -> None:
     assert json.loads(next(csv.DictReader(io.StringIO(render([row], "csv"))))["stages"]) == STAGES
 
 
+CHANGED = replace(
+    INT8, kl=0.0033, kl_ci95=[0.003, 0.0036], flips=1.25, flips_ci95=[1, 1.5], nll_change=-0.002, nll_change_ci95=[-0.01, 0]
+)
+
+
+def test_changes_of_answers_stand_below_the_table() -> None:
+    lines = render([BASELINE, CHANGED], "table").splitlines()
+    (line,) = (line for line in lines if "0.0033" in line)
+    expected = "qat_gelu10 int8 0.0033 [0.0030, 0.0036] 1.25 [1.00, 1.50] -0.0020 [-0.0100, +0.0000]"
+    assert " ".join(line.split()) == expected
+    without = replace(CHANGED, nll_change=None, nll_change_ci95=None)
+    assert "NLL" not in render([BASELINE, without], "table") and "KL (nats)" in render([BASELINE, without], "table")
+
+
+def test_the_page_has_them_and_how_many_groups_were_drawn() -> None:
+    page = render([replace(CHANGED, examples=8000, groups=2200)], "html")
+    assert "0.0033 [0.0030, 0.0036]" in page and "8,000 examples in 2,200 groups" in page
+    assert "Answers against the baseline" not in render([BASELINE, INT8], "html")
+
+
 DEEP = "a student of 9 layers is deeper than its teacher of 2; give at most 2"
 REFUSAL = Refusal("distill_9l", "sample", "accuracy", [DEEP])
 

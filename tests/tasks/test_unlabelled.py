@@ -64,7 +64,7 @@ def test_rows_of_dev_are_left_out_and_counted(tiny_data: Path, tmp_path: Path, c
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("more.docx", "the plot", "a file of no known kind"),
+        ("more.docx", "the plot", "the ending '.docx'"),
         ("more.csv", "title\nthe plot\n", "no column with text"),
         ("more.csv", "sentence1,sentence2\nthe plot,a film\n", r"2 columns with text \(sentence1, sentence2\); expected 1"),
         ("more.jsonl", '{"text": "the plot"}\n{"text": null}\n', "line 2.*nothing in 'sentence'"),
@@ -83,3 +83,8 @@ def test_a_file_that_is_not_there(tiny_data: Path, tmp_path: Path) -> None:
 def test_a_task_that_learns_from_more_than_texts_refuses_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="task 'sample_qa' takes none"):
         registry.load("sample_qa", unlabelled=str(written(tmp_path, "more.txt", "the plot")))
+
+
+@pytest.mark.parametrize("name", ["sample_regression", "sample_multi_label", "sample_token_classification"])
+def test_tasks_whose_teachers_answer_texts_take_them(name: str, tmp_path: Path) -> None:
+    assert registry.load(name, unlabelled=str(written(tmp_path, "more.txt", "\n".join(TEXTS)))).unlabelled == (tuple(TEXTS),)

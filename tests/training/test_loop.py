@@ -114,6 +114,21 @@ def test_the_learning_rate_rises_and_falls(tiny_model: LoadedModel, tiny_context
     assert [entry["learning_rate"] for entry in history] == pytest.approx(expected)
 
 
+def test_a_model_whose_training_failed_is_as_before(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    """In bf16, whose autocast would stay around its forward otherwise."""
+    features, collator = tiny_context.features, tiny_context.collator
+    before = run(inference(tiny_model.model, tiny_context.task), features, 32, collator)
+
+    def fail(model: Any, batch: Batch) -> torch.Tensor:
+        return model(**batch.inputs)["logits"].sum() * 0 + float("nan")
+
+    with pytest.raises(TrainingError):
+        fit(tiny_model, tiny_context, fail, steps=1, precision="bf16", learning_rate=1e-30, weight_decay=0.0)
+    assert not tiny_model.model.training
+    after = run(inference(tiny_model.model, tiny_context.task), features, 32, collator)
+    assert np.array_equal(np.stack(after), np.stack(before)), "bf16 would have rounded them"
+
+
 def test_a_cosine_falls_from_the_peak_to_zero(tiny_model: LoadedModel, tiny_context: Context) -> None:
     settings = {"schedule": "cosine", "warmup_ratio": 0.0, "learning_rate": 1.0, "max_grad_norm": 1e-12}
     history = fit(tiny_model, tiny_context, steps=40, **settings)
