@@ -13,7 +13,6 @@ recipe = Recipe(
             epochs=1,
             learning_rate=1e-5,
             teacher="baseline_fp32",
-            label_weight=0.0,
             augment=0.3,
             ema=0.98,
         )

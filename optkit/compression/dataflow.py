@@ -120,7 +120,7 @@ def _graph(outputs: list[torch.Tensor]) -> tuple[list[Any], dict[Any, list[Any]]
     """Return all nodes before some outputs, and of each node those that read its output; the name of the end for outputs."""
     consumers = defaultdict[Any, list[Any]](list)
     seen: dict[Any, None] = {}  # keeps the nodes, whose identity ends with their Python object
-    pending = [value.grad_fn for value in outputs]
+    pending: list[Any] = [value.grad_fn for value in outputs]
     for node in pending:
         consumers[node].append(_OUTPUT)
     while pending:
@@ -144,9 +144,9 @@ def _marked(model: PreTrainedModel) -> Iterator[None]:
     hooks = []
     for name, linear in linears(model).items():
         hooks.append(linear.register_forward_pre_hook(lambda _, given, name=name: _mark_first(given, ("enters", name))))
-        hooks.append(linear.register_forward_hook(lambda *given, name=name: _Mark.apply(given[-1], ("leaves", name))))
+        hooks.append(linear.register_forward_hook(lambda *given, name=name: _mark(given[-1], ("leaves", name))))
     for name, norm in norms(model).items():
-        hooks.append(norm.register_forward_hook(lambda *given, name=name: _Mark.apply(given[-1], ("norm", name))))
+        hooks.append(norm.register_forward_hook(lambda *given, name=name: _mark(given[-1], ("norm", name))))
     try:
         yield
     finally:
@@ -157,7 +157,12 @@ def _marked(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _mark_first(given: tuple[Any, ...], place: tuple[str, str]) -> tuple[Any, ...]:
-    return (_Mark.apply(given[0], place), *given[1:]) if given else given  # given by name, it stays an unknown reader
+    return (_mark(given[0], place), *given[1:]) if given else given
+
+
+def _mark(value: Any, place: tuple[str, str]) -> Any:
+    """Return a tensor marked; what is none stays as it is, and what becomes of it is not known."""
+    return _Mark.apply(value, place) if isinstance(value, torch.Tensor) else value
 
 
 def _place(node: Any) -> tuple[str, str] | None:

@@ -41,7 +41,8 @@ def shift(model: PreTrainedModel, feed: Feed, forward: Callable[[PreTrainedModel
     with _watched(model, able) as ranges:
         forward(model)
     for name, own in able.items():
-        _move(model, name, own, sum(ranges[name]) / 2)
+        least, largest = ranges[name]
+        _move(model, name, own, (least + largest) / 2)
     if len(able) == len(found) > 0:
         return ""
     hindered = [f"{name} ({own.hindrance})" for name, own in found.items() if own.hindrance]

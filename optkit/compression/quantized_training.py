@@ -133,19 +133,22 @@ class OnGrid(Function):
                 arXiv 1308.3432).
         """
         grid = values.float() * inverse
-        ctx.masked = masked
-        ctx.save_for_backward(values, inverse, (grid >= lowest) & (grid <= INT8_MAX) if masked else None)
-        rounded = grid.round().clamp_(lowest, INT8_MAX)
-        return rounded if kept is None else torch.where(kept, grid, rounded)
+        ctx.masked, ctx.type = masked, values.dtype
+        inside = [values, (grid >= lowest) & (grid <= INT8_MAX)] if masked else []
+        ctx.save_for_backward(inverse, *inside)
+        if kept is None:
+            return grid.round_().clamp_(lowest, INT8_MAX)
+        return torch.where(kept, grid, grid.round().clamp_(lowest, INT8_MAX))
 
     @staticmethod
     def backward(  # type: ignore[override]
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None, None, None, None]:
         """Return the gradients of the values and of the reciprocal scale."""
-        values, inverse, inside = ctx.saved_tensors
+        inverse, *more = ctx.saved_tensors
         if not ctx.masked:
-            return (gradient * inverse).to(values.dtype), None, None, None, None
+            return (gradient * inverse).to(ctx.type), None, None, None, None
+        values, inside = more
         gradient = gradient * inside
         of_inverse = (gradient * values.float()).sum_to_size(inverse.shape) if ctx.needs_input_grad[1] else None
-        return (gradient * inverse).to(values.dtype), of_inverse, None, None, None
+        return (gradient * inverse).to(ctx.type), of_inverse, None, None, None

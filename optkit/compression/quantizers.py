@@ -9,7 +9,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
@@ -101,7 +101,7 @@ def same_inputs(model: PreTrainedModel, feed: Feed) -> Groups:
 
 def least_divergence(model: PreTrainedModel, feeds: Iterable[Feed], task: TaskKind, groups: Groups) -> None:
     """Set the amax of each Linear's input, the largest absolute value until now, to that of least divergence."""
-    linears = {name: model.get_submodule(name) for name in groups}
+    linears: dict[str, Any] = {name: model.get_submodule(name) for name in groups}
     largest = {name: float(linear.input_quantizer.amax) for name, linear in linears.items()}
     with _computing_in_float(model):
         found = best_amax(model, feeds, task, groups, largest)
@@ -114,7 +114,7 @@ def with_same_scale(model: PreTrainedModel, feed: Feed) -> list[list[TensorQuant
     where these have a single scale."""
     found: dict[object, list[TensorQuantizer]] = {}
     for name, group in same_inputs(model, feed).items():
-        linear = model.get_submodule(name)
+        linear: Any = model.get_submodule(name)
         found.setdefault(("input", min(group)), []).append(linear.input_quantizer)
         shared = linear.weight_quantizer.axis is None
         found.setdefault(("weight", min(group) if shared else name), []).append(linear.weight_quantizer)
