@@ -191,7 +191,7 @@ class MultiLabel(TextTask):
         return predictions
 
     def choices(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> Iterator[Choices]:
-        """Of each label, whether the text has it."""
+        """Yield, for each label, whether the text has it."""
         for right, row in zip(self._hot(features["labels"][:]), logits, strict=True):
             yield Choices(np.stack([row, np.zeros_like(row)], axis=-1), np.stack([right, ~right], axis=-1))
 
