@@ -7,8 +7,17 @@ recipe = Recipe(
     name="distill_4l_sparse_qat",
     stages=[
         Distill(layers=4, representation_epochs=3, epochs=1, augment=0.3),
-        Sparsify(representation_epochs=1, epochs=1),
-        Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, teacher="baseline_fp32"),
+        Sparsify(criterion="sparsegpt", representation_epochs=1, epochs=1),
+        Quantize(
+            shift=True,
+            gelu_clip=10.0,
+            calibrator="kl",
+            epochs=1,
+            learning_rate=1e-5,
+            teacher="baseline_fp32",
+            augment=0.3,
+            ema=0.98,
+        ),
     ],
 )
 

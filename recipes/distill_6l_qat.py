@@ -7,7 +7,16 @@ recipe = Recipe(
     name="distill_6l_qat",
     stages=[
         Distill(layers=6, representation_epochs=3, epochs=1, augment=0.3),
-        Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, teacher="baseline_fp32"),
+        Quantize(
+            shift=True,
+            gelu_clip=10.0,
+            calibrator="kl",
+            epochs=1,
+            learning_rate=1e-5,
+            teacher="baseline_fp32",
+            augment=0.3,
+            ema=0.98,
+        ),
     ],
 )
 

@@ -5,7 +5,18 @@ from optkit import Quantize, Recipe
 
 recipe = Recipe(
     name="qat_gelu10",
-    stages=[Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, learning_rate=1e-5, teacher="baseline_fp32")],
+    stages=[
+        Quantize(
+            shift=True,
+            gelu_clip=10.0,
+            calibrator="kl",
+            epochs=1,
+            learning_rate=1e-5,
+            teacher="baseline_fp32",
+            augment=0.3,
+            ema=0.98,
+        )
+    ],
 )
 
 if __name__ == "__main__":

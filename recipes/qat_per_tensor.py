@@ -8,11 +8,14 @@ recipe = Recipe(
     stages=[
         Quantize(
             weights="per_tensor",
+            shift=True,
             gelu_clip=10.0,
-            calibrator="mse",
+            calibrator="kl",
             epochs=1,
             learning_rate=1e-5,
             teacher="baseline_fp32",
+            augment=0.3,
+            ema=0.98,
         )
     ],
 )

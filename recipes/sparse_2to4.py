@@ -1,4 +1,4 @@
-"""2:4 structured sparsity: pruned by magnitude, trained again with the mask fixed, taught by the FP32 baseline."""
+"""2:4 structured sparsity: pruned by SparseGPT, trained again with the mask fixed, taught by the FP32 baseline."""
 
 import optkit
 from optkit import Recipe, Sparsify
@@ -6,7 +6,7 @@ from optkit import Recipe, Sparsify
 recipe = Recipe(
     name="sparse_2to4",
     stages=[
-        Sparsify(representation_epochs=2, epochs=1),
+        Sparsify(criterion="sparsegpt", representation_epochs=2, epochs=1),
     ],
 )
 

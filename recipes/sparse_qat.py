@@ -6,8 +6,17 @@ from optkit import Quantize, Recipe, Sparsify
 recipe = Recipe(
     name="sparse_qat",
     stages=[
-        Sparsify(representation_epochs=2, epochs=1),
-        Quantize(gelu_clip=10.0, calibrator="mse", epochs=1, teacher="baseline_fp32"),
+        Sparsify(criterion="sparsegpt", representation_epochs=2, epochs=1),
+        Quantize(
+            shift=True,
+            gelu_clip=10.0,
+            calibrator="kl",
+            epochs=1,
+            learning_rate=1e-5,
+            teacher="baseline_fp32",
+            augment=0.3,
+            ema=0.98,
+        ),
     ],
 )
 

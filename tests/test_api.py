@@ -22,8 +22,9 @@ from transformers import (
 import optkit
 from optkit.core.errors import GateError, InputError
 from optkit.models import families, two_to_four
-from optkit.models.loading import LoadedModel
+from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
+from optkit.tasks.collate import Collator, run
 
 pytestmark = pytest.mark.slow
 
@@ -138,12 +139,35 @@ def test_nothing_is_trained_without_a_task_and_that_is_said(
     assert "Sparsify: nothing is trained, as there is no task" in caplog.text
 
 
+def test_sparsegpt_wants_something_to_read(tiny_model: LoadedModel, batches: list[dict[str, torch.Tensor]]) -> None:
+    stage = optkit.Sparsify(criterion="sparsegpt")
+    with pytest.raises(InputError, match="sparsify_: found nothing that SparseGPT could read"):
+        optkit.sparsify_(tiny_model, stage)
+    optkit.sparsify_(tiny_model, stage, calibration=batches)
+    two_to_four.check(families.prunable(tiny_model.model), "after it")
+
+
 def test_a_student_leaves_its_teacher_as_it_is(tiny_model: LoadedModel, tiny_task: Task) -> None:
     before = {name: tensor.clone() for name, tensor in tiny_model.model.state_dict().items()}
     student = optkit.distill(tiny_model, optkit.Distill(layers=1, epochs=0.25), tiny_task)
     assert student.model.config.num_hidden_layers == 1
     assert tiny_model.model.config.num_hidden_layers == 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_model.model.state_dict().items())
+
+
+def test_several_teachers_are_averaged(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    """The model and one that always says the opposite: together they say nothing."""
+    opposite = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        opposite.model.classifier.weight.neg_()
+        opposite.model.classifier.bias.neg_()
+    stage = optkit.Distill(layers=1, steps=60, representation_epochs=0, learning_rate=3e-3)
+    student = optkit.distill(tiny_model, stage, tiny_task, teacher=[tiny_model, opposite])
+    features, collator = tiny_task.encode("dev", student.tokenizer), Collator.of(tiny_task, student.tokenizer)
+    logits = np.stack(run(inference(student.model, tiny_task), features, 32, collator))
+    assert np.abs(logits[:, 0] - logits[:, 1]).max() < 0.1
+    with pytest.raises(InputError, match="teacher: found an empty list"):
+        optkit.distill(tiny_model, stage, tiny_task, teacher=[])
 
 
 def test_a_delta_and_its_interval(tiny_model: LoadedModel, tiny_task: Task) -> None:

@@ -64,6 +64,10 @@ def data_settings(
         str | None, typer.Option(help="column of what rows belong to, which intervals draw [default: group]", metavar="NAME")
     ] = None,
     limit_train: Annotated[int | None, typer.Option(help="train on this many rows only", metavar="N")] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(help="texts without labels, one a line or a table, which teachers answer", metavar="FILE"),
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(help="longest input in tokens [default: what the model takes, at most 512]", metavar="N")
     ] = None,
@@ -74,11 +78,15 @@ def data_settings(
 ) -> DataSettings:
     """The data that a task is read from."""
     columns = text_column, text_pair_column, label_column, group_column
-    return DataSettings(data, limit_train, max_length, metric, *columns, options=_pairs(task_option or ()))
+    options = _pairs(task_option or ())
+    return DataSettings(data, limit_train, max_length, metric, *columns, unlabelled=unlabelled, options=options)
 
 
 def training_settings(
     epochs: Annotated[float | None, typer.Option(help="epochs of the baseline's fine-tuning", metavar="N")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="optimiser steps of the baseline's fine-tuning, in place of epochs", metavar="N")
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="peak learning rate of the baseline, and of stages that set none", metavar="X")
     ] = None,
@@ -87,7 +95,7 @@ def training_settings(
     """Training settings that go before those of the recipes."""
     from optkit.recipe.training import Training
 
-    return Training(epochs=epochs, learning_rate=learning_rate, batch_size=batch_size).checked()
+    return Training(epochs=epochs, steps=steps, learning_rate=learning_rate, batch_size=batch_size).checked()
 
 
 def project_settings(

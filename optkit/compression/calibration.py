@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from modelopt.torch.quantization.calib.calibrator import _Calibrator
 
+METHODS = ("percentile", "mse", "entropy")
 BINS = 4096
 _EXACT = 2**24  # torch counts in float32, which is exact up to here
 _LEVELS = 128  # non-negative values of symmetric INT8
@@ -49,7 +50,7 @@ class HistogramCalibrator(_Calibrator):
         if not self.counts.any():
             return None
         edges = np.linspace(0, self.range, BINS + 1)
-        choose = {"percentile": self._percentile, "mse": _mse, "entropy": _entropy}[self.method]
+        choose = {"mse": _mse, "entropy": _entropy}.get(self.method, self._percentile)
         return torch.tensor(choose(self.counts, edges), dtype=torch.float32)
 
     def _cover(self, largest: float) -> None:

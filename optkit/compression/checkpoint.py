@@ -1,10 +1,10 @@
 """Checkpoints: a trained model on disk with everything needed to load it again and to say where it came from.
 
 A folder holds `model.safetensors` (weights, and the quantisers' amax), `config.json`, the tokenizer, `recipe.json` (the
-stages the model has gone through), `history.json`, `versions.json` and, of tasks that fit some, `thresholds.json`. Nothing
-in it is code or pickle: what a stage has added to the model, such as quantisers, it adds again by its settings, and then the
-tensors are read. 2:4 weights take half the space: their values and 2-bit indices are stored (see
-`optkit.models.two_to_four`).
+stages the model has gone through), `history.json`, `versions.json`, of tasks that fit some `thresholds.json`, and of stages
+that had something to say `remarks.json`. Nothing in it is code or pickle: what a stage has added to the model, such as
+quantisers, it adds again by its settings, and then the tensors are read. 2:4 weights take half the space: their values and
+2-bit indices are stored (see `optkit.models.two_to_four`).
 """
 
 import importlib.metadata
@@ -21,7 +21,16 @@ from optkit.compression.registry import stage_of
 from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
-from optkit.models import checkpoint_tensors, config_door, loading, tensor_files, thresholds_file, tokenizers, two_to_four
+from optkit.models import (
+    checkpoint_remarks,
+    checkpoint_tensors,
+    config_door,
+    loading,
+    tensor_files,
+    thresholds_file,
+    tokenizers,
+    two_to_four,
+)
 from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import Stage
 from optkit.tasks.base import Task
@@ -42,6 +51,7 @@ def save(loaded: LoadedModel, stages: Sequence[Stage], history: list[dict[str, A
         if getattr(loaded, name) and not stages:
             save_file(getattr(loaded, name), folder / file)
     thresholds_file.write(folder, loaded.thresholds)
+    checkpoint_remarks.write(folder, loaded.remarks)
     write_json(folder / loading.RECIPE, [stage.model_dump(mode="json") for stage in stages])
     write_json(folder / "history.json", history)
     write_json(folder / "versions.json", versions())
@@ -66,7 +76,7 @@ def load(folder: Path, task: Task) -> LoadedModel:
     if missing or unexpected:
         raise InputError(f"{folder}/model.safetensors: missing tensors {missing[:5]}, unexpected {unexpected[:5]}")
     loaded.model.eval()
-    loaded.thresholds = thresholds_file.read(folder)
+    loaded.thresholds, loaded.remarks = thresholds_file.read(folder), checkpoint_remarks.read(folder)
     for stage in stages:
         stage.check(loaded.model, f"in {folder}/model.safetensors")
     for name, file in _FOREIGN.items():

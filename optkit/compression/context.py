@@ -1,19 +1,19 @@
 """What a technique may use besides the model: the training features, the settings, and other recipes' answers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from optkit.models.loading import LoadedModel, inference
 from optkit.recipe.training import Training
 from optkit.tasks.base import Feed, TaskKind
-from optkit.tasks.collate import BATCH_SIZE, Collator, run
+from optkit.tasks.collate import BATCH_SIZE, Collator, bucketed
 from optkit.training.loop import Augment, Batches
 from optkit.training.resume import Snapshots
 
@@ -31,24 +31,62 @@ class Context:
     seed: int
     logs: Path
     teacher_logits: Callable[[str], Sequence[NDArray[Any]]]
-    """Function from a teacher's name to its logits on the training features, one array each."""
+    """Function from a teacher's name to its logits on the training features, then on those without targets, one array
+    each."""
     teacher_model: Callable[[str], LoadedModel]
     """Function from a teacher's name to its model."""
     snapshots: Snapshots | None = None
     """Snapshots that an interrupted training resumes from."""
     calibration: Sequence[Feed] | None = None
     """Inputs for calibration, in place of training examples."""
+    unlabelled: Dataset | None = None
+    """Features without targets, which teachers answer too."""
 
-    def batches(self, batch_size: int | None, augment: Augment | None = None) -> Batches:
-        """Return the batches to train on."""
+    def batches(self, batch_size: int | None, augment: Augment | None = None, taught: bool = False) -> Batches:
+        """Return the batches to train on.
+
+        Args:
+            batch_size: training features in each.
+            augment: changes each batch.
+            taught: whether a teacher says what is right, so that features without targets are among them.
+        """
         task = self.task
+        if taught and self.unlabelled is not None:
+            return Batches(self._all_features(self.unlabelled), self.collator, batch_size, self.seed, (), augment)
         return Batches(self.features, self.collator, batch_size, self.seed, task.targets, augment, task.grouped_by)
 
-    def run_examples(self, model: PreTrainedModel, count: int) -> None:
-        """Send the inputs for calibration, or training examples drawn by the seed, through a model, batch by batch."""
+    def part(self, indices: Sequence[int]) -> "Context":
+        """Return the context with a part of the training features, all features without targets, and their teachers.
+
+        Args:
+            indices: of training features.
+        """
+        count, more = len(self.features), len(self.unlabelled or ())
+        chosen = [*indices, *range(count, count + more)]
+
+        def logits(name: str) -> Sequence[NDArray[Any]]:
+            whole = self.teacher_logits(name)
+            return [whole[index] for index in chosen]
+
+        return replace(self, features=self.features.select(indices), teacher_logits=logits)
+
+    def _all_features(self, unlabelled: Dataset) -> Dataset:
+        columns = [*self.collator.names, "length"]
+        return concatenate_datasets([part.select_columns(columns) for part in (self.features, unlabelled)])
+
+    def feeds(self, count: int) -> Iterator[Feed]:
+        """Yield the inputs for calibration, or those of training examples drawn by the seed, batch by batch."""
         if self.calibration is not None:
-            for feed in self.calibration:
-                inference(model, self.task)(feed)
+            yield from self.calibration
             return
         chosen = np.random.default_rng(self.seed).permutation(len(self.features))[:count]
-        run(inference(model, self.task), self.features.select(np.sort(chosen)), BATCH_SIZE, self.collator)
+        features = self.features.select(np.sort(chosen))
+        inputs = features.select_columns(list(self.collator.names))
+        for batch in bucketed(features["length"][:], BATCH_SIZE):
+            yield self.collator.feed(inputs[batch])
+
+    def run_examples(self, model: PreTrainedModel, count: int) -> None:
+        """Send the inputs of `feeds` through a model."""
+        infer = inference(model, self.task)
+        for feed in self.feeds(count):
+            infer(feed)

@@ -1,10 +1,11 @@
 """Distillation into a smaller student, which is initialised from the teacher's layers and trained against the teacher."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from optkit.recipe.stage import BASELINE, History, Taught
+from optkit.recipe.teacher_names import one_or_several
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,8 +29,9 @@ class Distill(Taught):
     hidden_size: int | None = Field(None, ge=1)
     """Hidden size of the student; None keeps the model's. A narrower student matches hidden states through a learned
     projection."""
-    teacher: str = BASELINE
+    teacher: Annotated[str | tuple[str, ...], BeforeValidator(one_or_several)] = BASELINE
     epochs: float = Field(1, gt=0)
+    steps: int | None = Field(None, ge=1)
     representation_epochs: float = Field(3, ge=0)
 
     def preflight(self, model: "PreTrainedModel", recipe: str) -> "PreTrainedModel":

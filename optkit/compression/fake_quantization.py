@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.nn import Module
 
 INT8_MAX = 127
-_NOTHING = 2.0**-24
+NOTHING = 2.0**-24
 """An amax that is no larger is that of a channel of zeros, as Model Optimizer has it."""
 
 
@@ -56,7 +56,7 @@ class FakeQuantize(Function):
         Returns:
             The values on their grid, in their own type.
         """
-        some = amax > _NOTHING
+        some = amax > NOTHING
         scale = torch.where(some, amax.new_tensor(INT8_MAX) / amax, 0.0)
         grid = torch.mul(values, scale) if values.dtype == torch.float32 else values.float().mul_(scale)
         return grid.round_().clamp_(lowest, INT8_MAX).div_(torch.where(some, scale, 1.0)).to(values.dtype)

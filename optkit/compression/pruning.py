@@ -1,26 +1,19 @@
-"""2:4 pruning: what of an encoder can be, masks from elsewhere or by Model Optimizer's criteria, and the zeros."""
+"""2:4 pruning: what of an encoder can be, masks from elsewhere or by a criterion, and the zeros."""
 
-import io
 import logging
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from optkit.compression import sparse_gpt
 from optkit.core.errors import InputError
 from optkit.models import two_to_four
 from optkit.models.families import encoder_linears, prunable
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Model Optimizer warns of each transformers release it has not been tested with
-    import modelopt.torch.sparsity as mts
-
 log = logging.getLogger(__name__)
 Forward = Callable[[PreTrainedModel], None]
-_MODES = {"magnitude": "sparse_magnitude", "sparsegpt": "sparsegpt"}
 
 
 def prunable_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
@@ -100,25 +93,27 @@ def apply_masks(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> No
 
 
 def prune(model: PreTrainedModel, criterion: str, forward: Forward) -> None:
-    """Let Model Optimizer choose the masks, and write the zeros.
+    """Choose the weights that go, and write the zeros.
 
     Args:
         model: pruned in place.
-        criterion: `magnitude` or `sparsegpt`.
+        criterion: `magnitude`, or `sparsegpt`, which also corrects the weights that stay.
         forward: runs examples through the model, for SparseGPT.
 
     Raises:
-        InputError: no Linear can be 2:4.
+        InputError: no Linear can be 2:4, or what one reads is not finite.
     """
     linears = prunable_linears(model)
-    rules: dict = {"*": None} | {name: {} for name in linears}
-    settings = {"forward_loop": forward, "verbose": False}
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of modules that it leaves alone
-        mts.sparsify(model.eval(), [(_MODES[criterion], {"nn.Linear": rules})], settings)
-        mts.export(model)
+    if criterion == "sparsegpt":
+        sparse_gpt.prune(model.eval(), linears, forward)
     for linear in linears.values():
-        _zero(linear, linear.weight.detach() != 0)
+        _zero(linear, _largest_two(linear.weight.detach()))
+
+
+def _largest_two(weight: torch.Tensor) -> torch.Tensor:
+    """Return which weights [out, in] are among the two largest of their four."""
+    groups = weight.abs().unflatten(1, (-1, 4))
+    return torch.zeros_like(groups, dtype=torch.bool).scatter_(2, groups.topk(2).indices, True).flatten(1)
 
 
 def _zero(linear: nn.Linear, keep: torch.Tensor) -> None:

@@ -1,9 +1,10 @@
 """INT8 quantization of the encoder: insert quantisers, calibrate, train, freeze (see `optkit.compression.quantizers`)."""
 
 import copy
-from typing import TYPE_CHECKING, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from optkit.recipe.stage import History, Taught
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from optkit.graph.audit import Audit
     from optkit.models.loading import LoadedModel
 
-Calibrator = Literal["max", "percentile", "mse", "entropy"]
+Calibrator = Literal["max", "percentile", "mse", "entropy", "kl"]
 Weights = Literal["per_channel", "per_tensor"]
 
 
@@ -31,7 +32,7 @@ class Quantize(Taught):
     order: ClassVar[int] = 30
     quantises: ClassVar[bool] = True
     calibrator: Calibrator = "max"
-    """Calibrator that chooses an activation's amax from the calibration data."""
+    """Calibrator that chooses an activation's amax from the calibration data; `kl` by the divergence of the answers."""
     percentile: float = Field(99.99, gt=50, le=100)
     """Percentile of the absolute values that amax is set to, in percent; for the percentile calibrator only."""
     calibration_examples: int = Field(512, ge=1)
@@ -40,6 +41,18 @@ class Quantize(Taught):
     key and value). Only with the latter do TensorRT's GEMMs write INT8; train some epochs, as it rounds more coarsely."""
     gelu_clip: float | None = Field(None, gt=0)
     """Upper bound of GELU's output, so that a few large activations do not take the whole INT8 range."""
+    shift: bool = False
+    """Whether channels of LayerNorm's outputs are centred first, which the biases that follow give back (see
+    `compression.outlier_shift`)."""
+    scale_rate: float = Field(0, ge=0)
+    """Learning rate of the scales' logarithms, as a multiple of the weights' (LSQ, Esser et al. 2020, arXiv 1902.08153); 0
+    keeps the scales as calibrated."""
+    quant_noise: float = Field(1, gt=0, le=1)
+    """Share of the weights' blocks that are quantised in each step of training (Quant-Noise, Fan et al. 2021, arXiv
+    2004.07320); 1 quantises all."""
+    guard: bool = True
+    """Whether a twentieth of the training examples is held out, and the calibrated weights are kept where training makes the
+    answers to these no better."""
     embeddings: bool = True
     """Whether the word embeddings are stored in INT8 too, with one scale per word."""
     epochs: float = Field(0, ge=0)
@@ -57,10 +70,19 @@ class Quantize(Taught):
             clip_gelu(copy.deepcopy(model), self.gelu_clip)
         return model
 
-    def apply(self, loaded: "LoadedModel", context: "Context") -> History:
-        """Quantise a float model in place, with scales from its checkpoint or by calibration, and train it if `epochs` > 0.
+    @model_validator(mode="after")
+    def _hidden_states_are_the_teachers(self) -> Self:
+        if self.shift and self.follows:
+            raise ValueError(
+                "Quantize.shift moves the hidden states that a representation phase would move back to the teacher's: leave "
+                "one of them out"
+            )
+        return self
 
-        Training updates the weights only: the scales are buffers, which the optimiser does not see.
+    def apply(self, loaded: "LoadedModel", context: "Context") -> History:
+        """Quantise a float model in place, with scales from its checkpoint or by calibration, and train it if asked to.
+
+        Training updates the weights, and the scales only with a `scale_rate`.
 
         Returns:
             Training history, empty for post-training quantization.
@@ -69,19 +91,60 @@ class Quantize(Taught):
             InputError: there is nothing to quantise, the checkpoint's scales do not fit, or an activation has no range.
             TrainingError: the loss is not finite.
         """
-        from optkit.compression import fake_quantization, quantizers
-        from optkit.compression.retrain import retrain
+        from optkit.compression import quantizers
 
+        self.checked()
+        if self.shift:
+            self._shift(loaded, context)
         quantizers.insert(loaded.model, self)
         if loaded.amax:
             quantizers.load_amax(loaded.model, loaded.amax)
         else:
-            quantizers.calibrate(loaded.model, lambda model: context.run_examples(model, self.calibration_examples))
-        with fake_quantization.fast(quantizers.quantisers(loaded.model).values()):
-            history = retrain(loaded, self, context, "quantization-aware training")
+            self._calibrate(loaded.model, context)
+        history = self._train(loaded, context) if self.answers or self.follows else []
         if self.embeddings:
             quantizers.round_embeddings(loaded.model)
         return history
+
+    def _shift(self, loaded: "LoadedModel", context: "Context") -> None:
+        """Centre what quantisers read, unless the checkpoint's scales are for what they read now."""
+        from optkit.compression import outlier_shift
+
+        if loaded.amax:
+            loaded.remarks.append("no outlier shift: the checkpoint's scales are for activations as they are")
+            return
+        count = self.calibration_examples
+        forward = partial(context.run_examples, count=count)
+        if remark := outlier_shift.shift(loaded.model, next(iter(context.feeds(count))), forward):
+            loaded.remarks.append(remark)
+
+    def _calibrate(self, model: "PreTrainedModel", context: "Context") -> None:
+        from optkit.compression import quantizers
+
+        count = self.calibration_examples
+        quantizers.calibrate(model, partial(context.run_examples, count=count))
+        if self.calibrator == "kl":
+            groups = quantizers.same_inputs(model, next(iter(context.feeds(count))))
+            quantizers.least_divergence(model, context.feeds(count), context.task, groups)
+
+    def _train(self, loaded: "LoadedModel", context: "Context") -> History:
+        from optkit.compression import fake_quantization, quantized_training, quantizers
+        from optkit.compression.guard import guarded
+        from optkit.compression.retrain import retrain
+        from optkit.models.families import encoder_linears
+
+        setting = quantized_training.Setting(self.scale_rate, self.quant_noise)
+        together = quantizers.with_same_scale(loaded.model, next(iter(context.feeds(1))))
+        linears = list(encoder_linears(loaded.model).values())
+
+        def train(part: "Context") -> History:
+            with (
+                fake_quantization.fast(quantizers.quantisers(loaded.model).values()),
+                quantized_training.training(linears, together, setting),
+            ):
+                return retrain(loaded, self, part, "quantization-aware training")
+
+        return guarded(loaded, self, context, train) if self.guard and self.answers else train(context)
 
     def restore(self, model: "PreTrainedModel", tensors: dict[str, "torch.Tensor"]) -> None:
         """Insert quantisers with the scales of a checkpoint.

@@ -7,17 +7,19 @@ encoder's layers: embeddings, LayerNorm, pooler and head stay float (Wu et al. 2
 import io
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
 
 from optkit.compression.fake_quantization import INT8_MAX
+from optkit.compression.kl_calibration import best_amax
 from optkit.core.errors import InputError
 from optkit.models.families import encoder_linears, word_embeddings
 from optkit.models.gelu import clip_gelu
+from optkit.tasks.base import Feed, TaskKind
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Model Optimizer warns of each transformers release it has not been tested with
@@ -25,12 +27,13 @@ with warnings.catch_warnings():
     from modelopt.torch.quantization.nn import TensorQuantizer
     from modelopt.torch.quantization.plugins.custom import CUSTOM_MODEL_PLUGINS
 
-from optkit.compression.calibration import HistogramCalibrator
+from optkit.compression.calibration import METHODS, HistogramCalibrator
 
 if TYPE_CHECKING:
     from optkit.compression.quantize import Quantize, Weights
 
 Forward = Callable[[PreTrainedModel], None]
+Groups = dict[str, set[str]]
 
 
 def insert(model: PreTrainedModel, stage: "Quantize") -> None:
@@ -52,7 +55,7 @@ def insert(model: PreTrainedModel, stage: "Quantize") -> None:
         warnings.simplefilter("ignore")  # it announces each model, and under several processes each kind of module
         mtq.quantize(model, {"quant_cfg": _placement(linears, stage.weights), "algorithm": None})
     for name, quantiser in quantisers(model).items():
-        if stage.calibrator != "max" and name.endswith("input_quantizer"):
+        if stage.calibrator in METHODS and name.endswith("input_quantizer"):
             quantiser._calibrator = HistogramCalibrator(stage.calibrator, stage.percentile)
 
 
@@ -87,6 +90,47 @@ def calibrate(model: PreTrainedModel, forward: Forward) -> None:
     for group in groups.values():
         _share_scale([model.get_submodule(f"{name}.weight_quantizer") for name in group])
     check(model)
+
+
+def same_inputs(model: PreTrainedModel, feed: Feed) -> Groups:
+    """Return for each Linear of the encoder the names of those that read the same tensor, itself among them."""
+    with torch.no_grad(), reading_the_same(encoder_linears(model)) as groups:
+        model(**{name: torch.from_numpy(array).to(model.device) for name, array in feed.items()})
+    return groups
+
+
+def least_divergence(model: PreTrainedModel, feeds: Iterable[Feed], task: TaskKind, groups: Groups) -> None:
+    """Set the amax of each Linear's input, the largest absolute value until now, to that of least divergence."""
+    linears: dict[str, Any] = {name: model.get_submodule(name) for name in groups}
+    largest = {name: float(linear.input_quantizer.amax) for name, linear in linears.items()}
+    with _computing_in_float(model):
+        found = best_amax(model, feeds, task, groups, largest)
+    for name, linear in linears.items():
+        linear.input_quantizer.amax = torch.tensor(found[name], device=model.device)
+
+
+def with_same_scale(model: PreTrainedModel, feed: Feed) -> list[list[TensorQuantizer]]:
+    """Return all quantisers, those that have the same scale together: of inputs of the same tensor, and of their weights
+    where these have a single scale."""
+    found: dict[object, list[TensorQuantizer]] = {}
+    for name, group in same_inputs(model, feed).items():
+        linear: Any = model.get_submodule(name)
+        found.setdefault(("input", min(group)), []).append(linear.input_quantizer)
+        shared = linear.weight_quantizer.axis is None
+        found.setdefault(("weight", min(group) if shared else name), []).append(linear.weight_quantizer)
+    return list(found.values())
+
+
+@contextmanager
+def _computing_in_float(model: PreTrainedModel) -> Iterator[None]:
+    enabled = list(quantisers(model).values())
+    for quantiser in enabled:
+        quantiser.disable()
+    try:
+        yield
+    finally:
+        for quantiser in enabled:
+            quantiser.enable()
 
 
 @contextmanager

@@ -6,24 +6,26 @@ answers do: the teacher's softened logits beside the labels (Hinton et al. 2015,
 their place (`Task.teaching_loss`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 from torch import nn
 
+from optkit.compression import rate_choice
 from optkit.compression.augment import Neighbours
 from optkit.compression.context import Context
 from optkit.compression.representations import Representations, representation_loss
 from optkit.compression.student import check_teacher, chosen_layers
+from optkit.core.errors import InputError
 from optkit.models import two_to_four
 from optkit.models.families import depth, encoder_linears, heads
 from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import History, Stage, Taught
 from optkit.recipe.training import Training
-from optkit.tasks.base import TaskKind
+from optkit.tasks.base import Task, TaskKind
 from optkit.training.loop import train
-from optkit.training.losses import Loss, live, stored, task_loss, with_teacher
+from optkit.training.losses import Loss, averaged, live, stored, task_loss, with_teacher
 
 
 def retrain(loaded: LoadedModel, stage: Taught, context: Context, title: str) -> History:
@@ -43,16 +45,30 @@ def retrain(loaded: LoadedModel, stage: Taught, context: Context, title: str) ->
         TrainingError: the loss is not finite.
         GateError: a group of a sparse weight has lost its zeros.
     """
-    teacher = None
-    if stage.teacher and (stage.representation_epochs or (stage.epochs and stage.augment)):
-        teacher = context.teacher_model(stage.teacher)
-        check_teacher(loaded, teacher, stage.teacher, stage, context.task)
+    check_labels(stage, context.task)
+    teachers = _live_teachers(loaded, stage, context)
     history = []
-    if teacher and stage.representation_epochs:
-        history += _follow_representations(loaded, teacher, stage, context, title)
-    if stage.epochs:
-        history += _run(loaded, loaded.model, _answers(teacher, stage, context), stage, context, title)
+    if stage.follows:
+        history += _follow_representations(loaded, teachers[0], stage, context, title)
+    if stage.answers and stage.learning_rates:
+        run, loss = partial(_run, loaded, loaded.model), partial(answers_loss, teachers, stage)
+        history += rate_choice.train_with_best(loaded, stage, context, title, loss, run)
+    elif stage.answers:
+        history += _run(loaded, loaded.model, title, answers_loss(teachers, stage, context), stage, context)
     return history
+
+
+def check_labels(stage: Taught, task: TaskKind) -> None:
+    """Raise `InputError` where a stage trains on labels that there are not."""
+    if not (isinstance(task, Task) and stage.answers):
+        return
+    if not task.labelled and not stage.teachers:
+        raise InputError(f"{stage.technique}: the train split has no labels to train by; name a teacher")
+    if task.unlabelled and stage.teachers and stage.label_weight:
+        raise InputError(
+            f"{stage.technique}: label_weight is {stage.label_weight:g}, and --unlabelled brings texts without labels; set "
+            "it to 0, or leave --unlabelled out"
+        )
 
 
 def check_teaching(loaded: LoadedModel, teacher: LoadedModel, name: str, stage: Stage, task: TaskKind | None) -> None:
@@ -66,26 +82,40 @@ def check_teaching(loaded: LoadedModel, teacher: LoadedModel, name: str, stage: 
         task: that is taught; without one, any.
     """
     check_teacher(loaded, teacher, name, stage, task)
-    if isinstance(stage, Taught) and stage.representation_epochs:
+    if isinstance(stage, Taught) and stage.follows and name == stage.teachers[0]:
         _pair(loaded, teacher, stage).release()
 
 
 def settings_of(stage: Taught, training: Training) -> Training:
     """The baseline's resolved settings with what the stage sets itself."""
-    own = {"epochs": stage.epochs, "warmup_ratio": stage.warmup_ratio}
+    own = {name: getattr(stage, name) for name in ("epochs", "steps", "warmup_ratio", "schedule", "ema")}
     if stage.learning_rate is not None:
         own["learning_rate"] = stage.learning_rate
     return training.model_copy(update=own)
+
+
+def _live_teachers(loaded: LoadedModel, stage: Taught, context: Context) -> list[LoadedModel]:
+    """Load the teachers that look at each batch themselves: all where words are replaced, else the one to follow."""
+    whole = bool(stage.answers and stage.augment)
+    names = stage.teachers if whole else stage.teachers[:1] if stage.follows else ()
+    teachers = [context.teacher_model(name) for name in names]
+    for name, teacher in zip(names, teachers, strict=True):
+        check_teacher(loaded, teacher, name, stage, context.task)
+    return teachers
 
 
 def _follow_representations(
     loaded: LoadedModel, teacher: LoadedModel, stage: Taught, context: Context, title: str
 ) -> History:
     pair = _pair(loaded, teacher, stage)
-    own = {"epochs": stage.representation_epochs, "learning_rate": stage.representation_learning_rate}
+    own = {
+        "epochs": stage.representation_epochs,
+        "steps": stage.representation_steps,
+        "learning_rate": stage.representation_learning_rate,
+    }
     phase = stage.model_copy(update=own)
     try:
-        return _run(loaded, pair, representation_loss, phase, context, f"{title}: representations")
+        return _run(loaded, pair, f"{title}: representations", representation_loss, phase, context)
     finally:
         pair.release()
 
@@ -97,23 +127,24 @@ def _pair(loaded: LoadedModel, teacher: LoadedModel, stage: Taught) -> Represent
     return Representations(loaded.model, teacher.model, layers, *weights, count, teacher.tokenizer.model_input_names)
 
 
-def _answers(teacher: LoadedModel | None, stage: Taught, context: Context) -> Loss:
-    """Return the training loss: the task's alone, or with the teacher's logits, computed per batch if words are replaced."""
+def answers_loss(teachers: Sequence[LoadedModel], stage: Taught, context: Context) -> Loss:
+    """Return the training loss: the task's alone, or with the mean of the teachers' logits, computed per batch if words are
+    replaced."""
     task = context.task
-    if not stage.teacher:
+    if not stage.teachers:
         return task_loss(task)
-    if teacher and stage.augment:
-        answers = live(teacher.model, task, teacher.tokenizer.model_input_names)
+    if stage.augment:
+        answers = [live(teacher.model, task, teacher.tokenizer.model_input_names) for teacher in teachers]
     else:
-        answers = stored(context.teacher_logits(stage.teacher), task)
-    return with_teacher(task, answers, stage.temperature, stage.label_weight if task.labelled else 0.0)
+        answers = [stored(context.teacher_logits(name), task) for name in stage.teachers]
+    return with_teacher(task, averaged(answers), stage.temperature, stage.label_weight if task.labelled else 0.0)
 
 
-def _run(loaded: LoadedModel, module: nn.Module, loss: Loss, stage: Taught, context: Context, title: str) -> History:
+def _run(loaded: LoadedModel, module: nn.Module, title: str, loss: Loss, stage: Taught, context: Context) -> History:
     """One phase: the model itself, or the module that holds it."""
     settings = settings_of(stage, context.training)
     augment = Neighbours(loaded, stage.augment) if stage.augment else None
-    batches = context.batches(settings.batch_size, augment)
+    batches = context.batches(settings.batch_size, augment, taught=bool(stage.teachers))
     sparse = two_to_four.sparse_linears(encoder_linears(loaded.model))
     after_epoch = partial(two_to_four.check, sparse, f"after an epoch of {title}")
     with two_to_four.held(sparse), _dropout(loaded.model, stage.dropout):

@@ -31,7 +31,7 @@ class Sparsify(Taught):
     sparsity: ClassVar[str | None] = "2:4"
     criterion: Literal["magnitude", "sparsegpt"] = "magnitude"
     """Criterion for the two weights kept of every four: magnitude, or the reconstruction error of SparseGPT (Frantar &
-    Alistarh 2023, arXiv 2301.00774), whose update of the kept weights is left to the training."""
+    Alistarh 2023, arXiv 2301.00774), which also corrects the weights that are kept, layer by layer."""
     calibration_examples: int = Field(512, ge=1)
     """Number of training examples that SparseGPT reads activations on."""
     epochs: float = Field(2, ge=0)

@@ -83,7 +83,7 @@ def check_teacher(
     """
     if isinstance(task, Task):
         _check_told_length(task, teacher, name)
-    live = not isinstance(stage, Taught) or bool(stage.representation_epochs or (stage.epochs and stage.augment))
+    live = not isinstance(stage, Taught) or stage.follows or bool(stage.answers and stage.augment)
     live, per_token = live or task is None, task is not None and task.per_token()
     if live or per_token:
         _check_tokens(loaded, teacher, name)

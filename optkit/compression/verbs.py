@@ -9,22 +9,20 @@ Functions whose name ends in `_` change the model in place. Each takes a `Loaded
 """
 
 import copy
-import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from optkit.compression import quantizers
 from optkit.compression.context import Context
 from optkit.compression.distill import Distill
+from optkit.compression.given_feeds import Batches, feeds_of
 from optkit.compression.quantize import Quantize
 from optkit.compression.sparsify import Sparsify
 from optkit.compression.student import check_teacher
@@ -34,14 +32,13 @@ from optkit.models import families, two_to_four
 from optkit.models.loading import LoadedModel, Model, inference, loaded_model
 from optkit.recipe.stage import BASELINE, History, Taught
 from optkit.recipe.training import Training
-from optkit.tasks.base import Feed, Task
+from optkit.tasks import unlabelled
+from optkit.tasks.base import Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 from optkit.training import thresholds
 
 log = logging.getLogger(__name__)
 T = TypeVar("T", bound=Taught)
-Batches = Iterable[Mapping[str, Any]]
-"""Batches of model inputs: integer tensors or arrays [batch, sequence] by name; other names are ignored."""
 
 
 def quantize_(
@@ -51,7 +48,7 @@ def quantize_(
     calibration: Batches | None = None,
     task: Task | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    teacher: Model | None = None,
+    teacher: Model | Sequence[Model] | None = None,
     seed: int = 0,
 ) -> History:
     """Insert INT8 fake quantisers into the encoder's Linear modules and calibrate them; train if there are epochs and
@@ -68,7 +65,8 @@ def quantize_(
         calibration: real inputs to calibrate on; by default examples of the task's training split.
         task: task with the data for calibration and training.
         tokenizer: tokenizer of the model; required for a bare `PreTrainedModel` with a task.
-        teacher: teacher of the training; by default a copy of the unquantised model.
+        teacher: teacher of the training, or several whose logits are averaged; by default a copy of the unquantised
+            model.
         seed: seed of the examples drawn and of the training.
 
     Returns:
@@ -96,7 +94,7 @@ def sparsify_(
     calibration: Batches | None = None,
     task: Task | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    teacher: Model | None = None,
+    teacher: Model | Sequence[Model] | None = None,
     seed: int = 0,
 ) -> History:
     """Prune the encoder's Linear modules to 2:4; with a task, train again with the mask fixed (Mishra et al. 2021, arXiv
@@ -116,11 +114,17 @@ def sparsify_(
         Training history, empty without training.
 
     Raises:
-        InputError: the settings have mistakes, or no Linear module has a shape that can be 2:4.
+        InputError: the settings have mistakes, no Linear module has a shape that can be 2:4, or SparseGPT has nothing to
+            read.
         GateError: a group of four has lost its zeros.
     """
-    settings = _settings(config, Sparsify)
-    return _apply(loaded_model(model, task, tokenizer), settings, calibration, task, teacher, seed)
+    loaded, settings = loaded_model(model, task, tokenizer), _settings(config, Sparsify)
+    if settings.criterion == "sparsegpt" and calibration is None and task is None and not loaded.masks:
+        raise InputError(
+            "sparsify_: found nothing that SparseGPT could read; expected calibration=batches, {input: [batch, sequence]} "
+            'each, or task=… with training data. Without either: Sparsify(criterion="magnitude")'
+        )
+    return _apply(loaded, settings, calibration, task, teacher, seed)
 
 
 def distill(
@@ -129,7 +133,7 @@ def distill(
     task: Task,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    teacher: Model | None = None,
+    teacher: Model | Sequence[Model] | None = None,
     seed: int = 0,
 ) -> LoadedModel:
     """Create a smaller student from a model's layers and distil into it: hidden states and attention relations first, then
@@ -142,7 +146,7 @@ def distill(
         config: layers, hidden size, epochs, …
         task: task with the training data.
         tokenizer, seed: the same as for `quantize_`.
-        teacher: teacher of the training; by default a copy of the model.
+        teacher: the same as for `quantize_`; by default a copy of the model.
 
     Returns:
         The trained student with the model's tokenizer.
@@ -189,7 +193,12 @@ def _settings(config: Any, kind: type[T]) -> T:
 
 
 def _apply(
-    loaded: LoadedModel, stage: Taught, calibration: Batches | None, task: Task | None, teacher: Model | None, seed: int
+    loaded: LoadedModel,
+    stage: Taught,
+    calibration: Batches | None,
+    task: Task | None,
+    teacher: Model | Sequence[Model] | None,
+    seed: int,
 ) -> History:
     """Apply a stage as a recipe would; without a task, warn that nothing is trained."""
     stage = stage.checked()
@@ -202,18 +211,18 @@ def _apply(
         raise InputError(
             f"{stage.technique}: found teacher={stage.teacher!r} in its settings; expected teacher=model beside them"
         )
-    if task is None and (stage.epochs or stage.representation_epochs):
+    if task is None and (stage.answers or stage.follows):
         log.warning(
             "%s: nothing is trained, as there is no task; give task=… or train the model yourself", type(stage).__name__
         )
-        stage = stage.model_copy(update={"epochs": 0, "representation_epochs": 0})
-    taught = None if teacher is None else loaded_model(teacher, task, loaded.tokenizer)
-    if stage.teachers and taught is None:
-        taught = LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, task=loaded.task)
-    elif taught is not None and stage.teachers:
-        check_teacher(loaded, taught, "given", stage, task)
+        stage = stage.model_copy(update={"epochs": 0, "steps": 0, "representation_epochs": 0, "representation_steps": 0})
+    teachers = _teachers(loaded, teacher, task) if stage.teachers else {}
+    if teachers and teacher is not None:
+        stage = stage.model_copy(update={"teacher": tuple(teachers)})
+        for name, model in teachers.items():
+            check_teacher(loaded, model, name, stage, task)
     with temporary.folder("optkit-training") as logs:
-        context = _context(loaded, calibration, task, taught, seed, logs)
+        context = _context(loaded, calibration, task, teachers, seed, logs)
         history = stage.apply(loaded, context)
     stage.check(loaded.model, f"after {stage.technique}")
     loaded.model.eval()
@@ -222,69 +231,43 @@ def _apply(
     return history
 
 
+def _teachers(loaded: LoadedModel, given: Model | Sequence[Model] | None, task: Task | None) -> dict[str, LoadedModel]:
+    """Return the teachers by name: those that were given, or a copy of the model."""
+    if given is None:
+        return {BASELINE: LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, task=loaded.task)}
+    models = given if isinstance(given, Sequence) else [given]
+    if not models:
+        raise InputError("teacher: found an empty list, expected a model, or several")
+    names = ["given"] if len(models) == 1 else [f"given, {number}" for number in range(1, len(models) + 1)]
+    return {name: loaded_model(model, task, loaded.tokenizer) for name, model in zip(names, models, strict=True)}
+
+
 def _context(
-    loaded: LoadedModel, calibration: Batches | None, task: Task | None, teacher: LoadedModel | None, seed: int, logs: Path
+    loaded: LoadedModel,
+    calibration: Batches | None,
+    task: Task | None,
+    teachers: Mapping[str, LoadedModel],
+    seed: int,
+    logs: Path,
 ) -> Context:
     """Return the context that a recipe would pass to the stage, without a folder of checkpoints."""
-    feeds = None if calibration is None else _feeds(loaded, calibration)
+    feeds = None if calibration is None else feeds_of(loaded, calibration)
     if task is None:
         kind = cast(type[Task], loaded.task)
         return Context(kind, None, None, Training(), seed, logs, _nobody, _nobody, calibration=feeds)  # type: ignore[arg-type]
     features, collator = task.encode("train", loaded.tokenizer), Collator.of(task, loaded.tokenizer)
+    more = unlabelled.encode(task, loaded.tokenizer)
 
     def answers(name: str) -> Sequence[NDArray[Any]]:
-        own = taught(name)
-        theirs = features if own.tokenizer is loaded.tokenizer else task.encode("train", own.tokenizer)
-        return run(inference(own.model, task), theirs, BATCH_SIZE, Collator.of(task, own.tokenizer))
-
-    def taught(name: str) -> LoadedModel:
-        return teacher if teacher is not None else _nobody(name)
+        own = teachers[name]
+        alike = own.tokenizer is loaded.tokenizer
+        both = (features, more) if alike else (task.encode("train", own.tokenizer), unlabelled.encode(task, own.tokenizer))
+        infer, pads = inference(own.model, task), Collator.of(task, own.tokenizer)
+        return [row for part in both if part is not None for row in run(infer, part, BATCH_SIZE, pads)]
 
     training = Training().for_task(dict(task.training))
-    return Context(task, features, collator, training, seed, logs, answers, taught, calibration=feeds)
+    return Context(task, features, collator, training, seed, logs, answers, teachers.__getitem__, None, feeds, more)
 
 
 def _nobody(name: str) -> Any:
     raise InputError(f"teacher {name!r}: there is none; give teacher=…")
-
-
-def _feeds(loaded: LoadedModel, calibration: Batches) -> list[Feed]:
-    """Return the model inputs of each batch, checked before the model is changed."""
-    if isinstance(calibration, Mapping | str | torch.Tensor):
-        raise InputError("calibration: found one batch, expected several: calibration=[batch]")
-    feeds = [_feed(loaded, batch) for batch in calibration]
-    if not feeds:
-        raise InputError("calibration: found no batch, expected one or more (a generator can be read only once)")
-    return feeds
-
-
-def _feed(loaded: LoadedModel, batch: Mapping[str, Any]) -> Feed:
-    """Return the model inputs of a batch, int64 [batch, sequence]."""
-    if not isinstance(batch, Mapping):
-        raise InputError(
-            f"calibration: found a batch that is a {type(batch).__name__}, expected {{input: [batch, sequence]}}"
-        )
-    names = [name for name in inspect.signature(loaded.model.forward).parameters if name in batch and name != "labels"]
-    if "input_ids" not in names:
-        raise InputError(f"calibration: found a batch with {', '.join(batch) or 'nothing'}, expected input_ids and the like")
-    feed = {name: _integers(name, batch[name]) for name in names}
-    rows, words = feed["input_ids"], len(cast(torch.Tensor, loaded.model.get_input_embeddings().weight))
-    longest = families.longest_input(loaded.model) or rows.shape[1]
-    if rows.shape[1] > longest:
-        raise InputError(f"calibration: found input_ids of {rows.shape[1]} tokens, the model has positions for {longest}")
-    if rows.size and not (rows.min() >= 0 and rows.max() < words):
-        raise InputError(f"calibration: found input_ids from {rows.min()} to {rows.max()}, the model knows 0 to {words - 1}")
-    return feed
-
-
-def _integers(name: str, given: Any) -> NDArray[Any]:
-    """Convert an input to int64 [batch, sequence]."""
-    try:
-        array = np.asarray(given)
-    except ValueError as error:
-        raise InputError(f"calibration: {name} has rows of different lengths, expected one length; pad them") from error
-    if array.ndim != 2 or array.dtype.kind not in "iub":
-        raise InputError(
-            f"calibration: found {name} {list(array.shape)} of {array.dtype}, expected integers [batch, sequence]"
-        )
-    return array.astype(np.int64)

@@ -56,6 +56,8 @@ class Row:
     """The gate's bound on the loss, in points."""
     verdict: str = "pass"
     reasons: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    """What came of the stages that a reader should know, such as a training that made nothing better."""
     scores: dict[str, float] = field(default_factory=dict)
     """Every metric of the task, served."""
     seeds: list[int] = field(default_factory=list)

@@ -28,8 +28,6 @@ from optkit.models import (
     thresholds_file,
     tokenizers,
 )
-from optkit.models.families import longest_input
-from optkit.models.model_source import Source
 from optkit.tasks import registry
 from optkit.tasks.base import Feed, Task, TaskKind
 
@@ -61,6 +59,8 @@ class LoadedModel:
     """Class of the task that the head is for."""
     thresholds: tuple[float, ...] = ()
     """Thresholds that it decides by, of tasks that fit some (see `optkit.tasks.deciding`)."""
+    remarks: list[str] = field(default_factory=list)
+    """What came of its stages that a reader of its results should know."""
 
 
 Model = PreTrainedModel | LoadedModel
@@ -108,7 +108,7 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
 
 def max_length(loaded: LoadedModel, task: Task) -> int:
     """Return the longest feature, in tokens, that task, tokenizer and model all accept."""
-    return min(task.length(loaded.tokenizer), longest_input(loaded.model) or task.max_length)
+    return min(task.length(loaded.tokenizer), families.longest_input(loaded.model) or task.max_length)
 
 
 def load(
@@ -231,7 +231,7 @@ def reading(name: str) -> Iterator[None]:
         raise InputError(f"{name}: cannot be loaded: {reason:.500}") from error
 
 
-def _described(found: Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any, list[str]]:
+def _described(found: model_source.Source, task: Task) -> tuple[PreTrainedTokenizerBase, Any, list[str]]:
     """Return tokenizer and configuration of a model, in float32 and with the task's classes, and its own classes' names."""
     checkpoint_tensors.check_adapter(found.folder, found.name)
     model_source.check(found)

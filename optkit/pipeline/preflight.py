@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from optkit.compression.registry import TECHNIQUES
-from optkit.compression.retrain import check_teaching
+from optkit.compression.retrain import check_labels, check_teaching
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
@@ -14,8 +14,9 @@ from optkit.models.loading import LoadedModel
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.train import trained
 from optkit.pipeline.teachers import Teachers
-from optkit.recipe.recipe import Recipe, is_folder
+from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import Taught
+from optkit.recipe.teacher_names import is_folder, recipe_of
 from optkit.tasks.base import Task
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ def refusals(recipes: Sequence[Recipe], spec: RunSpec) -> dict[str, str]:
     start = spec.architecture()
     check_model(start, spec)
     reasons = why_not(recipes, start, spec)
+    if spec.task.unlabelled and not any(recipe.teachers for recipe in recipes):
+        log.warning("--unlabelled: no recipe that is run learns from a teacher; nothing is trained on these texts")
     refused = {recipe.name: reasons[recipe.name] for recipe in recipes if recipe.name in reasons}
     if refused and len(refused) == len(recipes):
         raise InputError(_joined(refused))
@@ -84,10 +87,11 @@ def why_not(recipes: Sequence[Recipe], start: LoadedModel, spec: RunSpec) -> dic
         """A teacher in a folder, or what a recipe makes of the model."""
         if is_folder(name):
             return Teachers(spec, trained).load(name)
-        look_at(spec.recipes[name])
-        if name in reasons:
-            raise InputError(f"it learns from the recipe {name!r}, which does not apply")
-        return made[name]
+        recipe = spec.recipes[recipe_of(name)]
+        look_at(recipe)
+        if recipe.name in reasons:
+            raise InputError(f"it learns from the recipe {recipe.name!r}, which does not apply")
+        return made[recipe.name]
 
     def look_at(recipe: Recipe) -> None:
         if recipe.name in made or recipe.name in reasons:
@@ -125,8 +129,8 @@ def check(
     for stage in recipe.stages:
         TECHNIQUES.get(stage.technique)  # its checkpoint will be read by that name
         loaded = LoadedModel(stage.preflight(loaded.model, recipe.name), start.tokenizer)
-        if task is not None and not task.labelled and isinstance(stage, Taught) and stage.epochs and not stage.teacher:
-            raise InputError(f"{stage.technique}: the train split has no labels to train by; name a teacher")
+        if task is not None and isinstance(stage, Taught):
+            check_labels(stage, task)
         for name in stage.teachers:
             check_teaching(loaded, teacher(name), name, stage, task)
     return loaded

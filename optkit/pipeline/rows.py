@@ -25,6 +25,7 @@ from optkit.evaluation.artifacts import (
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.gate import judge
 from optkit.evaluation.results import VERDICTS, Row
+from optkit.models import checkpoint_remarks
 from optkit.models.families import depth
 from optkit.pipeline import load_summary, projects, refusals, result_file
 from optkit.pipeline.loss_by_stage import loss_by_stage
@@ -84,6 +85,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             min_speedup=recipe.min_speedup,
             max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
+            remarks=checkpoint_remarks.read(folder),
             stages=loss_by_stage([folder], precision, task.metric),
             layers=depth(read_json(folder / "config.json")),
             sparsity=recipe.sparsity,
@@ -193,6 +195,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
     baselines = [read_of_engine(baseline_of(folder) / "served" / ANSWERS, FP32) for folder in group]
     row = replace(row, **changes.summary(answers, baselines, groups.get("examples")))
     row.stages = loss_by_stage(list(group), row.precision, row.metric)
+    row.remarks = [f"seed {one.seed}: {remark}" for one in rows for remark in one.remarks]
     row.load = next((own.load for own in rows if own.load), {})
     return _judged(row)
 

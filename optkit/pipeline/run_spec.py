@@ -11,12 +11,14 @@ from accelerate.utils import set_seed
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from optkit.core import step_cache
 from optkit.models import families, loading, model_source, tokenizers
 from optkit.models.loading import LoadedModel
 from optkit.pipeline.projects import Project, Source
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.recipe.training import Training
+from optkit.tasks import unlabelled
 from optkit.tasks.base import OwnModel, Split, Task
 from optkit.tasks.collate import Collator
 
@@ -100,6 +102,18 @@ class RunSpec:
             self._encoded[key] = self.task.encode(split, tokenizer)
         return self._encoded[key]
 
+    def unlabelled(self, tokenizer: PreTrainedTokenizerBase) -> Dataset | None:
+        """Return the features of the task's texts without labels, None without such texts."""
+        key = ("unlabelled", tokenizers.fingerprint(tokenizer))
+        if key not in self._encoded:
+            self._encoded[key] = unlabelled.encode(self.task, tokenizer)
+        return self._encoded[key]
+
+    @cached_property
+    def unlabelled_key(self) -> str:
+        """SHA-256 of the task's texts without labels."""
+        return step_cache.key_of({"texts": self.task.unlabelled})
+
     def is_first(self, what: str) -> bool:
         """Return whether this is the first time that something is asked for."""
         first = what not in self._asked
@@ -114,7 +128,7 @@ class RunSpec:
         return Collator.of(self.task, tokenizer)
 
     @cached_property
-    def _encoded(self) -> dict[tuple[Split, str], Dataset]:
+    def _encoded(self) -> dict[tuple[str, str], Any]:
         return {}
 
     @cached_property

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from optkit.core.errors import InputError
 from optkit.models import loading
 from optkit.models.loading import LoadedModel
 from optkit.pipeline.run_spec import RunSpec
-from optkit.recipe.recipe import Recipe, is_folder
+from optkit.recipe.recipe import Recipe
+from optkit.recipe.teacher_names import is_folder, recipe_of, seed_of
 from optkit.tasks.collate import BATCH_SIZE, run
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Teachers:
         """What a student depends on when this teacher teaches it."""
         if is_folder(name):
             return atomic.hashes(Path(name).expanduser())
-        return step_cache.content_at(self.trained(self.spec.recipes[name], self.spec))
+        return step_cache.content_at(self._checkpoint(name))
 
     def load(self, name: str) -> LoadedModel:
         """Load a teacher's model.
@@ -45,7 +46,7 @@ class Teachers:
             InputError: a folder without such a model, or with one that does not answer the task yet.
         """
         if not is_folder(name):
-            return checkpoint.load(self.trained(self.spec.recipes[name], self.spec), self.spec.task)
+            return checkpoint.load(self._checkpoint(name), self.spec.task)
         try:
             loaded = loading.load(name, self.spec.task)
         except InputError as error:
@@ -55,17 +56,26 @@ class Teachers:
         return loaded
 
     def logits(self, name: str) -> list[np.ndarray]:
-        """Return a teacher's logits on the training features, one array each."""
+        """Return a teacher's logits on the training features, then on those without labels, one array each."""
         code = code_version(__name__, type(self.spec.task).__module__)
         folder = self._place(name)
         depends_on = {"teacher": self.key(name), "data": self.spec.task.fingerprint(), "code": code}
+        if self.spec.task.unlabelled:
+            depends_on["unlabelled"] = self.spec.unlabelled_key
         step_cache.step(folder, depends_on, lambda unfinished: self._answer(name, unfinished))
         with np.load(folder / "logits.npz") as saved:
             return np.split(saved["values"], np.cumsum(saved["lengths"])[:-1])
 
+    def _checkpoint(self, name: str) -> Path:
+        return self.trained(self.spec.recipes[recipe_of(name)], self._spec_of(name))
+
+    def _spec_of(self, name: str) -> RunSpec:
+        seed = seed_of(name, self.spec.seed)
+        return self.spec if seed == self.spec.seed else replace(self.spec, seed=seed)
+
     def _place(self, name: str) -> Path:
         if not is_folder(name):
-            return self.spec.folder(self.spec.recipes[name]) / "teacher"
+            return self._spec_of(name).folder(self.spec.recipes[recipe_of(name)]) / "teacher"
         folder = Path(name).expanduser().resolve()
         key = step_cache.key_of({"folder": str(folder)})
         return self.spec.home.folder / ".teachers" / f"{folder.name}-{key[:8]}"
@@ -73,9 +83,11 @@ class Teachers:
     def _answer(self, name: str, unfinished: Path) -> None:
         log.info("%s: teacher's logits on the training features", name)
         loaded, task = self.load(name), self.spec.task
-        features = self.spec.features("train", loaded.tokenizer)
-        logits = run(loading.inference(loaded.model, task), features, BATCH_SIZE, self.spec.collator(loaded.tokenizer))
+        features, more = self.spec.features("train", loaded.tokenizer), self.spec.unlabelled(loaded.tokenizer)
+        infer, collator = loading.inference(loaded.model, task), self.spec.collator(loaded.tokenizer)
+        logits = run(infer, features, BATCH_SIZE, collator)
         if weakness := task.weakness(features, logits):
             advice = "Its students will learn its mistakes: train it for longer, or take another teacher"
             log.warning("teacher %s %s. %s", name, weakness, advice)
+        logits += run(infer, more, BATCH_SIZE, collator) if more is not None else []
         np.savez(unfinished / "logits.npz", values=np.concatenate(logits), lengths=[len(row) for row in logits])

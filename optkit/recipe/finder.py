@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from optkit.core.errors import InputError
-from optkit.recipe.recipe import Recipe, is_folder
+from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
+from optkit.recipe.teacher_names import is_folder, recipe_of
 
 FOLDER = Path("recipes")
 _INSTALLED = Path(__file__).with_name("shipped")
@@ -148,10 +149,11 @@ def mistakes_of_teachers(
         broken: errors of modules that cannot be imported, by name.
         students: names of the recipes that this one teaches, to find circles.
     """
-    for name in dict.fromkeys((*(name for name in recipe.teachers if not is_folder(name)), BASELINE)):
+    teachers = [recipe_of(name) for name in recipe.teachers if not is_folder(name)]
+    for name in dict.fromkeys((*teachers, BASELINE)):
         if name in broken:
             yield broken[name]
-        elif name == recipe.name and name in recipe.teachers:
+        elif name == recipe.name and name in teachers:
             yield f"recipe {name!r}: it is its own teacher; expected another recipe, as {BASELINE}"
         elif name in students:
             circle = sorted({*students[students.index(name) :], recipe.name})

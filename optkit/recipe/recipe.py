@@ -96,7 +96,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """Teachers of all stages, each once: names of recipes, and folders of models (see `is_folder`)."""
+        """Teachers of all stages, each once: recipes, recipes of a seed, and folders of models (see `teacher_names`)."""
         return tuple(dict.fromkeys(name for stage in self.stages for name in stage.teachers))
 
     @property
@@ -107,6 +107,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     def trained_with(self, training: Training) -> "Recipe":
         """Return the recipe with training settings in place of its own; those that are None change nothing."""
         given = training.model_dump(exclude_unset=True, exclude_none=True)
+        if given.keys() & {"epochs", "steps"}:
+            given = {"epochs": None, "steps": None, **given}  # one budget goes in place of the other
         return self.model_copy(update={"training": self.training.model_copy(update=given)}) if given else self
 
     def resolved(self) -> dict[str, Any]:
@@ -125,11 +127,6 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         """
         print("optkit: error: recipe.main() is no more. Write: import optkit; optkit.main(recipe)", file=sys.stderr)
         raise SystemExit(2)
-
-
-def is_folder(teacher: str) -> bool:
-    """Return whether a teacher names a model's folder (it contains a slash) rather than a recipe."""
-    return "/" in teacher
 
 
 def _mistakes_of_order(name: Any, stages: tuple[Stage, ...]) -> Iterator[str]:

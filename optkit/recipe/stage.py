@@ -16,12 +16,14 @@ is imported within the methods: `optkit compare` looks up the order of the stage
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from inspect import isabstract
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from optkit.core.plugins import Registry
 from optkit.core.settings import Settings
+from optkit.recipe.teacher_names import teachers_or_none
+from optkit.recipe.training import Schedule
 
 if TYPE_CHECKING:  # later rooms, and what takes long to import
     import torch
@@ -122,20 +124,32 @@ class Taught(Stage):
 
     epochs: float = Field(1, ge=0)
     """Epochs of training on the task, with the teacher's logits as soft targets."""
+    steps: int | None = Field(None, ge=0)
+    """Optimiser steps of the same, in place of `epochs`: a budget that does not grow with the data."""
     learning_rate: float | None = Field(None, gt=0)
     """Peak learning rate; None takes that of the baseline's training."""
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Peak learning rates to choose from, in place of `learning_rate`: the model is trained with each, without a part of
+    the training data, and the one with the least loss on that part is kept."""
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    schedule: Schedule = "linear"
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a running average of the weights, which the training ends with; 0 ends with the last step's weights."""
     dropout: float | None = Field(0.0, ge=0, lt=1)
     """Dropout probability during training; None keeps the model's own, for training on labels alone. A teacher
     regularises enough, and dropout noise keeps a student from matching it."""
-    teacher: str | None = BASELINE
-    """Teacher: name of a recipe, or folder of a fine-tuned model (contains a slash); None trains on the labels alone."""
+    teacher: Annotated[str | tuple[str, ...] | None, BeforeValidator(teachers_or_none)] = BASELINE
+    """Teacher: name of a recipe, with `@seed` for that of another seed, or folder of a fine-tuned model (contains a slash).
+    Of several, logits are averaged, and representations follow the first. None trains on the labels alone."""
     temperature: float = Field(2.0, gt=0)
-    label_weight: float = Field(0.1, ge=0, le=1)
-    """Weight of the task's loss on the labels; the loss on the teacher's logits has the rest."""
+    label_weight: float = Field(0.0, ge=0, le=1)
+    """Weight of the task's loss on the labels; the loss on the teacher's logits has the rest. Where a model starts near its
+    teacher, which has been fitted to the labels, they say little that is new."""
     representation_epochs: float = Field(0, ge=0)
     """Epochs of the preceding representation phase, which matches hidden states and attention relations to the teacher's;
     0 skips it."""
+    representation_steps: int | None = Field(None, ge=0)
+    """Optimiser steps of the same, in place of `representation_epochs`."""
     representation_learning_rate: float = Field(3e-4, gt=0)
     """Peak learning rate of the representation phase; higher than `learning_rate`, as each layer has a target of its own."""
     hidden_weight: float = Field(1.0, ge=0)
@@ -147,16 +161,33 @@ class Taught(Stage):
     """Share of words replaced by neighbours in the model's own word embedding, drawn anew in every epoch; 0 disables it."""
 
     @property
+    def answers(self) -> bool:
+        """Whether the model is trained on answers: its teacher's, or the labels."""
+        return bool(self.epochs if self.steps is None else self.steps)
+
+    @property
+    def follows(self) -> bool:
+        """Whether a phase before matches representations."""
+        return bool(self.representation_epochs if self.representation_steps is None else self.representation_steps)
+
+    @property
     def teachers(self) -> tuple[str, ...]:
-        """The teacher, if there is one; empty if nothing is trained."""
-        return (self.teacher,) if self.teacher and (self.epochs or self.representation_epochs) else ()
+        """The teachers, if there are some; empty if nothing is trained."""
+        named = (self.teacher,) if isinstance(self.teacher, str) else self.teacher or ()
+        return named if self.answers or self.follows else ()
 
     @model_validator(mode="after")
-    def _has_what_it_follows(self) -> Self:
-        if self.teacher is None and self.representation_epochs:
+    def _fits_together(self) -> Self:
+        for epochs, steps in (("epochs", "steps"), ("representation_epochs", "representation_steps")):
+            own, usual = getattr(self, epochs), type(self).model_fields[epochs].default
+            if getattr(self, steps) is not None and own != usual:
+                name = f"{type(self).__name__}.{steps}"
+                raise ValueError(f"{name} is {getattr(self, steps)} and {epochs} is {own:g}: expected one of them")
+        if self.teacher is None and self.follows:
+            name = "representation_epochs" if self.representation_steps is None else "representation_steps"
             raise ValueError(
-                f"{type(self).__name__}.representation_epochs is {self.representation_epochs:g} and there is no teacher to "
-                "follow: name one, or leave representation_epochs at 0"
+                f"{type(self).__name__}.{name} is {getattr(self, name):g} and there is no teacher to follow: name one, or "
+                f"leave {name} at 0"
             )
         return self
 

@@ -1,18 +1,20 @@
 """Training settings of the baseline; a stage inherits those that it does not set itself."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from optkit.core.settings import Settings
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Schedule = Literal["linear", "cosine"]
+"""How the learning rate falls from its peak to 0 after the warm-up."""
 
 
 class Training(Settings):
-    """Training settings: AdamW with linear warm-up and decay.
+    """Training settings: AdamW with linear warm-up, then decay.
 
-    A field left at None takes the task's default (see `for_task`).
+    A field left at None takes the task's default (see `for_task`); `steps` go in place of epochs.
 
         optkit.Recipe(name="baseline_fp32", training=optkit.Training(epochs=3, learning_rate=3e-5))
     """
@@ -21,8 +23,13 @@ class Training(Settings):
     learning_rate: float | None = Field(None, gt=0)
     batch_size: int | None = Field(None, ge=1)
     """Training features per optimiser step and process."""
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps, in place of `epochs`: a budget that does not grow with the data."""
     warmup_ratio: float | None = Field(None, ge=0, lt=1)
-    """Share of the steps with linear warm-up of the learning rate from 0; linear decay to 0 follows."""
+    """Share of the steps with linear warm-up of the learning rate from 0; decay to 0 follows."""
+    schedule: Schedule = "linear"
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a running average of the weights, which training ends with; 0 ends with the last step's weights."""
     weight_decay: float | None = Field(None, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     gradient_accumulation: int = Field(1, ge=1)
@@ -42,7 +49,15 @@ class Training(Settings):
         self.checked()
         filled = {**_BERT_FINE_TUNING, **defaults}
         given = {name: value for name, value in self.model_dump().items() if value is not None}
+        if self.steps is not None:
+            del filled["epochs"]
         return Training(**{**filled, **given}).checked()
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"Training has epochs={self.epochs:g} and steps={self.steps}: expected one of them")
+        return self
 
 
 # Devlin et al. 2018 (arXiv 1810.04805), appendix A.3

@@ -98,7 +98,8 @@ def _table(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
     reasons = [f"{_name(row)}: {row.verdict}: {reason}" for row in own for reason in row.reasons]
     reasons += [f"{refusal.recipe}: {refusal.verdict}: {reason}" for refusal in refused for reason in refusal.reasons]
     loads = [sentence for row in own if row.load for sentence in sentences(_name(row), row.load)]
-    return plain(*tables, *reasons, *loads)
+    remarks = [f"{_name(row)}: {remark}" for row in own for remark in row.remarks]
+    return plain(*tables, *reasons, *remarks, *loads)
 
 
 def _name(row: Row) -> str:

@@ -97,6 +97,7 @@ class Task(LogitsAxes, Belonging, Choosing, Deciding, Seldom, ABC):
             max_length: longest feature in tokens.
         """
         self.name, self.max_length, self._examples = name, max_length, examples
+        self.unlabelled: tuple[Sequence[str], ...] = ()  # columns of texts without labels, in the order of `text_columns`
         self._told_length = False
 
     @classmethod

@@ -99,6 +99,10 @@ def of_settings(name: str, settings: DataSettings) -> Task:
         task.choose_metric(settings.metric)
     if settings.max_length is not None:
         task.limit_length(settings.max_length)
+    if settings.unlabelled is not None:
+        from optkit.tasks import unlabelled
+
+        task.unlabelled = unlabelled.read(task, settings)
     return task
 
 

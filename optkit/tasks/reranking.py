@@ -100,6 +100,7 @@ class Reranking(TextTask):
     choice = None
     targets = ("labels", "queries")
     grouped_by = "queries"
+    learns_from_texts = False  # but from the margins between documents of a query
     served = ServedRelevance()
     metric = "ndcg@10"
     metrics = ("ndcg@10", "mrr@10", "map", "recall@10")

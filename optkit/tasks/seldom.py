@@ -28,6 +28,8 @@ class Seldom:
     labelled: bool = True
     """Whether the training split says what is right; without that, models learn from teachers alone."""
 
+    learns_from_texts: ClassVar[bool] = False
+    """Whether a teacher's answers to texts alone teach the task."""
     library_classes: ClassVar[Mapping[str, str]] = {}
     """The classes of other libraries that take models of the task, by the flavour of their folder."""
 

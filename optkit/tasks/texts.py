@@ -36,6 +36,7 @@ class TextTask(Task):
     """Texts, or pairs of them, with something to learn in the column `TARGET`."""
 
     targets: ClassVar[tuple[str, ...]] = ("labels",)
+    learns_from_texts = True
     usual_columns: ClassVar[tuple[tuple[str, ...], ...]] = TEXT_COLUMNS
     """What the columns with the text may be called, pairs before their parts."""
     head_modules = ("classifier.", "pre_classifier.")

@@ -57,6 +57,7 @@ class TokenClassification(Task):
     training: ClassVar[Mapping[str, Any]] = {"epochs": 3}
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {"pieces": (entities.FIRST, entities.ALL)}
     text_columns = ("text",)
+    learns_from_texts = True
 
     def __init__(
         self,

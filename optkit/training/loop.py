@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from datasets import Dataset
 from torch import nn
-from transformers import get_linear_schedule_with_warmup
+from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from optkit.core.cpu import cpu_features
 from optkit.core.errors import OptkitError
@@ -25,12 +25,17 @@ from optkit.recipe.training import Training
 from optkit.tasks.base import Feed
 from optkit.tasks.collate import Collator, bucketed, grouped, padded_targets
 from optkit.training import cpu_kernels
+from optkit.training.averaging import RunningAverage
 from optkit.training.losses import Batch, Loss
 from optkit.training.resume import Snapshots, State, Trained
 
 log = logging.getLogger(__name__)
 Augment = Callable[[Feed], Feed]
 """Function from a batch of inputs, int64 [batch, sequence] by name, to the batch to train on."""
+_SCHEDULES: Mapping[str, Callable[..., Any]] = {
+    "linear": get_linear_schedule_with_warmup,
+    "cosine": get_cosine_schedule_with_warmup,
+}
 _FLUSH_STEPS = 10  # how many losses stay on the device before they are looked at
 _CPU_PAIRS = 16 * 384**2
 """Most pairs of tokens, batch · sequence², in a micro-batch on a CPU: as many as a usual batch of question answering has.
@@ -102,7 +107,7 @@ def train(
     after_epoch: Callable[[], Any] | None = None,
     snapshots: Snapshots | None = None,
 ) -> list[dict[str, float]]:
-    """Train a model in place with AdamW, linear warm-up and linear decay.
+    """Train a model in place with AdamW, linear warm-up, then decay.
 
     Args:
         model: moved to the device that accelerate picks, and back to the CPU at the end.
@@ -127,30 +132,59 @@ def train(
         _parameter_groups(model, settings.weight_decay or 0.0), lr=settings.learning_rate or 0.0, fused=True
     )
     per_epoch = len(batches.epoch(0)) // accelerator.num_processes
-    steps = max(1, math.ceil((settings.epochs or 0) * per_epoch))
-    schedule = get_linear_schedule_with_warmup(optimiser, int(steps * (settings.warmup_ratio or 0)), steps)
+    steps = settings.steps or max(1, math.ceil((settings.epochs or 0) * per_epoch))
+    schedule = _SCHEDULES[settings.schedule](optimiser, int(steps * (settings.warmup_ratio or 0)), steps)
     prepared, optimiser = accelerator.prepare(model, optimiser)
     prepared.train()
-    history = _History(accelerator)
-    trained = Trained(model, optimiser, schedule, accelerator.scaler)
+    history, average = _History(accelerator), RunningAverage(model, settings.ema)
+    trained = Trained(model, optimiser, schedule, accelerator.scaler, average)
     done = _resume(snapshots, title, trained, history)
     kernels = cpu_kernels.fast(model) if accelerator.device.type == "cpu" else nullcontext()
-    with kernels, bar(title, steps, not accelerator.is_main_process, done) as advance:
+    progress = bar(title, steps, not accelerator.is_main_process, done)
+    with kernels, _given_back(accelerator, prepared, model), progress as advance:
         for number, indices in _sharded(batches, range(done, steps), per_epoch, accelerator):
             value = _optimise(accelerator, prepared, batches, loss, indices, optimiser, settings)
             history.add(_Step(number, schedule.get_last_lr()[0], list(indices), value), number / per_epoch)
             schedule.step()
+            average.update()
             advance(1)
             if after_epoch and (number + 1) % per_epoch == 0:
                 after_epoch()
             if snapshots and accelerator.is_main_process and not history.pending:
                 snapshots.save_when_due(title, partial(_so_far, trained, history, number + 1))
-    history.flush(steps / per_epoch)
+        history.flush(steps / per_epoch)
+        average.finish()
     for tracker in accelerator.trackers:
         tracker.finish()  # not end_training(), which would part the processes for good
-    accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # else the model would go on computing under autocast
-    model.cpu().eval()
     return history.entries
+
+
+@contextmanager
+def _given_back(accelerator: Accelerator, prepared: Any, model: nn.Module) -> Iterator[None]:
+    """Leave the model on the CPU, in eval mode and as it was before accelerate, also where training fails."""
+    try:
+        yield
+    finally:
+        accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)  # else the model would go on computing under autocast
+        model.cpu().eval()
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, batches: Batches, loss: Loss) -> float:
+    """Return a model's mean loss over all features, without dropout, in float32.
+
+    Args:
+        model: in eval mode and on the CPU afterwards.
+        batches: the features.
+        loss: of the model and a batch.
+    """
+    device = None if on_cpu() else torch.accelerator.current_accelerator()
+    device = device or torch.device("cpu")
+    model.to(device).eval()
+    order = batches.epoch(0)
+    total = sum(float(loss(model, batches.collate(indices, device))) * len(indices) for indices in order)
+    model.cpu()
+    return total / sum(map(len, order))
 
 
 def _so_far(trained: Trained, history: "_History", done: int) -> State:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from optkit.core.errors import InputError
 from optkit.tasks.base import TaskKind
 
 Tensors = Mapping[str, torch.Tensor]
@@ -90,6 +91,24 @@ def stored(logits: Sequence[np.ndarray], task: TaskKind) -> Teacher:
         for row, index in zip(rows, batch.indices, strict=True):
             row[: len(logits[index])] = logits[index][:length]
         return torch.from_numpy(rows)
+
+    return teacher
+
+
+def averaged(teachers: Sequence[Teacher]) -> Teacher:
+    """A teacher whose logits are the mean of several teachers'.
+
+    Raises:
+        InputError: their logits differ in shape, as vectors of different dimensions do.
+    """
+
+    def teacher(batch: Batch) -> torch.Tensor:
+        answers = [one(batch) for one in teachers]
+        shapes = dict.fromkeys(tuple(answer.shape[1:]) for answer in answers)
+        if len(shapes) > 1:
+            found = " and ".join(str(list(shape)) for shape in shapes)
+            raise InputError(f"teachers whose logits have the shapes {found}: expected one shape, to average them")
+        return torch.stack(answers).mean(0)
 
     return teacher
 

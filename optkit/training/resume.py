@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from optkit.core import atomic, step_cache, temporary
+from optkit.training.averaging import RunningAverage
 
 log = logging.getLogger(__name__)
 State = dict[str, Any]
@@ -71,6 +72,7 @@ class Trained:
     schedule: Any
     scaler: Any
     """Scales FP16's gradients; None in other precisions."""
+    average: RunningAverage
 
     def state(self) -> State:
         """Return the state as plain tensors and numbers."""
@@ -89,7 +91,7 @@ class Trained:
         torch.cuda.set_rng_state_all(state["random"]["cuda"])
 
     def _stateful(self) -> Iterator[tuple[str, Any]]:
-        yield from (("optimiser", self.optimiser), ("schedule", self.schedule))
+        yield from (("optimiser", self.optimiser), ("schedule", self.schedule), ("average", self.average))
         if self.scaler is not None:
             yield "scaler", self.scaler
 

@@ -16,6 +16,10 @@ from optkit.core.settings import RecipeError, Settings
     ("stage", "field"),
     [
         (Distill(epochs=0), "epochs"),  # a student that is not trained knows nothing
+        (Distill(steps=0), "steps"),
+        (Distill(ema=1), "ema"),
+        (Distill(schedule="exponential"), "schedule"),
+        (Distill(learning_rates=[1e-4, 0]), r"learning_rates\.1"),
         (Distill(layers=0), "layers"),
         (Distill(hidden_size=0), "hidden_size"),
         (Distill(teacher=None), "teacher"),

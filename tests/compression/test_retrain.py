@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from optkit import Quantize, Sparsify, Training
 from optkit.compression.context import Context
 from optkit.compression.retrain import retrain, settings_of
-from optkit.core.errors import GateError
+from optkit.core.errors import GateError, InputError
 from optkit.models.families import encoder_linears
 from optkit.models.loading import LoadedModel, inference
+from optkit.tasks import registry, unlabelled
 from optkit.tasks.collate import run
 
 
@@ -101,3 +103,49 @@ def test_a_dense_model_is_trained_as_it_is(tiny_model: LoadedModel, tiny_context
     matrices = [name for name, weight in before.items() if weight.dim() > 1]
     assert len(matrices) == 12
     assert not any(torch.equal(moved[name], before[name]) for name in matrices)
+
+
+def test_a_budget_in_steps_goes_before_epochs(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    history = retrain(tiny_model, Sparsify(steps=37, teacher=None), tiny_context, "retraining")
+    assert history[-1]["step"] == 36  # of 16 in an epoch
+    dense = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
+    context = replace(tiny_context, teacher_model=lambda name: dense)
+    stage = Sparsify(steps=0, representation_steps=5)
+    assert retrain(tiny_model, stage, context, "retraining")[-1]["step"] == 4
+    assert retrain(tiny_model, Sparsify(steps=0), tiny_context, "retraining") == []
+
+
+def test_several_teachers_are_averaged(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    """One that is sure of the opposite against one that is surer of the labels."""
+    labels = np.array(tiny_context.features["labels"])
+    right = [np.array([-9.0, 9.0] if label else [9.0, -9.0], dtype=np.float32) for label in labels]
+    logits = {"right": right, "wrong": [-row / 2 for row in right]}
+    context = replace(tiny_context, teacher_logits=logits.__getitem__)
+    for names, share in ((("right", "wrong"), 1.0), (("wrong", "wrong", "right"), 0.5)):
+        student = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
+        retrain(student, Sparsify(epochs=3, teacher=names, label_weight=0.0), context, "retraining")
+        found = np.stack(run(inference(student.model, context.task), context.features, 64, context.collator))
+        if share == 1.0:
+            assert (found.argmax(1) == labels).mean() > 0.95
+        else:
+            assert np.abs(found).max() < 1.0, "they cancel each other"
+
+
+def test_texts_without_labels_are_learnt_from(
+    tiny_model: LoadedModel, tiny_context: Context, tiny_data: Path, tmp_path: Path
+) -> None:
+    """A teacher that is right on them alone, and says nothing of the training examples."""
+    rows = [line.split("\t") for line in (tiny_data / "train.tsv").read_text().splitlines()[1:]]
+    (tmp_path / "more.txt").write_text("\n".join(f"{text} film" for text, _ in rows))
+    task = registry.load("classification", tiny_data, unlabelled=str(tmp_path / "more.txt"))
+    features = unlabelled.encode(task, tiny_model.tokenizer)
+    right = [np.array([5.0, -5.0] if label == "bad" else [-5.0, 5.0], dtype=np.float32) for _, label in rows]
+    answers = [np.zeros(2, np.float32)] * len(tiny_context.features) + right
+    context = replace(tiny_context, task=task, unlabelled=features, teacher_logits=lambda name: answers)
+    history = retrain(tiny_model, Sparsify(epochs=4, label_weight=0.0), context, "retraining")
+    assert history[-1]["step"] == 4 * (256 + len(rows)) // 16 - 1
+    found = run(inference(tiny_model.model, task), features, 64, context.collator)
+    labels = np.array([label == "good" for _, label in rows])
+    assert (np.stack(found).argmax(1) == labels).mean() > 0.9
+    with pytest.raises(InputError, match=r"sparsify: label_weight is 0\.5, and --unlabelled brings texts without labels"):
+        retrain(tiny_model, Sparsify(label_weight=0.5), context, "retraining")

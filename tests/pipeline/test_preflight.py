@@ -15,6 +15,7 @@ from optkit.models.loading import LoadedModel
 from optkit.pipeline import preflight
 from optkit.pipeline.preflight import check
 from optkit.pipeline.run_spec import RunSpec
+from optkit.tasks import registry
 from optkit.tasks.base import Task
 
 
@@ -42,6 +43,15 @@ def test_bert_base_fits(bert: LoadedModel, caplog: pytest.LogCaptureFixture) -> 
     check(Recipe(name="all", stages=stages), bert, lambda name: bert)
     assert not caplog.records
     assert bert.model.config.num_hidden_layers == 12, "the model that is asked about stays as it is"
+
+
+def test_labels_beside_texts_without_labels_are_refused(bert: LoadedModel, tiny_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("the plot")
+    task = registry.load("classification", tiny_data, unlabelled=str(tmp_path / "more.txt"))
+    check(Recipe(name="soft", stages=[Sparsify()]), bert, lambda name: bert, task)
+    with pytest.raises(InputError, match=r"sparsify: label_weight is 0\.1, and --unlabelled brings texts without labels"):
+        check(Recipe(name="hard", stages=[Sparsify(label_weight=0.1)]), bert, lambda name: bert, task)
+    check(Recipe(name="alone", stages=[Sparsify(teacher=None, label_weight=0.1)]), bert, lambda name: bert, task)
 
 
 def test_a_student_of_width_312_stays_dense_in_the_most_part(bert: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:

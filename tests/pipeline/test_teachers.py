@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,17 @@ import pytest
 import torch
 from transformers import BertModel, BertTokenizerFast
 
-from optkit import Recipe
+from optkit import Distill, Recipe, Training
 from optkit.compression import checkpoint
 from optkit.core import step_cache
 from optkit.core.errors import InputError
 from optkit.models.loading import LoadedModel, inference
 from optkit.models.tokenizers import fingerprint
 from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.steps.train import trained
 from optkit.pipeline.teachers import Teachers
 from optkit.recipe.stage import BASELINE
+from optkit.tasks import registry
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
 from tests.conftest import saved
@@ -33,12 +36,12 @@ def folder(tiny_model: LoadedModel, tmp_path: Path) -> Path:
 def teachers(tiny_model: LoadedModel, tiny_task: Task, tmp_path: Path) -> Teachers:
     """The teachers of a spec whose baseline is the tiny model as it is."""
 
-    def trained(recipe: Recipe, spec: RunSpec) -> Path:
+    def saved_once(recipe: Recipe, spec: RunSpec) -> Path:
         place = spec.folder(recipe)
         step_cache.step(place, {"recipe": recipe.name}, lambda unfinished: checkpoint.save(tiny_model, [], [], unfinished))
         return place
 
-    return Teachers(RunSpec(tiny_task, None, 0, tmp_path / "checkpoints", {BASELINE: Recipe(name=BASELINE)}), trained)
+    return Teachers(RunSpec(tiny_task, None, 0, tmp_path / "checkpoints", {BASELINE: Recipe(name=BASELINE)}), saved_once)
 
 
 def answers(loaded: LoadedModel, teachers: Teachers) -> np.ndarray:
@@ -52,6 +55,31 @@ def test_a_recipe_and_its_logits(teachers: Teachers, tiny_model: LoadedModel) ->
     place = teachers.spec.folder(teachers.spec.baseline)
     assert teachers.key(BASELINE) == step_cache.content_at(place)
     assert (place / "teacher" / "logits.npz").is_file()
+
+
+def test_a_recipe_of_another_seed(teachers: Teachers) -> None:
+    """It lies in the folder of that seed, and its logits beside it."""
+    other = f"{BASELINE}@3"
+    assert np.array_equal(np.stack(teachers.logits(other)), np.stack(teachers.logits(BASELINE)))
+    place = replace(teachers.spec, seed=3).folder(teachers.spec.baseline)
+    assert (place / "teacher" / "logits.npz").is_file() and place.name == "seed-3"
+    assert teachers.key(other) == step_cache.content_at(place)
+    assert teachers.load(other).model.config.num_hidden_layers == 2
+    assert teachers.key(f"{BASELINE}@0") == teachers.key(BASELINE)
+
+
+def test_texts_without_labels_are_answered_after_the_training_examples(
+    teachers: Teachers, tiny_model: LoadedModel, tiny_data: Path, tmp_path: Path
+) -> None:
+    before = teachers.logits(BASELINE)
+    (tmp_path / "more.txt").write_text("the plot\na dull film")
+    task = registry.load("classification", tiny_data, unlabelled=str(tmp_path / "more.txt"))
+    found = replace(teachers, spec=replace(teachers.spec, task=task)).logits(BASELINE)
+    assert len(found) == len(before) + 2 and np.array_equal(np.stack(found[: len(before)]), np.stack(before))
+    tokens = tiny_model.tokenizer(["the plot", "a dull film"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = tiny_model.model.eval()(**tokens).logits.numpy()
+    assert np.allclose(np.stack(found[-2:]), expected, atol=1e-5)
 
 
 def test_a_folder_and_its_logits_once_for_all(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
@@ -161,3 +189,24 @@ def test_a_teacher_whose_classes_stand_in_another_order(teachers: Teachers, fold
     tiny_model.model.config.save_pretrained(folder)
     with pytest.raises(InputError, match=r"^teacher '\S+': .*the names do not tell which is which.*as for a teacher$"):
         teachers.load(str(folder))
+
+
+@pytest.mark.slow
+def test_a_student_of_two_seeds_and_of_texts_without_labels(
+    tiny_data: Path, tiny_model: LoadedModel, tmp_path: Path
+) -> None:
+    """The other seed is trained when it is asked for; texts make another student, and leave the baseline as it is."""
+    encoder = saved(replace(tiny_model, model=BertModel(tiny_model.model.config)), tmp_path / "encoder")
+    baseline = Recipe(name=BASELINE, training=Training(steps=8, learning_rate=1e-3))
+    stage = Distill(layers=1, steps=4, representation_epochs=0, teacher=[f"{BASELINE}@0", f"{BASELINE}@1"])
+    student = Recipe(name="student", stages=[stage], training=baseline.training)
+    (tmp_path / "more.txt").write_text("the plot\na dull film\n" * 20)
+    contents = []
+    for more in (None, str(tmp_path / "more.txt")):
+        task = registry.load("classification", tiny_data, unlabelled=more)
+        spec = RunSpec(task, str(encoder), 0, tmp_path / "checkpoints", {BASELINE: baseline, "student": student})
+        contents.append((step_cache.content_at(trained(student, spec)), step_cache.content_at(spec.folder(baseline))))
+    assert {path.name for path in spec.folder(baseline).parent.iterdir()} >= {"seed-0", "seed-1"}
+    assert contents[0][0] != contents[1][0] and contents[0][1] == contents[1][1]
+    first, second = (np.stack(Teachers(spec, trained).logits(name)) for name in stage.teachers)
+    assert len(first) == 256 + 40 and not np.allclose(first, second)

@@ -107,7 +107,7 @@ def test_a_recipe_of_ones_own_goes_before_the_package_s(write: Callable[..., Non
     asked, known = finder.find(["ptq_int8", "taught"])
     assert asked[0] == known["ptq_int8"] and asked[0].stages[0].calibrator == "entropy"
     shipped_one = find_recipe(str(SHIPPED / "ptq_int8.py"))
-    assert shipped_one.stages[0].calibrator == "mse", "a path means the file itself"
+    assert shipped_one.stages[0].calibrator == "kl", "a path means the file itself"
 
 
 def test_teachers_are_found_in_the_package_too(write: Callable[..., None]) -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 import optkit
 from optkit import Distill, Quantize, Recipe, Sparsify, Training
 from optkit.core.settings import RecipeError
-from optkit.recipe.recipe import is_folder
+from optkit.recipe.teacher_names import is_folder
 
 
 def test_all_mistakes_are_reported_together() -> None:
@@ -28,7 +28,7 @@ def test_several_mistakes_of_one_part() -> None:
     with pytest.raises(RecipeError, match="has 2 mistakes:") as error:
         Recipe(name="one", stages=[Quantize(calibrator="maximum", temperature=0)])
     text = str(error.value)
-    assert "Quantize.calibrator is 'maximum': input should be 'max', 'percentile', 'mse' or 'entropy'" in text
+    assert "Quantize.calibrator is 'maximum': input should be 'max', 'percentile', 'mse', 'entropy' or 'kl'" in text
     assert "Quantize.temperature is 0: input should be greater than 0" in text
 
 

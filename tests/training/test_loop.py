@@ -1,6 +1,7 @@
 """The training loop on a toy task: what it minimises, at which learning rate, and what it says when it cannot."""
 
 import copy
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,46 @@ def test_the_learning_rate_rises_and_falls(tiny_model: LoadedModel, tiny_context
     assert [entry["epoch"] for entry in history[:-1]] == [round(step / PER_EPOCH, 4) for step in (9, 19, 29)]
     expected = [9 / 10, 21 / 30, 11 / 30, 1 / 30]  # ten steps up, thirty down
     assert [entry["learning_rate"] for entry in history] == pytest.approx(expected)
+
+
+def test_a_model_whose_training_failed_is_as_before(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    """In bf16, whose autocast would stay around its forward otherwise."""
+    features, collator = tiny_context.features, tiny_context.collator
+    before = run(inference(tiny_model.model, tiny_context.task), features, 32, collator)
+
+    def fail(model: Any, batch: Batch) -> torch.Tensor:
+        return model(**batch.inputs)["logits"].sum() * 0 + float("nan")
+
+    with pytest.raises(TrainingError):
+        fit(tiny_model, tiny_context, fail, steps=1, precision="bf16", learning_rate=1e-30, weight_decay=0.0)
+    assert not tiny_model.model.training
+    after = run(inference(tiny_model.model, tiny_context.task), features, 32, collator)
+    assert np.array_equal(np.stack(after), np.stack(before)), "bf16 would have rounded them"
+
+
+def test_a_cosine_falls_from_the_peak_to_zero(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    settings = {"schedule": "cosine", "warmup_ratio": 0.0, "learning_rate": 1.0, "max_grad_norm": 1e-12}
+    history = fit(tiny_model, tiny_context, steps=40, **settings)
+    expected = [0.5 * (1 + math.cos(math.pi * step / 40)) for step in (9, 19, 29, 39)]
+    assert [entry["learning_rate"] for entry in history] == pytest.approx(expected)
+
+
+def test_a_budget_in_steps_goes_before_epochs(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    history = fit(tiny_model, tiny_context, epochs=2, steps=PER_EPOCH + 5)
+    assert history[-1]["step"] == PER_EPOCH + 4
+
+
+def test_training_ends_with_the_average(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    """That of two steps by hand: the first keeps 2/11 of the start, the second 3/12 of what was."""
+    start, ends = weights(tiny_model), []
+    for steps, ema in ((1, 0.0), (2, 0.0), (2, 0.9)):
+        tiny_model.model.load_state_dict(start)
+        fit(tiny_model, tiny_context, steps=steps, ema=ema, warmup_ratio=0.0, learning_rate=1e-3)
+        ends.append(weights(tiny_model))
+    first, second, average = ends
+    for name, begin in start.items():
+        expected = (begin * 2 / 11 + first[name] * 9 / 11) * 0.25 + second[name] * 0.75
+        torch.testing.assert_close(average[name], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_first_step_of_a_warm_up_moves_nothing(tiny_model: LoadedModel, tiny_context: Context) -> None:

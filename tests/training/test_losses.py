@@ -8,12 +8,14 @@ import pytest
 import torch
 from transformers.modeling_outputs import QuestionAnsweringModelOutput, SequenceClassifierOutput
 
+from optkit.core.errors import InputError
 from optkit.tasks.classification import Classification
 from optkit.tasks.question_answering import QuestionAnswering
 from optkit.tasks.reranking import Reranking
 from optkit.training.losses import (
     Batch,
     Tensors,
+    averaged,
     distillation,
     hidden_state_loss,
     live,
@@ -189,3 +191,16 @@ def test_hidden_states_are_compared_on_real_tokens_in_the_teachers_unit() -> Non
     assert hidden_state_loss(teacher, teacher, mask).item() == 0
     assert hidden_state_loss(torch.zeros_like(teacher), teacher, mask).item() == 1
     assert hidden_state_loss(student.bfloat16(), teacher.bfloat16(), mask).dtype == torch.float32
+
+
+def test_the_mean_of_teachers() -> None:
+    batch = batch_of({}, [1, 0])
+    teachers = [stored([np.array([first, 0.0]), np.array([0.0, 4.0])], Classification) for first in (1.0, 3.0)]
+    assert averaged(teachers)(batch).tolist() == [[0.0, 4.0], [2.0, 0.0]]
+    assert torch.equal(averaged(teachers[:1])(batch), teachers[0](batch))
+
+
+def test_teachers_of_different_shapes_are_refused() -> None:
+    teachers = [stored([np.zeros(size)], Classification) for size in (2, 3)]
+    with pytest.raises(InputError, match=r"shapes \[2\] and \[3\]: expected one shape"):
+        averaged(teachers)(batch_of({}, [0]))

@@ -38,7 +38,12 @@ def snapshots(tmp_path: Path) -> Snapshots:
 
 
 def fit(
-    loaded: LoadedModel, context: Context, snapshots: Snapshots | None = None, until: int = 1000, precision: str = "fp32"
+    loaded: LoadedModel,
+    context: Context,
+    snapshots: Snapshots | None = None,
+    until: int = 1000,
+    precision: str = "fp32",
+    ema: float = 0.0,
 ) -> list[Any]:
     """Three epochs of 16 steps with dropout and other words, interrupted at a step."""
     loaded.model.bert.embeddings.dropout.p = 0.3
@@ -52,7 +57,7 @@ def fit(
         return task_loss(model, batch)
 
     batches = context.batches(16, Neighbours(loaded, 0.3))
-    settings = context.training.model_copy(update={"epochs": 3, "precision": precision})
+    settings = context.training.model_copy(update={"epochs": 3, "precision": precision, "ema": ema})
     return [train(loaded.model, batches, loss, settings, 0, context.logs, "it", snapshots=snapshots), steps]
 
 
@@ -61,16 +66,16 @@ def same(first: LoadedModel, second: LoadedModel) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("precision", "ema"), [("fp32", 0.0), ("bf16", 0.0), ("fp32", 0.9)])
 def test_an_interrupted_training_ends_as_one_that_was_not(
-    precision: str, tiny_model: LoadedModel, tiny_context: Context, snapshots: Snapshots
+    precision: str, ema: float, tiny_model: LoadedModel, tiny_context: Context, snapshots: Snapshots
 ) -> None:
     straight, again = copy.deepcopy(tiny_model), copy.deepcopy(tiny_model)
-    history, _ = fit(straight, tiny_context, precision=precision)
+    history, _ = fit(straight, tiny_context, precision=precision, ema=ema)
     with pytest.raises(KilledError):
-        fit(tiny_model, tiny_context, snapshots, until=25, precision=precision)
+        fit(tiny_model, tiny_context, snapshots, until=25, precision=precision, ema=ema)
     assert not same(tiny_model, straight)
-    resumed, steps = fit(again, tiny_context, Snapshots(snapshots.folder, "a key"), precision=precision)
+    resumed, steps = fit(again, tiny_context, Snapshots(snapshots.folder, "a key"), precision=precision, ema=ema)
     assert steps == 48 - 20, "the last snapshot was after 20 steps"
     assert same(again, straight) and resumed == history
 

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,7 @@ def trained(recipe: Recipe, spec: RunSpec) -> Path:
         "recipe": recipe.resolved(),
         "training": spec.training(recipe).model_dump(),
         "from": needs,
+        **_unlabelled(recipe, spec),
         **spec.source,
         "code": code_version(__name__, *spec.modules(recipe)),
     }
@@ -65,6 +67,7 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
         teacher_logits=Teachers(spec, trained).logits,
         teacher_model=Teachers(spec, trained).load,
         snapshots=snapshots,
+        unlabelled=spec.unlabelled(loaded.tokenizer),
     )
     if parent:
         stage = recipe.stages[-1]
@@ -79,6 +82,11 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
     scores[done] = _outcomes(recipe.name, loaded, spec)
     checkpoint.save(loaded, recipe.stages, history, folder)
     np.savez(folder / STAGE_SCORES, **scores)
+
+
+def _unlabelled(recipe: Recipe, spec: RunSpec) -> dict[str, Any]:
+    """What a recipe depends on of the texts without labels."""
+    return {"unlabelled": spec.unlabelled_key} if recipe.stages and spec.task.unlabelled else {}
 
 
 def _outcomes(name: str, loaded: loading.LoadedModel, spec: RunSpec) -> np.ndarray:

@@ -37,6 +37,8 @@ class DataSettings:
     """Column of the class."""
     group_column: str | None = None
     """Column of what rows belong to: intervals draw such groups; `group` if there is one."""
+    unlabelled: str | None = None
+    """File of texts without labels, for stages with a teacher."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Choices that the task alone has, by name; see `Task.options`."""
 

@@ -76,8 +76,12 @@ def read(paths: Sequence[Path], more: Readers | None = None) -> Table:
     return tables[0] if len(tables) == 1 else joined(tables)
 
 
-def read_file(path: Path) -> Table:
+def read_file(path: Path, more: Readers | None = None) -> Table:
     """Read a table that is one file, whatever it is called.
+
+    Args:
+        path: of the file.
+        more: readers of further endings.
 
     Raises:
         InputError: no such file, one that no reader knows by its ending, or as for `read`.
@@ -85,9 +89,10 @@ def read_file(path: Path) -> Table:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise problem(path, found, "a file with a table", "give the path of the file")
-    if not path.name.lower().removesuffix(".gz").endswith(tuple(_READERS)):
-        raise problem(path, f"the ending {path.suffix!r}", f"one of {', '.join(_READERS)}", "rename the file after its kind")
-    return read([path])
+    endings = (*_READERS, *(more or {}))
+    if not path.name.lower().removesuffix(".gz").endswith(endings):
+        raise problem(path, f"the ending {path.suffix!r}", f"one of {', '.join(endings)}", "rename the file after its kind")
+    return read([path], more)
 
 
 def _read(path: Path, readers: Readers) -> Table:
