@@ -68,16 +68,20 @@ def read_of_engine(path: Path, precision: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(begin): own for name, own in read_scores(path).items() if name.startswith(begin)}
 
 
-def read_groups(served: Path) -> dict[str, np.ndarray]:
+def read_groups(*served: Path) -> dict[str, np.ndarray]:
     """The groups of a dev split, `examples` and `outcomes`; without those that it does not have.
+
+    Args:
+        served: folders with its scores, by seed: those that were written before there were groups have none.
 
     Raises:
         InputError: the file changed after it was written.
     """
-    if not (served / GROUPS).is_file():
-        return {}
-    verify(served, GROUPS)
-    return read_scores(served / GROUPS)
+    for folder in served:
+        if (folder / GROUPS).is_file():
+            verify(folder, GROUPS)
+            return read_scores(folder / GROUPS)
+    return {}
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:

@@ -169,7 +169,7 @@ def _changes(row: Row) -> Iterator[Finding]:
         if most is None:
             continue
         if value is None:
-            yield "undecided", f"max_{name} is set, and there is no such figure: of values, or of a run by an older optkit"
+            yield "undecided", f"max_{name} is set and was not measured: the task is of values, or an older optkit scored it"
             continue
         low, high = interval
         said = f"{words} {value:.3g} [{low:.3g}, {high:.3g}]{unit}"

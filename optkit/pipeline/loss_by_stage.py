@@ -29,7 +29,7 @@ def loss_by_stage(folders: Sequence[Path], precision: str, metric: str) -> list[
         `{stage, delta, ci95: [low, high]}` per step; the interval is over examples, and over seeds where there are several.
     """
     chains = [_chain(folder, precision) for folder in folders]
-    names, groups = list(chains[0]), read_groups(folders[0] / "served").get("outcomes")
+    names, groups = list(chains[0]), read_groups(*(folder / "served" for folder in folders)).get("outcomes")
     steps = []
     for before, after in pairwise(names):
         old, new = (np.stack([chain[name] for chain in chains]) for name in (before, after))

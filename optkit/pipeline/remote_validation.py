@@ -17,7 +17,7 @@ from optkit.core.step_cache import verify
 from optkit.engines import registry as engines
 from optkit.engines.record import read_record
 from optkit.evaluation import changes, doubts, parity
-from optkit.evaluation.artifacts import ANSWERS, SAMPLE, SCORES, TEXT, read_of_engine, read_sample, read_scores
+from optkit.evaluation.artifacts import ANSWERS, SAMPLE, SCORES, TEXT, read_groups, read_of_engine, read_sample, read_scores
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.difference import signal
 from optkit.evaluation.gate import judge
@@ -191,18 +191,18 @@ def _row(row: Row, task: Task, features: Dataset, compared: Sequence[parity.Rung
         raise InputError(f"{baseline}: {len(against)} examples were scored, and this dev split has {len(scores)}")
     climbed = parity.climb(task, compared)
     before = {name: values for name, values in row.ladder.items() if name not in ("server", served.name)}
-    groups, answers = task.drawn(), changes.answers(task, features, served.logits, served.predictions)
+    groups, answers = read_groups(baseline / "served"), changes.answers(task, features, served.logits, served.predictions)
     theirs = read_of_engine(baseline / "served" / ANSWERS, rows.FP32)
     own = {doubts.KEY: doubts.of_predictions(task, served.predictions)}
     return replace(
         row,
         value=served.scores[task.metric],
         delta=served.scores[task.metric] - value(against, task.metric),
-        delta_ci95=list(paired_bootstrap(scores, against, task.metric, groups.outcomes)),
+        delta_ci95=list(paired_bootstrap(scores, against, task.metric, groups.get("outcomes"))),
         scores=served.scores,
         degenerate=doubts.of_engines(own, {doubts.KEY: row.degenerate.get(doubts.BASELINE)}),
         ladder=before | {served.name: climbed[served.name]},
         rungs={**row.rungs, "server": served.scores[task.metric]},
         latency_ms={}, throughput={}, speedup={}, speedup_vs_16bit=None, speedup_ci95={}, p99_ms_ci95={},
-        min_speedup=None, max_p99_ms=None, **changes.summary([answers], [theirs], groups.examples),
+        min_speedup=None, max_p99_ms=None, **changes.summary([answers], [theirs], groups.get("examples")),
     )  # fmt: skip

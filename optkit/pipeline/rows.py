@@ -177,7 +177,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
     Args:
         group: {the recipe's folder of a seed: its row}.
     """
-    rows, groups = list(group.values()), read_groups(next(iter(group)) / "served")
+    rows, groups = list(group.values()), read_groups(*(folder / "served" for folder in group))
     own = np.stack([_scores(folder)[rows[0].precision] for folder in group])
     reference = np.stack([_scores(baseline_of(folder))[FP32] for folder in group])
     averaged = ("value", "baseline", "delta", "rungs", "scores", "latency_ms", "throughput", "speedup")

@@ -24,7 +24,7 @@ from optkit.core.errors import InputError
 from optkit.tasks.belonging import Belonging
 from optkit.tasks.choices import Choosing
 from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import fingerprint
+from optkit.tasks.data.tables import GROUP, fingerprint
 from optkit.tasks.deciding import Deciding
 from optkit.tasks.logits_axes import TOKEN, LogitsAxes
 from optkit.tasks.seldom import Seldom
@@ -141,8 +141,9 @@ class Task(LogitsAxes, Belonging, Choosing, Deciding, Seldom, ABC):
         return self._examples[split]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the rows used of both splits; a limit on training rows changes it."""
-        return fingerprint(self._examples["train"], self._examples["dev"])
+        """Return the SHA-256 of the rows used of both splits; a limit on training rows changes it, groups of dev do not."""
+        dev = self._examples["dev"]
+        return fingerprint(self._examples["train"], dev.select_columns([n for n in dev.column_names if n != GROUP]))
 
     def choose_metric(self, name: str) -> None:
         """Make another of the task's metrics the headline one, for intervals, the gate and reports.

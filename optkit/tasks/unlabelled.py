@@ -40,7 +40,8 @@ def read(task: Task, settings: DataSettings) -> tuple[Sequence[str], ...]:
             f"--unlabelled {path}: task {task.name!r} takes none; leave it out (Distill and Sparsify vary the training "
             "texts by augment)"
         )
-    table = mapped(reading.read_file(path, reading.PLAIN), replace(settings, label_column=None), TEXT_COLUMNS)
+    found = reading.read_file(path, reading.PLAIN)
+    table = mapped(found, replace(settings, label_column=None, group_column=None), TEXT_COLUMNS)
     columns = [table.columns[name] for name in _names(table, task)]
     for name, column in zip(task.text_columns, columns, strict=True):
         for row, text in enumerate(column):

@@ -47,6 +47,15 @@ def test_features_have_inputs_and_no_targets(tiny_data: Path, tmp_path: Path, ti
     assert task.fingerprint() == registry.load("classification", tiny_data).fingerprint(), "the baseline stays as it is"
 
 
+def test_columns_of_labels_and_groups_are_those_of_the_training_rows(tmp_path: Path) -> None:
+    rows = "review\tverdict\tby\n" + "".join(f"text {number}\t{number % 2}\t{number % 5}\n" for number in range(20))
+    for split in ("train", "dev"):
+        written(tmp_path, f"{split}.tsv", rows)
+    file = written(tmp_path, "more.tsv", "review\nthe plot\n")
+    columns = {"text_column": "review", "label_column": "verdict", "group_column": "by"}
+    assert load(tmp_path, file, **columns).unlabelled == (("the plot",),)
+
+
 def test_without_a_file_there_are_none(tiny_task: Task, tiny_tokenizer: BertTokenizerFast) -> None:
     assert unlabelled.encode(tiny_task, tiny_tokenizer) is None
 

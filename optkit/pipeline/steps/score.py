@@ -28,11 +28,13 @@ def scored(recipe: Recipe, spec: RunSpec) -> Path:
         task = spec.task.deciding(loaded.thresholds)
         validate(task, loaded, features, own, baseline, unfinished, folder / "logs", spec.seconds)
 
+    groups = {name: found.tolist() for name, found in spec.task.drawn()._asdict().items() if found is not None}
     depends_on = {
         "engines": content_at(own),
         "baseline": content_at(baseline),
         "seconds": spec.seconds,
         "metric": spec.task.metric,
+        **({"groups": step_cache.key_of(groups)} if groups else {}),
         "code": code_version(__name__, *spec.modules(recipe), *BACKENDS),
     }
     step_cache.step(folder / "served", depends_on, make)

@@ -6,6 +6,7 @@ Scores on such rows tell how well a model remembers.
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ from optkit.tasks.data.pieces import Pieces, Words, words_of
 
 NEAR = 0.8
 """Share of the words of both rows that nearly equal ones have in common (Jaccard's index)."""
+_SHORT = 40
+"""Different words from which on a row is long."""
 MOST = 200_000
 """Rows of train to look at; of more so many, evenly spaced."""
 
@@ -76,7 +79,7 @@ def find(train: Side, dev: Side) -> Leaks:
     learned, asked = ([tuple(map(words_of, texts)) for texts in side.texts] for side in (train, dev))
     known = set(learned)
     equal = {row for row, words in enumerate(asked) if words in known}
-    near = set(_near(learned, asked)) - equal
+    near = _near(learned, asked) - equal
     pieces = set(_pieces(list(map(words_of, train.wholes)), list(map(words_of, dev.wholes)))) - equal - near
     return Leaks(len(equal), len(near), len(pieces), grouped, len(asked))
 
@@ -91,28 +94,46 @@ def _pieces(learned: Sequence[Words], asked: Sequence[Words]) -> Iterator[int]:
             yield row
 
 
-def _near(learned: Sequence[tuple[Words, ...]], asked: Sequence[tuple[Words, ...]]) -> Iterator[int]:
-    """Yield the rows of which another has nearly the same words.
+def _near(learned: Sequence[tuple[Words, ...]], asked: Sequence[tuple[Words, ...]]) -> set[int]:
+    """Return the rows of which another has nearly the same words.
 
-    Rows that are alike share one of their rarest words: only such pairs are compared (prefix filtering, Chaudhuri et al.
-    2006).
+    Rows that are alike have some of their rarest words in common: only such are compared (prefix filtering, Chaudhuri et al.
+    2006), short ones by two of them, as they may be made of few words.
     """
-    sets = [[{word for words in row for word in words} for row in side] for side in (learned, asked)]
-    counts = Counter(word for side in sets for row in side for word in row)
-    by_word: dict[str, list[set[str]]] = {}
-    for row in sets[0]:
-        for word in _rarest(row, counts):
-            by_word.setdefault(word, []).append(row)
-    for place, row in enumerate(sets[1]):
-        others = (other for word in _rarest(row, counts) for other in by_word.get(word, ()))
-        if any(len(row & other) >= _share(len(row | other)) for other in others):
-            yield place
+    train, dev = ([{word for words in row for word in words} for row in side] for side in (learned, asked))
+    counts = Counter(word for side in (train, dev) for row in side for word in row)
+    index: dict[tuple[str, ...], list[int]] = {}
+    for place, row in enumerate(dev):
+        shared = [count for count, short in ((2, True), (1, False)) if _may_be_near(len(row), short)]
+        for key in (key for count in shared for key in _rarest(row, counts, count)):
+            index.setdefault(key, []).append(place)
+    found: set[int] = set()
+    for row in train:
+        for key in _rarest(row, counts, 2 if len(row) < _SHORT else 1):
+            found.update(place for place in index.get(key, ()) if place not in found and _alike(row, dev[place]))
+    return found
 
 
-def _rarest(row: Iterable[str], counts: Counter[str]) -> list[str]:
-    """Return so many of a row's words that a row without any of them cannot be near."""
+def _may_be_near(count: int, short: bool) -> bool:
+    """Whether a row of so many words may be near a short row, or near a long one."""
+    return NEAR * count < _SHORT if short else count >= NEAR * _SHORT
+
+
+def _alike(row: set[str], other: set[str]) -> bool:
+    common = len(row & other)
+    return common >= _share(len(row) + len(other) - common)
+
+
+def _rarest(row: Iterable[str], counts: Counter[str], shared: int) -> Iterator[tuple[str, ...]]:
+    """Yield combinations of a row's rarest words, of which any row that is near has at least one too.
+
+    Args:
+        row: its words.
+        counts: how many rows have each word.
+        shared: number of words in a combination.
+    """
     ordered = sorted(row, key=lambda word: (counts[word], word))
-    return ordered[: len(ordered) - _share(len(ordered)) + 1]
+    return combinations(ordered[: len(ordered) - _share(len(ordered)) + shared], shared)
 
 
 def _share(count: int) -> int:

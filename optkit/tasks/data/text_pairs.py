@@ -69,7 +69,7 @@ def read_collection(folder: Path) -> tuple[Rows, Collection]:
     """
     if not reading.find(folder / beir.QRELS, ("train",), required=False):
         train = reading.read(reading.named(folder, "train", reading.PLAIN), reading.PLAIN)
-        return rows_of(train), beir.read(folder, ("dev",))
+        return rows_of(groups.grouped(train, None)), beir.read(folder, ("dev",))
     found = beir.read(folder)
     judgements = found.relevance["train"].items()
     pairs = [(query, document) for query, grades in judgements for document, grade in grades.items() if grade > 0]

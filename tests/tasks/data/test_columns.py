@@ -48,6 +48,8 @@ def test_groups_are_read_and_drawn(write) -> None:
 
 def test_dev_alone_may_have_groups(write) -> None:
     task = load("classification", write({"train.csv": "text,label\na,x\nb,y\n", "dev.csv": GROUPED}))
+    other = load("classification", write({}), group_column="story")
+    assert task.fingerprint() == other.fingerprint() and task.drawn().examples.tolist() != other.drawn().examples.tolist()
     assert task.drawn().examples.tolist() == [0, 0, 1] and task.belonging("train") == [[0], [1]]
 
 

@@ -1,9 +1,12 @@
 """What dev has in common with train, by hand and against looking at every pair."""
 
+from random import Random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optkit.tasks.data.leaks import NEAR, Leaks, Side, find
+from optkit.tasks.data.leaks import Leaks, Side, find
 
 
 def alone(*texts: str) -> Side:
@@ -43,14 +46,31 @@ def test_nothing_in_common_is_not_said() -> None:
     assert list(find(alone("a b c d"), alone("e f g h")).sentences()) == []
 
 
-ROWS = st.lists(st.sets(st.sampled_from("abcdefgh"), min_size=1), min_size=1, max_size=8)
+def test_other_order_and_words_twice_are_near() -> None:
+    assert find(alone("good bad"), alone("good", "good bad bad", "bad good")).near == 2
+
+
+ROWS = st.lists(st.sets(st.integers(0, 9), min_size=1), min_size=1, max_size=8)
+
+
+def near_by_all_pairs(train: list[set[int]], dev: list[set[int]]) -> int:
+    return sum(row not in train and any(10 * len(row & other) >= 8 * len(row | other) for other in train) for row in dev)
 
 
 @given(ROWS, ROWS)
-def test_no_near_row_is_missed(train: list[set[str]], dev: list[set[str]]) -> None:
-    sides = (alone(*(" ".join(sorted(row)) for row in rows)) for rows in (train, dev))
-    expected = sum(
-        any(row != other and len(row & other) / len(row | other) >= NEAR for other in train) and row not in train
-        for row in dev
-    )
-    assert find(*sides).near == expected
+def test_no_near_row_is_missed(train: list[set[int]], dev: list[set[int]]) -> None:
+    sides = (alone(*(" ".join(map(str, sorted(row))) for row in rows)) for rows in (train, dev))
+    assert find(*sides).near == near_by_all_pairs(train, dev)
+
+
+@pytest.mark.parametrize("size", [30, 39, 40, 45, 60])
+def test_no_near_row_is_missed_at_the_border_of_long_ones(size: int) -> None:
+    random = Random(size)
+    train = [set(random.sample(range(90), size)) for _ in range(20)]
+    dev = []
+    for row in train:
+        kept = random.sample(sorted(row), random.randint(int(0.75 * size), size - 1))
+        dev.append({*kept, *random.sample(range(100, 200), random.randint(0, 4))})
+    sides = (alone(*(" ".join(map(str, sorted(row))) for row in rows)) for rows in (train, dev))
+    expected = near_by_all_pairs(train, dev)
+    assert find(*sides).near == expected and 0 < expected < 20
