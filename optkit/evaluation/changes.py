@@ -36,7 +36,7 @@ def answers(
     """
     decisions = [task.decision(prediction) for prediction in predictions]
     found = shares(task, features, logits)
-    if None not in decisions:
+    if all(decision is not None for decision in decisions):
         found[_DECISIONS] = np.array([_number(decision) for decision in decisions], np.uint64)
     return found
 

@@ -190,12 +190,12 @@ def _more(row: Row, reach: float, margin: float) -> str:
     """
     factor = _factor(reach, margin)
     if factor is None:
-        return "the delta stands on the threshold, so that more examples or seeds would hardly decide"
+        return "it stands on the threshold, so that more examples or seeds would hardly decide"
     seeds = math.ceil(max(1, len(row.seeds)) * (factor - 1))
     examples = _rounded((row.groups or row.examples) * (factor - 1))
     found = [f"{examples:,} more evaluation {'groups' if row.groups else row.units}"] if examples else []
     found.append(f"{seeds} more seed{'s' * (seeds > 1)}")
-    return f"about {' or '.join(found)} would decide, if the delta stays"
+    return f"about {' or '.join(found)} would decide, if it stays"
 
 
 def _speed(row: Row) -> Iterator[Finding]:

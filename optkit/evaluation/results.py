@@ -144,7 +144,7 @@ class Row:
         if not all(abs(number) < LARGEST for number in self._measured()):
             return "a number is none, or too large to have been measured"
         if any((getattr(self, name) is None) != (getattr(self, f"{name}_ci95") is None) for name in CHANGES):
-            return f"one of {', '.join(CHANGES)} has no interval, or an interval nothing that it is of"
+            return f"one of {', '.join(CHANGES)} is there without its interval, or an interval without it"
         compared = [*list(self.ladder.values())[1:], *self.invariance.values()]
         if lacking := [name for name in MOVED if any(name not in values for values in compared)]:
             return f"ladder or invariance lacks {', '.join(lacking)}"

@@ -25,7 +25,7 @@ class Drawn(NamedTuple):
     examples: NDArray[np.int64] | None
     """Group of each example of the dev split."""
     outcomes: NDArray[np.int64] | None
-    """Group of each of `Task.outcomes`, where these are not of examples."""
+    """Group of each of `Task.outcomes`, which may be of other units, such as queries."""
 
 
 class Belonging:

@@ -43,7 +43,7 @@ def test_how_many_more_examples_or_seeds_would_decide() -> None:
         "undecided",
         [
             "delta -0.50 [-1.50, +0.50] reaches below -1 points: about 3,000 more evaluation examples or 3 more seeds would "
-            "decide, if the delta stays"
+            "decide, if it stays"
         ],
     )
     assert "6 more seeds" in judge(replace(row, seeds=[0, 1]))[1][0]
