@@ -27,7 +27,7 @@ def divergence(loaded: LoadedModel, context: Context, before: list[np.ndarray]) 
 
 
 def test_the_fisher_matrix_of_two_classes_by_hand() -> None:
-    """Of probabilities p and 1 - p it is p (1 - p) [[1, -1], [-1, 1]], on average over the signs."""
+    """On average over the signs it is p (1 - p) [[1, -1], [-1, 1]] for the probabilities p and 1 - p."""
     logits = torch.tensor([[0.3, -1.1]], requires_grad=True)
     draws = []
     for seed in range(2000):
