@@ -19,6 +19,8 @@ from optkit.tasks.base import Feed, TaskKind
 
 CANDIDATES = tuple(2 ** (-step / 8) for step in range(29))
 """Shares of the largest absolute value that are tried as amax, from all of it to an eleventh."""
+_PAIRS = 4 * 384**2
+"""Most pairs of tokens, batch · sequence², whose activations are kept for a backward pass."""
 Seen = dict[int, tuple[torch.Tensor, torch.Tensor, list[str]]]
 """For each tensor that Linear modules read: itself, the copy that they get, and their names."""
 
@@ -43,12 +45,20 @@ def best_amax(
     divergence: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(CANDIDATES), dtype=torch.float64))
     signs = torch.Generator().manual_seed(0)
     with _inputs_watched(model) as seen:
-        for feed in feeds:
+        for piece in (piece for feed in feeds for piece in _pieces(feed)):
             seen.clear()
-            for names, values, gradient in _gradients(model, feed, task, seen, signs):
+            for names, values, gradient in _gradients(model, piece, task, seen, signs):
                 first = min(groups[names[0]])
                 divergence[first] += _divergences(values, gradient, shared[first])
     return {name: shared[name] * CANDIDATES[int(divergence[min(groups[name])].argmin())] for name in groups}
+
+
+def _pieces(feed: Feed) -> Iterator[Feed]:
+    """Yield the rows of a batch, as many at a time as a backward pass has memory for."""
+    rows, length = feed["input_ids"].shape
+    count = max(1, _PAIRS // length**2)
+    for start in range(0, rows, count):
+        yield {name: array[start : start + count] for name, array in feed.items()}
 
 
 def _gradients(

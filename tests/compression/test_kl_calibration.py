@@ -27,7 +27,7 @@ def divergence(loaded: LoadedModel, context: Context, before: list[np.ndarray]) 
 
 
 def test_the_fisher_matrix_of_two_classes_by_hand() -> None:
-    """Of probabilities p and 1 - p it is p (1 - p) [[1, -1], [-1, 1]], on average over the signs."""
+    """On average over the signs it is p (1 - p) [[1, -1], [-1, 1]] for the probabilities p and 1 - p."""
     logits = torch.tensor([[0.3, -1.1]], requires_grad=True)
     draws = []
     for seed in range(2000):
@@ -80,3 +80,11 @@ def test_what_reads_the_same_gets_the_same(tiny_model: LoadedModel, tiny_context
     assert all(quantiser.is_enabled for quantiser in quantizers.quantisers(tiny_model.model).values())
     assert len(quantizers.quantisers(tiny_model.model)) == 24
     assert not any(module._forward_pre_hooks for module in tiny_model.model.modules())
+
+
+def test_long_texts_are_taken_in_pieces() -> None:
+    feed = {"input_ids": np.arange(5 * 768).reshape(5, 768), "attention_mask": np.ones((5, 768), dtype=np.int64)}
+    pieces = [*kl_calibration._pieces(feed)]
+    assert [len(piece["input_ids"]) for piece in pieces] == [1] * 5
+    assert np.array_equal(np.concatenate([piece["input_ids"] for piece in pieces]), feed["input_ids"])
+    assert len([*kl_calibration._pieces({"input_ids": np.ones((32, 16))})]) == 1
