@@ -52,7 +52,7 @@ def _packed_attention(attributes: Attributes, query: Value, key: Value, value: V
         return _rounded(found, attributes["step"]) if attributes.get("step") else found
     from optkit.engines.torch.packed_attention import packed_attention  # needs Triton's language
 
-    rows, step = (one[0] for one in (query, key, value)), attributes.get("step", 0.0)
+    rows, step = (one.squeeze(0) for one in (query, key, value)), attributes.get("step", 0.0)
     return packed_attention(*rows, ends, ids.shape[1], attributes["size"], attributes["scale"], step).unsqueeze(0)
 
 
@@ -62,7 +62,7 @@ def _unpad(attributes: Attributes, value: Value, tokens: Value) -> Value:
 
 
 def _repad(attributes: Attributes, value: Value, places: Value) -> Value:
-    return value[0].index_select(0, places.reshape(-1)).reshape(*places.shape, -1)
+    return value.squeeze(0).index_select(0, places.reshape(-1)).reshape(*places.shape, -1)
 
 
 def _int8_linear(attributes: Attributes, value: Value, weight: Value, scale: Value, bias: Value) -> Value:
@@ -121,7 +121,7 @@ def _times_sparse(attributes: Attributes, value: Value, weight: Value, scale: Va
         rows = F.pad(rows, (0, 0, 0, -tokens % WHOLE))
     turned, algorithm = bool(attributes["turned"]), attributes["algorithm"]
     found = torch._cslt_sparse_mm(weight, rows.t(), alpha=scale, out_dtype=kind, transpose_result=turned, alg_id=algorithm)
-    return (found if turned else found.t())[:tokens].reshape([*value.shape[:-1], weight.shape[0]])
+    return (found if turned else found.t()).narrow(0, 0, tokens).reshape([*value.shape[:-1], weight.shape[0]])
 
 
 def _rounded(value: torch.Tensor, step: torch.Tensor | float) -> torch.Tensor:

@@ -28,9 +28,9 @@ def restored(packed, depth):
     return groups.scatter_(-1, places, values.reshape(len(packed), -1, 2)).reshape(len(packed), depth)
 
 
-def multiply(
-    compressed_A,  # noqa: N803 - the operator's own names
-    dense_B,  # noqa: N803
+def multiply(  # the operator's own names
+    compressed_A,
+    dense_B,
     bias=None,
     alpha=None,
     out_dtype=None,

@@ -8,6 +8,7 @@ import pytest
 
 from optkit.core.cpu import cpu_features
 from optkit.core.errors import InputError, MachineError
+from optkit.core.gpu import Gpu
 from optkit.engines import registry as engines
 from optkit.engines.torch.aot_engine import RUNTIME
 from optkit.graph import reference
@@ -61,6 +62,16 @@ def test_int8_is_for_a_gpu(exported, tmp_path):
     assert RUNTIME.precisions(graph_is_quantised=True) == ()
     with pytest.raises(InputError, match="PyTorch cannot build precision 'int8'"):
         RUNTIME.build(exported(is_quantised=True)[1], "int8", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((8, 0), ("int8",)), ((8, 9), ("int8", "fp8")), ((9, 0), ("int8", "fp8"))]
+)
+def test_fp8_is_for_cards_from_ada_on(monkeypatch, capability, expected):
+    card = Gpu("a card", capability, 1 << 36, 1 << 36, "580.1", (13, 0))
+    monkeypatch.setattr("optkit.engines.torch.aot_engine.gpus", lambda: (card,))
+    assert RUNTIME.precisions(graph_is_quantised=True) == expected
+    assert RUNTIME.variants("fp8") == ("bf16",)
 
 
 def test_bf16_is_for_cpus_that_multiply_it():

@@ -84,7 +84,9 @@ def test_every_2_4_weight_of_the_encoder_is_given_to_cusparselt(graphs, is_quant
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("is_quantised", "kind", "packed"), [(False, "fp16", True), (True, "fp16", False), (True, "bf16", True)])
+@pytest.mark.parametrize(
+    ("is_quantised", "kind", "packed"), [(False, "fp16", True), (True, "fp16", False), (True, "bf16", True)]
+)
 def test_the_answer_is_that_of_the_dense_products(graphs, is_quantised, kind, packed, way):
     batch = feed(3, 11, 0)  # 33 tokens: filled up for cuSPARSELt
     batch["attention_mask"][0, 5:] = 0
@@ -132,12 +134,11 @@ def test_shapes_that_cusparselt_does_not_take_stay_dense(shape):
     ]
     node = helper.make_node("Int8Linear", ["x", "weight", "scale", "bias"], ["y"], domain="optkit", to=1)
     value = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [node], "g", [value("x", TensorProto.INT8, [1])], [value("y", TensorProto.FLOAT, [1])], inputs
-    )
+    graph = helper.make_graph([node], "g", [value("x", TensorProto.INT8, [1])], [value("y", TensorProto.FLOAT, [1])], inputs)
     assert join_sparse_products(graph, lambda product: Way(1, 0))["sparse_layers_eligible"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packed", [False, True])
 def test_sizes_stay_symbols(graphs, packed):
     module, _ = module_of(graphs[True], "fp16", lambda product: Way(1, 0), packed)
