@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
@@ -17,13 +16,16 @@ from optkit.tasks.collate import BATCH_SIZE, Collator, run
 from optkit.training.loop import Augment, Batches
 from optkit.training.resume import Snapshots
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 
 @dataclass(frozen=True)
 class Context:
     """The surroundings of one stage of one recipe."""
 
     task: TaskKind
-    features: Dataset
+    features: "Dataset"
     """Training features."""
     collator: Collator
     training: Training

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 
 from optkit.core.atomic import write_json
 from optkit.evaluation import doubts, invariance, parity, text_sample
@@ -18,13 +17,16 @@ from optkit.models.loading import LoadedModel, max_length
 from optkit.tasks.base import Prediction, Task
 from optkit.tasks.collate import Collator
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 SAMPLE_ROWS = 16
 
 
 def validate(
     task: Task,
     loaded: LoadedModel,
-    features: Dataset,
+    features: "Dataset",
     own: Path,
     baseline: Path,
     folder: Path,
@@ -91,7 +93,7 @@ def _keep(task: Task, predictions: Mapping[str, Sequence[Prediction]], folder: P
         np.savez(folder / KEPT, **arrays)
 
 
-def _save_sample(folder: Path, features: Dataset, collator: Collator, logits: Mapping[str, Sequence[np.ndarray]]) -> None:
+def _save_sample(folder: Path, features: "Dataset", collator: Collator, logits: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Keep a few features as one request, and what each engine answered: whoever publishes one asks that again.
 
     `feed/<input>` int64 [rows, sequence], `logits/<precision>` float32 [rows, …], with zeros for padding.

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import set_seed
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from optkit.models import families, loading, model_source, tokenizers
@@ -19,6 +18,9 @@ from optkit.recipe.stage import BASELINE
 from optkit.recipe.training import Training
 from optkit.tasks.base import OwnModel, Split, Task
 from optkit.tasks.collate import Collator
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SECONDS = 4.0
 
@@ -92,7 +94,7 @@ class RunSpec:
         own = self._own_model()
         return recipe.training.for_task(dict(own.training if own else self.task.training))
 
-    def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> "Dataset":
         """A split's features; encoded once per spec and tokenizer: every recipe of a spec has the same, teachers in folders
         may have their own."""
         key = (split, tokenizers.fingerprint(tokenizer))
@@ -114,7 +116,7 @@ class RunSpec:
         return Collator.of(self.task, tokenizer)
 
     @cached_property
-    def _encoded(self) -> dict[tuple[Split, str], Dataset]:
+    def _encoded(self) -> "dict[tuple[Split, str], Dataset]":
         return {}
 
     @cached_property
