@@ -199,14 +199,15 @@ class AheadOfTime(Runtime):
         return longest
 
     def tensors(self, folder: Path) -> Tensors:
-        """Inputs and outputs, as the package was compiled; those of a packed one are made by optkit's backend alone."""
+        """Inputs and outputs, by their numbers: Triton's platform for packages knows no other names of positions. Those of a
+        packed one are made by optkit's backend alone."""
         record = read_record(folder)
         if record["packed"]:
             raise InputError(
                 f"{folder} computes without padding, which optkit's backend alone knows. Serve it with --flavour python"
             )
-        inputs = [{"name": name, "dtype": "int64", "shape": [-1, -1]} for name in record["inputs"]]
-        return {"inputs": inputs, "outputs": [{"name": "logits", "dtype": "float32", "shape": record["output_shape"]}]}
+        inputs = [{"name": f"INPUT__{place}", "dtype": "int64", "shape": [-1, -1]} for place in range(len(record["inputs"]))]
+        return {"inputs": inputs, "outputs": [{"name": "OUTPUT__0", "dtype": "float32", "shape": record["output_shape"]}]}
 
     def largest_batch(self, record: Record) -> int:
         """Return 0, no batching by Triton: its platform `torch_aoti` does not batch."""
@@ -216,6 +217,10 @@ class AheadOfTime(Runtime):
         """Return the settings of Triton's experimental platform for these packages, in containers from 26.05 on."""
         kind = "KIND_GPU" if record["device"] == "cuda" else "KIND_CPU"
         return {"backend": "pytorch", "platform": "torch_aoti", "instance_group": [{"count": 1, "kind": kind}]}
+
+    def runs_on_newer(self, record: Record) -> bool:
+        """Return False: a package is machine code that calls the very PyTorch that compiled it."""
+        return False
 
 
 def _widened(array: NDArray[Any]) -> NDArray[Any]:

@@ -4,6 +4,8 @@ The ranges are those that were calibrated for INT8. Inputs have one scale, and s
 many digits when it is small as when it is large, so that a scale for each channel would gain little.
 """
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
@@ -67,11 +69,11 @@ def _product(nodes: Nodes, node: NodeProto, step: float, bias: type) -> NodeProt
             f"{node.name}: a weight {list(quantised.shape) if quantised is not None else 'that is none'}, where FP8 takes "
             f"multiples of {_MULTIPLE}. Leave out FP8, or choose another engine"
         )
-    weight, most = _rounded(quantised * (scale / np.float32(step))[:, None])
+    weight, weight_scale = _rounded(quantised * (scale / np.float32(step))[:, None])
     constants = {
         "weight": weight,
-        "scale": np.float32(_float8_step(step)).reshape(()),
-        "weight_scale": most.reshape(()),
+        "scale": np.array(_float8_step(step), np.float32),
+        "weight_scale": np.array(weight_scale),
         "bias": added.astype(bias),
     }
     inputs = [nodes.add_constant(f"{node.name}/float8/{name}", array) for name, array in constants.items()]
@@ -81,7 +83,7 @@ def _product(nodes: Nodes, node: NodeProto, step: float, bias: type) -> NodeProt
     return helper.make_node("Float8Linear", [node.input[0], *inputs], node.output, node.name, domain=DOMAIN, **attributes)
 
 
-def _rounded(weight: NDArray[np.float32]) -> tuple[NDArray[ml_dtypes.float8_e4m3fn], np.ndarray]:
+def _rounded(weight: NDArray[np.float32]) -> tuple[NDArray[Any], np.float32]:
     """A weight in E4M3 and its scale."""
     scale = np.float32(max(np.abs(weight).max(), np.finfo(np.float32).tiny * FLOAT8_MOST) / FLOAT8_MOST)
     return (weight / scale).astype(ml_dtypes.float8_e4m3fn), scale

@@ -15,7 +15,7 @@ from optkit.engines.torch.operators import NUMBERS, OPERATORS, unknown
 _SMALL = 16
 """Whole numbers with one axis at most and no more entries stay on the host: they are sizes, axes and indices."""
 
-_NOT_NUMPYS = {
+_NOT_NUMPYS: Mapping[int, tuple[Any, torch.dtype]] = {
     TensorProto.BFLOAT16: (np.int16, torch.bfloat16),
     TensorProto.FLOAT8E4M3FN: (np.int8, torch.float8_e4m3fn),
 }

@@ -5,7 +5,7 @@ So every way is tried out on the card for which an engine is built (`optkit.engi
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from optkit.graph.passes import remove_unused
 
 _OPERATORS = {"MatMul": "SparseLinear", "Int8Linear": "SparseInt8Linear"}
 """The operator with a compressed weight, by that with a dense one."""
-_LEAST = {TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16, TensorProto.INT8: 32}
+_LEAST: Mapping[int, int] = {TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16, TensorProto.INT8: 32}
 """What both sizes of a weight must be multiples of for cuSPARSELt, by type."""
 
 

@@ -82,10 +82,10 @@ def _ways(product: Product, value: torch.Tensor, packed: torch.Tensor, rest: lis
     result has ended a process."""
     yield Way(1, 0)
     yield Way(0, 0)
+    scale, kind = (rest[0], TYPES[dict(product.attributes)["to"]]) if rest else (None, None)
     turned = bool(rest)
-    told = {"alpha": rest[0], "out_dtype": TYPES[dict(product.attributes)["to"]]} if rest else {}
-    algorithm = torch._cslt_sparse_mm_search(packed, value.t(), transpose_result=turned, **told)
-    yield Way(int(turned), int(algorithm))
+    found = torch._cslt_sparse_mm_search(packed, value.t(), None, scale, kind, transpose_result=turned)
+    yield Way(int(turned), int(found))
 
 
 def _call(operator: str, attributes: dict[str, Any], *inputs: torch.Tensor) -> Callable[[], torch.Tensor]:
