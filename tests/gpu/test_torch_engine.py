@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto
 from transformers import BertConfig, BertForSequenceClassification
 
 from optkit import Quantize
@@ -88,10 +89,10 @@ def test_what_cusparselt_packs_is_the_weight_bit_for_bit(kind):
 
 @pytest.mark.parametrize("operator", ["MatMul", "Int8Linear"])
 def test_the_trial_ends_with_a_way_or_none_and_leaves_the_card_alone(operator, caplog):
-    attributes = (("to", 10), ("gelu", 1), ("high", 10.0), ("step", 0.05)) if operator == "Int8Linear" else ()
-    kind = 3 if operator == "Int8Linear" else 10
+    int8 = operator == "Int8Linear"
+    kind = TensorProto.INT8 if int8 else TensorProto.FLOAT16
     with caplog.at_level("INFO"):
-        found = sparse_trial.fastest(Product(operator, attributes, kind, 3072, 768), 12288)
+        found = sparse_trial.fastest(Product(operator, kind, TensorProto.FLOAT16, int(int8), 3072, 768), 12288)
     assert found is None or isinstance(found, Way)
     assert caplog.text.count("'us': ") >= 2, caplog.text
     assert torch.ones(3, device="cuda").sum() == 3

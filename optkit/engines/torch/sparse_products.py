@@ -30,9 +30,12 @@ class Product:
 
     operator: str
     """The dense one: "MatMul" or "Int8Linear"."""
-    attributes: tuple[tuple[str, Any], ...]
     kind: int
     """ONNX's number of the weight's type."""
+    to: int
+    """That of the result's type, before it is quantised."""
+    gelu: int
+    """Whether the result goes through GELU and is quantised: 1 or 0."""
     columns: int
     depth: int
 
@@ -90,8 +93,13 @@ def _product(nodes: Nodes, node: NodeProto) -> Product | None:
     if tensor is None or len(tensor.dims) != 2 or any(size % _LEAST.get(tensor.data_type, 1 << 31) for size in tensor.dims):
         return None
     weight = _as_rows(node, tensor)
-    attributes = tuple((one.name, helper.get_attribute_value(one)) for one in node.attribute)
-    return Product(node.op_type, attributes, tensor.data_type, *weight.shape) if is_two_to_four(weight) else None
+    told = _attributes(node)
+    to, gelu = told.get("to", tensor.data_type), told.get("gelu", 0)
+    return Product(node.op_type, tensor.data_type, to, gelu, *weight.shape) if is_two_to_four(weight) else None
+
+
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
 
 
 def _as_rows(node: NodeProto, tensor: TensorProto) -> NDArray[Any]:
@@ -104,5 +112,5 @@ def _sparse(nodes: Nodes, node: NodeProto, product: Product, way: Way) -> NodePr
     name = node.input[1]
     weight = nodes.add_constant(f"{name}/2:4", np.ascontiguousarray(_as_rows(node, nodes.known[name])))
     inputs = [node.input[0], weight, *node.input[2:]]
-    attributes = {**dict(product.attributes), **way._asdict()}
+    attributes = _attributes(node) | way._asdict()
     return helper.make_node(product.sparse_operator, inputs, node.output, node.name, domain=DOMAIN, **attributes)

@@ -9,7 +9,7 @@ import logging
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from optkit.engines.torch.sparse_products import Product, Way
 _LONGEST_S = 180.0
 _APART = 0.02
 """Largest difference from the dense product, in shares of its norm."""
+_GELU = {"gelu": 1, "high": 10.0, "step": 0.05}
 log = logging.getLogger(__name__)
 
 
@@ -35,8 +36,15 @@ def fastest(product: Product, rows: int) -> Way | None:
     asked = json.dumps({**vars(product), "rows": rows})
     with tempfile.TemporaryFile("w+") as written:
         try:
-            command = [sys.executable, "-m", __name__]
-            done = subprocess.run(command, input=asked, stdout=written, text=True, timeout=_LONGEST_S, check=False)
+            done = subprocess.run(
+                [sys.executable, "-m", __name__],
+                input=asked,
+                stdout=written,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_LONGEST_S,
+                check=False,
+            )
             end = f"exit status {done.returncode}"
         except subprocess.TimeoutExpired:
             end = f"no end after {_LONGEST_S:g} s"
@@ -44,16 +52,21 @@ def fastest(product: Product, rows: int) -> Way | None:
         found = written.read()
     lines = [json.loads(line) for line in found.splitlines() if line.startswith("{")]
     log.info("2:4 product %s: %s %s", asked, lines, end)
+    return best(lines)
+
+
+def best(lines: Sequence[Mapping[str, Any]]) -> Way | None:
+    """Return the fastest way of those that a trial timed before its end; None where that is the dense one or none."""
     timed = [line for line in lines if "us" in line]
-    best = min(timed, key=lambda line: line["us"], default={"way": None})
-    return None if best["way"] is None else Way(*best["way"])
+    found = min(timed, key=lambda line: line["us"], default={"way": None})["way"]
+    return None if found is None else Way(*found)
 
 
 def main() -> None:
     """Read a product; write a line for the dense way and for each of cuSPARSELt's, its microseconds or why it is refused."""
     asked = json.load(sys.stdin)
     rows, product = asked.pop("rows"), Product(**asked)
-    attributes = dict(product.attributes)
+    attributes = {"to": product.to, **(_GELU if product.gelu else {})}
     value, weight, rest = _tensors(product, rows, "cuda" if torch.cuda.is_available() else "cpu")
     dense = _call(product.operator, attributes, value, weight if rest else weight.t().contiguous(), *rest)
     expected = dense()
@@ -82,7 +95,7 @@ def _ways(product: Product, value: torch.Tensor, packed: torch.Tensor, rest: lis
     result has ended a process."""
     yield Way(1, 0)
     yield Way(0, 0)
-    scale, kind = (rest[0], TYPES[dict(product.attributes)["to"]]) if rest else (None, None)
+    scale, kind = (rest[0], TYPES[product.to]) if rest else (None, None)
     turned = bool(rest)
     found = torch._cslt_sparse_mm_search(packed, value.t(), None, scale, kind, transpose_result=turned)
     yield Way(int(turned), int(found))
