@@ -10,8 +10,11 @@ from optkit.core.cpu import cpu_features
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import Gpu
 from optkit.engines import registry as engines
+from optkit.engines.record import read_record
 from optkit.engines.torch.aot_engine import RUNTIME
 from optkit.graph import reference
+from optkit.serving import containers, native
+from optkit.serving.config import parse
 from tests.graph.models import feed
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compiler")]
@@ -46,6 +49,22 @@ def test_what_it_says_of_itself(loaded, engine):
     record = json.loads((engine / "engine.json").read_text())
     assert (record["device"], record["precision"], record["variant"]) == ("cpu", "fp32", "f32")
     assert RUNTIME.stored_evidence(engine) == evidence
+
+
+def test_its_configuration_for_tritons_platform_numbers_its_tensors(engine):
+    """The platform reads no other names of positional inputs, and of an output that is one tensor."""
+    found = parse(native.config(engine))
+    assert (found.backend, found.platform, found.max_batch_size) == ("pytorch", "torch_aoti", 0)
+    assert [(one.name, list(one.dims)) for one in found.input] == [(f"INPUT__{place}", [-1, -1]) for place in range(3)]
+    assert [(one.name, list(one.dims)) for one in found.output] == [("OUTPUT__0", [-1, 3])]
+
+
+def test_its_container_has_the_very_version_that_compiled_it(engine):
+    record = read_record(engine)
+    version = record["runtime_version"].partition("+")[0]
+    assert containers.container(record, f"26.05={version}") == "26.05"
+    with pytest.raises(MachineError, match="was built by"):
+        containers.container(record, "26.05=99.0.0")
 
 
 def test_another_version_of_pytorch_is_refused(engine, tmp_path):
