@@ -163,9 +163,11 @@ class Server:
 
     def close(self) -> None:
         """End the server, its backend processes and then its front; does nothing the second time."""
-        if self._triton is not None:
-            self._triton.close()
-        self._stack.close()
+        try:
+            if self._triton is not None:
+                self._triton.close()
+        finally:
+            self._stack.close()
 
     def _check(self) -> None:
         if not self.repository.is_dir():

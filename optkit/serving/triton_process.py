@@ -71,13 +71,24 @@ class TritonProcess:
                 self._environments = leftovers.environments() - before
 
     def close(self) -> None:
-        """End the server and its backend processes, and remove what it leaves."""
+        """End the server and its backend processes, and remove what it leaves, also where a signal asks for the end now."""
+        try:
+            self._end()
+        finally:
+            self._end()
+            self._remove()
+
+    def _end(self) -> None:
+        """End the supervisor, and by it the server; at once where it has ended."""
         self.supervisor.terminate()
         try:
             self.supervisor.wait(self.grace_s + 10)
         except subprocess.TimeoutExpired:
             self.supervisor.kill()  # the kernel then kills the server, whose backends notice
             self.supervisor.wait()
+
+    def _remove(self) -> None:
+        """Remove what an ended server leaves."""
         leftovers.end(self.identity)  # where the supervisor was killed
         if len(self._environments) == 1:  # of several, nobody knows which is another server's
             with contextlib.suppress(OSError):  # gone

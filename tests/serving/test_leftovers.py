@@ -79,6 +79,23 @@ def test_a_server_whose_watcher_was_killed_ends_with_its_block(toy_repository: P
     assert gone(running.identity) and not Path("/dev/shm", running.identity).exists()
 
 
+def test_a_signal_while_a_server_is_ended_leaves_nothing(
+    toy_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KeyboardInterrupt), server.Server(toy_repository, tmp_path, ["single"]) as running:
+        assert running._triton is not None
+        made, supervisor = running._triton._environments, running._triton.supervisor
+        wait = supervisor.wait
+
+        def interrupted(timeout: float | None = None) -> int:
+            monkeypatch.setattr(supervisor, "wait", wait)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(supervisor, "wait", interrupted)
+    assert gone(running.identity, deadline_s=0) and not Path("/dev/shm", running.identity).exists()
+    assert not any(folder.exists() for folder in made)
+
+
 def test_a_backend_process_that_starts_without_its_server_ends(toy_repository: Path, tmp_path: Path) -> None:
     """The server is killed while its backend process still imports the model."""
     root = tmp_path / "repository"
