@@ -1,7 +1,8 @@
 """Products with 2:4 weights by cuSPARSELt, where that is faster than the dense product and gives the same.
 
-cuSPARSELt plans each call anew, which costs nothing once calls are recorded, and some of its ways cannot run on some cards.
-So every way is tried out on the card for which an engine is built (`optkit.engines.torch.sparse_trial`), for each product.
+cuSPARSELt plans each call anew on the host, and some of its ways cannot run on some cards. On a Hopper card a call took
+longer than a dense product, its planning included. So every way is tried out on the card for which an engine is built, for
+each product (`optkit.engines.torch.sparse_trial`).
 """
 
 import dataclasses
