@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 GPU_VENV ?= .venv-gpu
 TENSORRT ?= 11.2.1.*
 
-.PHONY: demo matrix models test test-fast test-nightly test-gpu install bench bench-gpu clean
+.PHONY: demo matrix models test test-fast test-nightly test-libraries test-gpu install bench bench-gpu clean
 
 # Three of the eleven recipes, in some five minutes on two cores after the installation; `make matrix` runs all. The best
 # one is published, and asked a question by a server that ends with it.
@@ -34,6 +34,15 @@ test-fast: $(VENV)/installed
 # Damaged files, answers and configurations, drawn anew each night: thousands for each door, in some ten minutes.
 test-nightly: $(VENV)/installed
 	$(BIN)/python -m pytest -m doors --hypothesis-profile nightly
+
+# Folders for other libraries, loaded by these in an environment of their own, with the transformers that they need.
+LIBRARIES_VENV := .venv-libraries
+test-libraries: $(VENV)/installed
+	$(PYTHON) -m venv $(LIBRARIES_VENV)
+	$(LIBRARIES_VENV)/bin/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(LIBRARIES_VENV)/bin/python -m pip install --quiet sentence-transformers==5.7.0 optimum-onnx==0.1.0 \
+	    optimum-intel==1.27.0 nncf==3.4.0
+	$(BIN)/python -m pytest tests/pipeline/test_library_folder.py
 
 # On a machine with an NVIDIA GPU: what no other machine can show, in an environment with torch for CUDA and TensorRT.
 test-gpu: $(GPU_VENV)/installed

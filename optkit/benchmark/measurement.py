@@ -106,8 +106,9 @@ def summary(lines: Sequence[Measurement], p99_ms: float) -> dict[str, Any]:
 
     Returns:
         `p99_ms`; `curves` {off, on: [{clients, rate, p50_ms, p99_ms}]}; `held` {off, on: the fastest Server run within the
-        bound, or None}; `nearest`, the Server run with the lowest 99th percentile, if none was held; `offline` {off, on:
-        examples/s}; `memory_mb` {off, on}; and `batching_gain`, {clients, ratio, low, high, rounds} or None.
+        bound, or None}; `nearest`, the Server run with the lowest 99th percentile, if none was held; `queue` {off, on:
+        [{rate, per_compute}] of the Server runs within the bound: the time in the queue over that in the engine}; `offline`
+        {off, on: examples/s}; `memory_mb` {off, on}; and `batching_gain`, {clients, ratio, low, high, rounds} or None.
     """
     ways = {"off": [line for line in lines if not line.batching], "on": [line for line in lines if line.batching]}
     tried = [line.reading for line in lines if line.reading.scenario == SERVER]
@@ -118,6 +119,7 @@ def summary(lines: Sequence[Measurement], p99_ms: float) -> dict[str, Any]:
         "curves": {way: list(_curve(own)) for way, own in ways.items()},
         "held": {way: _point(reading) for way, reading in held.items()},
         "nearest": None if any(held.values()) else _point(nearest),
+        "queue": {way: list(_queue(own)) for way, own in ways.items()},
         "offline": {way: _offline(own) for way, own in ways.items()},
         "memory_mb": {way: _memory_mb(own) for way, own in ways.items()},
         "batching_gain": _gain(ways["off"], ways["on"]),
@@ -159,6 +161,12 @@ def _curve(lines: Sequence[Measurement]) -> Iterator[dict[str, Any]]:
 def _fastest(lines: Sequence[Measurement]) -> Reading | None:
     held = [line.reading for line in lines if line.reading.scenario == SERVER and line.reading.valid]
     return max(held, key=lambda reading: reading.rate, default=None)
+
+
+def _queue(lines: Sequence[Measurement]) -> Iterator[dict[str, float]]:
+    held = [line for line in lines if line.reading.scenario == SERVER and line.reading.valid and line.compute_ms > 0]
+    for line in sorted(held, key=lambda line: line.reading.rate):
+        yield {"rate": round(line.reading.rate, 2), "per_compute": round(line.queue_ms / line.compute_ms, 4)}
 
 
 def _point(reading: Reading | None) -> dict[str, float] | None:

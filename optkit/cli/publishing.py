@@ -1,4 +1,4 @@
-"""The commands around a model repository: publish, list, verify, rollback, prune."""
+"""The commands around a model repository: publish, list, verify, rollback, prune, chart."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ WAIT_S = 60.0
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (on_project(publish), list_models, verify, rollback, prune):
+    for command in (on_project(publish), list_models, verify, rollback, prune, chart):
         app.command("list" if command is list_models else None)(command)
 
 
@@ -156,3 +156,53 @@ def prune(
         removed = remove_old(folder, model, keep, wait)
     for version in removed:
         print(version)
+
+
+def chart(
+    models: Annotated[list[str], typer.Argument(help="names of published models", metavar="MODEL…")],
+    out: Annotated[Path, typer.Option(help="folder of the chart; an earlier one is replaced", metavar="DIR")],
+    repository: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"model repository; a second one with the same models for the other kind of node, CPU or GPU "
+            f"[default: {DEFAULT_REPOSITORY}]",
+            metavar="DIR",
+        ),
+    ] = None,
+    flavour: Annotated[
+        str, typer.Option(help="native: Triton's backends in NVIDIA's image; python: optkit's in yours, which take text too")
+    ] = "native",
+    container: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="container of NVIDIA's, with the version of the engines' runtime in it where optkit does not know it; one "
+            "for each repository, in their order",
+            metavar="TAG[=VERSION]",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="with --flavour python: what you call the image of the chart's Dockerfile; likewise", metavar="NAME"
+        ),
+    ] = None,
+    trust: Trusted = None,
+    checkpoints: Checkpoints = Path("checkpoints"),
+) -> None:
+    """Write a Helm chart that serves the live versions of published models on Kubernetes with Triton, and plain manifests.
+
+    Replicas are sized, and started, by what optkit load measured: of the same engine in --checkpoints, or published with it.
+
+    Example: optkit chart sst2_qat_gelu10 --repository s3://models/text --container TAG=1.31 --out chart
+    """
+    from optkit.core.printable import say
+    from optkit.pipeline.chart import Asked, write
+    from optkit.registry.signing import Trust
+
+    asked = Asked(
+        models, repository or [DEFAULT_REPOSITORY], flavour, container or (), image or (), checkpoints,
+        Trust(trust) if trust else None,
+    )  # fmt: skip
+    for sentence in write(asked, out):
+        say(sentence)
+    print(out)

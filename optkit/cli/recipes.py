@@ -79,8 +79,8 @@ def build(
     flavour: Annotated[
         str | None,
         typer.Option(
-            help="make --out a model repository, of optkit's server or NVIDIA's: python or native; or a folder of "
-            "sentence-transformers"
+            help="make --out a model repository, of optkit's server or NVIDIA's: python or native; or a folder that "
+            "another library loads: sentence-transformers or optimum"
         ),
     ] = None,
     container: Annotated[
@@ -92,8 +92,8 @@ def build(
 ) -> None:
     """Train, export and convert one recipe, without serving it; print the folder of its engines.
 
-    With --flavour it is a model repository, and the command that serves it is printed to standard error; or, for embeddings,
-    a folder that sentence-transformers loads.
+    With --flavour it is a model repository, and the command that serves it is printed to standard error; or
+    a folder that sentence-transformers or transformers (by optimum) loads, and the line that does so.
     Options of TensorRT: batch, sequence, workspace_mb, variant, sparse, tf32, refit, version_compatible, hardware,
     optimization_level, timing_cache; several profiles as --option batch=1,1,1/1,8,64 --option sequence=1,64,128. Without a
     GPU its plans are built, not timed.
@@ -107,19 +107,21 @@ def build(
     from optkit.pipeline.steps.build_plans import planned
 
     options = engine_options(engine, option)
-    library = out if flavour == library_folder.FLAVOUR else None
-    if library is None:
+    library = flavour if flavour in library_folder.FLAVOURS else None
+    if library is not None:
+        library_folder.check(library, out, engine or (), container)
+    else:
         repository_builder.check(flavour, out, engine or (), container, options)
     plans = only_built(engine or ())
     (spec,), (asked,) = specs_of(
         [recipe], task, data, model, training, [seed], engine, checkpoints, options=options, name=name
     )
     if library is not None:
-        library_folder.check(spec, library)
+        library_folder.check_task(library, spec)
     preflight.require([asked], spec)
-    if library is not None:
-        say(f"load it: {library_folder.write(asked, spec, library)}")
-        print(library)
+    if library is not None and out is not None:
+        say(f"load it: {library_folder.write(asked, spec, library, out)}")
+        print(out)
         return
     folder = planned(asked, spec, plans) if plans else converted(asked, spec)
     if out is not None and flavour is not None:

@@ -77,6 +77,8 @@ class Runtime(ABC):
     artefacts: ClassVar[tuple[str, ...]] = ()
     """Files that Triton's native backend needs, relative to the engine's folder. If they lie in `1/`, the engine's folder
     can serve as a model of a repository unchanged."""
+    native_threads: ClassVar[str | None] = None
+    """Parameter of Triton's native backend for the threads of a request; None where it has none."""
 
     # ---- what this machine has
 
@@ -250,3 +252,7 @@ class Runtime(ABC):
     def server_options(self, record: Record) -> tuple[str, ...]:
         """Return the command-line options that `tritonserver` needs to run an engine."""
         return ()
+
+    def node_labels(self, record: Record) -> dict[str, str]:
+        """Return the labels of Kubernetes nodes on which an engine runs, as NVIDIA's GPU feature discovery sets them."""
+        return {}

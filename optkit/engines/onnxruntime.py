@@ -53,6 +53,7 @@ class ONNXRuntime(Runtime):
 
     kind = package = "onnxruntime"
     artefacts = (FILE,)
+    native_threads = "intra_op_thread_count"
 
     def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
         """What ONNX Runtime can build from a graph: no 16-bit on a CPU."""

@@ -61,6 +61,7 @@ class OpenVINO(Runtime):
 
     kind = package = "openvino"
     artefacts = (FILE, "model.bin")
+    native_threads = "INFERENCE_NUM_THREADS"
 
     def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
         """What OpenVINO can build from a graph on this CPU: 16 bits by its own account, INT8 where its sums are exact."""

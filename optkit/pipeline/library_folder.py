@@ -1,5 +1,6 @@
-"""A folder of a recipe's graph that sentence-transformers loads, with its backend of ONNX Runtime."""
+"""A folder of a recipe's graph that sentence-transformers or transformers load, with ONNX Runtime or OpenVINO beneath."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,46 +11,84 @@ from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
 from optkit.core.step_cache import writing
 from optkit.graph import onnx_file
+from optkit.models import thresholds_file
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
 from optkit.recipe.recipe import Recipe
 
-FLAVOUR = "sentence-transformers"
+_BY_SENTENCE_TRANSFORMERS = '{name}("{folder}", backend="openvino", device="cpu")  # or backend="onnx"'
+_BY_OPTIMUM = 'OV{name}.from_pretrained("{folder}", subfolder="openvino", device="cpu")  # or ORT{name}, subfolder="onnx"'
+FLAVOURS = {"sentence-transformers": _BY_SENTENCE_TRANSFORMERS, "optimum": _BY_OPTIMUM}
+"""How each library loads its folder, in Python."""
+_POOLS = "SentenceTransformer"
+"""The class that pools what a graph gives."""
 _OUTPUT, _AXIS = "last_hidden_state", "first_axis"
-"""What the library's backend calls the tensor that it pools, and the axes that are added to make one of the vectors."""
+"""What it calls the tensor that is pooled, and the axes that are added to make one of the vectors."""
 
 
-def check(spec: RunSpec, target: Path) -> None:
-    """Raise `InputError` if the task has no such folder, or something else lies in the target."""
-    if not spec.task.has_library_folder:
-        raise InputError(f"--flavour {FLAVOUR}: is for embeddings, the task is {spec.task.name!r}; leave it out")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"--out {target}: exists and is not empty. Remove it, or choose another folder")
-
-
-def write(recipe: Recipe, spec: RunSpec, target: Path) -> str:
-    """Write a recipe's graph, its tokenizer and what its task says of both.
+def check(flavour: str, target: Path | None, kinds: Sequence[str] = (), container: str | None = None) -> None:
+    """Find what cannot work before anything is built.
 
     Args:
-        recipe: which was trained and exported.
-        spec: it was run on.
+        flavour: of `FLAVOURS`.
+        target: the folder that was asked for.
+        kinds: of engine that were asked for.
+        container: that was asked for.
+
+    Raises:
+        InputError: no folder or one that is not empty, or an engine or a container for what holds a graph alone.
+    """
+    if target is None:
+        raise InputError(f"--flavour {flavour}: needs a folder: --out DIR")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"--out {target}: exists and is not empty. Remove it, or choose another folder")
+    if kinds or container is not None:
+        given = f"--engine {kinds[0]}" if kinds else f"--container {container}"
+        raise InputError(
+            f"{given}: a folder of the flavour {flavour} holds the graph for ONNX Runtime and OpenVINO; leave it out"
+        )
+
+
+def check_task(flavour: str, spec: RunSpec) -> None:
+    """Raise `InputError` if the library has no class for the task."""
+    if flavour not in spec.task.library_classes:
+        possible = " and ".join(spec.task.library_classes) or "no library"
+        raise InputError(f"--flavour {flavour}: has no class for the task {spec.task.name!r}; {possible} loads its folders")
+
+
+def write(recipe: Recipe, spec: RunSpec, flavour: str, target: Path) -> str:
+    """Write a recipe's graph in both forms, its tokenizer and what its task says of them.
+
+    Args:
+        recipe: is trained and exported where it is not.
+        spec: it is run on.
+        flavour: of `FLAVOURS`.
         target: the folder; made if it does not exist.
 
     Returns:
         The line of Python that loads it.
     """
-    folder = spec.folder(recipe)
-    loaded = checkpoint.load(folder, spec.task)
+    graph, folder = onnx_file.load(exported(recipe, spec) / "model.onnx"), spec.folder(recipe)
+    loaded, name = checkpoint.load(folder, spec.task), spec.task.library_classes[flavour]
     with writing(target) as unfinished:
-        (unfinished / "onnx").mkdir()
-        model = onnx_file.load(exported(recipe, spec) / "model.onnx")
-        onnx_file.save(_as_tokens(model), unfinished / "onnx" / "model.onnx")
+        _write_graphs(_as_tokens(graph) if name == _POOLS else graph, unfinished)
         loaded.model.config.save_pretrained(unfinished)
         loaded.tokenizer.save_pretrained(unfinished)
-        for name, content in spec.task.library_files(folder, loaded.tokenizer).items():
-            (unfinished / name).parent.mkdir(exist_ok=True)
-            write_json(unfinished / name, content)
-    return f'SentenceTransformer("{target}", backend="onnx", model_kwargs={{"provider": "CPUExecutionProvider"}})'
+        thresholds_file.write(unfinished, loaded.thresholds)
+        for path, content in spec.task.library_files(folder, loaded.tokenizer).items():
+            (unfinished / path).parent.mkdir(exist_ok=True)
+            write_json(unfinished / path, content)
+    return FLAVOURS[flavour].format(name=name, folder=target)
+
+
+def _write_graphs(model: ModelProto, folder: Path) -> None:
+    """Write a graph where the libraries look for ONNX's form and for OpenVINO's."""
+    import openvino
+
+    (folder / "onnx").mkdir()
+    onnx_file.save(model, folder / "onnx" / "model.onnx")
+    converted = openvino.Core().read_model(str(folder / "onnx" / "model.onnx"))
+    openvino.save_model(converted, str(folder / "openvino" / "openvino_model.xml"), compress_to_fp16=False)
 
 
 def _as_tokens(model: ModelProto) -> ModelProto:

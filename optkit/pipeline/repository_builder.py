@@ -17,6 +17,7 @@ from optkit.engines.select import FILE as CONVERSION
 from optkit.evaluation.artifacts import engine_folders
 from optkit.evaluation.through_server import model_config
 from optkit.models import loading
+from optkit.pipeline import library_folder
 from optkit.pipeline.run_spec import RunSpec
 from optkit.recipe.recipe import Recipe
 from optkit.serving import containers, native, repository
@@ -47,7 +48,7 @@ def check(
     if flavour is None and container is None:
         return
     if flavour is not None and flavour not in FLAVOURS:
-        raise InputError(f"--flavour {flavour}: expected one of {', '.join(FLAVOURS)}, or sentence-transformers with --out")
+        raise InputError(f"--flavour {flavour}: expected one of {', '.join((*FLAVOURS, *library_folder.FLAVOURS))}")
     if container is not None and flavour != "native":
         raise InputError(f"--container {container}: only models of the flavour native run in one; add --flavour native")
     if out is None:

@@ -14,7 +14,7 @@ from optkit.serving.ticket import Ticket
 ADDRESS = "127.0.0.1"
 _GRPC_NUMBER = 1
 """Triton appends a port to any address, also to the path of a socket."""
-_CONTROL = "model-repository,shared-memory,statistics,trace,logging"
+CONTROL = "model-repository,shared-memory,statistics,trace,logging"
 
 
 class Listeners(NamedTuple):
@@ -128,7 +128,7 @@ def _grpc_arguments(ticket: Ticket, port: int | None) -> list[str]:
     if port is None:
         return [f"--grpc-address=unix:{ticket.folder}/grpc", f"--grpc-port={_GRPC_NUMBER}"]
     nobody = f"NOBODY={secrets.token_urlsafe(16)}"
-    return [f"--grpc-address={ADDRESS}", f"--grpc-port={port}", f"--grpc-restricted-protocol={_CONTROL}:{nobody}"]
+    return [f"--grpc-address={ADDRESS}", f"--grpc-port={port}", f"--grpc-restricted-protocol={CONTROL}:{nobody}"]
 
 
 def cache_arguments(caches: Path, cache_mb: int) -> list[str]:

@@ -8,8 +8,12 @@ from typing import Any
 from optkit.core.errors import InputError, MachineError
 from optkit.engines import registry as engines
 from optkit.engines.base import Runtime
+from optkit.engines.tensorrt import deployment
 
 IMAGE = "nvcr.io/nvidia/tritonserver"
+NEWEST = list(deployment.CONTAINERS)[-1]
+"""Tag of the newest container that is known."""
+OPTIONS = ("--model-repository=/models", "--disable-auto-complete-config")
 
 
 def container(record: Mapping[str, Any], tag: str | None = None) -> str:
@@ -60,6 +64,11 @@ def _newest(runtime: Runtime, table: Mapping[str, str]) -> str:
     return f"; for {tag}: {runtime.install(version)}"
 
 
+def image(tag: str) -> str:
+    """The image of a container."""
+    return f"{IMAGE}:{tag}-py3"
+
+
 def docker_command(repository: Path, record: Mapping[str, Any], tag: str | None = None) -> str:
     """The command that serves a repository of native models from NVIDIA's container, on loopback.
 
@@ -68,12 +77,12 @@ def docker_command(repository: Path, record: Mapping[str, Any], tag: str | None 
         InputError: the named container is not known.
     """
     runtime = engines.runtime(record["kind"])
-    image = f"{IMAGE}:{container(record, tag)}-py3"
+    started = image(container(record, tag))
     ports = " ".join(f"-p 127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002))
     mount = f"-v {shlex.quote(f'{repository.resolve()}:/models:ro')}"
-    options = ("--model-repository=/models", "--disable-auto-complete-config", *runtime.server_options(record))
+    options = (*OPTIONS, *runtime.server_options(record))
     gpus = "--gpus all " if runtime.on_gpu else ""
-    return f"docker run --rm {gpus}{ports} {mount} {image} tritonserver {' '.join(options)}"
+    return f"docker run --rm {gpus}{ports} {mount} {started} tritonserver {' '.join(options)}"
 
 
 def _runs(record: Mapping[str, Any], version: str) -> bool:

@@ -56,15 +56,29 @@ def place(repository: Path, name: str, engine_folder: Path) -> Path:
     return model
 
 
-def config(engine_folder: Path) -> str:
+def config(engine_folder: Path, threads: int | None = None) -> str:
     """The text of `config.pbtxt` for an engine of any kind. It names no model, so that the folder may have any name.
+
+    Args:
+        engine_folder: a folder with `engine.json`.
+        threads: of a request, on a CPU; the backend's choice if None, which is the machine's cores whatever a container has.
 
     Raises:
         InputError: no native backend runs the engine, or it has a tensor that Triton is not told of.
     """
     record = read_record(engine_folder)
     runtime = engines.runtime(record["kind"])
-    return text(runtime.tensors(engine_folder), runtime.largest_batch(record), runtime.native_config(record))
+    fields = runtime.native_config(record)
+    if threads is not None and runtime.native_threads is not None:
+        own = {runtime.native_threads: {"string_value": str(threads)}}
+        fields |= {"parameters": fields.get("parameters", {}) | own}
+    return text(runtime.tensors(engine_folder), runtime.largest_batch(record), fields)
+
+
+def on_gpu(record: Mapping[str, Any]) -> bool:
+    """Whether an engine runs on a GPU, as its native configuration says."""
+    (group,) = engines.runtime(record["kind"]).native_config(record)["instance_group"]
+    return bool(group["kind"] == "KIND_GPU")
 
 
 def text(tensors: Tensors, largest_batch: int, fields: Mapping[str, Any]) -> str:

@@ -70,7 +70,7 @@ class Embedding(Task):
     axes = ("batch", "dimension")
     choice = None
     readable_logits = False
-    has_library_folder = True
+    library_classes: ClassVar[Mapping[str, str]] = {"sentence-transformers": "SentenceTransformer"}
     targets = ("example", "role", "text", "score")
     head_modules = ()
     served = ServedVectors()

@@ -103,6 +103,7 @@ class Reranking(TextTask):
     metrics = ("ndcg@10", "mrr@10", "map", "recall@10")
     scored_units = "queries"
     class_names = ("score",)
+    library_classes: ClassVar[Mapping[str, str]] = {**TextTask.library_classes, "sentence-transformers": "CrossEncoder"}
     options: ClassVar[Mapping[str, tuple[str, ...]]] = {"unanswered": ("refused", "left_out")}
     usual_columns = (
         (QUERY, DOCUMENT),

@@ -28,8 +28,8 @@ class Seldom:
     labelled: bool = True
     """Whether the training split says what is right; without that, models learn from teachers alone."""
 
-    has_library_folder: ClassVar[bool] = False
-    """Whether sentence-transformers takes models of the task, by `library_files`."""
+    library_classes: ClassVar[Mapping[str, str]] = {}
+    """The classes of other libraries that take models of the task, by the flavour of their folder."""
 
     def adopt(self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take from a model's folder what the task needs besides its usual files, changing configuration and tokenizer.
@@ -44,7 +44,7 @@ class Seldom:
         """
 
     def library_files(self, checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
-        """Return the content of the JSON files, by path, by which sentence-transformers takes a model's graph.
+        """Return the content of the JSON files, by path, by which a library takes a model's graph.
 
         Args:
             checkpoint: folder of the model, with its `config.json`.

@@ -38,6 +38,7 @@ class TextTask(Task):
     usual_columns: ClassVar[tuple[tuple[str, ...], ...]] = TEXT_COLUMNS
     """What the columns with the text may be called, pairs before their parts."""
     head_modules = ("classifier.", "pre_classifier.")
+    library_classes: ClassVar[Mapping[str, str]] = {"optimum": "ModelForSequenceClassification"}
 
     def __init__(
         self,

@@ -49,6 +49,7 @@ class TokenClassification(Task):
     choice = "class"
     targets = ("labels",)
     head_modules = ("classifier.",)
+    library_classes: ClassVar[Mapping[str, str]] = {"optimum": "ModelForTokenClassification"}
     served = ServedEntities()
     metric = "f1"
     metrics = tuple(COUNT_METRICS)

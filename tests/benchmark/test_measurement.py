@@ -39,6 +39,7 @@ def test_a_summary_has_the_curves_the_rate_held_and_what_batching_brings():
     assert found["held"] == {"off": {"rate": 90.0, "p99_ms": 10.0}, "on": {"rate": 120.0, "p99_ms": 42.0}}
     assert (found["nearest"], found["offline"]) == (None, {"off": 400.0, "on": 500.0})
     assert found["memory_mb"] == {"off": 120.0, "on": 100.0}, "another model was loaded beside those in turn"
+    assert found["queue"]["off"] == [{"rate": 90.0, "per_compute": 0.025}], "150/s broke the bound"
     # neighbouring rounds: 300/200, 294/210, 288/180
     assert found["batching_gain"] == {"clients": 16, "ratio": 1.5, "low": 1.4, "high": 1.6, "rounds": 3}
 

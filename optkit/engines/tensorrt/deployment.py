@@ -94,6 +94,16 @@ def containers(record: Record) -> Mapping[str, str]:
     return CONTAINERS
 
 
+def node_labels(record: Record) -> dict[str, str]:
+    """Labels of nodes with a card of the architecture that a plan was built for; none where it was built for several."""
+    if record["settings"]["hardware"] != "none":
+        return {}
+    return {
+        f"nvidia.com/gpu.compute.{name}": str(number)
+        for name, number in zip(("major", "minor"), record["capability"], strict=True)
+    }
+
+
 def package(version: str) -> str:
     """The command that installs the TensorRT of a container."""
     return f"pip install 'tensorrt-cu{CONTAINERS_CUDA}=={version}.*'"

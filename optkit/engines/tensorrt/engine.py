@@ -184,6 +184,10 @@ class TensorRT(Runtime):
         """Return the option without which a server refuses plans of an older TensorRT; none for other plans."""
         return ("--backend-config=tensorrt,version-compatible=true",) if self.runs_on_newer(record) else ()
 
+    def node_labels(self, record: Record) -> dict[str, str]:
+        """Return the architecture of the card that the plan was built on; none for a plan of several."""
+        return deployment.node_labels(record)
+
 
 def _check_driver() -> None:
     for gpu in gpus()[:1] if not library.is_offline() else ():
