@@ -1,4 +1,4 @@
-"""The engine `torch` on a GPU: FP16, bf16 and INT8 beside each other, whole batches and batches of mixed lengths.
+"""The engine `torch` on a GPU: FP16, bf16, INT8, FP8 and 2:4 beside each other, whole batches and batches of mixed lengths.
 
     python benchmarks/torch_gpu.py hollow graphs/                               # anywhere: graphs without weights
     python benchmarks/torch_gpu.py run graphs/ --models large --kinds fp16 int8 # on a card, without Model Optimizer
@@ -24,8 +24,17 @@ from onnx import TensorProto
 from optkit.engines.torch.aot_engine import RUNTIME
 from optkit.graph import onnx_file
 
-KINDS = {"fp16": ("fp16", "fp16"), "bf16": ("bf16", "bf16"), "int8": ("int8", "fp16")}
+KINDS = {
+    "fp16": ("fp16", "fp16"),
+    "bf16": ("bf16", "bf16"),
+    "int8": ("int8", "fp16"),
+    "fp8": ("fp8", "bf16"),
+    "fp16-2to4": ("fp16", "fp16"),
+    "int8-2to4": ("int8", "fp16"),
+}
 """Precision and variant."""
+SPARSE = "-2to4"
+"""End of the kinds whose weights are 2:4: where cuSPARSELt is slower, their products are dense; how many is said."""
 SHAPES = ((32, 384, 1.0), (32, 384, 0.5), (32, 128, 1.0), (8, 128, 1.0), (1, 128, 1.0))
 """Batch, tokens, and the share of them that exist."""
 HOLLOW, LARGEST = "hollow", 8192
@@ -69,12 +78,14 @@ def write_hollow(model: str, folder: Path) -> None:
             (folder / f"{model}-{name}.onnx").write_bytes(graph.SerializeToString())
 
 
-def filled(source: Path, target: Path) -> Path:
-    """Write a hollow graph with weights that are drawn anew."""
+def filled(source: Path, target: Path, sparse: bool) -> Path:
+    """Write a hollow graph with weights that are drawn anew, 2:4 ones if asked for."""
     model, random = onnx.load(source, load_external_data=False), np.random.default_rng(0)
     for tensor in model.graph.initializer:
         if tensor.doc_string == HOLLOW:
             values = random.standard_normal(tuple(tensor.dims), np.float32)
+            if sparse and len(tensor.dims) == 2 and tensor.dims[0] % 4 == 0:
+                values.reshape(-1, 4, tensor.dims[1])[:, :2] = 0  # [in, out]
             whole = tensor.data_type == TensorProto.INT8
             tensor.raw_data = (
                 np.clip(np.round(values * 28), -127, 127).astype(np.int8) if whole else values * 0.02
@@ -88,12 +99,15 @@ def filled(source: Path, target: Path) -> Path:
 def build(model: str, kind: str, graphs: Path) -> None:
     """Compile one engine into `<graphs>/<model>-<kind>/engine`."""
     place = graphs / f"{model}-{kind}"
-    graph = filled(graphs / f"{model}-{'int8' if kind == 'int8' else 'float'}.onnx", place / "graph" / "model.onnx")
+    precision, variant = KINDS[kind]
+    source = graphs / f"{model}-{'int8' if precision in ('int8', 'fp8') else 'float'}.onnx"
+    graph = filled(source, place / "graph" / "model.onnx", kind.endswith(SPARSE))
     (place / "engine").mkdir()
     start = time.perf_counter()
-    precision, variant = KINDS[kind]
     RUNTIME.build(graph, precision, place / "engine", variant)
-    say(what="build", model=model, kind=kind, seconds=round(time.perf_counter() - start, 1))
+    evidence = RUNTIME.stored_evidence(place / "engine")
+    sparse = {name: evidence[name] for name in ("sparse_layers_eligible", "sparse_layers_chosen")}
+    say(what="build", model=model, kind=kind, seconds=round(time.perf_counter() - start, 1), **sparse)
 
 
 def run(given: argparse.Namespace) -> None:

@@ -33,6 +33,10 @@ SHARED_NAMES = {"__init__", "base", "registry"}
 """File names that several rooms have; every other is there once."""
 
 
+LOADED_BY = {"modelopt": "optkit.compression.", "datasets": "optkit.tasks.data."}
+"""Packages that take seconds or are not everywhere, and the only modules that may load them when they are imported."""
+
+
 def name_of(path: Path) -> str:
     """A file's module: `optkit.core.errors`."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -129,3 +133,28 @@ def test_tests_lie_where_what_they_test_lies() -> None:
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_what_is_imported_is_there(module: str) -> None:
     assert [other for other in imported(module) if other not in MODULES] == []
+
+
+def at_once(body: list[ast.stmt]) -> Iterator[str]:
+    """What is imported when a module is, as full names of modules."""
+    for node in body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names & MODULES.keys() or {node.module}
+        elif not isinstance(node, ast.FunctionDef) and not (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ):
+            yield from at_once(getattr(node, "body", []))
+
+
+@pytest.mark.parametrize("package", LOADED_BY)
+def test_a_heavy_package_is_loaded_by_those_alone_who_need_it(package: str) -> None:
+    direct = {module: set(at_once(ast.parse(path.read_text()).body)) for module, path in MODULES.items()}
+    loading = {module for module, names in direct.items() if any(name.partition(".")[0] == package for name in names)}
+    assert loading, f"nothing imports {package}"
+    while more := {module for module, names in direct.items() if names & loading} - loading:
+        loading |= more
+    assert not [module for module in loading if not module.startswith(LOADED_BY[package])]

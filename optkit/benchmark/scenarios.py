@@ -9,10 +9,9 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-from datasets import Dataset
 
 from optkit.benchmark.client_pool import EXTENSIONS, ClientPool
 from optkit.benchmark.measurement import CLOSED_LOOP, OFFLINE, SERVER, Reading
@@ -20,6 +19,9 @@ from optkit.core import temporary
 from optkit.core.errors import MachineError
 from optkit.tasks.base import Feed
 from optkit.tasks.collate import Collator
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 LEAST_QUERIES = 500
 """Least queries of Server. MLPerf grants a 99th percentile with 459 if none is over the bound, else for more."""
@@ -47,7 +49,7 @@ Measured = TypeVar("Measured", bound=_HasReading)
 class Samples:
     """Real examples as the load generator numbers them."""
 
-    def __init__(self, features: Dataset, collator: Collator, count: int = 256, seed: int = 0) -> None:
+    def __init__(self, features: "Dataset", collator: Collator, count: int = 256, seed: int = 0) -> None:
         drawn = np.random.default_rng(seed).choice(len(features), count, replace=len(features) < count)
         columns = features.select_columns(list(collator.names))[drawn.tolist()]
         self.columns: dict[str, list[list[int]]] = {name: columns[name] for name in collator.names}

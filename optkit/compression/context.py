@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
@@ -17,13 +16,16 @@ from optkit.tasks.collate import BATCH_SIZE, Collator, bucketed
 from optkit.training.loop import Augment, Batches
 from optkit.training.resume import Snapshots
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 
 @dataclass(frozen=True)
 class Context:
     """The surroundings of one stage of one recipe."""
 
     task: TaskKind
-    features: Dataset
+    features: "Dataset"
     """Training features."""
     collator: Collator
     training: Training
@@ -39,7 +41,7 @@ class Context:
     """Snapshots that an interrupted training resumes from."""
     calibration: Sequence[Feed] | None = None
     """Inputs for calibration, in place of training examples."""
-    unlabelled: Dataset | None = None
+    unlabelled: "Dataset | None" = None
     """Features without targets, which teachers answer too."""
 
     def batches(self, batch_size: int | None, augment: Augment | None = None, taught: bool = False) -> Batches:
@@ -70,7 +72,9 @@ class Context:
 
         return replace(self, features=self.features.select(indices), teacher_logits=logits)
 
-    def _all_features(self, unlabelled: Dataset) -> Dataset:
+    def _all_features(self, unlabelled: "Dataset") -> "Dataset":
+        from datasets import concatenate_datasets
+
         columns = [*self.collator.names, "length"]
         return concatenate_datasets([part.select_columns(columns) for part in (self.features, unlabelled)])
 

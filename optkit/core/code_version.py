@@ -6,7 +6,6 @@ left out, since they do nothing.
 """
 
 import ast
-import copy
 import hashlib
 import importlib.util
 import sys
@@ -103,19 +102,19 @@ def _path(module: str) -> Path | None:
 
 @cache
 def _tree(module: str) -> ast.Module:
+    """The module's syntax tree without docstrings, also those of attributes."""
     path = _path(module)
-    return ast.parse(b"" if path is None else path.read_bytes())
-
-
-@cache
-def _behaviour(module: str) -> str:
-    """Digest of the module's syntax tree without docstrings, also those of attributes."""
-    tree = copy.deepcopy(_tree(module))
+    tree = ast.parse(b"" if path is None else path.read_bytes())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return tree
+
+
+@cache
+def _behaviour(module: str) -> str:
+    return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()
 
 
 def _is_text(statement: ast.stmt) -> bool:

@@ -48,6 +48,11 @@ class Gpu:
         """Whether the card computes in bf16: from Ampere on."""
         return self.capability >= (8, 0)
 
+    @property
+    def has_fp8(self) -> bool:
+        """Whether tensor cores compute FP8: from Ada on."""
+        return self.capability >= (8, 9)
+
 
 def gpus() -> tuple[Gpu, ...]:
     """The cards that this process may use, the first one first; empty where there is none or no driver.

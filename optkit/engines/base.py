@@ -12,8 +12,9 @@ processes load only what they run.
 
 import importlib
 import importlib.metadata
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -36,6 +37,22 @@ class Measured(Protocol):
     sparsity: str | None
     speedup_vs_16bit: dict[str, float] | None
     evidence: dict[str, Any]
+
+
+def promises_of_a_gpu(row: Measured) -> Iterator[tuple[str, str]]:
+    """Give the checks that a row fails of what INT8 and 2:4 are for on a GPU, as `Runtime.promises` does: to be faster than
+    16 bits, by kernels that skip the zeros.
+
+    Args:
+        row: result row of an engine of a kind whose evidence counts `sparse_layers_eligible` and `sparse_layers_chosen`.
+    """
+    ratios = row.speedup_vs_16bit or {}
+    if row.precision == "int8" and math.prod(ratios.values()) < 1:  # a product below 1 is a geometric mean below 1
+        said = ", ".join(f"{ratio:.2f}x at batch {size}" for size, ratio in ratios.items())
+        yield "fail", f"the INT8 engine is slower than the 16-bit one ({said})"
+    if row.sparsity == "2:4" and row.evidence.get("sparse_layers_chosen") == 0:
+        eligible = row.evidence.get("sparse_layers_eligible")
+        yield "fail", f"no layer runs a 2:4 kernel ({'unknown' if eligible is None else eligible} were eligible)"
 
 
 class Runtime(ABC):
@@ -96,7 +113,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
-        """Return the precisions that this machine can build, out of "fp32", "bf16", "fp16" and "int8".
+        """Return the precisions that this machine can build, out of "fp32", "bf16", "fp16", "int8" and "fp8".
 
         Args:
             graph_is_quantised: whether the graph has quantisers.
@@ -126,7 +143,7 @@ class Runtime(ABC):
         """Build the engine of a graph into a folder, with its `engine.json` (`optkit.engines.record.write_record`).
 
         Args:
-            graph: path of `model.onnx`, with quantisers for "int8".
+            graph: path of `model.onnx`, with quantisers for "int8" and "fp8".
             precision: one of `precisions`.
             folder: existing, empty folder.
             variant: one of `variants`; None for the default.

@@ -12,8 +12,10 @@ from optkit.tasks.deciding import Decisions
 
 Feed = Mapping[str, NDArray[Any]]
 
-INT8_SHARE = 0.9
-"""The least share of the stored weights' multiply-adds that an engine sold as INT8 must really do in INT8."""
+EIGHT_BIT = ("int8", "fp8")
+"""Precisions of a quantised graph."""
+LEAST_SHARE = 0.9
+"""The least share of the stored weights' multiply-adds that an engine sold as INT8 or FP8 must really do in it."""
 
 
 @dataclasses.dataclass
@@ -87,7 +89,7 @@ def judge(
 
 
 def _refusal(candidate: Candidate, tolerance: float) -> str | None:
-    share = candidate.evidence.get("int8_gemm_share")
+    share = candidate.evidence.get(f"{candidate.precision}_gemm_share")
     # a NaN is not at most anything
     if not candidate.relative_difference <= tolerance:  # type: ignore[operator]
         counted = f"; {candidate.prediction_flips} of {candidate.predictions} predictions flip"
@@ -96,8 +98,9 @@ def _refusal(candidate: Candidate, tolerance: float) -> str | None:
             f"{candidate.largest_difference:.4g}), which is {candidate.relative_difference:.3g} of their mean absolute "
             f"deviation, where at most {tolerance:.3g} was expected" + (counted if candidate.predictions else "")
         )
-    if candidate.precision == "int8" and share is not None and share < INT8_SHARE:
-        return f"only {share:.0%} of the weights' multiply-adds run in INT8, expected at least {INT8_SHARE:.0%}"
+    if candidate.precision in EIGHT_BIT and share is not None and share < LEAST_SHARE:
+        sold = candidate.precision.upper()
+        return f"only {share:.0%} of the weights' multiply-adds run in {sold}, expected at least {LEAST_SHARE:.0%}"
     return None
 
 

@@ -33,8 +33,8 @@ SHAPES = ((1, 32), (1, 128), (8, 128), (32, 128))
 DECIDED_ROUNDS, DECIDED_RATIO = 3, 1.5
 """Number of rounds after which a candidate has lost at a shape, if it takes this many times as long as the fastest."""
 
-OPTIONAL = ("bf16", "fp16")
-"""Precisions that come beside "fp32" where they can: a model without them is still served."""
+OPTIONAL = ("bf16", "fp16", "fp8")
+"""Precisions that come beside "fp32" or "int8" where they can: a model without them is still served."""
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def convert(
         folder: existing and empty; receives `<precision>/` for each precision that has an engine, and `conversion.json`.
             Left empty where this raises.
         kinds: engine kinds to try; empty for all that are installed.
-        quantised: whether the graph is; decides between "int8" and "fp32" with "bf16".
+        quantised: whether the graph is; decides between "int8" with "fp8" and "fp32" with 16 bits.
         feeds: real inputs, `{name: int64 [batch, sequence]}`, on which logits are compared.
         task: whose logits they are.
         options: what builds are told, by kind and key; see each kind's `options`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optkit.core.errors import OptkitError
 from optkit.engines import registry as engines
-from optkit.engines.candidate import INT8_SHARE
+from optkit.engines.candidate import EIGHT_BIT, LEAST_SHARE
 from optkit.evaluation import doubts
 from optkit.evaluation.results import VERDICTS, Row
 
@@ -61,21 +61,22 @@ def tolerance(rung: str, row: Row) -> Tolerance:
     """Return the tolerance of a rung of the row's ladder against the rung before."""
     if rung in ("pytorch", "server"):
         return QUANTISED if rung == "pytorch" else SERVED
-    if row.precision != "int8":
+    if row.precision not in EIGHT_BIT:
         return ARITHMETIC["f32" if rung == "graph" else _FLOAT.get(row.precision, "bf16")]
     return _of_int8(row, "f32" if rung == "graph" else row.evidence.get("variant", "f32"))
 
 
 def invariance_tolerance(row: Row) -> Tolerance:
     """How far two served answers to the same example may be apart: other batches are other orders of the same sums."""
-    if row.precision != "int8":
+    if row.precision not in EIGHT_BIT:
         return ARITHMETIC[_FLOAT.get(row.precision, "bf16")]
     drawn, most = _of_int8(row, "f32"), ARITHMETIC["int8"]
     return Tolerance(min(drawn.mean, most.mean), min(drawn.largest, most.largest))
 
 
 def _of_int8(row: Row, rest: str) -> Tolerance:
-    """Return the tolerance of INT8 with float parts of type `rest`, never below that of this type alone."""
+    """Return the tolerance of INT8 with float parts of type `rest`, never below that of this type alone. FP8, which takes
+    the graph's ranges and not its rounding, draws about the same noise anew."""
     kind = "int8" if rest == "f32" else "int8, bf16"
     least, times = ARITHMETIC["f32" if rest == "f32" else "bf16"], NOISE[kind]
     noise = row.ladder.get("pytorch", {})
@@ -101,9 +102,9 @@ def _degenerate(row: Row) -> Iterator[Finding]:
 
 
 def _promises(row: Row) -> Iterator[Finding]:
-    share = row.evidence.get("int8_gemm_share")
-    if row.precision == "int8" and share is not None and share < INT8_SHARE:
-        yield "fail", f"only {share:.0%} of the matrix products run in INT8"
+    share = row.evidence.get(f"{row.precision}_gemm_share")
+    if row.precision in EIGHT_BIT and share is not None and share < LEAST_SHARE:
+        yield "fail", f"only {share:.0%} of the matrix products run in {row.precision.upper()}"
     try:
         runtime = engines.runtime(row.engine)
     except OptkitError as error:

@@ -6,15 +6,17 @@ shows, also where the engine agrees with its graph on the batches that were scor
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 
 from optkit.evaluation.difference import difference
 from optkit.serving.client import Client
 from optkit.tasks.base import Feed, Task
 from optkit.tasks.collate import Collator
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 PROBES = 12
 NEIGHBOURS = 6
@@ -25,7 +27,7 @@ QUEUE_DELAY_US = 20_000
 class Probes:
     """Examples to ask about, and the ways to ask."""
 
-    def __init__(self, features: Dataset, collator: Collator, max_length: int) -> None:
+    def __init__(self, features: "Dataset", collator: Collator, max_length: int) -> None:
         """Draw the examples: of every length, the shortest and the longest included.
 
         Args:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 from transformers import PreTrainedModel
 
 from optkit.core.errors import GateError
@@ -24,6 +23,9 @@ from optkit.graph import reference
 from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Feed, Prediction, Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Logits = list[np.ndarray]
 
@@ -41,7 +43,9 @@ class Rung:
     """Every metric of the task."""
 
 
-def before_engines(task: Task, loaded: LoadedModel, graph: Path, features: Dataset, collator: Collator) -> dict[str, Logits]:
+def before_engines(
+    task: Task, loaded: LoadedModel, graph: Path, features: "Dataset", collator: Collator
+) -> dict[str, Logits]:
     """Logits of every feature at the rungs that all engines of a model share: `float`, `pytorch` and `graph`."""
     infer = inference(loaded.model, task)
     logits = {}
@@ -53,13 +57,13 @@ def before_engines(task: Task, loaded: LoadedModel, graph: Path, features: Datas
     return logits
 
 
-def at_engine(folder: Path, features: Dataset, collator: Collator) -> Logits:
+def at_engine(folder: Path, features: "Dataset", collator: Collator) -> Logits:
     """Logits of every feature by an engine in this process."""
     infer: Callable[[Feed], np.ndarray] = engines.load(folder).infer
     return run(infer, features, BATCH_SIZE, collator)
 
 
-def rungs(task: Task, features: Dataset, logits: Mapping[str, Logits]) -> list[Rung]:
+def rungs(task: Task, features: "Dataset", logits: Mapping[str, Logits]) -> list[Rung]:
     """Predictions and scores of every rung.
 
     Raises:
@@ -93,7 +97,7 @@ def flipped(task: Task, rung: Rung, before: Rung) -> list[int]:
     return [example for example, (ours, theirs) in enumerate(pairs) if not task.same(ours, theirs)]
 
 
-def worst(task: Task, features: Dataset, ladder: Sequence[Rung], most: int = 50) -> list[dict[str, Any]]:
+def worst(task: Task, features: "Dataset", ladder: Sequence[Rung], most: int = 50) -> list[dict[str, Any]]:
     """The examples that change most on the way: first those whose prediction flips, then by the largest difference.
 
     Returns:
@@ -139,7 +143,7 @@ def _quantisers(model: PreTrainedModel) -> list[Any]:
     return [module for module in parts if getattr(module, "is_enabled", False)]
 
 
-def _moved(rung: Rung, before: Rung, features: Dataset, examples: int) -> np.ndarray:
+def _moved(rung: Rung, before: Rung, features: "Dataset", examples: int) -> np.ndarray:
     """Largest difference of a logit, [examples]; of all windows where a passage has several."""
     pairs = zip(rung.logits, before.logits, strict=True)
     of_feature = [np.abs(ours.astype(np.float64) - theirs).max() for ours, theirs in pairs]

@@ -174,6 +174,7 @@ class _Doubt(TypedDict):
 
 class _Evidence(TypedDict, total=False):
     int8_gemm_share: float | None
+    fp8_gemm_share: float | None
     variant: str
     precision_by_type: dict[str, int] | None
 

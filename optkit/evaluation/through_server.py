@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from optkit.core import temporary
@@ -20,6 +19,9 @@ from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
 from optkit.tasks.base import Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, random_batches, run
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def through_server(
     engines: Mapping[str, Path],
     shapes: Mapping[str, tuple[int, ...] | None],
     scored: Sequence[str],
-    features: Dataset,
+    features: "Dataset",
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     max_sequence: int,

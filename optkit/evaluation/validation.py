@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 
 from optkit.core.atomic import write_json
 from optkit.evaluation import changes, doubts, invariance, parity, text_sample
@@ -29,13 +28,16 @@ from optkit.models.loading import LoadedModel, max_length
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 SAMPLE_ROWS = 16
 
 
 def validate(
     task: Task,
     loaded: LoadedModel,
-    features: Dataset,
+    features: "Dataset",
     own: Path,
     baseline: Path,
     folder: Path,
@@ -100,7 +102,7 @@ def validate(
     write_json(folder / EVIDENCE, content)
 
 
-def _save_sample(folder: Path, features: Dataset, collator: Collator, logits: Mapping[str, Sequence[np.ndarray]]) -> None:
+def _save_sample(folder: Path, features: "Dataset", collator: Collator, logits: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Keep a few features as one request, and what each engine answered: whoever publishes one asks that again.
 
     `feed/<input>` int64 [rows, sequence], `logits/<precision>` float32 [rows, …], with zeros for padding.

@@ -6,10 +6,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 
 from optkit.compression import checkpoint
 from optkit.core.errors import InputError
@@ -35,6 +34,9 @@ from optkit.tasks.base import Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 from optkit.tasks.outcomes import value
 from optkit.tasks.served import TextSettings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +140,7 @@ def _require(client: Client, engine: Path, shape: tuple[int, ...]) -> dict[str, 
     return config
 
 
-def _require_same_data(folder: Path, features: Dataset, collator: Collator) -> None:
+def _require_same_data(folder: Path, features: "Dataset", collator: Collator) -> None:
     """The dev split is the one that the recipe was scored on: what was asked then is what would be asked now."""
     then, _ = read_sample(folder / "served" / SAMPLE)
     rows_kept = len(next(iter(then.values())))
@@ -173,7 +175,7 @@ def _backend(config: Mapping[str, Any]) -> str:
 
 
 def _reference(
-    row: Row, config: Mapping[str, Any], folder: Path, features: Dataset, collator: Collator, size: int
+    row: Row, config: Mapping[str, Any], folder: Path, features: "Dataset", collator: Collator, size: int
 ) -> tuple[str, str, parity.Logits]:
     """The rung that the server stands on, the one it is compared with, and that one's logits."""
     if _backend(config) == "python" and engines.runtime(row.engine).runs_here():

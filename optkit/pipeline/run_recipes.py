@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from optkit.compression import quantizers
 from optkit.core import atomic, step_cache, temporary
 from optkit.core.errors import InputError
 from optkit.engines import registry as engines
@@ -126,6 +125,8 @@ def _source(
     if model is None or isinstance(model, str | Path):
         return None if model is None else str(model)
     loaded = loaded_model(model, task, tokenizer)
+    from optkit.compression import quantizers  # it brings Model Optimizer, which takes seconds
+
     if quantizers.quantisers(loaded.model):
         raise InputError("model: found fake quantisers in it, expected the float model that recipes start from")
     place = root / ".models"

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import set_seed
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from optkit.core import step_cache
@@ -21,6 +20,9 @@ from optkit.recipe.training import Training
 from optkit.tasks import unlabelled
 from optkit.tasks.base import OwnModel, Split, Task
 from optkit.tasks.collate import Collator
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SECONDS = 4.0
 
@@ -94,7 +96,7 @@ class RunSpec:
         own = self._own_model()
         return recipe.training.for_task(dict(own.training if own else self.task.training))
 
-    def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> "Dataset":
         """A split's features; encoded once per spec and tokenizer: every recipe of a spec has the same, teachers in folders
         may have their own."""
         key = (split, tokenizers.fingerprint(tokenizer))

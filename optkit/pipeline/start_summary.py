@@ -3,11 +3,10 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 
 from optkit.core.cpu import available_threads
 from optkit.models.loading import LoadedModel
@@ -15,6 +14,9 @@ from optkit.pipeline.run_spec import RunSpec
 from optkit.recipe.training import Training
 from optkit.tasks.base import SPLITS, Split, Task
 from optkit.training.loop import autocast_type, on_cpu
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 _FEW_GROUPS = 30
@@ -43,7 +45,7 @@ def say(spec: RunSpec, loaded: LoadedModel, training: Training) -> None:
     log.info("%s; scored by %s", _model(loaded, training), task.metric_in_words)
 
 
-def _rows(task: Task, split: Split, features: Dataset) -> str:
+def _rows(task: Task, split: Split, features: "Dataset") -> str:
     rows, lengths = task.examples(split), np.array(features["length"][:])
     kind = "windows" if task.served.has_windows else "texts"
     pieces = f" in {len(features):,} {kind}" if len(features) != len(rows) else ""
@@ -61,7 +63,7 @@ def shares(labels: Sequence[int], names: Sequence[str]) -> str:
     return f"{len(found)} classes: {', '.join(found[: _SHOWN // 2])}, …, {', '.join(found[-_SHOWN // 2 :])}"
 
 
-def _cut(task: Task, split: Split, features: Dataset) -> str | None:
+def _cut(task: Task, split: Split, features: "Dataset") -> str | None:
     """Return how many rows lose tokens; None for none."""
     if "whole_length" not in features.column_names:
         return None

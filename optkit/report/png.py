@@ -14,7 +14,7 @@ from optkit.core.errors import MachineError
 from optkit.evaluation.results import Row
 from optkit.report import figures
 
-COLOURS = {"fp32": "#6b7480", "bf16": "#b35900", "fp16": "#7d4cc2", "int8": "#0b66c3"}
+COLOURS = {"fp32": "#6b7480", "bf16": "#b35900", "fp16": "#7d4cc2", "int8": "#0b66c3", "fp8": "#0f7b4f"}
 _WAYS = {"off": COLOURS["fp32"], "on": COLOURS["int8"]}
 _LOSS, _GAIN = "#c62828", "#1a7f37"
 _DPI = 150

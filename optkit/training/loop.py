@@ -7,14 +7,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from datasets import Dataset
 from torch import nn
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
@@ -28,6 +27,9 @@ from optkit.training import cpu_kernels
 from optkit.training.averaging import RunningAverage
 from optkit.training.losses import Batch, Loss
 from optkit.training.resume import Snapshots, State, Trained
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 Augment = Callable[[Feed], Feed]
@@ -51,7 +53,7 @@ class Batches:
 
     def __init__(
         self,
-        features: Dataset,
+        features: "Dataset",
         collator: Collator,
         batch_size: int | None,
         seed: int,

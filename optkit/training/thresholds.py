@@ -1,21 +1,24 @@
 """Fitting of a model's decision thresholds on training examples, after whatever has changed its weights."""
 
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
 
 from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
 from optkit.tasks.collate import BATCH_SIZE, Collator, run
 from optkit.tasks.data.tables import limited
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 EXAMPLES = 10_000
 """Most training examples to fit on: more would take long and change thresholds little."""
 log = logging.getLogger(__name__)
 
 
-def fit(loaded: LoadedModel, task: Task, features: Dataset, collator: Collator) -> None:
+def fit(loaded: LoadedModel, task: Task, features: "Dataset", collator: Collator) -> None:
     """Give a model the thresholds that suit it best, if the task has any.
 
     Args:

@@ -1,4 +1,4 @@
-"""The gate's promises of TensorRT's engines, which only a GPU can break for real."""
+"""The gate's promises of engines on a GPU, which only a card can break for real."""
 
 import dataclasses
 
@@ -32,20 +32,36 @@ ROW = Row(
 )
 
 
-def test_a_sparse_engine_that_is_faster_on_the_whole_passes():
-    assert judge(ROW) == ("pass", [])
+KINDS = ("tensorrt", "torch")
 
 
-def test_an_int8_engine_that_is_slower_than_16_bits_on_the_whole_fails():
-    slow = dataclasses.replace(ROW, speedup_vs_16bit={"1": 0.8, "8": 1.2})  # 0.98 in the geometric mean
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sparse_engine_that_is_faster_on_the_whole_passes(kind):
+    assert judge(dataclasses.replace(ROW, engine=kind)) == ("pass", [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_int8_engine_that_is_slower_than_16_bits_on_the_whole_fails(kind):
+    slow = dataclasses.replace(ROW, engine=kind, speedup_vs_16bit={"1": 0.8, "8": 1.2})  # 0.98 in the geometric mean
     assert judge(slow) == ("fail", ["the INT8 engine is slower than the 16-bit one (0.80x at batch 1, 1.20x at batch 8)"])
     assert judge(dataclasses.replace(slow, engine="openvino"))[0] == "pass"
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("eligible", "text"), [(24, "24"), (None, "unknown")])
-def test_a_sparse_engine_without_sparse_kernels_fails(eligible, text):
+def test_a_sparse_engine_without_sparse_kernels_fails(kind, eligible, text):
     dense = {"int8_gemm_share": 0.99, "sparse_layers_chosen": 0, "sparse_layers_eligible": eligible}
-    row = dataclasses.replace(ROW, evidence=dense)
+    row = dataclasses.replace(ROW, engine=kind, evidence=dense)
     assert judge(row) == ("fail", [f"no layer runs a 2:4 kernel ({text} were eligible)"])
     assert judge(dataclasses.replace(row, sparsity=None))[0] == "pass"
     assert judge(dataclasses.replace(row, evidence={**dense, "sparse_layers_chosen": None}))[0] == "pass"
+
+
+def test_an_fp8_engine_is_judged_as_an_int8_one():
+    changes = {"pytorch": {"relative_mean": 0.1, "relative_largest": 0.5, "flips": 0}}
+    changes["engine"] = {"relative_mean": 0.12, "relative_largest": 0.6, "flips": 0}
+    row = dataclasses.replace(ROW, engine="torch", precision="fp8", ladder={"float": {}, **changes})
+    full = {"fp8_gemm_share": 1.0, "variant": "bf16", "sparse_layers_chosen": 1}
+    assert judge(dataclasses.replace(row, evidence=full)) == ("pass", [])
+    verdict, reasons = judge(dataclasses.replace(row, evidence={**full, "fp8_gemm_share": 0.5}))
+    assert (verdict, reasons) == ("fail", ["only 50% of the matrix products run in FP8"])

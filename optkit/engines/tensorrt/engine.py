@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from statistics import geometric_mean
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from optkit.core import temporary
 from optkit.core.errors import InputError
 from optkit.core.gpu import gpus
 from optkit.core.json_door import read_json
-from optkit.engines.base import Measured, Record, Runtime, Tensors
+from optkit.engines.base import Measured, Record, Runtime, Tensors, promises_of_a_gpu
 from optkit.engines.record import empty_folder, read_record, write_record
 from optkit.engines.tensorrt import builder, deployment, library
 from optkit.engines.tensorrt import inspector as layers_of
@@ -150,14 +149,8 @@ class TensorRT(Runtime):
         return {name: value for name, value in content.items() if name not in ("gemms", "layers")}
 
     def promises(self, row: Measured) -> Iterator[tuple[str, str]]:
-        """What INT8 and 2:4 are for on a GPU: to be faster than 16 bits, by kernels that skip the zeros."""
-        ratios = row.speedup_vs_16bit or {}
-        if row.precision == "int8" and ratios and geometric_mean(ratios.values()) < 1:
-            said = ", ".join(f"{ratio:.2f}x at batch {size}" for size, ratio in ratios.items())
-            yield "fail", f"the INT8 engine is slower than the 16-bit one ({said})"
-        if row.sparsity == "2:4" and row.evidence.get("sparse_layers_chosen") == 0:
-            eligible = row.evidence.get("sparse_layers_eligible")
-            yield "fail", f"no layer runs a 2:4 kernel ({'unknown' if eligible is None else eligible} were eligible)"
+        """What INT8 and 2:4 are for on a GPU."""
+        return promises_of_a_gpu(row)
 
     def longest_input(self, record: Record) -> int:
         """Return the longest input that one of the plan's profiles takes, in tokens."""

@@ -1,4 +1,4 @@
-"""PyTorch compiled ahead of time (AOTInductor): on a CPU float32 and bf16, on an NVIDIA GPU also FP16 and INT8.
+"""PyTorch compiled ahead of time (AOTInductor): on a CPU float32 and bf16, on an NVIDIA GPU also FP16, INT8, FP8 and 2:4.
 
 The artefact is a package of machine code and weights, `model.pt2`, made from the graph and run without Python code of the
 model. Where TensorRT cannot be installed it is the engine for a GPU. It is built where it is asked for by name: compiling
@@ -20,7 +20,7 @@ from optkit.core import temporary
 from optkit.core.cpu import available_threads, cpu_features
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import gpus
-from optkit.engines.base import Record, Runtime, Tensors
+from optkit.engines.base import Measured, Record, Runtime, Tensors, promises_of_a_gpu
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.engines.torch.packed_batch import Packing
 
@@ -70,21 +70,22 @@ class AheadOfTime(Runtime):
         return {"gpus": [gpu.name for gpu in gpus()[:1]]} if self.on_gpu else {}
 
     def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
-        """What can be built here: INT8 is for a GPU."""
-        if self.on_gpu:
-            return ("int8",) if graph_is_quantised else ("fp32", "fp16", "bf16")
+        """What can be built here: INT8 is for a GPU, FP8 for one from Ada on."""
+        if cards := gpus()[:1]:
+            quantised = ("int8", "fp8") if cards[0].has_fp8 else ("int8",)
+            return quantised if graph_is_quantised else ("fp32", "fp16", "bf16")
         has_bf16 = {"avx512_bf16", "amx_bf16"} & set(cpu_features())
         return () if graph_is_quantised else ("fp32", "bf16") if has_bf16 else ("fp32",)
 
     def variants(self, precision: str) -> tuple[str, ...]:
         """The type of what is not quantised."""
-        return {"fp32": ("f32",), "int8": ("fp16", "bf16")}.get(precision, (precision,))
+        return {"fp32": ("f32",), "int8": ("fp16", "bf16"), "fp8": ("bf16",)}.get(precision, (precision,))
 
     def build(self, graph: Path, precision: str, folder: Path, variant: str | None = None, options: Any = None) -> None:
         """Compile a graph for this machine and write it with `engine.json`.
 
         Args:
-            graph: `model.onnx`; a quantised one for "int8".
+            graph: `model.onnx`; a quantised one for "int8" and "fp8".
             precision: one of `precisions`.
             folder: an existing, empty folder.
             variant: one of `variants`.
@@ -107,9 +108,9 @@ class AheadOfTime(Runtime):
 
         from optkit.engines.torch.compiling import compiled
 
-        folder = empty_folder(folder)
+        folder, device = empty_folder(folder), "cuda" if self.on_gpu else "cpu"
         with _scratch():
-            made = compiled(graph, SIXTEEN_BIT[chosen], folder / FILE, "cuda" if self.on_gpu else "cpu", SHORTEST)
+            made = compiled(graph, SIXTEEN_BIT[chosen], folder / FILE, device, SHORTEST, precision == "fp8")
         write_record(
             folder,
             kind=self.kind,
@@ -117,7 +118,7 @@ class AheadOfTime(Runtime):
             variant=chosen,
             version=torch.__version__,
             inputs=list(made.inputs),
-            device="cuda" if self.on_gpu else "cpu",
+            device=device,
             output_shape=list(made.output),
             packed=made.packed,
             longest=made.longest,
@@ -180,12 +181,17 @@ class AheadOfTime(Runtime):
         """What was compiled.
 
         Returns:
-            `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
+            `int8_gemm_share`, `fp8_gemm_share`: share of the multiply-adds of products with a stored weight that are.
             `fused`: how many nodes became one kernel, by what they are.
             `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
+            `sparse_layers_eligible`, `sparse_layers_chosen`: on a GPU, see `optkit.engines.torch.sparse_products`.
         """
         found: dict[str, Any] = handle.record["evidence"]
         return found
+
+    def promises(self, row: Measured) -> Iterator[tuple[str, str]]:
+        """What INT8 and 2:4 are for on a GPU."""
+        return promises_of_a_gpu(row)
 
     def longest_input(self, record: Record) -> int | None:
         """Return the longest input that the package was compiled for."""
@@ -193,14 +199,15 @@ class AheadOfTime(Runtime):
         return longest
 
     def tensors(self, folder: Path) -> Tensors:
-        """Inputs and outputs, as the package was compiled; those of a packed one are made by optkit's backend alone."""
+        """Inputs and outputs, by their numbers: Triton's platform for packages knows no other names of positions. Those of a
+        packed one are made by optkit's backend alone."""
         record = read_record(folder)
         if record["packed"]:
             raise InputError(
                 f"{folder} computes without padding, which optkit's backend alone knows. Serve it with --flavour python"
             )
-        inputs = [{"name": name, "dtype": "int64", "shape": [-1, -1]} for name in record["inputs"]]
-        return {"inputs": inputs, "outputs": [{"name": "logits", "dtype": "float32", "shape": record["output_shape"]}]}
+        inputs = [{"name": f"INPUT__{place}", "dtype": "int64", "shape": [-1, -1]} for place in range(len(record["inputs"]))]
+        return {"inputs": inputs, "outputs": [{"name": "OUTPUT__0", "dtype": "float32", "shape": record["output_shape"]}]}
 
     def largest_batch(self, record: Record) -> int:
         """Return 0, no batching by Triton: its platform `torch_aoti` does not batch."""
@@ -210,6 +217,10 @@ class AheadOfTime(Runtime):
         """Return the settings of Triton's experimental platform for these packages, in containers from 26.05 on."""
         kind = "KIND_GPU" if record["device"] == "cuda" else "KIND_CPU"
         return {"backend": "pytorch", "platform": "torch_aoti", "instance_group": [{"count": 1, "kind": kind}]}
+
+    def runs_on_newer(self, record: Record) -> bool:
+        """Return False: a package is machine code that calls the very PyTorch that compiled it."""
+        return False
 
 
 def _widened(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """From a graph to a package of AOTInductor: fused, changed to 16 bits, exported with dynamic shapes, compiled."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +12,21 @@ from onnx import GraphProto, TensorProto, numpy_helper
 
 from optkit.core.errors import InputError
 from optkit.engines.sparse_share import sparse_share
+from optkit.engines.torch import sparse_trial
+from optkit.engines.torch.float8_products import to_float8
 from optkit.engines.torch.fusions import fuse
 from optkit.engines.torch.onnx_module import OnnxModule
-from optkit.engines.torch.packed_batch import INPUTS, Packing
+from optkit.engines.torch.packed_batch import INPUTS, WHOLE, Packing
 from optkit.engines.torch.packing import pack
+from optkit.engines.torch.sparse_products import compress, join_sparse_products
 from optkit.graph import onnx_file
 from optkit.graph.passes import constants
 from optkit.graph.products import longest_sequence
-from optkit.graph.tensorrt.half_precision import to_16bit
+from optkit.graph.tensorrt.half_precision import TYPES, to_16bit
 
 _TYPES = {None: TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+_NARROW = {"Int8Linear": "int8", "Float8Linear": "fp8"}
+"""Products of eight bits, by what the evidence calls them."""
 _TOKENS = 128
 """Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
 _TYPICAL = {"cpu": (8, 128), "cuda": (32, 384)}
@@ -40,7 +46,7 @@ class Compiled(NamedTuple):
     evidence: dict[str, Any]
 
 
-def compiled(graph: Path, sixteen_bit: str | None, path: Path, device: str, shortest: int) -> Compiled:
+def compiled(graph: Path, sixteen_bit: str | None, path: Path, device: str, shortest: int, float8: bool = False) -> Compiled:
     """Compile a graph into a package.
 
     Args:
@@ -49,19 +55,27 @@ def compiled(graph: Path, sixteen_bit: str | None, path: Path, device: str, shor
         path: file to write.
         device: "cpu" or "cuda".
         shortest: tokens of the shortest input that it has to take.
+        float8: compute in FP8 what is quantised; needs 16 bits.
 
     Raises:
-        InputError: an operator that there is no function for, or sizes that depend on what an input holds.
+        InputError: an operator that there is no function for, sizes that depend on what an input holds, or ones that FP8
+            does not take.
     """
     model = onnx_file.load(graph)
     longest = longest_sequence(model.graph)
     output = tuple(dim.dim_value or -1 for dim in model.graph.output[0].type.tensor_type.shape.dim)
     fused = fuse(model.graph, _TYPES[sixteen_bit])
+    if float8 and sixteen_bit:
+        to_float8(model.graph, TYPES[sixteen_bit][1])
     evidence = _evidence(model.graph, fused)
     packed = device == "cuda" and sixteen_bit is not None and pack(model.graph)
     if sixteen_bit:
         to_16bit(model, sixteen_bit)
+    if device == "cuda":
+        rows = math.prod(_TYPICAL[device])
+        evidence |= join_sparse_products(model.graph, lambda product: sparse_trial.fastest(product, rows))
     module = OnnxModule(model.graph).eval().to(device)
+    compress(module)
     program = exported(module, _TYPICAL[device], shortest, longest, graph)
     # weights are packed for the CPU's kernels once; a package runs on as many threads as its process has
     settings: dict[str, Any] = {"freezing": True, "cpp.dynamic_threads": True} if device == "cpu" else {}
@@ -83,7 +97,7 @@ def exported(
         InputError: its sizes depend on what an input holds.
     """
     rows, length = typical[0], min(typical[1], longest or typical[1])
-    batch, tokens = torch.export.Dim("batch", min=1, max=1 << 16), torch.export.Dim("tokens", min=2, max=1 << 24)
+    batch, tokens = torch.export.Dim("batch", min=1, max=1 << 16), WHOLE * torch.export.Dim("tokens", min=2, max=1 << 20)
     sequence = torch.export.Dim("sequence", min=shortest, max=longest or 1 << 20)
     both = {0: batch, 1: sequence}
     shapes = dict.fromkeys(module.input_names, both)
@@ -113,16 +127,16 @@ def _traced(
 
 
 def _evidence(graph: GraphProto, fused: dict[str, int]) -> dict[str, Any]:
-    """What share of the work is INT8, what was fused, and what the weights hold, by the graph that is compiled."""
-    known, work, weights = constants(graph), {"int8": 0, "float": 0}, []
+    """What share of the work is INT8 or FP8, what was fused, and what the weights hold, by the graph that is compiled."""
+    known, work, weights = constants(graph), Counter[str](), []
     for node in graph.node:
-        tensor = known.get(node.input[1]) if node.op_type in ("MatMul", "Gemm", "Int8Linear") else None
+        tensor = known.get(node.input[1]) if node.op_type in ("MatMul", "Gemm", *_NARROW) else None
         if tensor is None or len(tensor.dims) != 2:
             continue
         rows = 1 if node.op_type == "Gemm" else _TOKENS
-        work["int8" if node.op_type == "Int8Linear" else "float"] += rows * math.prod(tensor.dims)
+        work[_NARROW.get(node.op_type, "float")] += rows * math.prod(tensor.dims)
         array = numpy_helper.to_array(tensor)
-        transposed = node.op_type == "Int8Linear" or any(one.name == "transB" and one.i for one in node.attribute)
+        transposed = node.op_type in _NARROW or any(one.name == "transB" and one.i for one in node.attribute)
         weights.append(array if transposed else array.T)
-    total = sum(work.values())
-    return {"int8_gemm_share": work["int8"] / total if total else None, "fused": fused, **sparse_share(weights)}
+    shares = {f"{kind}_gemm_share": work[kind] / total if (total := work.total()) else None for kind in _NARROW.values()}
+    return {**shares, "fused": fused, **sparse_share(weights)}

@@ -17,6 +17,7 @@ Operator = Callable[..., Value]
 
 TYPES = {
     1: torch.float32,
+    3: torch.int8,
     6: torch.int32,
     7: torch.int64,
     9: torch.bool,

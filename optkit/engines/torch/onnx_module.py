@@ -15,6 +15,12 @@ from optkit.engines.torch.operators import NUMBERS, OPERATORS, unknown
 _SMALL = 16
 """Whole numbers with one axis at most and no more entries stay on the host: they are sizes, axes and indices."""
 
+_NOT_NUMPYS: Mapping[int, tuple[Any, torch.dtype]] = {
+    TensorProto.BFLOAT16: (np.int16, torch.bfloat16),
+    TensorProto.FLOAT8E4M3FN: (np.int8, torch.float8_e4m3fn),
+}
+"""Types that NumPy has no number for: the one that their bits are read as, and PyTorch's."""
+
 
 class Step(NamedTuple):
     """One node."""
@@ -83,10 +89,10 @@ class OnnxModule(nn.Module):
 
 def constant(tensor: TensorProto) -> Value:
     """Return a constant of a graph: small whole numbers on the host, all else as a tensor."""
-    if tensor.data_type == TensorProto.BFLOAT16:
-        array = numpy_helper.to_array(tensor).astype(np.float32)
-        return torch.from_numpy(np.array(array)).to(torch.bfloat16)
     array = numpy_helper.to_array(tensor)
+    if tensor.data_type in _NOT_NUMPYS:
+        bits, kind = _NOT_NUMPYS[tensor.data_type]
+        return torch.from_numpy(np.array(array).view(bits)).view(kind)
     if array.dtype in (np.int32, np.int64) and array.ndim <= 1 and array.size <= _SMALL:
         return host(array.tolist())
     return torch.from_numpy(np.array(array))

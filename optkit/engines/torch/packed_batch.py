@@ -11,6 +11,8 @@ end, int32 [batch + 2]: the last one is of tokens that only fill up."""
 _STEPS = 32
 """Sizes that the number of tokens is filled up to, for each doubling: each is compiled and recorded once."""
 _LEAST = 64
+WHOLE = 16
+"""The number of tokens is a multiple of this, as products by cuSPARSELt want it."""
 
 
 class Packing(NamedTuple):

@@ -14,10 +14,11 @@ from optkit.engines.torch.int8_products import DOMAIN
 from optkit.engines.torch.packed_batch import INPUTS
 from optkit.graph.passes import remove_unused
 
+_PRODUCTS, _QUANTISERS = ("Int8Linear", "Float8Linear"), ("Quantize", "QuantizeFloat8")
 _OF_A_MASK = ("Unsqueeze", "Cast", "Sub", "Mul")
-_OF_ONE = ("Erf", "Tanh", "Sigmoid", "Relu", "Clip", "Cast", "Quantize", "LayerNormalization", "Int8Linear", "Split")
+_OF_ONE = ("Erf", "Tanh", "Sigmoid", "Relu", "Clip", "Cast", "LayerNormalization", "Split", *_QUANTISERS, *_PRODUCTS)
 _OF_TWO = ("Add", "Sub", "Mul", "Div", "Pow")
-_PROJECTING = ("Split", "MatMul", "Int8Linear", "Add", "Quantize", "Cast")
+_PROJECTING = ("Split", "MatMul", "Add", "Cast", *_QUANTISERS, *_PRODUCTS)
 
 
 class _Attention(NamedTuple):

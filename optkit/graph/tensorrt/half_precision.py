@@ -32,6 +32,8 @@ def to_16bit(model: ModelProto, precision: str) -> None:
     graph = model.graph
     chains = [[node] for node in graph.node if node.op_type == "LayerNormalization"] + _means_of_squares(graph)
     kept = _own_parameters(model, [node for chain in chains for node in chain])
+    # a node of a runtime's own domain takes its constants in the types that it was given
+    kept |= {name for node in graph.node if node.domain for name in node.input}
     scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:

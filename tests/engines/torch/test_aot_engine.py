@@ -8,9 +8,13 @@ import pytest
 
 from optkit.core.cpu import cpu_features
 from optkit.core.errors import InputError, MachineError
+from optkit.core.gpu import Gpu
 from optkit.engines import registry as engines
+from optkit.engines.record import read_record
 from optkit.engines.torch.aot_engine import RUNTIME
 from optkit.graph import reference
+from optkit.serving import containers, native
+from optkit.serving.config import parse
 from tests.graph.models import feed
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("compiler")]
@@ -47,6 +51,22 @@ def test_what_it_says_of_itself(loaded, engine):
     assert RUNTIME.stored_evidence(engine) == evidence
 
 
+def test_its_configuration_for_tritons_platform_numbers_its_tensors(engine):
+    """The platform reads no other names of positional inputs, and of an output that is one tensor."""
+    found = parse(native.config(engine))
+    assert (found.backend, found.platform, found.max_batch_size) == ("pytorch", "torch_aoti", 0)
+    assert [(one.name, list(one.dims)) for one in found.input] == [(f"INPUT__{place}", [-1, -1]) for place in range(3)]
+    assert [(one.name, list(one.dims)) for one in found.output] == [("OUTPUT__0", [-1, 3])]
+
+
+def test_its_container_has_the_very_version_that_compiled_it(engine):
+    record = read_record(engine)
+    version = record["runtime_version"].partition("+")[0]
+    assert containers.container(record, f"26.05={version}") == "26.05"
+    with pytest.raises(MachineError, match="was built by"):
+        containers.container(record, "26.05=99.0.0")
+
+
 def test_another_version_of_pytorch_is_refused(engine, tmp_path):
     folder = shutil.copytree(engine, tmp_path / "engine")
     record = json.loads((folder / "engine.json").read_text())
@@ -61,6 +81,16 @@ def test_int8_is_for_a_gpu(exported, tmp_path):
     assert RUNTIME.precisions(graph_is_quantised=True) == ()
     with pytest.raises(InputError, match="PyTorch cannot build precision 'int8'"):
         RUNTIME.build(exported(is_quantised=True)[1], "int8", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((8, 0), ("int8",)), ((8, 9), ("int8", "fp8")), ((9, 0), ("int8", "fp8"))]
+)
+def test_fp8_is_for_cards_from_ada_on(monkeypatch, capability, expected):
+    card = Gpu("a card", capability, 1 << 36, 1 << 36, "580.1", (13, 0))
+    monkeypatch.setattr("optkit.engines.torch.aot_engine.gpus", lambda: (card,))
+    assert RUNTIME.precisions(graph_is_quantised=True) == expected
+    assert RUNTIME.variants("fp8") == ("bf16",)
 
 
 def test_bf16_is_for_cpus_that_multiply_it():

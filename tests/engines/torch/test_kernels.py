@@ -1,4 +1,5 @@
-"""The kernels for a GPU in Triton's interpreter, against exact integers and plain attention, at odd shapes."""
+"""The kernels for a GPU in Triton's interpreter, against exact integers and plain attention, at odd shapes; and compiled
+for Hopper."""
 
 import os
 import subprocess
@@ -45,6 +46,38 @@ for size, heads, lengths in ((32, 2, (7, 40, 1, 0, 16)), (24, 3, (5, 33)), (64, 
     quantised = kernels.packed_attention(query, key, value, ends, max(lengths), size, 0.2, 0.02)
     assert (quantised.float() - (expected / 0.02).round().clamp(-128, 127)).abs().max() <= 1, size
 """
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from optkit.engines.torch import int8_linear, packed_attention
+TYPES = {
+    "*i8": ("left", "right"),
+    "*fp16": ("query", "key", "value"),
+    "*fp32": ("scale", "bias"),
+    "*i32": ("ends",),
+    "fp32": ("high", "inverse"),
+    "i32": ("rows", "columns", "depth", "stride", "longest"),
+}
+for module, told in ((int8_linear, {"GELU": True, "WHOLE": True}), (packed_attention, {"SIZE": 64, "WIDTH": 64})):
+    for tile in module.TILES:
+        for quantised in (True, False):
+            constants = {**told, "QUANTISED": quantised, **tile.kwargs}
+            if "GELU" in constants:
+                constants["GELU"] = quantised
+            function = module._kernel.fn
+            known = {name: kind for kind, names in TYPES.items() for name in names}
+            known["out"] = "*i8" if quantised else "*fp16"
+            if module is packed_attention:
+                known["scale"] = "fp32"
+            types = {name: "constexpr" if name in constants else known[name] for name in function.arg_names}
+            options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+            made = triton.compile(ASTSource(function, types, constants), GPUTarget("cuda", 90, 32), options)
+            # the matrix unit of this generation, and memory for one program of it
+            assert "wgmma" in made.asm["ptx"] or "mma.sync" in made.asm["ptx"], tile
+            assert made.metadata.shared <= 232448, (tile, made.metadata.shared)
+            print(module.__name__, tile, quantised)
+"""
 
 
 @pytest.mark.parametrize("script", [PRODUCT, ATTENTION], ids=["product", "attention"])
@@ -52,3 +85,11 @@ def test_a_kernel_computes_what_it_says(script):
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_every_tile_compiles_for_hopper_without_a_card(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    done = subprocess.run([sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(done.stdout.splitlines()) == 18, done.stdout

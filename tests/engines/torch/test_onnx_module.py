@@ -15,7 +15,7 @@ from optkit.engines.torch.packed_batch import INPUTS, Packing, filled_up
 from optkit.engines.torch.packing import pack
 from optkit.graph import onnx_file, reference
 from optkit.graph.export import export
-from optkit.graph.tensorrt.half_precision import to_16bit
+from optkit.graph.tensorrt.half_precision import TYPES, to_16bit
 from optkit.tasks.classification import Classification
 from tests.graph.families import FAMILIES, classifier, texts
 from tests.graph.models import feed
@@ -102,6 +102,18 @@ def test_int8_products_are_exact(exported, packed):
     np.testing.assert_allclose(
         run(OnnxModule(model.graph), batch), reference.infer(reference.load(graph), batch), atol=1e-5, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_scales_of_int8_products_keep_their_bits(exported, precision):
+    """A product of two scales is small: FP16 has few digits there, or none."""
+    model = onnx_file.load(exported(is_quantised=True)[1])
+    fuse(model.graph, TYPES[precision][0])
+    to_16bit(model, precision)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "Int8Linear"]
+    assert products and {types[name] for node in products for name in node.input[2:]} == {TensorProto.FLOAT}
+    assert TYPES[precision][0] in types.values()
 
 
 def test_an_operator_without_a_function_is_named():
