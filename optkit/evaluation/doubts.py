@@ -1,9 +1,11 @@
-"""What a task finds degenerate in a model's predictions, as result rows keep it: `{who: {verdict, reason}}`."""
+"""Why a row's comparison would say nothing: a model or a baseline that has learned nothing, or a baseline that the server
+answers for otherwise; as result rows keep it: `{who: {verdict, reason}}`."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optkit.evaluation.results import VERDICTS, Row
+from optkit.evaluation.tolerance import SERVED, exceeds
 
 if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
     from optkit.tasks.base import Prediction, Task
@@ -24,10 +26,19 @@ def of_engines(own: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> di
 
     Args:
         own: evidence of the engine.
-        baseline: evidence of the FP32 baseline's; None where the engine is the baseline's own.
+        baseline: evidence of the FP32 baseline's; None where it is the engine.
     """
-    found = {MODEL: own.get(KEY), BASELINE: (baseline or {}).get(KEY)}
+    found = {MODEL: own.get(KEY), BASELINE: (baseline or {}).get(KEY) or _served_otherwise(baseline or {})}
     return {who: doubt for who, doubt in found.items() if doubt}
+
+
+def _served_otherwise(baseline: Mapping[str, Any]) -> dict[str, str] | None:
+    """The doubt of a baseline whose served answers are not those of its engine."""
+    rung = baseline.get("ladder", {}).get("server")
+    if rung is None or not exceeds(rung, SERVED):
+        return None
+    reason = f"is served with other answers than its engine gives; {rung['flips']:g} predictions flip"
+    return {"verdict": "fail", "reason": reason}
 
 
 def worst(rows: Sequence[Row]) -> dict[str, dict[str, str]]:

@@ -2,24 +2,16 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from optkit.core.errors import OptkitError
 from optkit.engines import registry as engines
 from optkit.engines.candidate import EIGHT_BIT, LEAST_SHARE
 from optkit.evaluation import doubts
 from optkit.evaluation.results import VERDICTS, Row
+from optkit.evaluation.tolerance import SERVED, Tolerance, exceeds
 
 Finding = tuple[str, str]
 """A verdict with its reason."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Allowed change of logits relative to their mean absolute deviation; `docs/validation.md` gives the reasons."""
-
-    mean: float
-    largest: float
 
 
 ARITHMETIC = {
@@ -38,9 +30,6 @@ rounding that falls otherwise draws that noise anew and does not add to it, whil
 QUANTISED = Tolerance(0.5, math.inf)
 """Tolerance of the rung `pytorch` against `float`: what quantization costs is judged by the delta, and this finds
 quantisers that destroy the model."""
-
-SERVED = Tolerance(1e-4, 1e-3)
-"""Tolerance of the rung `server`: the same engine on the same batches."""
 
 
 def judge(row: Row) -> tuple[str, list[str]]:
@@ -85,11 +74,6 @@ def _of_int8(row: Row, rest: str) -> Tolerance:
     return Tolerance(
         max(least.mean, times.mean * noise["relative_mean"]), max(least.largest, times.largest * noise["relative_largest"])
     )
-
-
-def exceeds(values: Mapping[str, float], allowed: Tolerance) -> bool:
-    """Whether logits moved more than they may; a difference that is not a number does."""
-    return not (values["relative_mean"] <= allowed.mean and values["relative_largest"] <= allowed.largest)
 
 
 _FLOAT = {"fp32": "f32"}

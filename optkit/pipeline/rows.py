@@ -73,7 +73,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             rungs={rung: values["value"] for rung, values in own["ladder"].items() if rung != "float"},
             ladder=own["ladder"],
             invariance=own["invariance"],
-            degenerate=doubts.of_engines(own, None if recipe.is_baseline else against),
+            degenerate=doubts.of_engines(own, None if recipe.is_baseline and precision == FP32 else against),
             scores=own["scores"] | task.beside(own_kept, kept),
             examples=len(reference),
             units=task.scored_units,

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from optkit.evaluation import doubts
-from optkit.evaluation.gate import ARITHMETIC, SERVED, Tolerance, invariance_tolerance, judge, tolerance
+from optkit.evaluation.gate import ARITHMETIC, invariance_tolerance, judge, tolerance
 from optkit.evaluation.results import Row
+from optkit.evaluation.tolerance import SERVED, Tolerance
 from tests.report.test_table import BASELINE, INT8
 
 SPEED = {"speedup_ci95": {"1": [1.8, 2.2], "8": [2.3, 2.7]}, "p99_ms_ci95": {"1": [1.1, 1.4], "8": [3.5, 4.0]}}
@@ -190,6 +191,18 @@ def test_what_was_found_of_several_seeds_is_the_worst() -> None:
     rows = [replace(RIGHT, degenerate={"model": few}), replace(RIGHT, degenerate={"model": nothing, "baseline": few}), RIGHT]
     assert doubts.worst(rows) == {"model": nothing, "baseline": few}
     assert doubts.worst([RIGHT, RIGHT]) == {}
+
+
+def test_a_baseline_that_is_served_otherwise_proves_nothing() -> None:
+    """Once a server gave other vectors for a part of a batch: the INT8 rows beside it seemed four points better."""
+    rungs = {"relative_mean": 0.013, "relative_largest": 5.2, "flips": 79}
+    found = doubts.of_engines({"ladder": {"server": rungs}}, {"ladder": {"server": rungs}})
+    assert set(found) == {"baseline"}
+    verdict, reasons = judge(replace(RIGHT, degenerate=found))
+    said = "the FP32 baseline is served with other answers than its engine gives; 79 predictions flip"
+    assert verdict == "fail" and reasons == [f"{said}. The delta to it says nothing"]
+    same = {**rungs, "relative_mean": 0.0, "relative_largest": 0.0}
+    assert doubts.of_engines({}, {"ladder": {"server": same}}) == {}
 
 
 def test_results_of_an_older_optkit_say_nothing_of_it() -> None:
