@@ -10,6 +10,7 @@ from optkit.core.plain_text import plain, table
 from optkit.evaluation import gate
 from optkit.evaluation.artifacts import EXAMPLES
 from optkit.evaluation.results import Row
+from optkit.evaluation.tolerance import Tolerance, exceeds
 from optkit.pipeline import projects, rows
 from optkit.report import figures
 
@@ -109,7 +110,7 @@ def _invariance(row: Row) -> "Table":
     return made
 
 
-def _moved(values: Mapping[str, float], allowed: gate.Tolerance) -> list[str]:
+def _moved(values: Mapping[str, float], allowed: Tolerance) -> list[str]:
     """The cells of one comparison of logits, as `_MOVED` names them."""
     return [
         f"{values['mean']:.2g}",
@@ -117,7 +118,7 @@ def _moved(values: Mapping[str, float], allowed: gate.Tolerance) -> list[str]:
         f"{values['relative_mean']:.2g} / {values['relative_largest']:.2g}",
         f"{allowed.mean:.2g} / {allowed.largest:.2g}",
         f"{values['flips']:g}",
-        "too far" if gate.exceeds(values, allowed) else "",
+        "too far" if exceeds(values, allowed) else "",
     ]
 
 

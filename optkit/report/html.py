@@ -9,6 +9,7 @@ from typing import NamedTuple
 from optkit.core.templates import template
 from optkit.evaluation import gate
 from optkit.evaluation.results import Refusal, Row
+from optkit.evaluation.tolerance import Tolerance, exceeds
 from optkit.report import figures, pictures
 
 
@@ -17,7 +18,7 @@ class Rung(NamedTuple):
 
     name: str
     values: Mapping[str, float]
-    allowed: gate.Tolerance
+    allowed: Tolerance
     far: bool
     """Farther than allowed."""
 
@@ -57,6 +58,6 @@ def _rungs(row: Row) -> list[Rung]:
     rungs = [(rung, values, gate.tolerance(rung, row)) for rung, values in row.ladder.items()]
     ways = [(f"server: {way}", values, gate.invariance_tolerance(row)) for way, values in row.invariance.items()]
     return [
-        Rung(name, values, allowed, "mean" in values and gate.exceeds(values, allowed))
+        Rung(name, values, allowed, "mean" in values and exceeds(values, allowed))
         for name, values, allowed in (*rungs, *ways)
     ]
