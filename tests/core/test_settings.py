@@ -11,7 +11,7 @@ from optkit.core.settings import RecipeError, Settings
     [
         (
             {"stages": [Quantize(gelu_clp=10)]},
-            r"Quantize has no setting 'gelu_clp'; it has epochs, .*, gelu_clip, embeddings",
+            r"Quantize has no setting 'gelu_clp'; it has epochs, .*, gelu_clip, .*, embeddings",
         ),
         ({"stages": [Sparsify(citerion="magnitude")]}, r"Sparsify has no setting 'citerion'; it has epochs, .*, criterion"),
         (
