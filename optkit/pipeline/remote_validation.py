@@ -1,5 +1,7 @@
 """Validation of a server that runs already: the dev split scored through it, and judged by the same gate."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -140,7 +142,7 @@ def _require(client: Client, engine: Path, shape: tuple[int, ...]) -> dict[str, 
     return config
 
 
-def _require_same_data(folder: Path, features: "Dataset", collator: Collator) -> None:
+def _require_same_data(folder: Path, features: Dataset, collator: Collator) -> None:
     """The dev split is the one that the recipe was scored on: what was asked then is what would be asked now."""
     then, _ = read_sample(folder / "served" / SAMPLE)
     rows_kept = len(next(iter(then.values())))
@@ -175,7 +177,7 @@ def _backend(config: Mapping[str, Any]) -> str:
 
 
 def _reference(
-    row: Row, config: Mapping[str, Any], folder: Path, features: "Dataset", collator: Collator, size: int
+    row: Row, config: Mapping[str, Any], folder: Path, features: Dataset, collator: Collator, size: int
 ) -> tuple[str, str, parity.Logits]:
     """The rung that the server stands on, the one it is compared with, and that one's logits."""
     if _backend(config) == "python" and engines.runtime(row.engine).runs_here():

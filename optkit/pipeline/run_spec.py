@@ -1,5 +1,7 @@
 """What recipes are run on: a task, a model and a seed; with the features that several steps share."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -96,7 +98,7 @@ class RunSpec:
         own = self._own_model()
         return recipe.training.for_task(dict(own.training if own else self.task.training))
 
-    def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> "Dataset":
+    def features(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Dataset:
         """A split's features; encoded once per spec and tokenizer: every recipe of a spec has the same, teachers in folders
         may have their own."""
         key = (split, tokenizers.fingerprint(tokenizer))

@@ -105,6 +105,15 @@ def test_queries_find_documents_of_pairs(write: Write, tokenizer) -> None:
     assert task.requests(9) == [("a", "query"), ("d", "query")]
 
 
+def test_columns_beside_queries_and_positives_are_told(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "query,positive,negative_1,score\na,b,c,0\nd,e,f,1\n"
+    load("embedding", write({"train.csv": rows, "dev.csv": "query,positive,negative\na,b,c\n"}))
+    told = [record.getMessage() for record in caplog.records if "is not read" in record.getMessage()]
+    assert [one.split("train.csv: ")[1] for one in told] == [
+        "each positive answers its query; negative_1, score is not read"
+    ]
+
+
 def test_a_collection_of_beir(write: Write, tokenizer) -> None:
     task = load("embedding", collection(write, **{"train.txt": "one\n\ntwo\n"}))
     assert not task.labelled and task.examples("train")["text"][:] == ["one", "two"]

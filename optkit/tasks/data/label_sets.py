@@ -18,6 +18,8 @@ COLUMNS = ("labels", LABEL)
 SEPARATORS = ("|", ";", ",")
 """What labels in one text may be apart by; the first that occurs in the train file is meant."""
 _BITS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_BRACKETS = ("[", "{", "('", '("')
+"""What texts begin with that are no names: lists in JSON, and what must not be taken apart at its commas."""
 _LIST = 'a list, such as ["a", "b"], and [] for no label'
 _MOSTLY = 0.5
 """Share of 0 and 1 from which a column is one of labels, so that other values in it are mistakes."""
@@ -105,8 +107,8 @@ def _set(table: Table, row: int, value: Any, separator: str | None) -> list[str]
 
 
 def _items(table: Table, row: int, text: str, separator: str | None) -> Any:
-    """What a text holds: a list in JSON, or names apart by the separator."""
-    if text.lstrip().startswith("["):
+    """What a text holds: a value in JSON, or names apart by the separator."""
+    if text.lstrip().startswith(_BRACKETS):
         try:
             return loads(text)
         except ValueError:
@@ -120,7 +122,9 @@ def _items(table: Table, row: int, text: str, separator: str | None) -> Any:
 def _separator(table: Table) -> str | None:
     """What the labels of a column of texts are apart by; None where none has several."""
     texts = [
-        value for value in table.columns.get(LABEL, ()) if isinstance(value, str) and not value.lstrip().startswith("[")
+        value
+        for value in table.columns.get(LABEL, ())
+        if isinstance(value, str) and not value.lstrip().startswith(_BRACKETS)
     ]
     found = next((one for one in SEPARATORS if any(one in text for text in texts)), None)
     if found:

@@ -88,6 +88,8 @@ def rows_of(table: Table) -> Rows:
     query = next((name for name in _QUERIES if name in table.columns), None)
     if query is not None and POSITIVE in table.columns:
         names = {"query": query, POSITIVE: POSITIVE} | ({NEGATIVE: NEGATIVE} if NEGATIVE in table.columns else {})
+        if others := [name for name in table.columns if name not in (*names.values(), GROUP)]:
+            log.warning("%s: each positive answers its query; %s is not read", table.source, listed(others))
         return Rows("pairs", _texts(table, names))
     try:
         columns = text_columns(table)

@@ -55,6 +55,13 @@ def test_texts_of_several_labels(written: str, write) -> None:
     assert labels_of(load("multi_label", write({"train.csv": rows, "dev.csv": rows}))) == [["x", "y"], [], ["y"]]
 
 
+@pytest.mark.parametrize("written", ['{"x": 1, "y": 0}', "{'x', 'y'}", "('x', 'y')", "['x', 'y']", '["x", "y"'])
+def test_texts_in_brackets_that_are_no_list_are_not_taken_apart(written: str, write) -> None:
+    rows = lines({"text": "a", "labels": "x, y"}, {"text": "b", "labels": written}, {"text": "c", "labels": "y"})
+    with pytest.raises(InputError, match=r"train.jsonl, line 2: found .* as labels; expected a list, such as"):
+        load("multi_label", write({"train.jsonl": rows, "dev.jsonl": rows}))
+
+
 def test_lists_of_the_hub(tmp_path) -> None:
     features = Features({"text": Value("string"), "labels": List(ClassLabel(names=["anger", "joy", "pride"]))})
     rows = {"text": ["a", "b", "c"], "labels": [[1], [], [0, 2]]}
