@@ -187,7 +187,7 @@ def _reference(
     return "engine", "graph", run(partial(reference.infer, graph), features, size, collator)
 
 
-def _row(row: Row, task: Task, features: "Dataset", compared: Sequence[parity.Rung], baseline: Path) -> Row:
+def _row(row: Row, task: Task, features: Dataset, compared: Sequence[parity.Rung], baseline: Path) -> Row:
     """The recipe's row with the served rung in the place of what was measured there before, and without speed."""
     served = compared[-1]
     scores, against = task.outcomes(served.predictions), read_scores(baseline / "served" / SCORES)[rows.FP32]

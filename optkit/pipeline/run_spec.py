@@ -106,7 +106,7 @@ class RunSpec:
             self._encoded[key] = self.task.encode(split, tokenizer)
         return self._encoded[key]
 
-    def unlabelled(self, tokenizer: PreTrainedTokenizerBase) -> "Dataset | None":
+    def unlabelled(self, tokenizer: PreTrainedTokenizerBase) -> Dataset | None:
         """Return the features of the task's texts without labels, None without such texts."""
         key = ("unlabelled", tokenizers.fingerprint(tokenizer))
         if key not in self._encoded:
