@@ -1,11 +1,11 @@
-"""INT8 by post-training quantization: outliers shifted, calibrated on training examples, nothing trained."""
+"""INT8 by post-training quantization: ranges by divergence on training examples, nothing trained."""
 
 import optkit
 from optkit import Quantize, Recipe
 
 recipe = Recipe(
     name="ptq_int8",
-    stages=[Quantize(calibrator="kl", shift=True)],
+    stages=[Quantize(calibrator="kl")],
 )
 
 if __name__ == "__main__":
