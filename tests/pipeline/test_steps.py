@@ -504,7 +504,7 @@ def test_two_processes_train_together(workshop, tiny_data, tmp_path):
     launched = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "optkit", *options]
     finished = subprocess.run(launched, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("qat_gelu10") == 2  # once in each of the two tables
+    assert finished.stdout.count("served by tritonserver") == 1 and " qat_gelu10 " in finished.stdout  # by one of the two
     (path,) = (tmp_path / "checkpoints").glob("classification/*-model/baseline_fp32/seed-0/history.json")
     history = read_json(path)
     assert history[-1]["step"] == 6 * 256 / 16 / 2 - 1
