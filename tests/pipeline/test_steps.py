@@ -413,7 +413,7 @@ def kill_server_when_ready(models):
     while time.monotonic() < deadline:
         for process in servers():
             if len(process.children()) >= models:  # one backend process per model or more: all are loaded
-                time.sleep(1.0)
+                time.sleep(3.0)  # the last one of them may still load
                 process.kill()
                 return
         time.sleep(0.05)
