@@ -50,7 +50,7 @@ class HistogramCalibrator(_Calibrator):
         if not self.counts.any():
             return None
         edges = np.linspace(0, self.range, BINS + 1)
-        choose = {"mse": _mse, "entropy": _entropy}.get(self.method, self._percentile)
+        choose = {"percentile": self._percentile, "mse": _mse, "entropy": _entropy}[self.method]
         return torch.tensor(choose(self.counts, edges), dtype=torch.float32)
 
     def _cover(self, largest: float) -> None:

@@ -3,17 +3,13 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
-
-import torch
 
 from optkit.compression.context import Context
+from optkit.compression.held_out_trial import parted, weights
 from optkit.compression.retrain import answers_loss
 from optkit.core.errors import InputError
 from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import History, Taught
-from optkit.tasks.base import Task
-from optkit.tasks.held_out import held_out
 from optkit.training.loop import mean_loss
 
 log = logging.getLogger(__name__)
@@ -42,7 +38,7 @@ def guarded(loaded: LoadedModel, stage: Taught, context: Context, train: Callabl
     def judge() -> float:
         return mean_loss(loaded.model, judged.batches(context.training.batch_size), loss)
 
-    before, start = judge(), _copy(loaded.model.state_dict())
+    before, start = judge(), weights(loaded.model)
     history = train(learned)
     after = judge()
     by = "divergence from its teacher" if stage.teachers else "loss"
@@ -59,12 +55,7 @@ def guarded(loaded: LoadedModel, stage: Taught, context: Context, train: Callabl
 def _parted(context: Context) -> tuple[Context, Context]:
     """Return the contexts to learn from and to judge by."""
     try:
-        rest, held = held_out(cast(Task, context.task), context.features, SHARE, MOST, SEED)
+        return parted(context, SHARE, MOST, SEED)
     except InputError as error:
         log.warning("nothing is held out, the training rows themselves judge the training: %s", error)
         return context, replace(context, unlabelled=None)
-    return context.part(rest.tolist()), replace(context.part(held.tolist()), unlabelled=None)
-
-
-def _copy(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in state.items()}

@@ -2,17 +2,12 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, NamedTuple, cast
-
-import torch
-from torch import nn
+from typing import Any, NamedTuple
 
 from optkit.compression.context import Context
+from optkit.compression.held_out_trial import parted, weights
 from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import History, Taught
-from optkit.tasks.base import Task
-from optkit.tasks.held_out import held_out
 from optkit.training.loop import TrainingError, mean_loss
 from optkit.training.losses import Loss
 
@@ -54,10 +49,9 @@ def train_with_best(
         TrainingError: the loss is not finite with any of the rates.
         InputError: the training examples cannot be parted.
     """
-    rest, held = held_out(cast(Task, context.task), context.features)
-    learned, judged = context.part(rest.tolist()), replace(context.part(held.tolist()), unlabelled=None)
+    learned, judged = parted(context)
     model = loaded.model
-    start, trials = _copy(model), list[_Trial]()
+    start, trials = weights(model), list[_Trial]()
     for rate in stage.learning_rates:
         model.load_state_dict(start)
         try:
@@ -67,16 +61,12 @@ def train_with_best(
             continue
         found = mean_loss(model, judged.batches(context.training.batch_size), loss(judged))
         log.info("learning rate %g: loss %.4g on the examples held out", rate, found)
-        trials.append(_Trial(found, rate, history, _copy(model)))
+        trials.append(_Trial(found, rate, history, weights(model)))
     if not trials:
         raise TrainingError(f"the loss is not finite with any of the learning rates {stage.learning_rates}; give lower ones")
     best = min(trials, key=lambda trial: trial.loss)
     remark = f"{stage.technique}: learning rate {best.rate:g}, of {', '.join(f'{rate:g}' for rate in stage.learning_rates)}"
     log.info("%s", remark)
-    loaded.remarks.append(f"{remark}, by the loss on {len(held):,} training examples held out")
+    loaded.remarks.append(f"{remark}, by the loss on {len(judged.features):,} training examples held out")
     model.load_state_dict(best.weights)
     return best.history
-
-
-def _copy(model: nn.Module) -> dict[str, Any]:
-    return {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in model.state_dict().items()}
