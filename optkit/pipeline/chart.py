@@ -149,8 +149,7 @@ def _write(chart: Path, name: str, of_pool: str = "", **values: Any) -> None:
 
 def _install(model: Served) -> str:
     """The command that installs the version of a runtime that built an engine, without a build's own name."""
-    built = model.record["runtime_version"].partition("-")[0].partition("+")[0]
-    return engines.runtime(model.record["kind"]).install(built)
+    return engines.runtime(model.record["kind"]).install(containers.built_version(model.record))
 
 
 def _source(repository: str) -> dict[str, str | int]:

@@ -30,7 +30,7 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
         MachineError: no container is known for the engine, or the one that was named would refuse it.
         InputError: what is in the named container is not known, or its version is none.
     """
-    kind, built = record["kind"], _built(record)
+    kind, built = record["kind"], built_version(record)
     table = engines.runtime(kind).containers(record)
     if tag is None:
         found = [name for name, version in table.items() if _runs(record, version)]
@@ -88,10 +88,10 @@ def docker_command(repository: Path, record: Mapping[str, Any], tag: str | None 
 def _runs(record: Mapping[str, Any], version: str) -> bool:
     """Whether a runtime of some version runs the engine; numbers that the table leaves out do not count."""
     offered = [int(part) for part in version.split(".")]
-    built = [int(part) for part in _built(record).split(".")[: len(offered)]]
+    built = [int(part) for part in built_version(record).split(".")[: len(offered)]]
     return offered == built or (offered > built and engines.runtime(record["kind"]).runs_on_newer(record))
 
 
-def _built(record: Mapping[str, Any]) -> str:
+def built_version(record: Mapping[str, Any]) -> str:
     """The numbers of the version that built an engine, without a build's own name, as in "2026.4.1-123" and "2.13.0+cpu"."""
     return str(record["runtime_version"]).partition("-")[0].partition("+")[0]
