@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import MODELS, at_least_one, shape_of
 from transformers import BertConfig, BertForSequenceClassification
 
 from optkit import Quantize
@@ -38,8 +39,6 @@ from optkit.graph.tensorrt import ranges
 from optkit.models.families import encoder_linears
 from optkit.tasks.classification import Classification
 
-MODELS = {"minilm": (6, 384, 12, 1536), "base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
-"""Layers, width, heads, width of the feed-forward block."""
 SHAPES = ["8x128", "32x384", "1x128", "128x128", "1x384", "128x384"]
 WARM_UP, REPLAYS = 4, 10
 
@@ -115,18 +114,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--engines", nargs="+", choices=names, default=names, metavar="ENGINE", help=f"out of {', '.join(names)}"
     )
-    parser.add_argument("--layers", type=int, help="fewer layers than the model has, for a trial")
-    parser.add_argument("--rounds", type=int, default=30, help="timed rounds of each shape; default %(default)s")
+    parser.add_argument("--layers", type=at_least_one, help="fewer layers than the model has, for a trial")
+    parser.add_argument("--rounds", type=at_least_one, default=30, help="timed rounds of each shape; default %(default)s")
     parser.add_argument("--minutes", type=float, help="start no build after this; what is left out is told")
     parser.add_argument("--json", type=Path, default=Path("gpu.jsonl"), help="file to append to; default %(default)s")
     parser.add_argument("--build-only", action="store_true", help="build and describe the plans, run none")
     return parser.parse_args()
-
-
-def shape_of(text: str) -> tuple[int, int]:
-    """(batch, tokens) of "8x128"."""
-    batch, tokens = text.split("x")
-    return int(batch), int(tokens)
 
 
 def machine() -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 
 from optkit.engines import openvino, registry
+from optkit.engines.record import read_record
 
 ROWS, TOKENS, VOCABULARY = 8, 128, 100
 EVERY = 100
@@ -32,7 +33,7 @@ def main() -> None:
 
     def ask(rows: int, tokens: int) -> float:
         """Milliseconds of one request."""
-        feed = {name: np.ones((rows, tokens), np.int64) for name in engine.inputs}
+        feed = {name: np.ones((rows, tokens), np.int64) for name in read_record(given.engine)["inputs"]}
         started = time.perf_counter()
         engine.infer(feed)
         return (time.perf_counter() - started) * 1e3

@@ -9,6 +9,7 @@ anew, as speed does not depend on them. One process compiles each engine, all at
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from arguments import MODELS
 from onnx import TensorProto
 
+from optkit.core.gpu import gpus
+from optkit.engines.candidate import EIGHT_BIT
 from optkit.engines.torch.aot_engine import RUNTIME
 from optkit.graph import onnx_file
 
@@ -46,19 +50,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("hollow", "run", "build"))
     parser.add_argument("graphs", type=Path)
-    parser.add_argument("--models", nargs="+", default=["base", "large"])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["base", "large"])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument(
         "--seconds", type=float, default=170, help="after which a compilation is given up; default %(default)s"
     )
     given = parser.parse_args()
+    if problem := mistake(given):
+        parser.error(problem)
     if given.what == "hollow":
         for model in given.models:
             write_hollow(model, given.graphs)
     elif given.what == "build":
         build(given.models[0], given.kinds[0], given.graphs)
-    else:
-        run(given)
+    elif not run(given):
+        sys.exit(1)
+
+
+def mistake(given: argparse.Namespace) -> str | None:
+    """What of the arguments cannot be done, if so, before anything is begun."""
+    if given.what == "hollow":
+        return None
+    ends = {"int8" if KINDS[kind][0] in EIGHT_BIT else "float" for kind in given.kinds}
+    names = [f"{model}-{end}.onnx" for model in given.models for end in sorted(ends)]
+    if missing := [name for name in names if not (given.graphs / name).is_file()]:
+        return f"{given.graphs} holds no {', '.join(missing)}; write them: {Path(__file__).name} hollow {given.graphs}"
+    return None if gpus() else "this machine has no NVIDIA GPU; `hollow` alone is for any machine"
 
 
 def write_hollow(model: str, folder: Path) -> None:
@@ -99,8 +116,9 @@ def filled(source: Path, target: Path, sparse: bool) -> Path:
 def build(model: str, kind: str, graphs: Path) -> None:
     """Compile one engine into `<graphs>/<model>-<kind>/engine`."""
     place = graphs / f"{model}-{kind}"
+    shutil.rmtree(place, ignore_errors=True)  # of an earlier run, perhaps by other code
     precision, variant = KINDS[kind]
-    source = graphs / f"{model}-{'int8' if precision in ('int8', 'fp8') else 'float'}.onnx"
+    source = graphs / f"{model}-{'int8' if precision in EIGHT_BIT else 'float'}.onnx"
     graph = filled(source, place / "graph" / "model.onnx", kind.endswith(SPARSE))
     (place / "engine").mkdir()
     start = time.perf_counter()
@@ -110,8 +128,8 @@ def build(model: str, kind: str, graphs: Path) -> None:
     say(what="build", model=model, kind=kind, seconds=round(time.perf_counter() - start, 1), **sparse)
 
 
-def run(given: argparse.Namespace) -> None:
-    """Compile what is asked for, all at a time, and time it by turns."""
+def run(given: argparse.Namespace) -> bool:
+    """Compile what is asked for, all at a time, and time it by turns; return whether every engine was compiled."""
     import torch
 
     say(what="machine", card=torch.cuda.get_device_name(), torch=torch.__version__)
@@ -127,13 +145,16 @@ def run(given: argparse.Namespace) -> None:
             process.kill()
     for model in given.models:
         compare(model, given)
+    return not any(process.wait() for process in builds)
 
 
 def compare(model: str, given: argparse.Namespace) -> None:
     """Say how long each engine of a model takes, on the card and from array to array."""
     places = {kind: given.graphs / f"{model}-{kind}" / "engine" for kind in given.kinds}
     loaded = {kind: RUNTIME.load(place) for kind, place in places.items() if (place / "engine.json").exists()}
-    say(what="loaded", model=model, kinds=list(loaded))
+    say(what="loaded", model=model, kinds=list(loaded), failed=[kind for kind in given.kinds if kind not in loaded])
+    if not loaded:
+        return
     for batch, length, share in SHAPES:
         feed = mixed(batch, length, share)
         for _ in range(4):

@@ -9,6 +9,7 @@ from optkit.core.cpu import bound_openmp
 
 if TYPE_CHECKING:
     from optkit.compression.distill import Distill
+    from optkit.compression.product_quantize import ProductQuantize
     from optkit.compression.quantize import Quantize
     from optkit.compression.sparsify import Sparsify
     from optkit.compression.verbs import distill, keep_sparse, quantize_, sparsify_
@@ -33,6 +34,7 @@ __all__ = [
     "Engine",
     "Evaluation",
     "LoadedModel",
+    "ProductQuantize",
     "Quantize",
     "Recipe",
     "Sparsify",
@@ -56,6 +58,7 @@ __all__ = [
 ]
 _RECIPES = {
     "Distill": "optkit.compression.distill:Distill",
+    "ProductQuantize": "optkit.compression.product_quantize:ProductQuantize",
     "Quantize": "optkit.compression.quantize:Quantize",
     "Sparsify": "optkit.compression.sparsify:Sparsify",
     "Recipe": "optkit.recipe.recipe:Recipe",

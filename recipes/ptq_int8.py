@@ -5,7 +5,7 @@ from optkit import Quantize, Recipe
 
 recipe = Recipe(
     name="ptq_int8",
-    stages=[Quantize(calibrator="kl")],
+    stages=[Quantize(shift=True, calibrator="kl")],
 )
 
 if __name__ == "__main__":

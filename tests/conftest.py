@@ -1,8 +1,10 @@
 """A task, a tokenizer and a model small enough to train in a second, for the tests that need the real thing."""
 
 import copy
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +18,10 @@ from transformers import BertConfig, BertTokenizerFast
 
 from optkit.cli.app import main
 from optkit.compression.context import Context
+from optkit.compression.registry import TECHNIQUES
+from optkit.engines.registry import RUNTIMES
 from optkit.models import loading
+from optkit.models.families import FAMILIES
 from optkit.models.loading import LoadedModel
 from optkit.recipe.training import Training
 from optkit.tasks import registry
@@ -38,12 +43,41 @@ OPINIONS = {"bad": ("awful", "dull", "poor"), "good": ("bright", "lovely", "shar
 OTHERS = ("a", "cast", "film", "plot", "story", "the", "this", "with")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
+LONGEST = {
+    "test_cluster.py",
+    "test_live_server.py",
+    "test_models_table.py",
+    "test_quiet.py",
+    "test_remote.py",
+    "test_sample_reranking.py",
+    "test_sample_tasks.py",
+    "test_search.py",
+    "test_steps.py",
+    "test_style.py",
+    "test_text_pipeline.py",
+    "test_two_nodes.py",
+}
+"""Files that take half a minute or more."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server by the group that keeps such tests on one worker."""
-    for item in items:
-        if any("triton" in mark.args for mark in item.iter_markers("xdist_group")):
-            item.add_marker("server")
+    """Have the longest files come first: begun as the last, one would keep all other workers waiting."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_stays() -> Iterator[None]:
+    """Fail a file that leaves something in a registry or changes PyTorch's threads, and undo what commands and benchmarks do
+    to the log: which tests come after it in its process is chance."""
+    known = {kind: kind.names() for kind in (registry.TASKS, TECHNIQUES, RUNTIMES, FAMILIES)}
+    logger = logging.getLogger("optkit")
+    before, threads = (logger.handlers[:], logger.level, logger.propagate), torch.get_num_threads()
+    yield
+    logger.handlers, logger.level, logger.propagate = before
+    logging.disable(logging.NOTSET)
+    assert torch.get_num_threads() == threads, "a test has changed the number of PyTorch's threads"
+    for kind, names in known.items():
+        assert kind.names() == names, f"{kind.what}: a test has registered one and has not had it forgotten"
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +95,27 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secretsecret", "AWS_REGION": "us-east-1"}
+S3_KEYS |= {"AWS_ALLOW_HTTP": "true"}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[tuple[str, Any]]:
+    """Address of an S3 server with conditional writes, and a client of it; it has the bucket `bucket`."""
+    boto3 = pytest.importorskip("boto3", reason="an S3 server is needed: pip install -e '.[test]'")
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secretsecret", "region_name": "us-east-1"}
+    client = boto3.client("s3", endpoint_url=address, **keys)
+    client.create_bucket(Bucket="bucket")
+    yield address, client
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def tiny_task(tiny_data: Path) -> Task:
     """Classification of `tiny_data` into `bad` and `good`."""
@@ -76,7 +131,8 @@ def tiny_tokenizer() -> BertTokenizerFast:
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> BertConfig:
-    """Configuration of a BERT of two layers of width 32, without dropout. Whoever changes it copies it first."""
+    """Configuration of a BERT of two layers of width 32, without dropout. Whoever changes it, as a model does when it is
+    called with labels, copies it first."""
     return BertConfig(
         vocab_size=len(tiny_tokenizer),
         hidden_size=32,

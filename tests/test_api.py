@@ -74,7 +74,7 @@ def held(desk: Path, batches: list[dict[str, torch.Tensor]]) -> dict[str, Any]:
     return names | {"ids": ids, "mask": mask, "types": types}
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 @pytest.mark.parametrize("heading", [heading for heading in API if heading])
 def test_examples_of_the_api(heading: str, held: dict[str, Any], desk: Path) -> None:
     exec(API[heading], held)
@@ -97,7 +97,7 @@ def test_every_public_name() -> None:
 def test_a_model_of_ones_own(tiny_config: BertConfig, batches: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:
     """No task, no tokenizer, no `load_model`: only transformers."""
     torch.manual_seed(0)
-    model = BertForSequenceClassification(tiny_config).eval()
+    model = BertForSequenceClassification(copy.deepcopy(tiny_config)).eval()
     before = model(**batches[0]).logits.detach().numpy()
     optkit.quantize_(model, optkit.Quantize(calibrator="max"), calibration=batches)
     after = model(**batches[0]).logits.detach().numpy()
@@ -113,7 +113,7 @@ def test_a_model_of_ones_own(tiny_config: BertConfig, batches: list[dict[str, to
 
 
 def test_a_question_answerer_without_a_task(tiny_config: BertConfig, batches: list[Any], tmp_path: Path) -> None:
-    graph = optkit.export_onnx(BertForQuestionAnswering(tiny_config).eval(), tmp_path)
+    graph = optkit.export_onnx(BertForQuestionAnswering(copy.deepcopy(tiny_config)).eval(), tmp_path)
     logits = optkit.build_engine(graph, "onnxruntime", "fp32").infer({k: v.numpy() for k, v in batches[0].items()})
     assert logits.shape == (*batches[0]["input_ids"].shape, 2), "start and end, token by token"
 
@@ -168,6 +168,8 @@ def test_several_teachers_are_averaged(tiny_model: LoadedModel, tiny_task: Task)
     assert np.abs(logits[:, 0] - logits[:, 1]).max() < 0.1
     with pytest.raises(InputError, match="teacher: found an empty list"):
         optkit.distill(tiny_model, stage, tiny_task, teacher=[])
+    with pytest.raises(InputError, match=r"teacher: found './big', expected a model, as optkit\.load_model\(folder, task\)"):
+        optkit.distill(tiny_model, stage, tiny_task, teacher="./big")  # type: ignore[arg-type]
 
 
 def test_a_delta_and_its_interval(tiny_model: LoadedModel, tiny_task: Task) -> None:
@@ -193,7 +195,7 @@ def test_settings_and_models_of_another_kind_are_refused(
     with pytest.raises(InputError, match="expected a PreTrainedModel"):
         optkit.quantize_("model/", calibration=batches)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"weights are torch.float16, expected torch.float32; model.float\(\)"):
-        optkit.sparsify_(BertForSequenceClassification(tiny_config).half())
+        optkit.sparsify_(BertForSequenceClassification(copy.deepcopy(tiny_config)).half())
     with pytest.raises(InputError, match="found no 2:4 weights"), optkit.keep_sparse(tiny_model):
         pass
 
@@ -204,7 +206,7 @@ def test_a_head_of_other_classes_is_refused(tiny_model: LoadedModel, tiny_task: 
     with pytest.raises(InputError, match="its head's classes are good, bad"):
         optkit.evaluate(tiny_model.model, tiny_task, tokenizer=tokenizer)
     with pytest.raises(InputError, match="another head than the task's"):
-        optkit.evaluate(BertForQuestionAnswering(tiny_config), tiny_task, tokenizer=tokenizer)
+        optkit.evaluate(BertForQuestionAnswering(copy.deepcopy(tiny_config)), tiny_task, tokenizer=tokenizer)
     three = copy.deepcopy(tiny_config)
     three.num_labels = 3
     with pytest.raises(InputError, match="its head has 3 classes, the task has 2"):
@@ -265,7 +267,7 @@ def test_nothing_to_compare_is_said() -> None:
 def test_what_is_missing_is_asked_for(
     tiny_config: BertConfig, tiny_task: Task, tiny_model: LoadedModel, tmp_path: Path
 ) -> None:
-    bare = BertForSequenceClassification(tiny_config)
+    bare = BertForSequenceClassification(copy.deepcopy(tiny_config))
     with pytest.raises(InputError, match="found nothing to calibrate on; expected calibration=batches"):
         optkit.quantize_(bare)
     with pytest.raises(InputError, match="need its tokenizer; give tokenizer="):
@@ -286,7 +288,7 @@ def test_what_is_missing_is_asked_for(
     with pytest.raises(InputError, match="found a batch with labels, expected input_ids"):
         optkit.quantize_(bare, calibration=[{"labels": [1]}])
     with pytest.raises(InputError, match="BertForMaskedLM: no task has its head"):
-        optkit.export_onnx(BertForMaskedLM(tiny_config), tmp_path)
+        optkit.export_onnx(BertForMaskedLM(copy.deepcopy(tiny_config)), tmp_path)
     engine = optkit.build_engine(optkit.export_onnx(bare, tmp_path), "onnxruntime", "fp32")
     with pytest.raises(InputError, match="holds no engine"):
         optkit.build_engine(tmp_path / "model.onnx", "onnxruntime", "fp32", ROOT / "optkit")  # nothing of it is touched

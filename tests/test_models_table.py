@@ -32,7 +32,7 @@ def test_the_table_says_what_is_said_before_training(family: str, task: Task, tm
     assert said == {title: written[title] for title in RECIPES}
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 @pytest.mark.parametrize("family", ["distilbert", "debertav3", "modernbert"])
 def test_a_family_goes_all_the_way(family: str, task: Task, tmp_path: Path) -> None:
     """Trained, made smaller, sparse and INT8, scored through a server, published, and asked a question."""

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from optkit.cli import benchmarks, comparison, machine, publishing, recipe_files, recipes, servers, splitting
+from optkit.cli import benchmarks, comparison, machine, publishing, recipe_files, recipes, searching, servers, splitting
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 """Signals that ask for the end; Ctrl-C is Python's own matter."""
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for group in (recipes, recipe_files, splitting, comparison, benchmarks, publishing, servers, machine):
+for group in (recipes, recipe_files, searching, splitting, comparison, benchmarks, publishing, servers, machine):
     group.register(app)
 
 

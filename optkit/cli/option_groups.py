@@ -16,6 +16,7 @@ import typer
 from optkit.core.errors import InputError
 from optkit.core.json_door import parse_json
 from optkit.models.model_settings import ModelSettings
+from optkit.pipeline.cluster_settings import ClusterSettings
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
@@ -138,9 +139,27 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(map(str, parse_json(text, f"--labels {text}", list[str | int], fix)))
 
 
+def cluster_settings(
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="steps side by side on a cluster of Ray's: auto, local or ray://HOST:PORT", metavar="WHERE"),
+    ] = None,
+    train_cores: Annotated[
+        int | None, typer.Option(help="cores of a training on the cluster [default: a node's, at most 4]", metavar="N")
+    ] = None,
+    train_gpus: Annotated[
+        float | None, typer.Option(help="GPUs of a training, as 0.25 or 2 [default: 1 where there are any]", metavar="X")
+    ] = None,
+) -> ClusterSettings:
+    """The cluster that steps run on."""
+    return ClusterSettings(cluster, train_cores, train_gpus)
+
+
 on_data = grouped(data=data_settings, training=training_settings)
 """Decorator of the commands that train: their parameters `data` and `training`."""
 on_project = grouped(project=project_settings)
 """Decorator of the commands that read results: their parameter `project`."""
+on_cluster = grouped(cluster=cluster_settings)
+"""Decorator of the commands whose steps may run on a cluster: their parameter `cluster`."""
 on_model = grouped(model=model_settings)
 """Decorator of the commands that start from a model: their parameter `model`."""

@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from optkit.recipe.training import Training
     from optkit.tasks.data.data_settings import DataSettings
 
+log = logging.getLogger(__name__)
+
+
+def _folder(checkpoints: str) -> Path:
+    """The folder of checkpoints that is meant; of an object store, this machine's mirror."""
+    from optkit.core import mirror
+
+    root = mirror.place(checkpoints)
+    if url := mirror.url_of(root):
+        log.info("checkpoints %s: their mirror on this machine is %s", url, root)
+    return root
+
+
 *_TASKS, _LAST_TASK = TASKS.own
 TaskName = Annotated[str, typer.Option("--task", help=f"{', '.join(_TASKS)} or {_LAST_TASK}", metavar="TASK")]
 Name = Annotated[
@@ -27,7 +40,7 @@ Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of eng
 BuildOption = Annotated[
     list[str] | None, typer.Option("--option", help="what an engine's build is told; may be repeated", metavar="KEY=VALUE")
 ]
-Checkpoints = Annotated[Path, typer.Option(help="folder of the training output", metavar="DIR")]
+Checkpoints = Annotated[Path, typer.Option(help="folder of the training output, or s3://…", metavar="DIR", parser=_folder)]
 Out = Annotated[Path | None, typer.Option(help="write to this file instead of standard output", metavar="FILE")]
 Repository = Annotated[str, typer.Option(help="model repository: a folder, s3://… or gs://…", metavar="DIR")]
 ModelName = Annotated[str, typer.Argument(help="name of the model in the repository", metavar="MODEL")]
@@ -36,7 +49,6 @@ Trusted = Annotated[
 ]
 DEFAULT_REPOSITORY = "model_repository"
 DEFAULT_URL = "127.0.0.1:8000"
-log = logging.getLogger(__name__)
 
 
 def specs_of(

@@ -1,15 +1,18 @@
 """The commands that run recipes, and build their engines."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optkit.cli.option_groups import on_data, on_model
+from optkit.cli.measuring import measuring
+from optkit.cli.option_groups import on_cluster, on_data, on_model
 from optkit.cli.options import BuildOption, Checkpoints, Engines, Name, TaskName, engine_options, specs_of
 from optkit.cli.tensorrt_flags import with_flags
 from optkit.models.model_settings import ModelSettings
+from optkit.pipeline.cluster_settings import ClusterSettings
 from optkit.tasks.data.data_settings import DataSettings
 
 if TYPE_CHECKING:
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (run, with_flags(build)):
+    for command in (on_cluster(run), with_flags(build)):
         app.command()(on_data(on_model(command)))
 
 
@@ -28,6 +31,7 @@ def run(
     data: DataSettings,
     training: "Training",
     model: ModelSettings,
+    cluster: ClusterSettings,
     name: Name = None,
     seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
     engine: Engines = None,
@@ -41,22 +45,21 @@ def run(
 
     Example: optkit run recipes/*.py --task sst2 --data DIR --model MODEL --seed 0 --seed 1
     """
-    from optkit.engines import registry as engines
     from optkit.evaluation.results import REFUSED, Result
     from optkit.pipeline import refusals, rows
-    from optkit.pipeline.run import run_all
+    from optkit.pipeline.run import in_order, run_all
+    from optkit.recipe.recipe import modules_of
     from optkit.recipe.stage import BASELINE
     from optkit.report import table
-    from optkit.serving import install
 
-    install.find()  # a machine without a server should say so before it trains
-    for kind in engine or ():
-        engines.require_running(kind)
-    options = engine_options(engine, option)
-    specs, asked = specs_of(
-        recipes, task, data, model, training, seed or [0], engine, checkpoints, seconds, options, name, new=True
-    )
-    found = run_all(asked, specs)
+    checkpoints = cluster.seen(checkpoints)
+    with ExitStack() as stack:
+        on = stack.enter_context(measuring(engine or (), cluster))
+        options = engine_options(engine, option)
+        specs, asked = specs_of(
+            recipes, task, data, model, training, seed or [0], engine, checkpoints, seconds, options, name, new=True
+        )
+        found = run_all(asked, specs, stack.enter_context(on(modules_of(asked), specs[0])) or in_order)
     if not found:  # not the main process of several
         return
     names = {BASELINE, *(recipe.name for recipe in asked)}
@@ -86,14 +89,20 @@ def build(
     container: Annotated[
         str | None, typer.Option(help="native: tag of the container, such as 26.07 or 26.09=11.3", metavar="TAG[=VERSION]")
     ] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="python, native: add the models around the engine that take text")
+    ] = False,
     name: Name = None,
     seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
     """Train, export and convert one recipe, without serving it; print the folder of its engines.
 
+    Engines that optkit run has scored stay where they are.
+
     With --flavour it is a model repository, and the command that serves it is printed to standard error; or
-    a folder that sentence-transformers or transformers (by optimum) loads, and the line that does so.
+    a folder that sentence-transformers or transformers (by optimum) loads, and the line that does so. With --text too,
+    native models need an image with optkit, whose Dockerfile is written: the command wants optkit's wheel beside it.
     Options of TensorRT: batch, sequence, workspace_mb, variant, sparse, tf32, refit, version_compatible, hardware,
     optimization_level, timing_cache; several profiles as --option batch=1,1,1/1,8,64 --option sequence=1,64,128. Without a
     GPU its plans are built, not timed.
@@ -109,9 +118,9 @@ def build(
     options = engine_options(engine, option)
     library = flavour if flavour in library_folder.FLAVOURS else None
     if library is not None:
-        library_folder.check(library, out, engine or (), container)
+        library_folder.check(library, out, engine or (), container, text)
     else:
-        repository_builder.check(flavour, out, engine or (), container, options)
+        repository_builder.check(flavour, out, engine or (), container, options, text)
     plans = only_built(engine or ())
     (spec,), (asked,) = specs_of(
         [recipe], task, data, model, training, [seed], engine, checkpoints, options=options, name=name
@@ -123,9 +132,9 @@ def build(
         say(f"load it: {library_folder.write(asked, spec, library, out)}")
         print(out)
         return
-    folder = planned(asked, spec, plans) if plans else converted(asked, spec)
+    folder = planned(asked, spec, plans) if plans else converted(asked, spec, beside_scored=True)
     if out is not None and flavour is not None:
-        say(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container)}")
+        say(f"serve it: {repository_builder.write(asked, spec, folder, out, flavour, container, text)}")
     elif out is not None:
         repository_builder.copy(folder, out)
     print(out or folder)

@@ -62,7 +62,9 @@ def ask(
     context: Annotated[
         list[str] | None,
         typer.Option(
-            help="passage with the answer, second text of a pair, or document; repeat it for several", metavar="TEXT"
+            help="passage with the answer, second text of a pair, or document; repeat it for several. Where a model of "
+            "vectors has prompts: the name of one, such as query or document",
+            metavar="TEXT",
         ),
     ] = None,
     url: Annotated[str | None, typer.Option(help=f"running server [default: {DEFAULT_URL}]", metavar="HOST:PORT")] = None,
@@ -71,7 +73,8 @@ def ask(
 ) -> None:
     """Ask a served model in words; print its answer.
 
-    A label with its probability and then the others, the answer's words with their score, or documents by their scores.
+    A label with its probability and then the others, the answer's words with their score, documents by their scores, or the
+    first numbers of a vector.
 
     Example: optkit ask sample_qat_gelu10 "The plot is dull." --url 127.0.0.1:8000
     """

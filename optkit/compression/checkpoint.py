@@ -4,7 +4,8 @@ A folder holds `model.safetensors` (weights, and the quantisers' amax), `config.
 stages the model has gone through), `history.json`, `versions.json`, of tasks that fit some `thresholds.json`, and of stages
 that had something to say `remarks.json`. Nothing in it is code or pickle: what a stage has added to the model, such as
 quantisers, it adds again by its settings, and then the tensors are read. 2:4 weights take half the space: their values and
-2-bit indices are stored (see `optkit.models.two_to_four`).
+2-bit indices are stored (see `optkit.models.two_to_four`). Weights that share their blocks take a byte for each
+(see `optkit.models.shared_blocks`).
 """
 
 import importlib.metadata
@@ -26,6 +27,7 @@ from optkit.models import (
     checkpoint_tensors,
     config_door,
     loading,
+    shared_blocks,
     tensor_files,
     thresholds_file,
     tokenizers,
@@ -43,7 +45,7 @@ _VERSIONS = ("optkit", "torch", "transformers", "accelerate", "nvidia-modelopt",
 def save(loaded: LoadedModel, stages: Sequence[Stage], history: list[dict[str, Any]], folder: Path) -> None:
     """Write a model that has gone through `stages` into an existing folder."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in loaded.model.state_dict().items()}
-    stored = two_to_four.compress(_without_copies(tensors))
+    stored = two_to_four.compress(shared_blocks.compress(_without_copies(tensors)))
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     loaded.model.config.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
@@ -66,7 +68,7 @@ def load(folder: Path, task: Task) -> LoadedModel:
     """
     with loading.reading(str(folder)):
         loaded = loading.new(config_door.read(folder), tokenizers.load(folder, str(folder)), task)
-    tensors = two_to_four.restore(tensor_files.tensors(folder))
+    tensors = shared_blocks.restore(two_to_four.restore(tensor_files.tensors(folder)))
     stages = stages_of(folder)
     for stage in stages:
         stage.restore(loaded.model, tensors)

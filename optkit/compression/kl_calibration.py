@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from optkit.compression.fake_quantization import INT8_MAX
-from optkit.models.families import encoder_linears
+from optkit.core.progress import bar
 from optkit.tasks.base import Feed, TaskKind
 
 CANDIDATES = tuple(2 ** (-step / 8) for step in range(29))
@@ -38,18 +38,20 @@ def best_amax(
         model: in eval mode, computing in float.
         feeds: batches of inputs; no labels.
         task: gives the distributions in logits.
-        groups: for each Linear of the encoder those that read the same tensor, itself among them; they get the same amax.
+        groups: for each quantised Linear those that read the same tensor, itself among them; they get the same amax.
         largest: for each Linear, the largest absolute value of its input.
     """
     shared = {name: max(largest[other] for other in groups[name]) for name in groups}
     divergence: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros(len(CANDIDATES), dtype=torch.float64))
     signs = torch.Generator().manual_seed(0)
-    with _inputs_watched(model) as seen:
-        for piece in (piece for feed in feeds for piece in _pieces(feed)):
+    pieces = [piece for feed in feeds for piece in _pieces(feed)]
+    with _inputs_watched(model, groups) as seen, bar("calibrating", len(pieces)) as advance:
+        for piece in pieces:
             seen.clear()
             for names, values, gradient in _gradients(model, piece, task, seen, signs):
                 first = min(groups[names[0]])
                 divergence[first] += _divergences(values, gradient, shared[first])
+            advance(1)
     return {name: shared[name] * CANDIDATES[int(divergence[min(groups[name])].argmin())] for name in groups}
 
 
@@ -111,8 +113,8 @@ def _divergences(values: torch.Tensor, gradient: torch.Tensor, largest: float) -
 
 
 @contextmanager
-def _inputs_watched(model: PreTrainedModel) -> Iterator[Seen]:
-    """Give all Linear modules of the encoder that read a tensor one copy of it, by which its gradient is known."""
+def _inputs_watched(model: PreTrainedModel, linears: Collection[str]) -> Iterator[Seen]:
+    """Give all those of some Linear modules that read a tensor one copy of it, by which its gradient is known."""
     seen: Seen = {}
 
     def watch(name: str, given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -124,8 +126,8 @@ def _inputs_watched(model: PreTrainedModel) -> Iterator[Seen]:
         return (copy, *given[1:])
 
     hooks = [
-        linear.register_forward_pre_hook(lambda _, given, name=name: watch(name, given))
-        for name, linear in encoder_linears(model).items()
+        model.get_submodule(name).register_forward_pre_hook(lambda _, given, name=name: watch(name, given))
+        for name in linears
     ]
     try:
         yield seen

@@ -18,13 +18,15 @@ from optkit.models.families import encoder_linears
 from optkit.tasks.base import Feed
 
 log = logging.getLogger(__name__)
+WORTH = 0.75
+"""Share of a norm's range that may remain after the shift: where nothing is far off centre, it harms more than it gains."""
 
 
 def shift(model: PreTrainedModel, feed: Feed, forward: Callable[[PreTrainedModel], Any]) -> str:
     """Centre every channel of the norms' outputs that the encoder's Linear modules read, in place.
 
-    A norm whose output has a reader without a bias, or one that is neither a Linear nor a sum with a Linear's output, stays
-    as it is.
+    A norm whose range would become less than a quarter smaller stays as it is; so does one whose output has a reader without
+    a bias, or one that is neither a Linear nor a sum with a Linear's output.
 
     Args:
         model: float model.
@@ -42,7 +44,8 @@ def shift(model: PreTrainedModel, feed: Feed, forward: Callable[[PreTrainedModel
         forward(model)
     for name, own in able.items():
         least, largest = ranges[name]
-        _move(model, name, own, (least + largest) / 2)
+        if narrows(least, largest):
+            _move(model, name, own, (least + largest) / 2)
     if len(able) == len(found) > 0:
         return ""
     hindered = [f"{name} ({own.hindrance})" for name, own in found.items() if own.hindrance]
@@ -51,9 +54,14 @@ def shift(model: PreTrainedModel, feed: Feed, forward: Callable[[PreTrainedModel
         if hindered
         else "Linear modules read no norm that adds a bias"
     )
-    told = f"outlier shift: centred {len(able)} of the {len(found)} norms that quantised Linear modules read: {why}"
+    told = f"outlier shift: {len(able)} of the {len(found)} norms that quantised Linear modules read can be centred: {why}"
     log.warning("%s", told)
     return told
+
+
+def narrows(least: torch.Tensor, largest: torch.Tensor) -> bool:
+    """Tell whether centred channels need a single range that is much smaller, from each one's least and largest value."""
+    return float((largest - least).max()) / 2 <= WORTH * float(torch.maximum(-least, largest).max())
 
 
 @torch.no_grad()

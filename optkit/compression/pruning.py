@@ -1,13 +1,14 @@
 """2:4 pruning: what of an encoder can be, masks from elsewhere or by a criterion, and the zeros."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from optkit.compression import sparse_gpt
+from optkit.compression.kept import work
 from optkit.core.errors import InputError
 from optkit.models import two_to_four
 from optkit.models.families import encoder_linears, prunable
@@ -55,25 +56,26 @@ def report_dense(name: str, model: nn.Module) -> None:
             "another hidden_size:\n" + "\n".join(lines)
         )
     if dense:
-        share = sum(map(_work, dense.values())) / sum(map(_work, linears.values()))
+        share = sum(map(work, dense.values())) / sum(map(work, linears.values()))
         log.warning(
             "%s: %d of %d Linear modules stay dense, %.0f %% of the encoder's multiply-adds with weights (%s):\n%s",
             *(name, len(dense), len(linears), 100 * share, rule, "\n".join(lines)),
         )
 
 
-def apply_masks(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> None:
+def apply_masks(model: PreTrainedModel, masks: Mapping[str, torch.Tensor], dense: Collection[str] = ()) -> None:
     """Set to zero what masks from elsewhere, as apex ASP's, leave out.
 
     Args:
         model: pruned in place.
         masks: {name of a Linear: [out, in]}, nonzero where a weight stays.
+        dense: names of modules that stay as they are.
 
     Raises:
         InputError: no Linear can be 2:4, or naming every mask that is missing, of another shape, for another module, or
             not 2:4.
     """
-    linears = prunable_linears(model)
+    linears = _to_prune(model, dense)
     outside = {name for name, _ in model.named_modules()} - linears.keys()  # as the pooler, which ASP prunes too
     masks = {name: mask for name, mask in masks.items() if name not in outside}
     mistakes = [f"{name}: a mask for a module that is not there" for name in masks.keys() - linears.keys()]
@@ -92,22 +94,36 @@ def apply_masks(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> No
         _zero(linear, masks[name] != 0)
 
 
-def prune(model: PreTrainedModel, criterion: str, forward: Forward) -> None:
+def prune(model: PreTrainedModel, criterion: str, forward: Forward, dense: Collection[str] = ()) -> None:
     """Choose the weights that go, and write the zeros.
 
     Args:
         model: pruned in place.
         criterion: `magnitude`, or `sparsegpt`, which also corrects the weights that stay.
         forward: runs examples through the model, for SparseGPT.
+        dense: names of modules that stay as they are.
 
     Raises:
         InputError: no Linear can be 2:4, or what one reads is not finite.
     """
-    linears = prunable_linears(model)
+    linears = _to_prune(model, dense)
     if criterion == "sparsegpt":
         sparse_gpt.prune(model.eval(), linears, forward)
     for linear in linears.values():
         _zero(linear, _largest_two(linear.weight.detach()))
+
+
+def pruned_alone(model: PreTrainedModel, criterion: str, forward: Forward) -> dict[str, torch.Tensor]:
+    """Return the weight of each Linear that can be 2:4, pruned as if it alone were; arguments and errors as of `prune`."""
+    linears = prunable_linears(model)
+    if criterion == "sparsegpt":
+        return sparse_gpt.pruned_alone(model.eval(), linears, forward)
+    weights = {name: linear.weight.detach() for name, linear in linears.items()}
+    return {name: weight * _largest_two(weight) for name, weight in weights.items()}
+
+
+def _to_prune(model: PreTrainedModel, dense: Collection[str]) -> dict[str, nn.Linear]:
+    return {name: linear for name, linear in prunable_linears(model).items() if name not in dense}
 
 
 def _largest_two(weight: torch.Tensor) -> torch.Tensor:
@@ -120,11 +136,6 @@ def _zero(linear: nn.Linear, keep: torch.Tensor) -> None:
     """Write zeros, all of them positive, so that a compressed weight loads back bit for bit."""
     with torch.no_grad():
         linear.weight.masked_fill_(~keep.to(linear.weight.device), 0.0)
-
-
-def _work(linear: nn.Linear) -> int:
-    """Multiply-adds per token."""
-    return linear.out_features * linear.in_features
 
 
 def _why(linear: nn.Linear) -> str:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from optkit.compression import kept
+from optkit.compression.kept import Kept
 from optkit.recipe.stage import History, Taught
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from optkit.compression.context import Context
+    from optkit.compression.sensitivity import OneByOne
     from optkit.graph.audit import Audit
     from optkit.models.loading import LoadedModel
 
@@ -53,6 +56,11 @@ class Quantize(Taught):
     guard: bool = True
     """Whether a twentieth of the training examples is held out, and the calibrated weights are kept where training makes the
     answers to these no better."""
+    keep_float: Kept = ()
+    """Names of Linear modules of the encoder that stay float, with `*` for any part of a name; "auto" chooses those that
+    bring most, within `keep_budget` (see `compression.sensitivity`)."""
+    keep_budget: float = Field(0.1, gt=0, lt=1)
+    """Most of the encoder's multiply-adds that "auto" leaves in float, as a share."""
     embeddings: bool = True
     """Whether the word embeddings are stored in INT8 too, with one scale per word."""
     epochs: float = Field(0, ge=0)
@@ -62,9 +70,11 @@ class Quantize(Taught):
         """Return the model unchanged.
 
         Raises:
-            InputError: there is no GELU to clip.
+            InputError: there is no GELU to clip, or no module is called as one of `keep_float`.
         """
         from optkit.models.gelu import clip_gelu
+
+        self._named(model)
 
         if self.gelu_clip is not None:
             clip_gelu(copy.deepcopy(model), self.gelu_clip)
@@ -96,15 +106,32 @@ class Quantize(Taught):
         self.checked()
         if self.shift:
             self._shift(loaded, context)
-        quantizers.insert(loaded.model, self)
+        kept.record(loaded.model, self.technique, self._left_float(loaded, context))
+        quantizers.insert(loaded.model, self, kept.names(loaded.model, self.technique))
         if loaded.amax:
             quantizers.load_amax(loaded.model, loaded.amax)
         else:
             self._calibrate(loaded.model, context)
         history = self._train(loaded, context) if self.answers or self.follows else []
-        if self.embeddings:
-            quantizers.round_embeddings(loaded.model)
+        self._round_embeddings(loaded)
         return history
+
+    def _round_embeddings(self, loaded: "LoadedModel") -> None:
+        """Move the word embeddings onto INT8's grid, unless they are small already; say where scales part shared blocks."""
+        from optkit.compression import quantizers
+        from optkit.models import shared_blocks
+        from optkit.models.families import encoder_linears, word_embeddings
+
+        if self.embeddings and shared_blocks.find(word_embeddings(loaded.model)) is None:
+            quantizers.round_embeddings(loaded.model)
+        elif self.embeddings:
+            loaded.remarks.append("quantize: the word embeddings share their blocks, and are left as they are")
+        shared = [one for one in encoder_linears(loaded.model).values() if shared_blocks.find(one.weight) is not None]
+        if shared and self.weights == "per_channel":
+            loaded.remarks.append(
+                f"quantize: {len(shared)} weights share their blocks, and a scale for each channel rounds equal blocks "
+                'differently: their engines are not packed; weights="per_tensor" keeps them'
+            )
 
     def _shift(self, loaded: "LoadedModel", context: "Context") -> None:
         """Centre what quantisers read, unless the checkpoint's scales are for what they read now."""
@@ -117,6 +144,39 @@ class Quantize(Taught):
         forward = partial(context.run_examples, count=count)
         if remark := outlier_shift.shift(loaded.model, next(iter(context.feeds(count))), forward):
             loaded.remarks.append(remark)
+
+    def _named(self, model: "PreTrainedModel") -> list[str]:
+        """The modules that `keep_float` names."""
+        from optkit.models.families import encoder_linears
+
+        return kept.resolve(self.keep_float, encoder_linears(model), "Quantize.keep_float")
+
+    def _left_float(self, loaded: "LoadedModel", context: "Context") -> list[str]:
+        """The modules that stay float; a remark says which, and why."""
+        from optkit.compression import sensitivity
+        from optkit.models.families import encoder_linears
+
+        if self.keep_float == "auto":
+            one_by_one = self.model_copy(update={"shift": False}).one_by_one(loaded, context)  # it is shifted already
+            chosen, remark = sensitivity.chosen(
+                one_by_one, context, sensitivity.gains, "keep_float", "float", self.keep_budget
+            )
+            loaded.remarks.append(remark)
+            return chosen
+        if names := self._named(loaded.model):
+            work = kept.share(encoder_linears(loaded.model), names)
+            loaded.remarks.append(f"keep_float: {', '.join(names)} stay float, {work:.1%} of the encoder's multiply-adds")
+        return names
+
+    def one_by_one(self, loaded: "LoadedModel", context: "Context") -> "OneByOne":
+        """Return a calibrated copy of a float model in which any of the modules are INT8, and the others float."""
+        from optkit.compression import sensitivity
+
+        made = copy.copy(loaded)
+        made.model, made.remarks = copy.deepcopy(loaded.model), []
+        untrained = {"epochs": 0, "steps": None, "representation_epochs": 0, "representation_steps": None}
+        self.model_copy(update={**untrained, "keep_float": (), "embeddings": False}).apply(made, context)
+        return sensitivity.quantised(made.model)
 
     def _calibrate(self, model: "PreTrainedModel", context: "Context") -> None:
         from optkit.compression import quantizers
@@ -131,11 +191,10 @@ class Quantize(Taught):
         from optkit.compression import fake_quantization, quantized_training, quantizers
         from optkit.compression.guard import guarded
         from optkit.compression.retrain import retrain
-        from optkit.models.families import encoder_linears
 
         setting = quantized_training.Setting(self.scale_rate, self.quant_noise)
         together = quantizers.with_same_scale(loaded.model, next(iter(context.feeds(1))))
-        linears = list(encoder_linears(loaded.model).values())
+        linears = list(quantizers.quantised_linears(loaded.model).values())
 
         def train(part: "Context") -> History:
             with (
@@ -154,7 +213,7 @@ class Quantize(Taught):
         """
         from optkit.compression import quantizers
 
-        quantizers.insert(model, self)
+        quantizers.insert(model, self, kept.names(model, self.technique))
         amax = {name.removesuffix("._amax"): tensor for name, tensor in tensors.items() if name.endswith("._amax")}
         quantizers.load_amax(model, amax)
 
@@ -166,4 +225,4 @@ class Quantize(Taught):
 
     def check_graph(self, audit: "Audit", model: "PreTrainedModel") -> None:
         """Raise `InputError` naming every node that is wrongly quantised or wrongly left in float."""
-        audit.check_quantised()
+        audit.check_quantised(kept.names(model, self.technique))

@@ -7,7 +7,7 @@ encoder's layers: embeddings, LayerNorm, pooler and head stay float (Wu et al. 2
 import io
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +36,13 @@ Forward = Callable[[PreTrainedModel], None]
 Groups = dict[str, set[str]]
 
 
-def insert(model: PreTrainedModel, stage: "Quantize") -> None:
+def insert(model: PreTrainedModel, stage: "Quantize", kept: Collection[str] = ()) -> None:
     """Give every Linear of the encoder an input and a weight quantiser, not calibrated yet; clip GELU if asked to.
+
+    Args:
+        model: changed in place.
+        stage: with the settings.
+        kept: names of Linear modules that stay float.
 
     Raises:
         InputError: the stage has mistakes, or the model has no Linear that can be quantised, or no GELU to clip.
@@ -53,7 +58,10 @@ def insert(model: PreTrainedModel, stage: "Quantize") -> None:
         )
     with redirect_stdout(io.StringIO()), warnings.catch_warnings(), _linears_alone():
         warnings.simplefilter("ignore")  # it announces each model, and under several processes each kind of module
-        mtq.quantize(model, {"quant_cfg": _placement(linears, stage.weights), "algorithm": None})
+        mtq.quantize(
+            model,
+            {"quant_cfg": _placement([name for name in linears if name not in kept], stage.weights), "algorithm": None},
+        )
     for name, quantiser in quantisers(model).items():
         if stage.calibrator in METHODS and name.endswith("input_quantizer"):
             quantiser._calibrator = HistogramCalibrator(stage.calibrator, stage.percentile)
@@ -79,7 +87,7 @@ def calibrate(model: PreTrainedModel, forward: Forward) -> None:
         InputError: a quantiser has seen no value other than zero, or one that is not finite.
     """
     model.eval()
-    with torch.no_grad(), reading_the_same(encoder_linears(model)) as groups:
+    with torch.no_grad(), reading_the_same(quantised_linears(model)) as groups:
         try:
             mtq.calibrate(model, "max", forward)
         except (FloatingPointError, AssertionError) as error:  # of our calibrators, and of Model Optimizer's
@@ -93,8 +101,8 @@ def calibrate(model: PreTrainedModel, forward: Forward) -> None:
 
 
 def same_inputs(model: PreTrainedModel, feed: Feed) -> Groups:
-    """Return for each Linear of the encoder the names of those that read the same tensor, itself among them."""
-    with torch.no_grad(), reading_the_same(encoder_linears(model)) as groups:
+    """Return for each quantised Linear the names of those that read the same tensor, itself among them."""
+    with torch.no_grad(), reading_the_same(quantised_linears(model)) as groups:
         model(**{name: torch.from_numpy(array).to(model.device) for name, array in feed.items()})
     return groups
 
@@ -207,6 +215,20 @@ def quantisers(model: PreTrainedModel) -> dict[str, TensorQuantizer]:
     }
 
 
+def quantised_linears(model: PreTrainedModel) -> dict[str, torch.nn.Linear]:
+    """Return the Linear modules of the encoder that have quantisers, by name."""
+    quantised = by_linear(model)
+    return {name: linear for name, linear in encoder_linears(model).items() if name in quantised}
+
+
+def by_linear(model: PreTrainedModel) -> dict[str, list[TensorQuantizer]]:
+    """Return the enabled quantisers of each Linear that has some."""
+    found = dict[str, list[TensorQuantizer]]()
+    for name, quantiser in quantisers(model).items():
+        found.setdefault(name.rpartition(".")[0], []).append(quantiser)
+    return found
+
+
 def round_embeddings(model: PreTrainedModel) -> None:
     """Move the word embeddings onto an INT8 grid with one scale per word, so that the graph can store them in a quarter.
 
@@ -224,8 +246,8 @@ def _other_weights(found: int, expected: int) -> str:
     return f'; take them with Quantize(weights="{kind}")' if 1 in (found, expected) else ""
 
 
-def _placement(linears: Mapping[str, torch.nn.Linear], weights: "Weights") -> list[dict]:
-    """Model Optimizer's ordered list: everything off, then the encoder's Linear modules on."""
+def _placement(linears: Collection[str], weights: "Weights") -> list[dict]:
+    """Model Optimizer's ordered list: everything off, then some Linear modules on, by name."""
     axis = 0 if weights == "per_channel" else None
     entries: list[dict] = [{"quantizer_name": "*", "enable": False}]
     for name in linears:

@@ -13,6 +13,7 @@ TECHNIQUES: Registry[type[Stage]] = Registry(
     {
         "distill": "optkit.compression.distill:Distill",
         "sparsify": "optkit.compression.sparsify:Sparsify",
+        "product_quantize": "optkit.compression.product_quantize:ProductQuantize",
         "quantize": "optkit.compression.quantize:Quantize",
     },
     lambda thing: isinstance(thing, type) and issubclass(thing, Stage),

@@ -1,4 +1,4 @@
-"""Training a model again within a stage: beside its teacher, in one phase or two, with its zeros held.
+"""Training a model again within a stage: beside its teacher, in one phase or two, with its zeros and shared blocks held.
 
 First, where asked for, its representations follow the teacher's: hidden states layer by layer (Jiao et al. 2020, arXiv
 1909.10351) and the last layer's relations among queries, keys and values (Wang et al. 2021, arXiv 2012.15828). Then its
@@ -6,9 +6,10 @@ answers do: the teacher's softened logits beside the labels (Hinton et al. 2015,
 their place (`Task.teaching_loss`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -18,7 +19,7 @@ from optkit.compression.context import Context
 from optkit.compression.representations import Representations, representation_loss
 from optkit.compression.student import check_teacher, chosen_layers
 from optkit.core.errors import InputError
-from optkit.models import two_to_four
+from optkit.models import shared_blocks, two_to_four
 from optkit.models.families import depth, encoder_linears, heads
 from optkit.models.loading import LoadedModel
 from optkit.recipe.stage import History, Stage, Taught
@@ -29,7 +30,8 @@ from optkit.training.losses import Loss, averaged, live, stored, task_loss, with
 
 
 def retrain(loaded: LoadedModel, stage: Taught, context: Context, title: str) -> History:
-    """Train a model in place as its stage says; weights that are 2:4 stay so, checked after every epoch.
+    """Train a model in place as its stage says; weights that are 2:4 stay so, checked after every epoch, and shared blocks
+    stay shared.
 
     Args:
         loaded: the model.
@@ -86,6 +88,23 @@ def check_teaching(loaded: LoadedModel, teacher: LoadedModel, name: str, stage: 
         _pair(loaded, teacher, stage).release()
 
 
+def check_together(configs: Mapping[str, Any], stage: Stage, task: TaskKind | None) -> None:
+    """Raise `InputError` where the answers of several teachers cannot be averaged.
+
+    Args:
+        configs: configurations of the teachers' models, by name.
+        stage: that they teach in.
+        task: that is taught; without one, any.
+    """
+    sizes = {name: task.dimensions(config) for name, config in configs.items()} if task is not None else {}
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"{name!r} of {size}" for name, size in sizes.items())
+        raise InputError(
+            f"{stage.technique}: the vectors of its teachers have different dimensions ({found}), and cannot be averaged; "
+            "name one of them, or teachers of one size"
+        )
+
+
 def settings_of(stage: Taught, training: Training) -> Training:
     """The baseline's resolved settings with what the stage sets itself."""
     own = {name: getattr(stage, name) for name in ("epochs", "steps", "warmup_ratio", "schedule", "ema")}
@@ -128,7 +147,7 @@ def _pair(loaded: LoadedModel, teacher: LoadedModel, stage: Taught) -> Represent
 
 
 def answers_loss(teachers: Sequence[LoadedModel], stage: Taught, context: Context) -> Loss:
-    """Return the training loss: the task's alone, or with the mean of the teachers' logits, computed per batch if words are
+    """Return the training loss: the task's alone, or with the mean of the teachers' answers, computed per batch if words are
     replaced."""
     task = context.task
     if not stage.teachers:
@@ -137,7 +156,7 @@ def answers_loss(teachers: Sequence[LoadedModel], stage: Taught, context: Contex
         answers = [live(teacher.model, task, teacher.tokenizer.model_input_names) for teacher in teachers]
     else:
         answers = [stored(context.teacher_logits(name), task) for name in stage.teachers]
-    return with_teacher(task, averaged(answers), stage.temperature, stage.label_weight if task.labelled else 0.0)
+    return with_teacher(task, averaged(answers, task), stage.temperature, stage.label_weight if task.labelled else 0.0)
 
 
 def _run(loaded: LoadedModel, module: nn.Module, title: str, loss: Loss, stage: Taught, context: Context) -> History:
@@ -147,7 +166,7 @@ def _run(loaded: LoadedModel, module: nn.Module, title: str, loss: Loss, stage: 
     batches = context.batches(settings.batch_size, augment, taught=bool(stage.teachers))
     sparse = two_to_four.sparse_linears(encoder_linears(loaded.model))
     after_epoch = partial(two_to_four.check, sparse, f"after an epoch of {title}")
-    with two_to_four.held(sparse), _dropout(loaded.model, stage.dropout):
+    with two_to_four.held(sparse), shared_blocks.held(loaded.model), _dropout(loaded.model, stage.dropout):
         return train(module, batches, loss, settings, context.seed, context.logs, title, after_epoch, context.snapshots)
 
 

@@ -34,18 +34,46 @@ def prune(model: PreTrainedModel, linears: Mapping[str, nn.Linear], forward: Cal
     Raises:
         InputError: what a Linear reads is not finite.
     """
+    for own in _by_layer(model, linears):
+        for name, weight in _of_layer(model, own, forward).items():
+            own[name].weight.copy_(weight)
+
+
+@torch.no_grad()
+def pruned_alone(
+    model: PreTrainedModel, linears: Mapping[str, nn.Linear], forward: Callable[[PreTrainedModel], None]
+) -> dict[str, torch.Tensor]:
+    """Return the weights [out, in] of Linear modules, each pruned as if it were the only one; the model stays as it is.
+
+    Arguments and errors as of `prune`.
+    """
+    found = dict[str, torch.Tensor]()
+    for own in _by_layer(model, linears):
+        found |= _of_layer(model, own, forward)
+    return found
+
+
+def _by_layer(model: PreTrainedModel, linears: Mapping[str, nn.Linear]) -> Iterator[dict[str, nn.Linear]]:
     number = layers_of(model).number
     for layer in sorted({number(name) or 0 for name in linears}):
-        own = {name: linear for name, linear in linears.items() if number(name) == layer}
-        with _watched(model, own) as hessians:
-            forward(model)
-        for name, linear in own.items():
-            size = linear.in_features
-            hessian = hessians.get(name, torch.zeros(size, size, dtype=torch.float64))  # of one that nothing has reached
-            if not bool(torch.isfinite(hessian).all()):
-                raise InputError(f"{name}: what it reads is not finite; look for weights that are NaN or infinite")
-            linear.weight.copy_(pruned(linear.weight, hessian.to(linear.weight.device)))
-        log.info("SparseGPT: layer %d, %d Linear modules", layer, len(own))
+        yield {name: linear for name, linear in linears.items() if number(name) == layer}
+
+
+def _of_layer(
+    model: PreTrainedModel, linears: Mapping[str, nn.Linear], forward: Callable[[PreTrainedModel], None]
+) -> dict[str, torch.Tensor]:
+    """Return the pruned weights of one layer's modules."""
+    found = dict[str, torch.Tensor]()
+    with _watched(model, linears) as hessians:
+        forward(model)
+    for name, linear in linears.items():
+        size = linear.in_features
+        hessian = hessians.get(name, torch.zeros(size, size, dtype=torch.float64))  # of one that nothing has reached
+        if not bool(torch.isfinite(hessian).all()):
+            raise InputError(f"{name}: what it reads is not finite; look for weights that are NaN or infinite")
+        found[name] = pruned(linear.weight, hessian.to(linear.weight.device))
+    log.info("SparseGPT: %d Linear modules of the layer of %s", len(found), next(iter(found)))
+    return found
 
 
 def pruned(weight: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:

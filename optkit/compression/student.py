@@ -72,7 +72,7 @@ def check_teacher(
     """Raise `InputError` where a teacher cannot teach this student.
 
     Logits of whole texts are of the teacher's own inputs. Logits of tokens need the student's tokens, and a teacher that
-    answers within the training, beside representations or replaced words, reads the student's inputs.
+    answers within the training, for replaced words or, the first alone, for its representations, reads the student's inputs.
 
     Args:
         loaded: student.
@@ -83,7 +83,7 @@ def check_teacher(
     """
     if isinstance(task, Task):
         _check_told_length(task, teacher, name)
-    live = not isinstance(stage, Taught) or stage.follows or bool(stage.answers and stage.augment)
+    live = not isinstance(stage, Taught) or bool(stage.answers and stage.augment) or _is_followed(name, stage)
     live, per_token = live or task is None, task is not None and task.per_token()
     if live or per_token:
         _check_tokens(loaded, teacher, name)
@@ -95,6 +95,11 @@ def check_teacher(
             raise InputError(
                 f"a student of {depths[0]} layers is deeper than its teacher {name!r} of {depths[1]}; give fewer"
             )
+
+
+def _is_followed(name: str, stage: Taught) -> bool:
+    """Whether it is this teacher's representations that a stage follows."""
+    return stage.follows and (len(stage.teachers) < 2 or name == stage.teachers[0])
 
 
 def _check_tokens(loaded: LoadedModel, teacher: LoadedModel, name: str) -> None:

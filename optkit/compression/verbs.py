@@ -24,6 +24,7 @@ from optkit.compression.context import Context
 from optkit.compression.distill import Distill
 from optkit.compression.given_feeds import Batches, feeds_of
 from optkit.compression.quantize import Quantize
+from optkit.compression.retrain import check_together
 from optkit.compression.sparsify import Sparsify
 from optkit.compression.student import check_teacher
 from optkit.core import temporary
@@ -221,6 +222,7 @@ def _apply(
         stage = stage.model_copy(update={"teacher": tuple(teachers)})
         for name, model in teachers.items():
             check_teacher(loaded, model, name, stage, task)
+        check_together({name: model.model.config for name, model in teachers.items()}, stage, task)
     with temporary.folder("optkit-training") as logs:
         context = _context(loaded, calibration, task, teachers, seed, logs)
         history = stage.apply(loaded, context)
@@ -235,6 +237,8 @@ def _teachers(loaded: LoadedModel, given: Model | Sequence[Model] | None, task: 
     """Return the teachers by name: those that were given, or a copy of the model."""
     if given is None:
         return {BASELINE: LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, task=loaded.task)}
+    if isinstance(given, str):
+        raise InputError(f"teacher: found {given!r}, expected a model, as optkit.load_model(folder, task) gives it")
     models = given if isinstance(given, Sequence) else [given]
     if not models:
         raise InputError("teacher: found an empty list, expected a model, or several")

@@ -59,6 +59,12 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def empty(folder: Path) -> None:
+    """Remove all that lies in a folder."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder, by its path in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -8,7 +8,16 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from optkit.core.printable import Printable, escaped
 
@@ -27,6 +36,7 @@ def bar(title: str, total: int, disable: bool = False, done: int = 0) -> Iterato
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -49,8 +59,20 @@ class _Lines:
         if count and not self.silent and now - self.said >= _SECONDS:
             self.said = now
             spent, left = now - self.start, self.total - self.done
-            rest = _in_words(spent / (self.done - self.before) * left)
-            log.info("%s: %d of %d, %.0f s, %s left", self.title, self.done, self.total, spent, rest)
+            rate = (self.done - self.before) / spent
+            told = (self.title, self.done, self.total, _per_second(rate), spent, _in_words(left / rate))
+            log.info("%s: %d of %d, %s, %.0f s, %s left", *told)
+
+
+class _Rate(ProgressColumn):
+    """How fast a bar advances."""
+
+    def render(self, task: Task) -> str:
+        return "" if task.speed is None else _per_second(task.speed)
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
 
 
 def _in_words(seconds: float) -> str:

@@ -4,6 +4,9 @@ A step's folder holds `record.json`: the key, what the key was made of, and the 
 that was killed finds the finished steps by their keys and never sees a half-written one, because a step is made in a
 temporary folder beside its place and renamed.
 
+In a mirror of an object store (`optkit.core.mirror`) it is there before it takes its place here, and a step that another
+machine has finished is fetched instead of made.
+
 What took long to make is not deleted when another key takes its place: it goes to `.superseded/` beside it, and comes back
 from there, sub-steps included, as soon as its key is asked for again.
 """
@@ -18,8 +21,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from optkit.core import locks, temporary
-from optkit.core.atomic import disk_error, file_hash, flush, flush_tree, hashes, refusal_behind, write_json
+from optkit.core import locks, mirror, temporary
+from optkit.core.atomic import disk_error, empty, file_hash, flush, flush_tree, hashes, refusal_behind, write_json
 from optkit.core.errors import InputError
 from optkit.core.json_door import checked, read_json
 
@@ -65,7 +68,10 @@ def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], Non
         return key
     if keep and _taken_back(folder, key):
         return key
+    far = mirror.of(folder)
     with writing(folder, keep) as unfinished:
+        if far and far.fetch(folder, key, unfinished, RECORD):
+            return key
         make(unfinished)
         files = hashes(unfinished)
         record = {
@@ -75,7 +81,25 @@ def step(folder: Path, depends_on: Mapping[str, Any], make: Callable[[Path], Non
             "files": files,
         }
         write_json(unfinished / RECORD, record)
+        if far and not far.put(folder, key, unfinished, RECORD):  # another machine was quicker
+            empty(unfinished)
+            far.fetch(folder, key, unfinished, RECORD)
     return key
+
+
+def fetch(folder: Path, key: str) -> None:
+    """Have a folder of a mirror hold the finished step of a key that another machine has made.
+
+    Raises:
+        InputError: the store does not have it, or something else in its place.
+        MachineError: the store refuses, or is not there.
+    """
+    far = mirror.of(folder)
+    if far is None or is_finished(folder, key):
+        return
+    with writing(folder) as unfinished:
+        if not far.fetch(folder, key, unfinished, RECORD):
+            raise InputError(f"{far.store.url}: has no step {far.name(folder)} of the key {key[:16]}; run the command again")
 
 
 def key_of(depends_on: Mapping[str, Any]) -> str:

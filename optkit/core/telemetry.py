@@ -18,6 +18,8 @@ OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     # a count of the data sets that are read
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    # what a cluster of Ray's that is started here reports of itself
+    "RAY_USAGE_STATS_ENABLED": "0",
     # https://donottrack.sh, which Ray, MLflow and others heed: plug-ins may import them
     "DO_NOT_TRACK": "1",
 }

@@ -12,7 +12,6 @@ processes load only what they run.
 
 import importlib
 import importlib.metadata
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +28,9 @@ Record = Mapping[str, Any]
 Tensors = dict[str, list[dict[str, Any]]]
 """Tensors of an engine under `inputs` and `outputs`, each with `name`, `dtype` (NumPy's name) and `shape` (-1: dynamic)."""
 
+TOKENS = 128
+"""Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
+
 
 class Measured(Protocol):
     """The fields of a result row (`optkit.evaluation.results.Row`) that `Runtime.promises` may check."""
@@ -39,17 +41,12 @@ class Measured(Protocol):
     evidence: dict[str, Any]
 
 
-def promises_of_a_gpu(row: Measured) -> Iterator[tuple[str, str]]:
-    """Give the checks that a row fails of what INT8 and 2:4 are for on a GPU, as `Runtime.promises` does: to be faster than
-    16 bits, by kernels that skip the zeros.
+def promises_of_sparsity(row: Measured) -> Iterator[tuple[str, str]]:
+    """Give the check that a row fails of what 2:4 is for on a GPU, as `Runtime.promises` does: kernels that skip the zeros.
 
     Args:
         row: result row of an engine of a kind whose evidence counts `sparse_layers_eligible` and `sparse_layers_chosen`.
     """
-    ratios = row.speedup_vs_16bit or {}
-    if row.precision == "int8" and math.prod(ratios.values()) < 1:  # a product below 1 is a geometric mean below 1
-        said = ", ".join(f"{ratio:.2f}x at batch {size}" for size, ratio in ratios.items())
-        yield "fail", f"the INT8 engine is slower than the 16-bit one ({said})"
     if row.sparsity == "2:4" and row.evidence.get("sparse_layers_chosen") == 0:
         eligible = row.evidence.get("sparse_layers_eligible")
         yield "fail", f"no layer runs a 2:4 kernel ({'unknown' if eligible is None else eligible} were eligible)"
@@ -75,10 +72,9 @@ class Runtime(ABC):
     options: ClassVar[type[BuildOptions]] = BuildOptions
     """Class of the build options."""
     artefacts: ClassVar[tuple[str, ...]] = ()
-    """Files that Triton's native backend needs, relative to the engine's folder. If they lie in `1/`, the engine's folder
+    """Files that Triton's native backend needs, relative to the engine's folder, where they may be packed
+    (`optkit.engines.packed_weights`). If they lie in `1/`, the engine's folder
     can serve as a model of a repository unchanged."""
-    native_threads: ClassVar[str | None] = None
-    """Parameter of Triton's native backend for the threads of a request; None where it has none."""
 
     # ---- what this machine has
 
@@ -233,6 +229,19 @@ class Runtime(ABC):
         """Return the fields of Triton's model configuration (`model_config.proto`) besides tensors and batch size."""
         return {"backend": self.kind, "instance_group": [{"count": 1, "kind": "KIND_GPU" if self.on_gpu else "KIND_CPU"}]}
 
+    def native_parallelism(self, instances: int, threads: int | None) -> dict[str, str]:
+        """Return the native backend's parameters for so many instances of so many threads each (None: its own choice), in
+        addition to the instance group."""
+        return {}
+
+    def native_record(self, record: Record) -> Record:
+        """Return the record of an engine as the native backend computes it, which may be in another variant.
+
+        Raises:
+            InputError: it does not compute it in its precision.
+        """
+        return record
+
     def containers(self, record: Record) -> Mapping[str, str]:
         """Return the known versions of the runtime by tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`.
 
@@ -248,6 +257,10 @@ class Runtime(ABC):
     def runs_on_newer(self, record: Record) -> bool:
         """Return whether newer versions of the runtime run an engine."""
         return True
+
+    def runs_on_older(self, record: Record) -> bool:
+        """Return whether older versions of the runtime have been seen to run an engine, without a promise of the runtime."""
+        return False
 
     def server_options(self, record: Record) -> tuple[str, ...]:
         """Return the command-line options that `tritonserver` needs to run an engine."""

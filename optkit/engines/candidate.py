@@ -15,7 +15,8 @@ Feed = Mapping[str, NDArray[Any]]
 EIGHT_BIT = ("int8", "fp8")
 """Precisions of a quantised graph."""
 LEAST_SHARE = 0.9
-"""The least share of the stored weights' multiply-adds that an engine sold as INT8 or FP8 must really do in it."""
+"""The least share of the stored weights' multiply-adds that an engine sold as INT8 or FP8 must really do in it, of those
+that its graph quantises."""
 
 
 @dataclasses.dataclass
@@ -36,6 +37,8 @@ class Candidate:
     """Decisions of the task that are others than the reference's; None where the task was not asked."""
     predictions: int | None = None
     evidence: dict[str, Any] = dataclasses.field(default_factory=dict)
+    covered_share: float = 1.0
+    """Share of the encoder's multiply-adds that the graph quantises; the rest stays float on purpose."""
     agreed: bool = False
     refusal: str | None = None
     """Full reason why the candidate is refused."""
@@ -98,9 +101,10 @@ def _refusal(candidate: Candidate, tolerance: float) -> str | None:
             f"{candidate.largest_difference:.4g}), which is {candidate.relative_difference:.3g} of their mean absolute "
             f"deviation, where at most {tolerance:.3g} was expected" + (counted if candidate.predictions else "")
         )
-    if candidate.precision in EIGHT_BIT and share is not None and share < LEAST_SHARE:
+    least = LEAST_SHARE * candidate.covered_share
+    if candidate.precision in EIGHT_BIT and share is not None and share < least:
         sold = candidate.precision.upper()
-        return f"only {share:.0%} of the weights' multiply-adds run in {sold}, expected at least {LEAST_SHARE:.0%}"
+        return f"only {share:.0%} of the weights' multiply-adds run in {sold}, expected at least {least:.0%}"
     return None
 
 

@@ -1,14 +1,14 @@
 """ONNX Runtime on a CPU: float32, and INT8 from a quantised graph.
 
 The artefact is the graph after ONNX Runtime's own optimisations, so that what is stored is what runs: products that
-became INT8 appear in it as `MatMulIntegerToFloat` or `QLinearMatMul`. There is no 16-bit here: on x86 its CPU kernels
-multiply float32 only, and a 16-bit graph would run slower, between casts.
+became INT8 appear in it as `MatMulIntegerToFloat` or `QLinearMatMul`. It is packed where its matrices share their blocks.
+There is no 16-bit here: on x86 its CPU kernels multiply float32 only, and a 16-bit graph would run slower, between casts.
 """
 
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from optkit.core.cpu import available_threads, int8_saturates
 from optkit.core.errors import InputError
-from optkit.engines.base import Record, Runtime, Tensors
+from optkit.engines import packed_weights
+from optkit.engines.base import TOKENS, Record, Runtime, Tensors
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.engines.sparse_share import sparse_share
 
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 
 FILE = "model.onnx"
 
+CONTAINERS = {"26.05": "1.24.4", "26.06": "1.24.4", "26.07": "1.27.0", "26.08": "1.28.0"}
+"""ONNX Runtime's version by the tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`."""
+
 _INT8_PRODUCTS = ("MatMulIntegerToFloat", "QLinearMatMul", "MatMulInteger", "DynamicQuantizeMatMul", "QGemm")
 _FLOAT_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
 
 _UNSIGNED_ZERO = 128
 """Offset that ONNX Runtime adds to INT8 weights, and to their zero point, where it stores them unsigned."""
-
-_TOKENS = 128
-"""Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
 
 _NO_OPTIMISATION = 2
 """Triton's value of `optimization.graph.level` for no optimisation."""
@@ -53,7 +54,6 @@ class ONNXRuntime(Runtime):
 
     kind = package = "onnxruntime"
     artefacts = (FILE,)
-    native_threads = "intra_op_thread_count"
 
     def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
         """What ONNX Runtime can build from a graph: no 16-bit on a CPU."""
@@ -97,6 +97,7 @@ class ONNXRuntime(Runtime):
             # it would make the quantisers that _prepared takes apart one again
             disabled_optimizers=["CommonSubexpressionElimination"],
         )
+        packed_weights.pack(folder / FILE, _initialisers(folder / FILE))
         write_record(
             folder,
             kind=self.kind,
@@ -117,7 +118,9 @@ class ONNXRuntime(Runtime):
         settings = _settings(threads or available_threads())
         # the stored graph is optimised already; what is written is what runs
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = onnxruntime.InferenceSession(str(folder / FILE), settings, providers=["CPUExecutionProvider"])
+        packed = packed_weights.is_packed(folder / FILE)
+        stored = packed_weights.expanded(folder / FILE).tobytes() if packed else str(folder / FILE)
+        session = onnxruntime.InferenceSession(stored, settings, providers=["CPUExecutionProvider"])
         return Handle(session, folder, tuple(record["inputs"]))
 
     def infer(self, handle: Handle, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
@@ -129,14 +132,12 @@ class ONNXRuntime(Runtime):
         """Inputs and outputs of the stored graph."""
         import onnx  # reads the file; not needed to run an engine
 
-        from optkit.graph import onnx_file
-
         def described(value: Any) -> dict[str, Any]:
             kind = value.type.tensor_type
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
             return {"name": value.name, "dtype": dtype, "shape": [dim.dim_value or -1 for dim in kind.shape.dim]}
 
-        graph = onnx_file.structure(folder / FILE).graph
+        graph = _graph(folder, weights=False)
         return {"inputs": [described(one) for one in graph.input], "outputs": [described(one) for one in graph.output]}
 
     def evidence(self, handle: Handle) -> dict[str, Any]:
@@ -146,10 +147,9 @@ class ONNXRuntime(Runtime):
             `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
             `precision_by_type`: number of products by operator, such as {"MatMulIntegerToFloat i8": 36, "Gemm f32": 2}.
             `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
+            `expanded_bytes`: of a graph that is stored packed.
         """
-        from optkit.graph import onnx_file  # reads the file; not needed to run an engine
-
-        graph = onnx_file.load(handle.folder / FILE).graph
+        graph = _graph(handle.folder, weights=True)
         tensors = {tensor.name: tensor for tensor in graph.initializer if len(tensor.dims) == 2}
         products: list[tuple[Any, str]] = []
         dequantized = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
@@ -162,7 +162,7 @@ class ONNXRuntime(Runtime):
             counts[f"{node.op_type} {precision}"] += 1
             weights = [name for name in (dequantized.get(name, name) for name in node.input) if name in tensors]
             if weights:
-                rows = 1 if "Gemm" in node.op_type else _TOKENS
+                rows = 1 if "Gemm" in node.op_type else TOKENS
                 work[precision] += rows * math.prod(tensors[weights[0]].dims)
                 products.append((node, weights[0]))
         total = sum(work.values())
@@ -170,11 +170,25 @@ class ONNXRuntime(Runtime):
             "int8_gemm_share": work["i8"] / total if total else None,
             "precision_by_type": dict(sorted(counts.items())),
             **sparse_share(_weight(tensors[name], node) for node, name in products),
+            **packed_weights.evidence(handle.folder / FILE),
         }
 
     def native_config(self, record: Record) -> dict[str, Any]:
-        """The backend runs the stored graph as it is: it is optimised already."""
-        return super().native_config(record) | {"optimization": {"graph": {"level": _NO_OPTIMISATION}}}
+        """The backend runs the stored graph as it is, optimised already; requests of one length that wait share a run."""
+        optimization = {"graph": {"level": _NO_OPTIMISATION}}
+        return super().native_config(record) | {"optimization": optimization, "dynamic_batching": {}}
+
+    def native_parallelism(self, instances: int, threads: int | None) -> dict[str, str]:
+        """Each instance has threads of its own."""
+        return {} if threads is None else {"intra_op_thread_count": str(threads)}
+
+    def containers(self, record: Record) -> Mapping[str, str]:
+        """ONNX Runtime's version by container."""
+        return CONTAINERS
+
+    def runs_on_older(self, record: Record) -> bool:
+        """Return True: graphs of 1.31.1 ran, with the same answers, in all versions from 1.24.4 on."""
+        return True
 
 
 def _prepared(graph: Path, settings: "onnxruntime.SessionOptions") -> bytes:
@@ -196,11 +210,36 @@ def _prepared(graph: Path, settings: "onnxruntime.SessionOptions") -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _graph(folder: Path, weights: bool) -> Any:
+    """The stored graph, expanded where it is packed; with weights that lie in another file or without."""
+    import onnx  # reads the file; not needed to run an engine
+
+    from optkit.graph import onnx_file
+
+    if packed_weights.is_packed(folder / FILE):
+        return onnx.load_from_string(packed_weights.expanded(folder / FILE).tobytes()).graph
+    return (onnx_file.load if weights else onnx_file.structure)(folder / FILE).graph
+
+
+def _initialisers(path: Path) -> Iterator[packed_weights.Place]:
+    """Where the weights of a graph lie in its file; none where they lie in another."""
+    from optkit.graph import onnx_file
+
+    content, start = path.read_bytes(), 0
+    for tensor in onnx_file.structure(path).graph.initializer:
+        length = len(tensor.raw_data)
+        if length >= onnx_file.SMALL and (offset := content.find(tensor.raw_data, start)) >= start:
+            start = offset + length
+            yield packed_weights.Place(offset, tuple(tensor.dims), length)
+
+
 def _settings(threads: int) -> "onnxruntime.SessionOptions":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # threads that spin while they wait take the cores from the server, the clients and each other
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -1,14 +1,15 @@
 """OpenVINO on a CPU: float32, bf16 where the CPU multiplies it, and INT8 from a quantised graph.
 
-The artefact is OpenVINO's own `model.xml` and `model.bin`, compiled for the CPU when it is loaded. What stays float in
-an INT8 engine, attention and LayerNorm above all, runs in bf16 or float32: its variant, stored in `engine.json`.
+The artefact is OpenVINO's own `model.xml` and `model.bin`, compiled for the CPU when it is loaded; `model.bin` is packed
+where its matrices share their blocks. What stays float in an INT8 engine, attention and LayerNorm above all, runs in bf16
+or float32: its variant, stored in `engine.json`.
 """
 
 import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 
 from optkit.core.cpu import available_threads, int8_saturates
 from optkit.core.errors import InputError, MachineError
-from optkit.engines.base import Record, Runtime, Tensors
+from optkit.engines import packed_weights
+from optkit.engines.base import TOKENS, Record, Runtime, Tensors
+from optkit.engines.openvino_model import FILE, WEIGHTS, constants, read, stored_weights
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.engines.signal_stack import kept_signal_stack
 from optkit.engines.sparse_share import sparse_share
@@ -25,13 +28,11 @@ from optkit.engines.sparse_share import sparse_share
 if TYPE_CHECKING:
     import openvino
 
-FILE = "model.xml"
+CONTAINERS = {"26.05": "2026.1.0", "26.06": "2026.2.0", "26.07": "2026.2.0", "26.08": "2026.3.0"}
+"""OpenVINO's version by the tag of the container `nvcr.io/nvidia/tritonserver:<tag>-py3`."""
 
-_TOKENS = 128
-"""Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
-
-_PLUMBING = ("Convert", "Subtract", "Multiply", "FakeQuantize", "Transpose", "Reshape")
-"""Node types that may stand between a stored weight and its product."""
+_BF16 = {"avx512_bf16", "amx_bf16"}
+"""Features of a CPU that multiplies bf16."""
 
 _PARTS_PER_THREAD = 2
 """Number of parts of a thread's share of a batch, so that a thread held up elsewhere leaves work to the others."""
@@ -51,6 +52,7 @@ class Handle:
     compiled: "openvino.CompiledModel"
     request: "openvino.InferRequest"
     model: "openvino.Model"
+    folder: Path
     side_by_side: "tuple[openvino.InferRequest, ...]"
     """Two requests per thread, each run by one thread; empty where there is only one."""
     inputs: tuple[str, ...]
@@ -60,8 +62,7 @@ class OpenVINO(Runtime):
     """OpenVINO's engines for a CPU."""
 
     kind = package = "openvino"
-    artefacts = (FILE, "model.bin")
-    native_threads = "INFERENCE_NUM_THREADS"
+    artefacts = (FILE, WEIGHTS)
 
     def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
         """What OpenVINO can build from a graph on this CPU: 16 bits by its own account, INT8 where its sums are exact."""
@@ -100,6 +101,7 @@ class OpenVINO(Runtime):
         folder = empty_folder(folder)
         model = openvino.Core().read_model(str(graph))
         openvino.save_model(model, str(folder / FILE), compress_to_fp16=False)
+        packed_weights.pack(folder / WEIGHTS, constants(folder / FILE))
         write_record(
             folder,
             kind=self.kind,
@@ -122,7 +124,7 @@ class OpenVINO(Runtime):
         record = read_record(folder)
         if record["variant"] == "bf16":
             # without them OpenVINO would compute in float32 and not say so, at half the speed
-            require_features(folder, {"avx512_bf16", "amx_bf16"}.intersection(record["cpu_features"]))
+            require_features(folder, _BF16.intersection(record["cpu_features"]))
         if record["precision"] == "int8" and int8_saturates():
             raise MachineError(
                 f"The engine in {folder} multiplies INT8, which saturates in OpenVINO on a CPU without VNNI: its answers "
@@ -138,14 +140,14 @@ class OpenVINO(Runtime):
             "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS,
         }
         core = openvino.Core()
-        model = core.read_model(str(folder / FILE))
+        model = read(core, folder)
         requests: tuple[openvino.InferRequest, ...] = ()
         with kept_signal_stack():
             compiled = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": 1})
             if threads > 1:
                 streams = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": threads})
                 requests = tuple(streams.create_infer_request() for _ in range(_PARTS_PER_THREAD * threads))
-        return Handle(compiled, compiled.create_infer_request(), model, requests, tuple(record["inputs"]))
+        return Handle(compiled, compiled.create_infer_request(), model, folder, requests, tuple(record["inputs"]))
 
     def infer(self, handle: Handle, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored.
@@ -155,18 +157,16 @@ class OpenVINO(Runtime):
         """
         tensors = {name: np.ascontiguousarray(feed[name]) for name in handle.inputs}
         rows = len(tensors["input_ids"])
-        if not handle.side_by_side or rows < len(handle.side_by_side):
-            results = handle.request.infer(tensors, share_inputs=True)
-            # the request owns the result's memory, and the next call writes into it
-            return np.array(results[0], dtype=np.float32)
-        bounds = np.linspace(0, rows, len(handle.side_by_side) + 1).round().astype(int)
-        for request, (first, last) in zip(handle.side_by_side, itertools.pairwise(bounds), strict=True):
+        is_large = handle.side_by_side and rows >= len(handle.side_by_side)
+        requests = handle.side_by_side if is_large else (handle.request,)
+        bounds = np.linspace(0, rows, len(requests) + 1).round().astype(int)
+        # never by `infer`: with one thread it loses OpenVINO's errors, and the request still has its last answer
+        for request, (first, last) in zip(requests, itertools.pairwise(bounds), strict=True):
             request.start_async({name: tensor[first:last] for name, tensor in tensors.items()}, share_inputs=True)
-        for request in handle.side_by_side:
-            request.wait()
-        parts = [request.get_output_tensor().data for request in handle.side_by_side]
-        logits: NDArray[np.float32] = np.concatenate(parts).astype(np.float32)
-        return logits
+        _wait(requests)
+        # copied: the requests own the results' memory, and the next call writes into it
+        logits: NDArray[np.float32] = np.concatenate([request.get_output_tensor().data for request in requests])
+        return logits.astype(np.float32, copy=False)
 
     def tensors(self, folder: Path) -> Tensors:
         """Inputs and outputs of the stored graph."""
@@ -176,7 +176,7 @@ class OpenVINO(Runtime):
             shape = [-1 if dim.is_dynamic else dim.get_length() for dim in port.get_partial_shape()]
             return {"name": port.get_any_name(), "dtype": port.get_element_type().to_dtype().name, "shape": shape}
 
-        model = openvino.Core().read_model(str(folder / FILE))
+        model = read(openvino.Core(), folder)
         return {"inputs": [described(one) for one in model.inputs], "outputs": [described(one) for one in model.outputs]}
 
     def evidence(self, handle: Handle) -> dict[str, Any]:
@@ -186,6 +186,7 @@ class OpenVINO(Runtime):
             `int8_gemm_share`: share of the multiply-adds of products with a stored weight that are done in INT8.
             `precision_by_type`: number of nodes by type and precision, such as {"FullyConnected i8": 36, "MVN bf16": 13}.
             `sparse_weights`, `stored_weights`, `sparse_groups_kept`: see `optkit.engines.sparse_share`.
+            `expanded_bytes`: of weights that are stored packed.
         """
         counts: Counter[str] = Counter()
         work: Counter[str] = Counter()
@@ -196,14 +197,15 @@ class OpenVINO(Runtime):
                 continue
             counts[f"{kind} {precision}"] += 1
             if kind == "FullyConnected":
-                rows = _TOKENS if len(node.get_output_partial_shape(0)) > 2 else 1
+                rows = TOKENS if len(node.get_output_partial_shape(0)) > 2 else 1
                 size = math.prod(node.input_value(1).get_shape())
                 work["i8" if precision in ("i8", "u8") else "float"] += rows * size
         total = sum(work.values())
         return {
             "int8_gemm_share": work["i8"] / total if total else None,
             "precision_by_type": dict(sorted(counts.items())),
-            **sparse_share(_weights(handle.model)),
+            **sparse_share(stored_weights(handle.model)),
+            **packed_weights.evidence(handle.folder / WEIGHTS),
         }
 
     def largest_batch(self, record: Record) -> int:
@@ -217,23 +219,57 @@ class OpenVINO(Runtime):
             parameters["HINT_BF16"] = {"string_value": "YES"}
         return super().native_config(record) | {"parameters": parameters}
 
+    def native_parallelism(self, instances: int, threads: int | None) -> dict[str, str]:
+        """All instances share one compiled model: a stream for each, and the threads of all together."""
+        found = {} if instances == 1 else {"NUM_STREAMS": str(instances)}
+        return found if threads is None else found | {"INFERENCE_NUM_THREADS": str(threads * instances)}
+
+    def native_record(self, record: Record) -> Record:
+        """The variant bf16 of an INT8 engine that keeps float32 otherwise: where the CPU has bf16, the backend computes in
+        it, whatever it is told. The artefact is the same.
+
+        Raises:
+            InputError: an engine of precision fp32.
+        """
+        if record["variant"] != "f32" or not _BF16.intersection(record["cpu_features"]):
+            return record
+        if record["precision"] == "fp32":
+            raise InputError(
+                "Triton's OpenVINO backend computes in bf16 on a CPU that has it, and cannot be told to use float32. Serve "
+                "this engine with --flavour python, take --engine onnxruntime, or the engine in bf16"
+            )
+        return {**record, "variant": "bf16"}
+
+    def containers(self, record: Record) -> Mapping[str, str]:
+        """OpenVINO's version by container."""
+        return CONTAINERS
+
+    def runs_on_older(self, record: Record) -> bool:
+        """Return True: models of 2026.4.1 were loaded and answered right by all versions from 2026.1.0 on."""
+        return True
+
+
+def _wait(requests: "Iterable[openvino.InferRequest]") -> None:
+    """Wait for all requests, also where one fails: those that run on read their inputs' memory, and could not be started.
+
+    Raises:
+        RuntimeError: of the first request that failed.
+    """
+    failed = []
+    for request in requests:
+        try:
+            request.wait()
+        except RuntimeError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
 
 def _has_bf16() -> bool:
     import openvino
 
     with kept_signal_stack():
         return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _weights(model: "openvino.Model") -> Iterator[NDArray[Any]]:
-    """What the artefact stores for its products, [out, in]."""
-    for product in (node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"):
-        node, transposed = product.input_value(1).get_node(), product.get_attributes()["transpose_b"]
-        while node.get_type_name() in _PLUMBING:
-            transposed ^= node.get_type_name() == "Transpose"
-            node = node.input_value(0).get_node()
-        if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) == 2:
-            yield node.get_data() if transposed else node.get_data().T
 
 
 RUNTIME = OpenVINO()

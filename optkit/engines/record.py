@@ -12,7 +12,9 @@ from optkit.core.json_door import read_json
 FILE = "engine.json"
 
 
-class _Record(TypedDict):
+class Fields(TypedDict):
+    """What every engine says of itself."""
+
     kind: str
     precision: str
     variant: str
@@ -48,8 +50,12 @@ def write_record(
     (folder / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path, fields: type[Any] = Fields) -> dict[str, Any]:
     """The content of `engine.json`.
+
+    Args:
+        folder: of the engine.
+        fields: `Fields`, or with what else a kind says of itself.
 
     Raises:
         InputError: there is none, or it is not what `write_record` writes.
@@ -57,7 +63,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = Path(folder) / FILE
     if not path.is_file():
         raise InputError(f"{folder} holds no engine: {FILE} is missing. Build one: optkit build RECIPE --task TASK")
-    content: dict[str, Any] = read_json(path, _Record, "build the engine again")
+    content: dict[str, Any] = read_json(path, fields, "build the engine again")
     return content
 
 

@@ -5,8 +5,10 @@ turns in every round of the measurement, so that whatever else the machine does 
 """
 
 import dataclasses
+import errno
 import json
 import logging
+import os
 import shutil
 import statistics
 import time
@@ -18,9 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optkit.core import atomic
 from optkit.core.cpu import cpu_features
 from optkit.core.errors import GateError, InputError
+from optkit.core.gpu import gpus
 from optkit.engines import registry as engines
+from optkit.engines.base import Runtime
 from optkit.engines.build_options import BuildOptions
 from optkit.engines.candidate import Candidate, Feed, judge
 from optkit.engines.record import empty_folder
@@ -69,6 +74,7 @@ def convert(
     kinds: Sequence[str] = (),
     *,
     quantised: bool,
+    covered_share: float = 1.0,
     feeds: Sequence[Feed],
     task: Task,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -86,6 +92,7 @@ def convert(
             Left empty where this raises.
         kinds: engine kinds to try; empty for all that are installed.
         quantised: whether the graph is; decides between "int8" with "fp8" and "fp32" with 16 bits.
+        covered_share: share of the encoder's multiply-adds that a quantised graph quantises, by its audit.
         feeds: real inputs, `{name: int64 [batch, sequence]}`, on which logits are compared.
         task: whose logits they are.
         options: what builds are told, by kind and key; see each kind's `options`.
@@ -107,6 +114,8 @@ def convert(
             "exported graph and at least one batch of real inputs to compare engines on."
         )
     candidates = plan(kinds, quantised)
+    for one in candidates:
+        one.covered_share = covered_share
     told = {one.kind: engines.runtime(one.kind).build_options((options or {}).get(one.kind, {})) for one in candidates}
     clipped = tuple(dict.fromkeys((batch, min(sequence, max_length)) for batch, sequence in shapes))
     try:
@@ -118,8 +127,7 @@ def convert(
         conversion = Conversion(folder, tuple(candidates))
         _keep_chosen(conversion)
     except BaseException:
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        atomic.empty(folder)
         raise
     return conversion
 
@@ -138,12 +146,19 @@ def plan(kinds: Sequence[str], quantised: bool) -> list[Candidate]:
         for precision in runtime.precisions(quantised):
             found += [Candidate(kind, precision, variant) for variant in runtime.variants(precision)]
     if not found:
+        graph = f"a {'quantised' if quantised else 'float'} graph"
+        able = [name for name, one in engines.RUNTIMES.working() if _builds(one, quantised)]
         raise InputError(
-            f"Engines {list(kinds)} build nothing from a {'quantised' if quantised else 'float'} graph on this CPU "
-            f"({', '.join(cpu_features()) or 'no known features'}). Choose among {', '.join(engines.kinds())}; "
-            "optkit doctor says what this machine lacks for each."
+            f"Engines {', '.join(kinds or engines.installed())}: none is built from {graph} on this machine (CPU with "
+            f"{', '.join(cpu_features()) or 'no known features'}; {', '.join(one.name for one in gpus()) or 'no GPU'}). "
+            f"Choose among {', '.join(able) or 'none of those installed'}; optkit doctor says what this machine lacks for "
+            "the others."
         )
     return found
+
+
+def _builds(runtime: Runtime, quantised: bool) -> bool:
+    return bool(runtime.version() and runtime.runs_here() and runtime.precisions(quantised))
 
 
 def _build_all(
@@ -163,12 +178,20 @@ def _build_all(
             runtime.build(graph, candidate.precision, target, candidate.variant, told)
             engine = engines.load(target, threads)
             candidate.evidence = engine.evidence()
-        except Exception:  # whatever a runtime raises is the finding, kept in full
+        except Exception as error:  # whatever a runtime raises is the finding, kept in full
+            if refused := atomic.refusal_behind(error) or _full(target, graph):
+                raise atomic.disk_error(target, refused) from error
             candidate.refusal = f"failed to build or load:\n{traceback.format_exc()}"
             log.warning("%s %s", candidate.name, candidate.refusal)
         else:
             loaded[candidate.name] = engine
     return loaded
+
+
+def _full(folder: Path, graph: Path) -> OSError | None:
+    """What a disk says that has not the room of a graph; a runtime that could not write says it in words of its own."""
+    room = shutil.disk_usage(folder).free >= graph.stat().st_size
+    return None if room else OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _compare_all(

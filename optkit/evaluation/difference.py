@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
+"""Differences below it, over the largest logit, are float32's own: all that a model with constant logits has."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -45,7 +48,9 @@ def difference(found: Sequence[np.ndarray], reference: Sequence[np.ndarray], sca
     if shapes != expected:
         odd = next((pair for pair in zip(shapes, expected, strict=False) if pair[0] != pair[1]), None)
         raise ValueError(f"logits of {len(shapes)} features, expected {len(expected)}; first other shapes: {odd}")
-    apart = np.abs(_flat(found) - _flat(reference))
+    values = _flat(reference)
+    apart = np.abs(_flat(found) - values)
+    apart[apart <= _ROUNDING * np.abs(values).max(initial=0)] = 0
     over = max(signal(reference) if scale is None else scale, 1e-12)
     mean, largest = float(apart.mean()), float(apart.max())
     return Difference(mean, largest, mean / over, largest / over)

@@ -27,6 +27,9 @@ NOISE = {"int8": Tolerance(0.6, 2.0), "int8, bf16": Tolerance(1.5, 4.0)}
 """Tolerance of INT8 in multiples of the change by quantization itself, from `float` to `pytorch`, where that is known. A
 rounding that falls otherwise draws that noise anew and does not add to it, while a wrong scale does."""
 
+REDRAWN = 1.5
+"""Tolerance of INT8 in multiples of what rounding in float32 alone was measured to draw anew, where that is more."""
+
 QUANTISED = Tolerance(0.5, math.inf)
 """Tolerance of the rung `pytorch` against `float`: what quantization costs is judged by the delta, and this finds
 quantisers that destroy the model."""
@@ -36,11 +39,11 @@ def judge(row: Row) -> tuple[str, list[str]]:
     """Verdict and reasons of a row, by its own thresholds (`max_drop`, `max_kl`, …, `max_p99_ms`) and the tolerances.
 
     `fail`: an interval lies wholly beyond its threshold, a rung or the server's answers move more than they may, the engine
-    is not what its recipe promises, or the model or its baseline has learned nothing. `undecided`: an interval holds its
-    threshold, and the reason says how much more measuring would decide; there are too few examples to tell the model from
-    one that has learned nothing; or nothing here knows the engine's kind. Else `pass`.
+    is not what its recipe promises or slower than 16 bits, or the model or its baseline has learned nothing. `undecided`: an
+    interval holds its threshold, and the reason says how much more measuring would decide; there are too few examples to
+    tell the model from one that has learned nothing; or nothing here knows the engine's kind. Else `pass`.
     """
-    rules = (_degenerate, _promises, _ladder, _invariance, _drop, _changes, _speed, _p99)
+    rules = (_degenerate, _promises, _sixteen_bit, _ladder, _invariance, _drop, _changes, _speed, _p99)
     findings = [finding for rule in rules for finding in rule(row)]
     verdict = max((verdict for verdict, _ in findings), key=VERDICTS.index, default="pass")
     return verdict, [reason for own, reason in findings if own == verdict]
@@ -52,7 +55,10 @@ def tolerance(rung: str, row: Row) -> Tolerance:
         return QUANTISED if rung == "pytorch" else SERVED
     if row.precision not in EIGHT_BIT:
         return ARITHMETIC["f32" if rung == "graph" else _FLOAT.get(row.precision, "bf16")]
-    return _of_int8(row, "f32" if rung == "graph" else row.evidence.get("variant", "f32"))
+    room = _of_int8(row, "f32" if rung == "graph" else row.evidence.get("variant", "f32"))
+    drawn = row.ladder.get("pytorch", {})
+    mean, largest = (REDRAWN * drawn.get(f"redrawn_{name}", 0.0) for name in ("mean", "largest"))
+    return Tolerance(max(room.mean, mean), max(room.largest, largest))
 
 
 def invariance_tolerance(row: Row) -> Tolerance:
@@ -87,7 +93,8 @@ def _degenerate(row: Row) -> Iterator[Finding]:
 
 def _promises(row: Row) -> Iterator[Finding]:
     share = row.evidence.get(f"{row.precision}_gemm_share")
-    if row.precision in EIGHT_BIT and share is not None and share < LEAST_SHARE:
+    least = LEAST_SHARE * (row.evidence.get("covered_share") or 1.0)
+    if row.precision in EIGHT_BIT and share is not None and share < least:
         yield "fail", f"only {share:.0%} of the matrix products run in {row.precision.upper()}"
     try:
         runtime = engines.runtime(row.engine)
@@ -95,6 +102,14 @@ def _promises(row: Row) -> Iterator[Finding]:
         yield "undecided", f"what engines of the kind {row.engine!r} promise is not known without their package: {error}"
     else:
         yield from runtime.promises(row)
+
+
+def _sixteen_bit(row: Row) -> Iterator[Finding]:
+    """Eight bits are there to be faster than 16, which cost less accuracy; every batch size counts the same."""
+    ratios = row.speedup_vs_16bit or {}
+    if row.precision in EIGHT_BIT and math.prod(ratios.values()) < 1:  # a product below 1 is a geometric mean below 1
+        said = ", ".join(f"{ratio:.2f}x at batch {size}" for size, ratio in ratios.items())
+        yield "fail", f"the {row.precision.upper()} engine is slower than the 16-bit one ({said})"
 
 
 def _ladder(row: Row) -> Iterator[Finding]:

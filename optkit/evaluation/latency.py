@@ -47,13 +47,19 @@ def _times_ms(
             client.infer(feed)
     times: dict[str, list[float]] = {name: [] for name in clients}
     start, budget = time.perf_counter(), seconds * len(clients)
-    with bar(title, _MOST_ROUNDS) as advance:
-        for number in range(_MOST_ROUNDS):
+    with bar(f"{title}, %", 100) as advance:
+        shown = 0
+        for rounds in range(1, _MOST_ROUNDS + 1):
             for name, client in clients.items():
-                times[name].append(_time_ms(client, batch_feeds[number % len(batch_feeds)]))
-            advance(1)
+                times[name].append(_time_ms(client, batch_feeds[(rounds - 1) % len(batch_feeds)]))
             spent = time.perf_counter() - start
-            if spent > budget and number + 1 >= (_LEAST_ROUNDS if spent < _PATIENCE * budget else len(batch_feeds)):
+            least = _LEAST_ROUNDS if spent < _PATIENCE * budget else len(batch_feeds)
+            is_over = rounds == _MOST_ROUNDS or (spent > budget and rounds >= least)
+            share = min(1.0 if spent > budget else spent / budget, rounds / least)
+            done = 100 if is_over else int(100 * max(rounds / _MOST_ROUNDS, share))
+            advance(max(0, done - shown))
+            shown = max(shown, done)
+            if is_over:
                 break
     return times
 

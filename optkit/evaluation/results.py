@@ -101,6 +101,8 @@ class Row:
     """Results of `optkit load`, see `optkit.benchmark.measurement.summary`; of several seeds the first that was measured."""
     project: str = ""
     """Name of the project; that of the task where none was named."""
+    machine: str = ""
+    """Processor, cores and GPUs that the speed was measured on; of several seeds all, each once."""
 
     @property
     def subject(self) -> str:
@@ -175,6 +177,7 @@ class _Doubt(TypedDict):
 class _Evidence(TypedDict, total=False):
     int8_gemm_share: float | None
     fp8_gemm_share: float | None
+    covered_share: float | None
     variant: str
     precision_by_type: dict[str, int] | None
 

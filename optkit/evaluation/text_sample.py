@@ -15,6 +15,7 @@ from optkit.core.atomic import write_json
 from optkit.evaluation.artifacts import TEXT, TEXT_SAMPLE
 from optkit.serving import ensemble
 from optkit.tasks.base import Prediction, Task
+from optkit.tasks.served import TextSettings
 
 SAMPLE_ROWS = 16
 log = logging.getLogger(__name__)
@@ -42,23 +43,42 @@ def write(
         labels: the model's own names of the classes, in the task's order; without them, the task's.
         logits: shape of the model's logits without the batch; by default the task's.
     """
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        log.warning("%s has no tokenizer.json: the model takes tokens, and can be served no text", type(tokenizer).__name__)
+    settings = write_settings(task, tokenizer, folder / TEXT, labels, logits)
+    if settings is None:
         return
-    (folder / TEXT).mkdir()
-    settings = task.text_settings(tokenizer)
-    if labels:
-        settings = replace(settings, labels=tuple(labels))
-    if logits is not None:
-        settings = replace(settings, logits=logits)
-    settings.write(folder / TEXT)
-    (folder / TEXT / ensemble.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")
     requests = task.requests(SAMPLE_ROWS)
     texts = {name: [request[place] for request in requests] for place, name in enumerate(settings.fields)}
     answers = {
         precision: [task.shown_as(one, labels) for one in found[:SAMPLE_ROWS]] for precision, found in predictions.items()
     }
     write_json(folder / TEXT_SAMPLE, {"texts": texts, "answers": answers})
+
+
+def write_settings(
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    labels: Sequence[str] = (),
+    logits: tuple[int, ...] | None = None,
+) -> TextSettings | None:
+    """Keep settings and tokenizer in a folder, which is made; returns the settings, or nothing for a slow tokenizer.
+
+    Args:
+        task, tokenizer, labels, logits: as of `write`.
+        folder: of both.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        log.warning("%s has no tokenizer.json: the model takes tokens, and can be served no text", type(tokenizer).__name__)
+        return None
+    folder.mkdir()
+    settings = task.text_settings(tokenizer)
+    if labels:
+        settings = replace(settings, labels=tuple(labels))
+    if logits is not None:
+        settings = replace(settings, logits=logits)
+    settings.write(folder)
+    (folder / ensemble.TOKENIZER).write_text(_plain(tokenizer), encoding="utf-8")
+    return settings
 
 
 def _plain(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -80,7 +80,10 @@ def through_server(
             repository.place(scratch, engine, configs[name], link=True)
         server = stack.enter_context(Server(scratch, logs, models=engines))
         clients = {name: stack.enter_context(Client(server.url, name)) for name in engines}
-        logits = {name: run(clients[name].infer, features, BATCH_SIZE, collator) for name in scored}
+        logits = {
+            name: run(clients[name].infer, features, BATCH_SIZE, collator, f"scoring {name} through the server")
+            for name in scored
+        }
         feeds = {size: random_batches(features, collator, size) for size in latency.BATCH_SIZES}
         speed = latency.measure(clients, feeds, seconds)
         answers = {name: probes.ask(clients[name]) for name in scored}

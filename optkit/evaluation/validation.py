@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optkit.core import hardware
 from optkit.core.atomic import write_json
 from optkit.evaluation import changes, doubts, invariance, parity, text_sample
 from optkit.evaluation.artifacts import (
@@ -74,6 +75,7 @@ def validate(
         engines, shapes, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds
     )
     shared = parity.before_engines(task, loaded, own.parent / "graph" / "model.onnx", features, collator)
+    redrawn = parity.redrawn(task, loaded, features, collator, shared)
     evidence, examples, outcomes, predictions, answered = {}, {}, {}, {}, {}
     for precision, engine in candidates.items():
         at_engine = parity.at_engine(engine, features, collator)
@@ -82,6 +84,7 @@ def validate(
         outcomes[precision] = task.outcomes(predictions[precision])
         answered[precision] = changes.answers(task, features, rungs[-1].logits, predictions[precision])
         evidence[precision] = _evidence(task, rungs, served, precision)
+        evidence[precision]["ladder"]["pytorch"] |= redrawn
         examples[precision] = parity.worst(task, features, rungs)
     np.savez(folder / SCORES, **outcomes)
     write_of_engines(folder / ANSWERS, answered)
@@ -95,6 +98,8 @@ def validate(
     configs = {precision: asdict(served.configs[precision]) for precision in candidates}
     content = {
         "served_by": served.version,
+        "dev": task.fingerprint(("dev",)),
+        "machine": hardware.in_words(),
         "precisions": evidence,
         "performance": served.performance,
         "configs": configs,

@@ -13,7 +13,7 @@ from onnx import GraphProto, NodeProto, numpy_helper
 from optkit.core.errors import GateError, InputError
 from optkit.graph import onnx_file
 from optkit.graph.passes import constants, producers
-from optkit.graph.products import PRODUCER, layers_of, module_of
+from optkit.graph.products import PRODUCER, kept_float, layers_of, module_of
 from optkit.models.layers import plain
 from optkit.models.two_to_four import groups_kept
 
@@ -28,7 +28,7 @@ class Audit:
     covered_gemms: int
     """Encoder GEMMs whose two inputs are both quantised."""
     uncovered: tuple[str, ...]
-    """Encoder GEMMs with a float input, by node name."""
+    """Encoder GEMMs with a float input, by node name, but those of modules that stay float on purpose."""
     wrongly_quantized: tuple[str, ...]
     """Nodes that belong in float and read a quantised tensor: LayerNorm, pooler, classifier, embeddings."""
     bad_scales: tuple[str, ...]
@@ -37,6 +37,10 @@ class Audit:
     quantized_attention_products: int
     sparse_groups_kept: dict[str, float]
     """Share of groups of 4 input channels with at least 2 zeros, by module; 1.0 is 2:4 sparse."""
+    kept_float: tuple[str, ...]
+    """Modules of the encoder that stay float on purpose, as the graph's metadata tell."""
+    covered_share: float
+    """Share of the encoder GEMMs' multiply-adds that the covered ones have."""
     sparse: bool
     """Every weight of the encoder is 2:4 sparse; the pooler and the head stay dense."""
 
@@ -49,13 +53,20 @@ class Audit:
         """Return the audit in JSON types."""
         return dataclasses.asdict(self)
 
-    def check_quantised(self) -> None:
-        """Raise `InputError` naming every node of a quantised graph that is not as it should be."""
+    def check_quantised(self, kept: Iterable[str] = ()) -> None:
+        """Raise `InputError` naming every node of a quantised graph that is not as it should be.
+
+        Args:
+            kept: names of the encoder's Linear modules that stay float on purpose.
+        """
+        expected, found = set(map(plain, kept)), set(self.kept_float)
         if not self.encoder_gemms:
             raise InputError("The graph has no GEMMs in the layers of an encoder, so that nothing of it is quantised.")
         lines = [f"  {name}: an encoder GEMM with a float input, expected both quantised" for name in self.uncovered]
         lines += [f"  {name}: reads a quantised tensor, expected float" for name in self.wrongly_quantized]
         lines += [f"  {line}" for line in self.bad_scales]
+        lines += [f"  {name}: stays float, expected quantised" for name in sorted(found - expected)]
+        lines += [f"  {name}: is quantised, expected float" for name in sorted(expected - found)]
         if not lines:
             return
         raise InputError(
@@ -125,19 +136,23 @@ def audit(path: Path) -> Audit:
             "/encoder/layer.0/. The audit reads graphs that optkit.graph.export wrote; export the model again."
         )
     gemms = [node for node in inside if weights[node.name] is not None]
+    left = kept_float(graph)
     covered = [node for node in gemms if all(view.dequantizer(name) for name in node.input[:2])]
     attention = [node for node in inside if weights[node.name] is None]
+    sizes = {name: array.size for name, array in weights.items() if array is not None}
     kept = {module_of(name): _groups_kept(array) for name, array in weights.items() if array is not None}
     return Audit(
         qdq_pairs=sum(node.op_type == "DequantizeLinear" for node in graph.node),
         encoder_gemms=len(gemms),
         covered_gemms=len(covered),
-        uncovered=tuple(node.name for node in gemms if node not in covered),
+        uncovered=tuple(node.name for node in gemms if node not in covered and module_of(node.name) not in left),
         wrongly_quantized=tuple(_wrongly_quantized(view, gemms, attention)),
         bad_scales=tuple(_bad_scales(view)),
         attention_products=len(attention),
         quantized_attention_products=sum(all(view.dequantizer(n) for n in node.input[:2]) for node in attention),
         sparse_groups_kept=kept,
+        kept_float=tuple(sorted(left & {module_of(node.name) for node in gemms if node not in covered})),
+        covered_share=sum(sizes[node.name] for node in covered) / max(1, sum(sizes[node.name] for node in gemms)),
         sparse=bool(gemms) and all(kept[module_of(node.name)] == 1 for node in gemms),
     )
 

@@ -9,7 +9,7 @@ themselves with; `dynamo=True` fails on them. What it cannot follow is written a
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 from optkit.core import temporary
 from optkit.core.errors import InputError, OptkitError
 from optkit.graph import onnx_file, passes, reference
-from optkit.graph.logits import Logits, example, examples, floating, plain_function
-from optkit.graph.products import LAYERS_KEY, LONGEST_KEY, PRODUCER, longest_sequence
+from optkit.graph.logits import Logits, example, examples, floating, left_float, plain_function
+from optkit.graph.products import KEPT_KEY, LAYERS_KEY, LONGEST_KEY, PRODUCER, longest_sequence
 from optkit.models.families import family_of, longest_input
+from optkit.models.layers import plain
 from optkit.tasks.base import TaskKind
 from optkit.tasks.logits_axes import TOKEN
 
@@ -65,7 +66,8 @@ def export(model: PreTrainedModel, folder: Path, max_length: int, task: TaskKind
             unchecked = scratch / "model.onnx"
             wrapper = plain_function(model, max_length, task)
             _trace(wrapper, unchecked, max_length)
-            _clean_file(unchecked, family_of(model.config).layers, max_length)
+            told = {LAYERS_KEY: family_of(model.config).layers, KEPT_KEY: ",".join(sorted(map(plain, left_float(model))))}
+            _clean_file(unchecked, told, max_length)
             _check_against_model(wrapper, unchecked, examples(model, max_length))
             return onnx_file.move(unchecked, folder)
     except (OptkitError, OSError):
@@ -134,11 +136,13 @@ def _quiet() -> Iterator[None]:
             log.setLevel(level)
 
 
-def _clean_file(path: Path, layers: str, longest: int) -> None:
+def _clean_file(path: Path, told: Mapping[str, str], longest: int) -> None:
+    """Clean a graph, and write into it what those who read the file cannot know; empty texts are left out."""
     model = onnx_file.load(path)
     passes.clean(model.graph)
-    if layers:  # those who read the file have no record
-        model.graph.metadata_props.add(key=LAYERS_KEY, value=layers)
+    for key, value in told.items():
+        if value:
+            model.graph.metadata_props.add(key=key, value=value)
     if longest_sequence(model.graph) is None:
         model.graph.metadata_props.add(key=LONGEST_KEY, value=str(longest))
     model.producer_name = PRODUCER

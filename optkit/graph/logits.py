@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from optkit.core.errors import InputError
 from optkit.graph import attention_mask, deberta, rotary
 from optkit.graph.attention_mask import Form
-from optkit.models.families import far, first_position
+from optkit.models.families import encoder_linears, far, first_position
 from optkit.models.tokenizers import takes_segments
 from optkit.tasks.base import TaskKind
 
@@ -135,12 +135,24 @@ def _real(task: TaskKind, logits: NDArray[Any], feed: Feed) -> NDArray[Any]:
 @contextlib.contextmanager
 def floating(model: nn.Module) -> Iterator[None]:
     """The model with its quantisers switched off."""
-    # by name: a float model is exported without importing ModelOpt, which takes seconds
-    quantizers = [m for m in model.modules() if type(m).__name__ == "TensorQuantizer" and cast(Any, m).is_enabled]
+    quantizers = list(_quantizers(model).values())
     for quantizer in quantizers:
-        cast(Any, quantizer).disable()
+        quantizer.disable()
     try:
         yield
     finally:
         for quantizer in quantizers:
-            cast(Any, quantizer).enable()
+            quantizer.enable()
+
+
+def left_float(model: nn.Module) -> set[str]:
+    """Return the names of the encoder's Linear modules that a quantised model leaves float; empty for a float model."""
+    quantised = {name.rpartition(".")[0] for name in _quantizers(model)}
+    return encoder_linears(model).keys() - quantised if quantised else set()
+
+
+def _quantizers(model: nn.Module) -> dict[str, Any]:
+    """The enabled quantisers, found by the name of their class: a float model is exported without importing ModelOpt, which
+    takes seconds."""
+    found = ((name, cast(Any, part)) for name, part in model.named_modules() if type(part).__name__ == "TensorQuantizer")
+    return {name: part for name, part in found if part.is_enabled}

@@ -13,6 +13,8 @@ LAYERS_KEY = "optkit.layers"
 """Key in a graph's metadata of where the layers are, if a family's record says it."""
 LONGEST_KEY = "optkit.longest"
 """Key in a graph's metadata of the most tokens that it takes, if it has no table of position ids."""
+KEPT_KEY = "optkit.kept_float"
+"""Key in a quantised graph's metadata of the modules that stay float on purpose, with commas between them."""
 _PLUMBING = ("Transpose", "Reshape", "Cast", "QuantizeLinear", "DequantizeLinear")
 
 
@@ -45,6 +47,11 @@ def layers_of(graph: GraphProto) -> Layers:
 
 def _metadata(graph: GraphProto, key: str) -> str:
     return next((entry.value for entry in graph.metadata_props if entry.key == key), "")
+
+
+def kept_float(graph: GraphProto) -> frozenset[str]:
+    """Return the names of the encoder's modules that a quantised graph leaves float on purpose."""
+    return frozenset(filter(None, _metadata(graph, KEPT_KEY).split(",")))
 
 
 def module_of(node: str) -> str:

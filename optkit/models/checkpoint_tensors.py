@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
-from optkit.models import tensor_files, two_to_four
+from optkit.models import shared_blocks, tensor_files, two_to_four
 
 log = logging.getLogger(__name__)
 AMAX_FILE, MASKS_FILE = "amax.safetensors", "masks.safetensors"
@@ -27,7 +27,7 @@ _AMAX = re.compile(r"(?:(?P<module>.+)\.)?_?(?P<quantizer>\w+_quantizer)\._amax"
 _MASK = re.compile(r"(?P<module>.+)\.(?P<kind>__weight_mma_mask|_weight_mask)")
 _SMOOTH = re.compile(r"(?P<module>.+)\._?input_quantizer\._pre_quant_scale")
 _FLOATS = {"F64", "F32", "F16", "BF16"}
-_PACKED = (two_to_four.VALUES, two_to_four.INDICES)
+_PACKED = (two_to_four.VALUES, two_to_four.INDICES, shared_blocks.CODES, shared_blocks.BLOCKS)
 _HEADS = re.compile(
     r"(cls|lm_head|lm_predictions|mask_predictions|predictions|sop_classifier|mlm_head|nsp_head|pred_layer|decoder|head|"
     r"vocab_(transform|layer_norm|projector)|generator_(predictions|lm_head)|discriminator_predictions|qa_outputs|"
@@ -240,10 +240,10 @@ def _smooth(tensors: Mapping[str, torch.Tensor], places: _Places, source: str) -
 
 
 def _unpack(tensors: Mapping[str, torch.Tensor], places: _Places, source: str) -> set[str]:
-    """Give the model the weights that optkit stores in half the space; return their names."""
+    """Give the model the weights that optkit stores in less space; return their names."""
     packed = {name: tensor for name, tensor in tensors.items() if name.endswith(_PACKED)}
     found = {}
-    for name, tensor in two_to_four.restore(packed).items():
+    for name, tensor in shared_blocks.restore(two_to_four.restore(packed)).items():
         key = places.key(name)
         if key is None or places.state[key].shape != tensor.shape:
             raise InputError(

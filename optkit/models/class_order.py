@@ -28,6 +28,13 @@ def names_of(config: Any) -> list[str]:
     return [str(stated.get(row, f"LABEL_{row}")) for row in range(config.num_labels)]
 
 
+def name(config: Any, names: Sequence[str]) -> None:
+    """Give a head's rows their names; what kind of problem one with another number of rows was for is forgotten."""
+    if config.num_labels != len(names):
+        config.problem_type = None  # transformers would refuse it beside this head
+    config.update({"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}})
+
+
 def check_stated(path: Path) -> None:
     """Raise `InputError` if a configuration says of a class that it has another row by `label2id` than by `id2label`."""
     stated = read_json(path, dict[str, Any])

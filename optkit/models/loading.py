@@ -176,7 +176,7 @@ def load(
         rows = class_order.order(names, task.labels, labels, f"--model {name}")
         thresholds = tuple(thresholds[row] for row in rows) if thresholds else ()
         class_order.permute(model, rows, f"--model {name}")
-        _name_classes(model.config, class_order.served_names(names, rows, task.labels))
+        class_order.name(model.config, class_order.served_names(names, rows, task.labels))
     _warn_of_stages(folder, name)
     if extras.amax and fine_tuned:
         scales.check(extras.amax, families.encoder_linears(model), name)
@@ -240,7 +240,7 @@ def _described(found: model_source.Source, task: Task) -> tuple[PreTrainedTokeni
     tokenizer, names = tokenizers.load(found.folder, f"--model {found.name}"), class_order.names_of(config)
     config.dtype = torch.float32  # which is what the weights become, whatever they are stored in
     task.adopt(found.folder, config, tokenizer)
-    _name_classes(config, task.class_names)
+    class_order.name(config, task.class_names)
     config.update(dict(task.config))
     return tokenizer, config, names
 
@@ -260,10 +260,6 @@ def _fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) 
     if tokenizers.takes_segments(model) and "token_type_ids" not in tokenizer.model_input_names:
         tokenizers.keep_first_segment(model, f"--model {name}")
     tokenizers.fit(tokenizer, model, f"--model {name}")
-
-
-def _name_classes(config: Any, names: Sequence[str]) -> None:
-    config.update({"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}})
 
 
 def inference(model: PreTrainedModel, task: TaskKind) -> Callable[[Feed], NDArray[Any]]:

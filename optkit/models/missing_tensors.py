@@ -35,10 +35,11 @@ def check(
 ) -> None:
     """Raise `InputError` if tensors other than a new head and its pooler are missing or of another shape, or not finite."""
     for name, found, expected in mismatched:
-        if in_head(name, model, task) and task.labels and found[0] != expected[0]:
+        if in_head(name, model, task) and found[0] != expected[0]:
+            named = f" ({', '.join(task.labels)})" if task.labels else ""
             raise InputError(
-                f"--model {source}: its head has {found[0]} classes, the task has {expected[0]} "
-                f"({', '.join(task.labels)}); give the model that was fine-tuned for this task, or one without a head"
+                f"--model {source}: its head has {found[0]} classes, the task has {expected[0]}{named}; give the model that "
+                "was fine-tuned for this task, or one without a head"
             )
         raise InputError(f"--model {source}: {name} has shape {list(found)}, config.json makes it {list(expected)}")
     lost = sorted(name for name in missing if fine_tuned or not (in_head(name, model, task) or ".pooler." in f".{name}"))

@@ -16,12 +16,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from optkit.core.errors import InputError
+from optkit.core.object_store import is_url
 from optkit.core.step_cache import writing
 from optkit.core.templates import template
 from optkit.engines import registry as engines
+from optkit.pipeline import dockerfile
 from optkit.pipeline.chart_models import FLAVOURS, Pool, Served, pool, read, require_alike
 from optkit.registry import remote, verify
-from optkit.registry.object_store import is_url
 from optkit.registry.signing import Trust
 from optkit.serving import containers
 
@@ -123,7 +124,7 @@ def _fill(chart: Path, pools: Sequence[Pool], asked: Asked) -> None:
             _write(chart, "values-POOL.yaml", one.name, pool=one, pools=pools)
         if asked.flavour == "python":
             base = containers.image(_given(asked.containers, number) or containers.NEWEST)
-            _write(chart, "Dockerfile.POOL", one.name, pool=one, base=base, installs=sorted({*map(_install, one.models)}))
+            dockerfile.write(chart / f"Dockerfile.{one.name}", one.image, base, sorted({*map(_install, one.models)}))
 
 
 def _fill_pool(folder: Path, one: Pool) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optkit.core.errors import InputError
+from optkit.engines import packed_weights
 from optkit.engines import registry as engines
 from optkit.engines.record import read_record
 from optkit.graph import onnx_file
@@ -92,7 +93,7 @@ def read(root: Path, name: str, flavour: str, checkpoints: Path) -> Served:
     cores = chart_sizing.cores(origin, record, on_gpu)
     config, batching = None, origin["config"].get("queue_delay_us") is not None
     if flavour == "native":
-        config = native.config(version / ENGINE, None if on_gpu else cores)
+        config = native.config(version / ENGINE, threads=None if on_gpu else cores)
         batching = configuration.parse(config).HasField("dynamic_batching")
     sizing = chart_sizing.of(origin, cores, batching, chart_sizing.load_of(origin, checkpoints))
     files = {place: (f"{name}/{version.name}/{file}", origin["files"][file]) for place, file in places(name, origin, record)}
@@ -175,6 +176,11 @@ def _nodes(repository: str, models: Sequence[Served]) -> dict[str, str]:
 def _native(name: str, origin: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Place and file of all that Triton's native backend needs."""
     for artefact in engines.runtime(record["kind"]).artefacts:
+        if f"{ENGINE}/{artefact}{packed_weights.PACKED}" in origin["files"]:
+            raise InputError(
+                f"model {name!r}: its {artefact} is published packed, and Triton's own backends read none; serve it by "
+                "optkit's: --flavour python"
+            )
         for file in (f"{ENGINE}/{artefact}", f"{ENGINE}/{artefact}{onnx_file.DATA}"):
             if file in origin["files"]:
                 yield f"{name}/{origin['version']}/{Path(file).name}", file

@@ -66,8 +66,9 @@ def of(origin: Mapping[str, Any], cores: int, batching: bool, load: Mapping[str,
         load: summary of its load test; empty where there is none.
     """
     instances, way = origin["config"].get("instances", 1), "on" if batching else "off"
+    size = origin["row"].get("evidence", {}).get("expanded_bytes") or origin["row"]["size_bytes"]
     seen = load.get("memory_mb", {}).get(way) or load.get("memory_mb", {}).get("off")
-    memory_mb = seen or _SERVER_MB + instances * (_INSTANCE_MB + 2 * origin["row"]["size_bytes"] / 1e6)
+    memory_mb = seen or _SERVER_MB + instances * (_INSTANCE_MB + 2 * size / 1e6)
     signal, basis = _signal(load, way)
     return Sizing(
         cores=cores,

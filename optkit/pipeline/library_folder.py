@@ -9,6 +9,7 @@ from onnx import ModelProto, helper, numpy_helper
 from optkit.compression import checkpoint
 from optkit.core.atomic import write_json
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import writing
 from optkit.graph import onnx_file
 from optkit.models import thresholds_file
@@ -26,7 +27,9 @@ _OUTPUT, _AXIS = "last_hidden_state", "first_axis"
 """What it calls the tensor that is pooled, and the axes that are added to make one of the vectors."""
 
 
-def check(flavour: str, target: Path | None, kinds: Sequence[str] = (), container: str | None = None) -> None:
+def check(
+    flavour: str, target: Path | None, kinds: Sequence[str] = (), container: str | None = None, text: bool = False
+) -> None:
     """Find what cannot work before anything is built.
 
     Args:
@@ -34,16 +37,17 @@ def check(flavour: str, target: Path | None, kinds: Sequence[str] = (), containe
         target: the folder that was asked for.
         kinds: of engine that were asked for.
         container: that was asked for.
+        text: whether a server is to take text.
 
     Raises:
-        InputError: no folder or one that is not empty, or an engine or a container for what holds a graph alone.
+        InputError: no folder or one that is not empty, or an engine, a container or text for what holds a graph alone.
     """
     if target is None:
         raise InputError(f"--flavour {flavour}: needs a folder: --out DIR")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"--out {target}: exists and is not empty. Remove it, or choose another folder")
-    if kinds or container is not None:
-        given = f"--engine {kinds[0]}" if kinds else f"--container {container}"
+    if kinds or container is not None or text:
+        given = f"--engine {kinds[0]}" if kinds else "--text" if container is None else f"--container {container}"
         raise InputError(
             f"{given}: a folder of the flavour {flavour} holds the graph for ONNX Runtime and OpenVINO; leave it out"
         )
@@ -74,11 +78,19 @@ def write(recipe: Recipe, spec: RunSpec, flavour: str, target: Path) -> str:
         _write_graphs(_as_tokens(graph) if name == _POOLS else graph, unfinished)
         loaded.model.config.save_pretrained(unfinished)
         loaded.tokenizer.save_pretrained(unfinished)
+        name_tokenizer(unfinished / "tokenizer_config.json")
         thresholds_file.write(unfinished, loaded.thresholds)
         for path, content in spec.task.library_files(folder, loaded.tokenizer).items():
             (unfinished / path).parent.mkdir(exist_ok=True)
             write_json(unfinished / path, content)
     return FLAVOURS[flavour].format(name=name, folder=target)
+
+
+def name_tokenizer(path: Path) -> None:
+    """Give a tokenizer of no class of its own the name that the libraries' transformers, 4 and 5, both know."""
+    settings = read_json(path)
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        write_json(path, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _write_graphs(model: ModelProto, folder: Path) -> None:

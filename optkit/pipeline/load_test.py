@@ -55,10 +55,10 @@ def run(
         What the measurements say, sentence by sentence.
 
     Raises:
-        InputError: the recipe itself is among the others.
+        InputError: the recipe itself is among the others, or the file is a folder or in one that is not there.
         MachineError: the load generator or the server is missing or fails, or the file cannot be written.
     """
-    _check(recipe, others)
+    _check(recipe, others, out)
     require()  # a machine without them should say so before it trains
     install.find()
     asked, company = system_under_test(recipe, spec), [system_under_test(other, spec) for other in others]
@@ -69,10 +69,12 @@ def run(
     return said + colocation.sentences(together)
 
 
-def _check(recipe: Recipe, others: Sequence[Recipe]) -> None:
+def _check(recipe: Recipe, others: Sequence[Recipe], out: Path | None) -> None:
     names = [recipe.name, *(other.name for other in others)]
     if len(set(names)) < len(names):
         raise InputError(f"--beside: found {', '.join(names)}, expected every recipe once. Leave {recipe.name} out")
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise InputError(f"--out {out}: expected a file in a folder that is there. Give another one")
 
 
 def _alone(asked: SystemUnderTest, seconds: float, p99_ms: float, again: bool, write: Write) -> list[Measurement]:
@@ -124,11 +126,12 @@ def _writer(out: Path | None) -> Iterator[Write]:
 
         def write(line: Measurement) -> None:
             content = line.as_dict()
-            if not writers:
-                writers.append(csv.DictWriter(file, list(content), lineterminator="\n"))
-                writers[0].writeheader()
-            writers[0].writerow({name: cell(value) for name, value in content.items()})
-            file.flush()
+            with _naming(out):
+                if not writers:
+                    writers.append(csv.DictWriter(file, list(content), lineterminator="\n"))
+                    writers[0].writeheader()
+                writers[0].writerow({name: cell(value) for name, value in content.items()})
+                file.flush()
 
         yield write
 
@@ -138,8 +141,21 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
     if out is None:
         yield sys.stdout
         return
+    with _naming(out):
+        file = out.open("w", encoding="utf-8", newline="")
     try:
-        with out.open("w", encoding="utf-8", newline="") as file:
-            yield file
+        yield file
+    finally:
+        with _naming(out):  # what is left in its buffer is written now
+            file.close()
+
+
+@contextmanager
+def _naming(out: Path | None) -> Iterator[None]:
+    """Name the file where it cannot be written."""
+    try:
+        yield
     except OSError as error:
+        if out is None:
+            raise
         raise MachineError(f"{out}: cannot be written: {error.strerror}. Give another file") from error

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from optkit.compression.registry import TECHNIQUES
-from optkit.compression.retrain import check_labels, check_teaching
+from optkit.compression.retrain import check_labels, check_teaching, check_together
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
+from optkit.engines import select
 from optkit.graph import trial_export
 from optkit.models import families
 from optkit.models.loading import LoadedModel
@@ -28,12 +29,13 @@ def require(recipes: Sequence[Recipe], spec: RunSpec) -> None:
         raise InputError(_joined(refused))
 
 
-def refusals(recipes: Sequence[Recipe], spec: RunSpec) -> dict[str, str]:
-    """Find the recipes that do not apply to the model, and those that learn from one that does not.
+def refusals(recipes: Sequence[Recipe], spec: RunSpec, here: bool = True) -> dict[str, str]:
+    """Find the recipes that do not apply to the model or have no engine, and those that learn from one that does not.
 
     Args:
         recipes: to be run.
         spec: what they are run on.
+        here: whether engines are built on this machine, and not on others that may have what it lacks.
 
     Returns:
         {name: why the recipe does not apply}; empty if all do.
@@ -44,14 +46,32 @@ def refusals(recipes: Sequence[Recipe], spec: RunSpec) -> dict[str, str]:
     start = spec.architecture()
     check_model(start, spec)
     reasons = why_not(recipes, start, spec)
+    lacking = _without_engines(recipes, spec) if here else {}
+    reasons = lacking | reasons
     if spec.task.unlabelled and not any(recipe.teachers for recipe in recipes):
         log.warning("--unlabelled: no recipe that is run learns from a teacher; nothing is trained on these texts")
     refused = {recipe.name: reasons[recipe.name] for recipe in recipes if recipe.name in reasons}
     if refused and len(refused) == len(recipes):
         raise InputError(_joined(refused))
     for name, reason in refused.items():
-        log.warning("recipe %r is left out, it does not apply to this model: %s", name, reason)
+        what = "machine" if lacking.get(name) == reason else "model"
+        log.warning("recipe %r is left out, it does not apply to this %s: %s", name, what, reason)
     return refused
+
+
+def _without_engines(recipes: Sequence[Recipe], spec: RunSpec) -> dict[str, str]:
+    """Find the recipes of whose graph this machine builds no engine of the kinds that were asked for; say where it builds
+    those of some kinds alone."""
+    reasons = {}
+    for recipe in recipes:
+        try:
+            built = {candidate.kind for candidate in select.plan(spec.engines, recipe.is_quantised)}
+        except InputError as error:
+            reasons[recipe.name] = str(error)
+        else:
+            for kind in [kind for kind in spec.engines if kind not in built]:
+                log.warning("recipe %r: this machine builds no engine of kind %s from its graph", recipe.name, kind)
+    return reasons
 
 
 def _joined(refused: Mapping[str, str]) -> str:
@@ -131,8 +151,12 @@ def check(
         loaded = LoadedModel(stage.preflight(loaded.model, recipe.name), start.tokenizer)
         if task is not None and isinstance(stage, Taught):
             check_labels(stage, task)
+        configs = {}
         for name in stage.teachers:
-            check_teaching(loaded, teacher(name), name, stage, task)
+            taught_by = teacher(name)
+            check_teaching(loaded, taught_by, name, stage, task)
+            configs[name] = taught_by.model.config
+        check_together(configs, stage, task)
     return loaded
 
 

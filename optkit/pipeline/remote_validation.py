@@ -14,11 +14,22 @@ import numpy as np
 
 from optkit.compression import checkpoint
 from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import verify
 from optkit.engines import registry as engines
 from optkit.engines.record import read_record
 from optkit.evaluation import changes, doubts, parity
-from optkit.evaluation.artifacts import ANSWERS, SAMPLE, SCORES, TEXT, read_groups, read_of_engine, read_sample, read_scores
+from optkit.evaluation.artifacts import (
+    ANSWERS,
+    EVIDENCE,
+    SAMPLE,
+    SCORES,
+    TEXT,
+    read_groups,
+    read_of_engine,
+    read_sample,
+    read_scores,
+)
 from optkit.evaluation.bootstrap import paired_bootstrap
 from optkit.evaluation.difference import signal
 from optkit.evaluation.gate import judge
@@ -99,8 +110,8 @@ def validate(
         task = task.deciding(loaded.thresholds)
         features = task.encode("dev", loaded.tokenizer)
         collator = Collator.of(task, loaded.tokenizer)
-        _require_same_data(folder, features, collator)
         _require_same_options(folder, task, loaded)
+        _require_same_data(folder, task, features, collator)
         log.info("%s: scoring %d features through %s on %s", recipe, len(features), client.model, client.url)
         size = min(BATCH_SIZE, config["max_batch_size"] or BATCH_SIZE)
         served = run(client.infer, features, size, collator)
@@ -142,12 +153,14 @@ def _require(client: Client, engine: Path, shape: tuple[int, ...]) -> dict[str, 
     return config
 
 
-def _require_same_data(folder: Path, features: Dataset, collator: Collator) -> None:
-    """The dev split is the one that the recipe was scored on: what was asked then is what would be asked now."""
+def _require_same_data(folder: Path, task: Task, features: Dataset, collator: Collator) -> None:
+    """The dev split is the one that the recipe was scored on, its right answers too, and would be asked as it was then."""
+    scored = read_json(folder / "served" / EVIDENCE).get("dev")
     then, _ = read_sample(folder / "served" / SAMPLE)
     rows_kept = len(next(iter(then.values())))
     now = collator.feed(features.select_columns(list(collator.names))[:rows_kept])
-    if then.keys() != now.keys() or not all(np.array_equal(then[name], now[name]) for name in then):
+    same = then.keys() == now.keys() and all(np.array_equal(then[name], now[name]) for name in then)
+    if not same or scored not in (None, task.fingerprint(("dev",))):  # an older optkit wrote none
         raise InputError(f"{folder}: scored on another dev split than this one. Name the same task and --data again")
 
 

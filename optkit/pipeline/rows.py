@@ -78,6 +78,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             examples=len(reference),
             units=task.scored_units,
             served_by=evidence["served_by"],
+            machine=evidence.get("machine", ""),
             groups=len(np.unique(groups.get("outcomes", ()))),
             max_drop=recipe.max_drop,
             max_kl=recipe.max_kl,
@@ -180,7 +181,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
     rows, groups = list(group.values()), read_groups(*(folder / "served" for folder in group))
     own = np.stack([_scores(folder)[rows[0].precision] for folder in group])
     reference = np.stack([_scores(baseline_of(folder))[FP32] for folder in group])
-    averaged = ("value", "baseline", "delta", "rungs", "scores", "latency_ms", "throughput", "speedup")
+    averaged = ("value", "baseline", "delta", "rungs", "scores", "latency_ms", "throughput", "speedup", "speedup_vs_16bit")
     row = replace(rows[0], **{name: _mean([getattr(row, name) for row in rows]) for name in averaged})
     row.degenerate = doubts.worst(rows)
     for name in ("ladder", "invariance"):
@@ -188,8 +189,7 @@ def pool(group: Mapping[Path, Row]) -> Row:
     for name in ("speedup_ci95", "p99_ms_ci95"):
         setattr(row, name, _widest([getattr(row, name) for row in rows]))
     row.seed, row.seeds = None, [row.seed for row in rows if row.seed is not None]
-    if row.speedup_vs_16bit:
-        row.speedup_vs_16bit = _mean([row.speedup_vs_16bit for row in rows])
+    row.machine = " and ".join(dict.fromkeys(row.machine for row in rows if row.machine))
     row.delta_ci95 = list(paired_bootstrap(own, reference, row.metric, groups.get("outcomes")))
     answers = [read_of_engine(folder / "served" / ANSWERS, row.precision) for folder in group]
     baselines = [read_of_engine(baseline_of(folder) / "served" / ANSWERS, FP32) for folder in group]
@@ -236,8 +236,8 @@ def _evidence(folder: Path, precision: str) -> dict[str, Any]:
     return {
         **chosen["evidence"],
         "variant": chosen["variant"],
-        "encoder_gemms": audit["encoder_gemms"],
-        "covered_gemms": audit["covered_gemms"],
+        **{name: audit[name] for name in ("encoder_gemms", "covered_gemms")},
+        "covered_share": audit.get("covered_share", 1.0),  # older audits have none, and cover all
     }
 
 
@@ -287,7 +287,7 @@ def _worst(ladders: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, di
         rung: {
             name: fmean(found) if name == "value" else max(found)
             for name in values
-            if (found := [ladder[rung][name] for ladder in ladders])
+            if (found := [ladder[rung][name] for ladder in ladders if name in ladder[rung]])
         }
         for rung, values in ladders[0].items()
     }

@@ -1,52 +1,74 @@
-"""The way a recipe takes, from settings to judged result rows; each arrow leaves its evidence on disk (see `steps`)."""
+"""The way a recipe takes, from settings to judged result rows; each step leaves its evidence on disk (see `step_graph`)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 from accelerate import PartialState
 
 from optkit.core import temporary
+from optkit.core.errors import OptkitError
 from optkit.evaluation.results import Refusal, Result, Row
-from optkit.pipeline import preflight, refusals, result_file, rows
+from optkit.pipeline import preflight, refusals
 from optkit.pipeline.run_spec import RunSpec
-from optkit.pipeline.steps.build_engines import converted
-from optkit.pipeline.steps.export_graph import exported
-from optkit.pipeline.steps.score import scored
+from optkit.pipeline.step_graph import Graph, graph_of, title
 from optkit.pipeline.steps.train import trained
 from optkit.recipe.recipe import Recipe
 from optkit.training.loop import on_cpu
 
+Execute = Callable[[Graph], Mapping[str, Any]]
+"""Takes all steps of a graph, and returns by title what each gave."""
+
+
+Ended = tuple[Mapping[str, Any], Mapping[str, Exception]]
+"""What steps gave, and what they raised, by title."""
+Attempt = Callable[[Graph], Ended]
+"""Takes all steps of a graph that need none that fails."""
+
+
+def in_order(graph: Graph) -> dict[str, Any]:
+    """Take all steps in this process, one after the other; what is finished already is not done again."""
+    return {name: step.run() for name, step in graph.items()}
+
+
+def as_far_as_possible(graph: Graph) -> Ended:
+    """Take all steps in this process, one after the other, but those that need one that failed."""
+    results, errors, dropped = dict[str, Any](), dict[str, Exception](), set[str]()
+    for name, step in graph.items():
+        if dropped.isdisjoint(step.needs):
+            try:
+                results[name] = step.run()
+                continue
+            except OptkitError as error:
+                errors[name] = error
+        dropped.add(name)
+    return results, errors
+
 
 def run(recipe: Recipe, spec: RunSpec) -> list[Row]:
-    """Take a recipe all the way; what is finished already is not done again.
+    """Take a recipe all the way.
 
     Returns:
         One row per engine precision, scored through the server.
     """
-    trained(recipe, spec)
-    exported(recipe, spec)
-    converted(recipe, spec)
-    scored(recipe, spec)
-    if not recipe.is_baseline:
-        scored(spec.baseline, spec)
-        _judged(spec.baseline, spec)
-    return _judged(recipe, spec)
+    return _rows([recipe], [spec], in_order)
 
 
-def _judged(recipe: Recipe, spec: RunSpec) -> list[Row]:
-    """The recipe's rows, written down beside what they are about."""
-    folder = spec.folder(recipe)
-    found = rows.rows_of(recipe, spec.task, spec.seed, folder, spec.folder(spec.baseline))
-    result_file.write(found, folder)
-    refusals.forget(folder)
-    return found
+def _rows(recipes: Sequence[Recipe], specs: Sequence[RunSpec], execute: Execute) -> list[Row]:
+    found = execute(graph_of(recipes, specs))
+    return [row for spec, recipe in product(specs, recipes) for row in found[title("judge", recipe.name, spec)]]
 
 
-def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec]) -> list[Result]:
+def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec], execute: Execute = in_order) -> list[Result]:
     """Run every recipe that applies to the model on every spec, after a look at what can be known before any training.
 
     Under `accelerate launch`, all processes train together first; then the main one goes on alone, since graphs, engines
     and servers are made once, and the others have no rows to return.
+
+    Args:
+        recipes: to run.
+        specs: what they are run on, differing by their seeds.
+        execute: takes the steps: `in_order`, or a cluster's.
 
     Returns:
         The rows of the recipes, and the refusals of those that do not apply to the model.
@@ -55,7 +77,7 @@ def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec]) -> list[Result]
         InputError: no recipe applies to the model.
     """
     temporary.sweep_tree(specs[0].home.folder)
-    refused = preflight.refusals(recipes, specs[0])  # specs differ by their seed
+    refused = preflight.refusals(recipes, specs[0], here=execute is in_order)  # specs differ by their seed
     recipes = [recipe for recipe in recipes if recipe.name not in refused]
     state = PartialState(cpu=on_cpu())
     if state.num_processes > 1:
@@ -64,7 +86,7 @@ def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec]) -> list[Result]
         state.destroy_process_group()
         if not state.is_main_process:
             return []
-    found: list[Result] = [row for spec, recipe in product(specs, recipes) for row in run(recipe, spec)]
+    found: list[Result] = [*_rows(recipes, specs, execute)]
     return [*found, *(_refused(name, reason, specs) for name, reason in refused.items())]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from optkit.core import atomic, step_cache, temporary
+from optkit.core import atomic, mirror, step_cache, temporary
 from optkit.core.errors import InputError
 from optkit.engines import registry as engines
 from optkit.evaluation.results import Result
@@ -48,7 +48,8 @@ def run_recipes(
         task: task to train and score on.
         model: model to start from: a folder, a name on the hub, or a model in memory; None for the task's own.
         seeds: training seeds; several seeds are also pooled into one row.
-        root: folder for all results, which later runs and `optkit publish` reuse; None keeps the rows only.
+        root: folder for all results, or `s3://BUCKET/FOLDER` (see docs/cluster.md), which later runs and `optkit publish`
+            reuse; None keeps the rows only.
         engine: engine kinds to build; by default all that this machine can run.
         options: build options by engine kind and key.
         tokenizer: tokenizer of a bare `PreTrainedModel`.
@@ -76,7 +77,7 @@ def run_recipes(
     for kind in options or {}:
         engines.runtime(kind)  # refuses a kind that there is not
     with ExitStack() as stack:
-        place = Path(root or stack.enter_context(temporary.folder("optkit-run")))
+        place = mirror.place(root or stack.enter_context(temporary.folder("optkit-run")))
         source = _source(model, None if labels else task, tokenizer, place)  # labels sort the head as it is read
         told = (revision, None if labels is None else tuple(labels), name and projects.checked(name))
         shared = (place, known, tuple(engine), seconds, options or {}, *told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import set_seed
 from transformers import PreTrainedTokenizerBase
 
-from optkit.core import step_cache
+from optkit.core import mirror, step_cache
 from optkit.models import families, loading, model_source, tokenizers
 from optkit.models.loading import LoadedModel
 from optkit.pipeline.projects import Project, Source
@@ -56,6 +56,16 @@ class RunSpec:
     given: Source | None = None
     """Data and model as the user named them, which the project remembers."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process is given: the fields, as all else is found anew there, and so checked."""
+        given, far = {one.name: getattr(self, one.name) for one in fields(self)}, mirror.of(self.root)
+        return {**given, "root": (far.store.url, far.name(self.root)) if far else (self.root, "")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what another process gave; of a store, this machine's mirror."""
+        whole, below = state["root"]
+        vars(self).update(state, root=mirror.place(whole) / below)
+
     @property
     def baseline(self) -> Recipe:
         return self.recipes[BASELINE]
@@ -63,6 +73,15 @@ class RunSpec:
     @property
     def home(self) -> Project:
         return Project(self.root, self.task.name, self.project or self.task.name)
+
+    def of_seed(self, seed: int) -> RunSpec:
+        """Return the spec with another seed: the same one each time, which has looked at data and model before."""
+        if seed == self.seed:
+            return self
+        if seed not in self._others:
+            self._others[seed] = replace(self, seed=seed)
+            vars(self._others[seed])["_encoded"] = self._encoded  # no seed has a say in it
+        return self._others[seed]
 
     def folder(self, recipe: Recipe) -> Path:
         """Return the folder of a recipe's results: `checkpoints/<task>/[<project>/]<recipe>/seed-<n>`."""
@@ -133,6 +152,10 @@ class RunSpec:
 
     @cached_property
     def _encoded(self) -> dict[tuple[str, str], Any]:
+        return {}
+
+    @cached_property
+    def _others(self) -> dict[int, RunSpec]:
         return {}
 
     @cached_property

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from optkit.core.errors import InputError
 from optkit.recipe.recipe import Recipe
@@ -86,7 +87,7 @@ def _path(name: str, mistakes: list[str]) -> Path:
 def hint(name: str) -> str:
     """Say which recipe an unknown name may stand for, or else which there are, here and in the package."""
     here, shipped = modules(FOLDER), modules(SHIPPED)
-    if close := difflib.get_close_matches(name, {**here, **shipped}, n=1):
+    if close := difflib.get_close_matches(Path(name).stem, {**here, **shipped}, n=1):
         return f"did you mean {close[0]}?"
     return f"known here: {', '.join(here) or f'none ({FOLDER}/ is empty)'}; in the package: {', '.join(shipped)}"
 
@@ -101,8 +102,12 @@ def _load(paths: Iterable[Path], mistakes: list[str]) -> dict[Path, Recipe]:
     return found
 
 
-def _import(path: Path) -> Recipe:
-    """Run a recipe's module, which is the user's own code, and take its `recipe`."""
+def load_module(path: Path) -> ModuleType:
+    """Run a recipe's module, which is the user's own code.
+
+    Raises:
+        InputError: naming the line where it fails.
+    """
     spec = importlib.util.spec_from_file_location(f"optkit_recipe_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise InputError(f"{path}: not a Python module")
@@ -114,6 +119,12 @@ def _import(path: Path) -> Recipe:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:
         raise InputError(f"{path}, line {_line(error, spec.origin)}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _import(path: Path) -> Recipe:
+    """Run a recipe's module and take its `recipe`."""
+    module = load_module(path)
     recipe = getattr(module, "recipe", None)
     if not isinstance(recipe, Recipe):
         raise InputError(f"{path}: has no `recipe = Recipe(…)`; found {type(recipe).__name__}")
@@ -159,6 +170,9 @@ def mistakes_of_teachers(
             circle = sorted({*students[students.index(name) :], recipe.name})
             yield f"recipes {', '.join(circle)} teach each other; expected one of them to learn from another recipe"
         elif name not in known:
-            yield f"recipe {recipe.name!r}: teacher {name!r} is not a recipe; known: {', '.join(sorted(known))}"
+            yield (
+                f"recipe {recipe.name!r}: teacher {name!r} is not a recipe; known: {', '.join(sorted(known))}. A folder is "
+                f"written with a slash, as ./{name}"
+            )
         elif name != BASELINE:
             yield from mistakes_of_teachers(known[name], known, broken, (*students, recipe.name))

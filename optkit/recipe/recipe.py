@@ -8,7 +8,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
@@ -142,3 +142,8 @@ def _mistakes_of_order(name: Any, stages: tuple[Stage, ...]) -> Iterator[str]:
         )
     if stages and name == BASELINE:
         yield f"Recipe.name is {BASELINE!r} and there are stages: the baseline has none; give this recipe another name"
+
+
+def modules_of(recipes: Iterable[Recipe]) -> set[str]:
+    """Return the modules that define the techniques of recipes."""
+    return {module for recipe in recipes for module in recipe.modules}

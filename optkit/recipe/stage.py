@@ -47,8 +47,8 @@ class Stage(Settings, ABC):
     technique: str
     """Name of the technique, declared as a `Literal` with itself as the default; stored in `recipe.json`."""
     order: ClassVar[int]
-    """Position among a recipe's stages, ascending (distill 10, sparsify 20, quantize 30): each would undo what a later one
-    has fixed."""
+    """Position among a recipe's stages, ascending (distill 10, sparsify 20, product_quantize 25, quantize 30): each would
+    undo what a later one has fixed."""
     quantises: ClassVar[bool] = False
     """Whether the exported graph has quantisers, so that INT8 engines can be built from it."""
     sparsity: ClassVar[str | None] = None
@@ -140,7 +140,8 @@ class Taught(Stage):
     regularises enough, and dropout noise keeps a student from matching it."""
     teacher: Annotated[str | tuple[str, ...] | None, BeforeValidator(teachers_or_none)] = BASELINE
     """Teacher: name of a recipe, with `@seed` for that of another seed, or folder of a fine-tuned model (contains a slash).
-    Of several, logits are averaged, and representations follow the first. None trains on the labels alone."""
+    Of several, the answers are averaged: logits, not probabilities; of embeddings, vectors of length 1 (see
+    `Task.mean_of_teachers`). Representations follow the first alone. None trains on the labels alone."""
     temperature: float = Field(2.0, gt=0)
     label_weight: float = Field(0.0, ge=0, le=1)
     """Weight of the task's loss on the labels; the loss on the teacher's logits has the rest. Where a model starts near its
@@ -179,17 +180,26 @@ class Taught(Stage):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         for epochs, steps in (("epochs", "steps"), ("representation_epochs", "representation_steps")):
-            own, usual = getattr(self, epochs), type(self).model_fields[epochs].default
-            if getattr(self, steps) is not None and own != usual:
-                name = f"{type(self).__name__}.{steps}"
-                raise ValueError(f"{name} is {getattr(self, steps)} and {epochs} is {own:g}: expected one of them")
+            if getattr(self, steps) is not None and self._is_given(epochs):
+                found = f"{type(self).__name__}.{steps} is {getattr(self, steps)} and {epochs} is {getattr(self, epochs):g}"
+                raise ValueError(f"{found}: expected one of them")
         if self.teacher is None and self.follows:
             name = "representation_epochs" if self.representation_steps is None else "representation_steps"
             raise ValueError(
                 f"{type(self).__name__}.{name} is {getattr(self, name):g} and there is no teacher to follow: name one, or "
                 f"leave {name} at 0"
             )
+        if len(self.teachers) > 1 and not self.answers:
+            raise ValueError(
+                f"{type(self).__name__}.teacher names {len(self.teachers)}, and nothing is trained on their averaged "
+                "logits: representations follow one teacher; name that one, or give epochs or steps"
+            )
         return self
+
+    def _is_given(self, name: str) -> bool:
+        """Whether somebody has set a setting: what is stored, with its technique, has all settings, the usual ones too."""
+        usual = getattr(self, name) == type(self).model_fields[name].default
+        return name in self.model_fields_set and not (usual and "technique" in self.model_fields_set)
 
 
 def from_dictionary(given: Any) -> Any:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-_RECIPE = re.compile(r"([a-z0-9][a-z0-9_]*)(?:@(\d+))?")
+_RECIPE = re.compile(r"[a-z0-9][a-z0-9_]*(?:@[0-9]{1,9})?")  # random number generators take seeds of 32 bits
 
 
 def is_folder(teacher: str) -> bool:
@@ -23,8 +23,13 @@ def one_or_several(given: Any) -> Any:
         ValueError: it is neither.
     """
     names = [given] if isinstance(given, str) else given
-    if not (isinstance(names, list | tuple) and names and all(isinstance(name, str) and is_teacher(name) for name in names)):
-        raise ValueError("expected a recipe, a recipe of a seed such as baseline_fp32@1, a folder, or a list of them")
+    several = isinstance(names, list | tuple) and names
+    wrong = [name for name in names if not (isinstance(name, str) and is_teacher(name))] if several else []
+    if wrong or not several:
+        found = f"; found {', '.join(map(repr, wrong))}" if wrong else ""
+        raise ValueError(
+            f"expected a recipe, a recipe of a seed such as baseline_fp32@1, a folder, or a list of them{found}"
+        )
     return given if isinstance(given, str) else tuple(names)
 
 

@@ -14,8 +14,8 @@ from typing import TypedDict
 
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import parse_json
+from optkit.core.object_store import Changed, Store, Tag
 from optkit.core.signature import now, who
-from optkit.registry.object_store import Changed, Store, Tag
 
 NAME = ".lock"
 LEASE_S = 30.0
@@ -95,7 +95,7 @@ def _acquire(store: Store, doing: str, wait_s: float) -> Tag:
     seen: Tag | None = None
     while True:
         with suppress(Changed):
-            return _created(store, doing)
+            return store.create(NAME, _text(doing))
         try:
             content, tag = store.read(NAME)
         except Changed:  # given back a moment ago
@@ -112,25 +112,6 @@ def _acquire(store: Store, doing: str, wait_s: float) -> Tag:
                 "give more time with --wait"
             )
         time.sleep(_POLL_S)
-
-
-def _created(store: Store, doing: str) -> Tag:
-    """The new lock's tag.
-
-    Raises:
-        Changed: there is one.
-        MachineError: the store writes over it all the same.
-    """
-    tag = store.swap(NAME, _text(doing), None)
-    try:
-        store.swap(NAME, _text(doing), None)
-    except Changed:
-        return tag
-    store.delete([NAME])
-    raise MachineError(
-        f"model repository {store.url}: the store ignores conditional writes, so that two publishers would write over each "
-        "other. Publish into a folder, or use a store that has them (If-None-Match and If-Match)"
-    )
 
 
 def _text(doing: str, renewals: int = 0) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 from optkit.core import step_cache
 from optkit.core.atomic import file_hash, hashes
+from optkit.core.hardware import processor
 from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD, read_record
 from optkit.engines import registry as engines
@@ -68,9 +69,7 @@ def collect(folder: Path, row: Row, rows: Sequence[Row]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What this machine is, as far as engines and speed depend on it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return {"name": platform.node(), "system": platform.platform(), "processor": processor, **engines.machine()}
+    return {"name": platform.node(), "system": platform.platform(), "processor": processor(), **engines.machine()}
 
 
 def commit(folder: Path | None = None) -> dict[str, Any] | None:

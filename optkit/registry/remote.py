@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 
 from optkit.core import temporary
 from optkit.core.errors import InputError, MachineError, OptkitError
+from optkit.core.object_store import Changed, Store, Tag, is_url
 from optkit.registry import disk, layout, lease, text_pipeline
 from optkit.registry.disk import WAIT_S
 from optkit.registry.layout import CARD, CONFIG, HISTORY, PROVENANCE
 from optkit.registry.lease import Lease
-from optkit.registry.object_store import Changed, Store, Tag, is_url
 
 TRIES = 5
 Files = dict[str, tuple[int, int, int]]

@@ -11,9 +11,11 @@ from optkit.core.cpu_quota import PROC, cpu_quota
 from optkit.core.errors import MachineError
 from optkit.core.gpu import Gpu, gpus
 from optkit.engines import registry as engines
+from optkit.engines.base import Runtime
 from optkit.engines.tensorrt import library
 from optkit.engines.tensorrt.compatibility import check_driver
 from optkit.engines.tensorrt.deployment import CONTAINERS
+from optkit.engines.tensorrt.engine import RUNTIME as _TENSORRT
 from optkit.engines.tensorrt.model_check import Finding
 from optkit.serving import install
 from optkit.serving.containers import IMAGE
@@ -56,11 +58,19 @@ def _engines() -> list[Finding]:
         except MachineError as error:
             findings.append(Finding(kind, "cannot be used", False, str(error)))
             continue
-        if not runtime.on_gpu:
-            version = runtime.version()
-            found = version or "not installed"
-            findings.append(Finding(kind, found, version is not None, f"pip install {runtime.package}"))
+        if kind != _TENSORRT.kind:  # it has a part of its own
+            findings.append(_engine(runtime))
     return findings
+
+
+def _engine(runtime: Runtime) -> Finding:
+    """Whether engines of a kind can be built, and what else they need than its package."""
+    version = runtime.version()
+    try:
+        runtime.require()
+    except MachineError as error:
+        return Finding(runtime.kind, version or "not installed", False, str(error))
+    return Finding(runtime.kind, version or "there")
 
 
 def _version(package: str) -> str | None:

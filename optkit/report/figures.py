@@ -39,6 +39,23 @@ def shown(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.seed is None or not any(_pools(other, row) for other in rows)]
 
 
+def machines(rows: Sequence[Row]) -> list[str]:
+    """Say what machines the speeds were measured on: one sentence, or one for each machine with its recipes.
+
+    Args:
+        rows: with unknown machines where an older optkit wrote them.
+    """
+    found: dict[str, list[str]] = {}
+    for row in [row for row in rows if row.seed is not None] or rows:
+        found.setdefault(row.machine or "a machine that was not written down", []).append(row.recipe)
+    if not any(row.machine for row in rows):
+        return []
+    if len(found) == 1:
+        return [f"measured on {next(iter(found))}"]
+    compared = "speeds of different machines do not compare, speed-ups over the baseline beside it do"
+    return [*(f"measured on {name}: {', '.join(dict.fromkeys(own))}" for name, own in found.items()), compared]
+
+
 def batch_sizes(rows: Sequence[Row]) -> list[str]:
     """Return the batch sizes that every row was measured at."""
     return [size for size in rows[0].latency_ms if all(size in row.speedup for row in rows)]

@@ -32,6 +32,7 @@ def render(rows: Sequence[Row], refused: Sequence[Refusal] = ()) -> str:
         sizes=figures.batch_sizes(own),
         metrics=list(dict.fromkeys(name for row in own for name in row.scores if name != row.metric)),
         changes=[figures.changes(row) for row in own],
+        machines=figures.machines(rows),
         ladders=[(number, row, _rungs(row)) for number, row in enumerate(own, 1) if row.ladder],
         loads=figures.under_load(own),
         batching=figures.BATCHING,

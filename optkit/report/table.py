@@ -99,7 +99,7 @@ def _table(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
     reasons += [f"{refusal.recipe}: {refusal.verdict}: {reason}" for refusal in refused for reason in refusal.reasons]
     loads = [sentence for row in own if row.load for sentence in sentences(_name(row), row.load)]
     remarks = [f"{_name(row)}: {remark}" for row in own for remark in row.remarks]
-    return plain(*tables, *reasons, *remarks, *loads)
+    return plain(*tables, *figures.machines(rows), *reasons, *remarks, *loads)
 
 
 def _name(row: Row) -> str:

@@ -87,10 +87,11 @@ class Client(Connection):
         return answer, (time.perf_counter() - started) * 1e3
 
     def _infer(self, feed: Feed, number: int) -> np.ndarray:
-        inputs = tensors(feed)
-        with self._deadline(f"request {number}"):
+        inputs, what = tensors(feed), f"request {number}"
+        with self._deadline(what):
             shape = self._expected()
-            answer = self._connection().infer(self.model, inputs, model_version=self.version, request_id=str(number))
+        with self._named(what):
+            answer = self._wire().infer(self.model, inputs, self.version, str(number))
             self._check(answer.get_response(), shape, feed, number)
             return answer.as_numpy(OUTPUT)
 

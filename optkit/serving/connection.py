@@ -1,4 +1,5 @@
-"""A connection to one model on a Triton server: HTTP by `tritonclient`, with a deadline for each request."""
+"""A connection to one model on a Triton server, with a deadline for each request: inference by `Wire`, the rest by
+`tritonclient`."""
 
 import http.client
 import threading
@@ -17,6 +18,7 @@ from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import checked
 from optkit.core.patience import TICK_S, Patience
 from optkit.serving import ticket
+from optkit.serving.wire import Wire
 
 TIMEOUT_S = 60.0
 
@@ -143,16 +145,22 @@ class Connection:
             return f"tritonserver {self._connection().get_server_metadata()['version']}"
 
     def close(self) -> None:
-        """Close this thread's connection; the next request opens another one."""
-        connection = self._local.__dict__.pop("connection", None)
-        if connection is not None:
-            connection.close()
+        """Close this thread's connections; the next request opens others."""
+        for name in ("connection", "wire"):
+            if (opened := self._local.__dict__.pop(name, None)) is not None:
+                opened.close()
 
     def _connection(self) -> InferenceServerClient:
         if not hasattr(self._local, "connection"):
             # `_deadline` bounds connecting, sending and receiving together
             self._local.connection = InferenceServerClient(self.url, connection_timeout=None, network_timeout=None)
         return self._local.connection
+
+    def _wire(self) -> Wire:
+        """The connection for inference, which bounds each request's time itself."""
+        if not hasattr(self._local, "wire"):
+            self._local.wire = Wire(self.url, self.timeout_s)
+        return self._local.wire
 
     def _secret(self) -> dict[str, str]:
         """The header for what only a server's owner may ask, where this user owns it."""
@@ -161,11 +169,16 @@ class Connection:
 
     @contextmanager
     def _deadline(self, what: str) -> Iterator[None]:
+        """Bound the time of what is asked by `tritonclient`, and name it in errors."""
+        with self._named(what), _limited(self.timeout_s):
+            yield
+
+    @contextmanager
+    def _named(self, what: str) -> Iterator[None]:
         """Turn everything that can go wrong with the server into an error that names it, the model and the request."""
         who = f"Triton server on {self.url}, model {self.model!r}, {what}"
         try:
-            with _limited(self.timeout_s):
-                yield
+            yield
         except InferenceServerException as error:
             kind = InputError if error.status() == "400" else MachineError
             raise kind(f"{who}: refused with status {error.status()}: {error.message()}") from error

@@ -1,5 +1,6 @@
 """NVIDIA's containers: the one that serves an engine, and the command that starts it."""
 
+import logging
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,15 @@ from optkit.engines.tensorrt import deployment
 IMAGE = "nvcr.io/nvidia/tritonserver"
 NEWEST = list(deployment.CONTAINERS)[-1]
 """Tag of the newest container that is known."""
+log = logging.getLogger(__name__)
 OPTIONS = ("--model-repository=/models", "--disable-auto-complete-config")
 
 
 def container(record: Mapping[str, Any], tag: str | None = None) -> str:
     """The tag of the container that runs an engine.
 
-    It needs the runtime of the version that built it, or a newer one where that reads what older ones wrote.
+    It needs the runtime of the version that built it, or a newer one where that reads what older ones wrote. An older one is
+    taken with a warning where such have been seen to run an engine.
 
     Args:
         record: the engine's `engine.json`.
@@ -31,14 +34,18 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
         InputError: what is in the named container is not known, or its version is none.
     """
     kind, built = record["kind"], built_version(record)
-    table = engines.runtime(kind).containers(record)
+    runtime = engines.runtime(kind)
+    table = runtime.containers(record)
     if tag is None:
         found = [name for name, version in table.items() if _runs(record, version)]
+        if not found and table and runtime.runs_on_older(record):
+            found = list(table)
+            _warn(record, found[-1], table[found[-1]])
         if not found:
             raise MachineError(
-                f"no Triton container with {kind} {built} is known, only {table or 'no container at all'}. Look one up in "
-                "NVIDIA's support matrix or release notes, and name it with its version: --container TAG=VERSION; or build "
-                f"with the {kind} of one that is known{_newest(engines.runtime(kind), table)}"
+                f"no Triton container with {kind} {built} is known, {f'only {table}' if table else 'nor any with another'}. "
+                "Look one up in NVIDIA's support matrix or release notes, and name it with its version: --container "
+                f"TAG=VERSION{_newest(runtime, table)}"
             )
         return found[-1]
     name, _, version = tag.partition("=")
@@ -48,7 +55,9 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
             f"--container {tag}: its version of {kind} is not known, only that of {', '.join(table) or 'no container'}. "
             f"Say it: --container {name or 'TAG'}=VERSION, as NVIDIA's release notes have it"
         )
-    if not _runs(record, version):
+    if not _runs(record, version) and runtime.runs_on_older(record) and _is_seen(version, table):
+        _warn(record, name, version)
+    elif not _runs(record, version):
         raise MachineError(
             f"container {name} has {kind} {version}, the engine was built by {built} and would be refused. Build it with "
             f"{kind} {version}, or choose another container"
@@ -56,12 +65,29 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
     return name
 
 
+def _warn(record: Mapping[str, Any], name: str, version: str) -> None:
+    log.warning(
+        "container %s has %s %s, and the engine was built by %s. Older versions have been seen to run newer ones' engines, "
+        "but none promises it: check it there with optkit validate --url, or build it again after %s",
+        *(name, record["kind"], version, built_version(record), engines.runtime(record["kind"]).install(version)),
+    )
+
+
+def _is_seen(version: str, table: Mapping[str, str]) -> bool:
+    """Whether a version is one of those that were tried, the oldest of them being the least of the table."""
+    return _numbers(version) >= min(map(_numbers, table.values()))
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
 def _newest(runtime: Runtime, table: Mapping[str, str]) -> str:
-    """How to install the runtime of the newest container."""
+    """How to install the runtime of the newest container instead; nothing where none is known."""
     if not table:
         return ""
     tag, version = list(table.items())[-1]
-    return f"; for {tag}: {runtime.install(version)}"
+    return f"; or build with the {runtime.kind} of one that is known; for {tag}: {runtime.install(version)}"
 
 
 def image(tag: str) -> str:
@@ -69,15 +95,23 @@ def image(tag: str) -> str:
     return f"{IMAGE}:{tag}-py3"
 
 
-def docker_command(repository: Path, record: Mapping[str, Any], tag: str | None = None) -> str:
+def docker_command(
+    repository: Path, record: Mapping[str, Any], tag: str | None = None, with_optkit: str | None = None
+) -> str:
     """The command that serves a repository of native models from NVIDIA's container, on loopback.
+
+    Args:
+        repository: of the models.
+        record: an engine's `engine.json`.
+        tag: as of `container`.
+        with_optkit: image that was made of the container and has optkit's backends; NVIDIA's own if None.
 
     Raises:
         MachineError: no container fits the engine.
         InputError: the named container is not known.
     """
     runtime = engines.runtime(record["kind"])
-    started = image(container(record, tag))
+    started = with_optkit or image(container(record, tag))
     ports = " ".join(f"-p 127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002))
     mount = f"-v {shlex.quote(f'{repository.resolve()}:/models:ro')}"
     options = (*OPTIONS, *runtime.server_options(record))
@@ -87,8 +121,8 @@ def docker_command(repository: Path, record: Mapping[str, Any], tag: str | None 
 
 def _runs(record: Mapping[str, Any], version: str) -> bool:
     """Whether a runtime of some version runs the engine; numbers that the table leaves out do not count."""
-    offered = [int(part) for part in version.split(".")]
-    built = [int(part) for part in built_version(record).split(".")[: len(offered)]]
+    offered = _numbers(version)
+    built = _numbers(built_version(record))[: len(offered)]
     return offered == built or (offered > built and engines.runtime(record["kind"]).runs_on_newer(record))
 
 

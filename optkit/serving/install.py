@@ -48,6 +48,7 @@ def find() -> Installation:
         "LD_LIBRARY_PATH": os.pathsep.join([*_python_library_folder(), str(wheel.parent / "nvidia_pytriton.libs")]),
         # Triton imports models from the repository, which holds what was published and nothing else.
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",  # whatever letters the folders have that it imports from
         IMPORT_FOLDERS: os.pathsep.join(_import_folders()),
         # The embedded interpreter finds its virtual environment through the first `python3` of PATH.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),

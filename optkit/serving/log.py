@@ -11,9 +11,10 @@ from optkit.core.json_door import parse_json
 LINES = 20
 _LONGEST = 2000  # characters of a server's reason
 NOISE = re.compile(
-    r"^\s*$|^I\d{4} |^[+|]|CudaDriverHelper has not been initialized|NODELAY NOT SUPPORTED|unable to create stream"
+    r"^\s*$|^I\d{4} |^[+|]|^ *\d+# "
+    r"|CudaDriverHelper has not been initialized|NODELAY NOT SUPPORTED|unable to create stream"
 )
-"""Empty lines, information, tables, and complaints that no GPU and a socket of Unix's kind bring forth."""
+"""Empty lines, information, tables, a crash's addresses, and what no GPU and a socket of Unix's kind bring forth."""
 
 
 class _Refusal(TypedDict):

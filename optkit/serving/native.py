@@ -4,13 +4,15 @@ What a backend has to know, the engine's runtime says (`optkit.engines.base.Runt
 engine's own file.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from optkit.core.atomic import flush_tree
+from optkit.core.atomic import flush_tree, write_json
 from optkit.core.errors import InputError
+from optkit.engines import packed_weights
 from optkit.engines import registry as engines
 from optkit.engines.base import Tensors
 from optkit.engines.record import FILE as RECORD
@@ -20,58 +22,82 @@ from optkit.serving import repository as repositories
 from optkit.serving.config import check_name, dumps, message
 
 FILE = "config.pbtxt"
+log = logging.getLogger(__name__)
 TYPES = {"int64": "TYPE_INT64", "int32": "TYPE_INT32", "float32": "TYPE_FP32", "float16": "TYPE_FP16"}
 
 
-def place(repository: Path, name: str, engine_folder: Path) -> Path:
+class Settings(TypedDict, total=False):
+    """How a model is served, as in `optkit.serving.config.ModelConfig`."""
+
+    instances: int
+    threads: int | None
+    """Threads of each instance, on a CPU; the backend's choice if None: the machine's cores, whatever a container has."""
+    queue_delay_us: int | None
+    """Where Triton batches, requests may wait this long to share one; None: no longer than the batch before takes."""
+
+
+def place(repository: Path, name: str, engine_folder: Path, **settings: Unpack[Settings]) -> Path:
     """Put an engine into a repository as version 1 of a model of a native backend.
 
     Args:
         repository: the repository's folder; made if it does not exist.
         name: the model's.
         engine_folder: a folder with `engine.json`; its files are copied.
+        settings: how it is served.
 
     Returns:
         The model's folder.
 
     Raises:
         InputError: the name is none, the model is there already, no native backend runs the engine, or it has a tensor that
-            Triton is not told of.
+            Triton is not told of, or a precision that the backend does not compute in.
         MachineError: the repository cannot be written; nothing is left behind.
     """
     check_name(name)
     model = repository / name
     if model.exists():
         raise InputError(f"model {name!r} is already in {repository}. Remove {model}, or choose another folder")
-    written = config(engine_folder)
+    written = config(engine_folder, **settings)
     with repositories.staging(repository, name) as staged:
         version = staged / "1"
         version.mkdir(parents=True)
-        for artefact in engines.runtime(read_record(engine_folder)["kind"]).artefacts:
+        record = read_record(engine_folder)
+        runtime = engines.runtime(record["kind"])
+        for artefact in runtime.artefacts:
             _copy(engine_folder / artefact, version)
         (staged / FILE).write_text(written, encoding="utf-8")
-        shutil.copy2(engine_folder / RECORD, staged)
+        write_json(staged / RECORD, dict(runtime.native_record(record)))
         flush_tree(staged)
         staged.rename(model)
     return model
 
 
-def config(engine_folder: Path, threads: int | None = None) -> str:
+def config(engine_folder: Path, **settings: Unpack[Settings]) -> str:
     """The text of `config.pbtxt` for an engine of any kind. It names no model, so that the folder may have any name.
 
     Args:
         engine_folder: a folder with `engine.json`.
-        threads: of a request, on a CPU; the backend's choice if None, which is the machine's cores whatever a container has.
+        settings: how it is served.
 
     Raises:
-        InputError: no native backend runs the engine, or it has a tensor that Triton is not told of.
+        InputError: no native backend runs the engine, it has a tensor that Triton is not told of, or a precision that the
+            backend does not compute in.
     """
-    record = read_record(engine_folder)
-    runtime = engines.runtime(record["kind"])
+    stored = read_record(engine_folder)
+    runtime = engines.runtime(stored["kind"])
+    record = runtime.native_record(stored)
+    if record["variant"] != stored["variant"]:
+        said = (
+            "%s: Triton's %s backend computes in %s what this engine keeps in %s; check it there with optkit validate --url"
+        )
+        log.warning(said, engine_folder, record["kind"], record["variant"], stored["variant"])
     fields = runtime.native_config(record)
-    if threads is not None and runtime.native_threads is not None:
-        own = {runtime.native_threads: {"string_value": str(threads)}}
-        fields |= {"parameters": fields.get("parameters", {}) | own}
+    instances, threads, delay = settings.get("instances", 1), settings.get("threads"), settings.get("queue_delay_us")
+    fields["instance_group"] = [group | {"count": group["count"] * instances} for group in fields["instance_group"]]
+    if own := runtime.native_parallelism(instances, threads):
+        fields["parameters"] = fields.get("parameters", {}) | {name: {"string_value": own[name]} for name in own}
+    if delay is not None and "dynamic_batching" in fields:
+        fields["dynamic_batching"] = fields["dynamic_batching"] | {"max_queue_delay_microseconds": delay}
     return text(runtime.tensors(engine_folder), runtime.largest_batch(record), fields)
 
 
@@ -109,8 +135,10 @@ def write_configs(folder: Path) -> None:
 
 
 def _copy(artefact: Path, version: Path) -> None:
-    """Copy an artefact; that of a graph may be several files."""
-    if artefact.suffix == ".onnx":
+    """Copy an artefact; that of a graph may be several files, and one that is stored packed is expanded."""
+    if packed_weights.is_packed(artefact):
+        packed_weights.copy(artefact, version / artefact.name)
+    elif artefact.suffix == ".onnx":
         onnx_file.copy(artefact, version / artefact.name)
     else:
         shutil.copy2(artefact, version)

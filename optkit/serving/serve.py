@@ -4,6 +4,7 @@ import json
 import shlex
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from optkit.core import temporary
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import parse_json
 from optkit.core.printable import say
-from optkit.serving import ensemble, log, repository
+from optkit.serving import config as configuration
+from optkit.serving import ensemble, install, log, repository
 from optkit.serving.front_process import LARGEST_BODY
 from optkit.serving.server import Server
 
@@ -36,10 +38,12 @@ def serve(
         logs: folder for the server's log; a new one if None.
 
     Raises:
-        InputError: the repository has no models.
+        InputError: the repository has no models, or one for a backend that the server does not have.
         MachineError: the server is not installed, the port is taken, or a model cannot be loaded.
     """
     names = _served(repository_folder)
+    for name in names:
+        _require_backend(repository_folder, name)
     settings: dict[str, Any] = {"cache_mb": cache_mb, "grpc": grpc, "largest_body": largest_body}
     with (
         nullcontext(logs) if logs else temporary.folder("optkit-serve", keep_after=MachineError) as kept,
@@ -72,6 +76,18 @@ def _served(folder: Path) -> tuple[str, ...]:
     return names
 
 
+def _require_backend(folder: Path, name: str) -> None:
+    """Refuse a model that is for a server with other backends, as NVIDIA's containers are."""
+    path = Path(folder, name, configuration.FILE)
+    found = configuration.parse(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    backend = found.backend or found.platform
+    if backend != "ensemble" and not (install.find().backends / backend).is_dir():
+        raise InputError(
+            f"model {name!r} in {folder}: is for Triton's backend {backend!r}, which this server does not have. Serve it in "
+            "NVIDIA's container, by the command that optkit build printed, or build it again with --flavour python"
+        )
+
+
 def _keep_alive(server: Server) -> None:
     """Start a server again that has ended by itself."""
     if server.alive():
@@ -85,12 +101,18 @@ def _keep_alive(server: Server) -> None:
 
 
 def _curl(server: Server, model: str) -> str:
-    """A command line that asks the model one question: `[CLS] [SEP]` in BERT's vocabulary."""
+    """A command line that asks the model one question."""
     config = parse_json(server.ask("GET", f"/v2/models/{quote(model)}/config", 5.0)[1], server.url)
-    values = {"input_ids": [101, 102], "attention_mask": [1, 1]}
-    inputs = [
+    address = f"http://{server.url}/v2/models/{quote(model)}/infer"
+    return f"curl {address} -d {shlex.quote(json.dumps({'inputs': _example(config)}))}"
+
+
+def _example(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A request that the model takes: `[CLS] [SEP]` in BERT's vocabulary, the last word twice in a smaller one."""
+    stated = config.get("parameters", {}).get("vocab_size")
+    ids = [min(one, int(stated["string_value"]) - 1) if stated else one for one in (101, 102)]
+    values = {"input_ids": ids, "attention_mask": [1, 1]}
+    return [
         {"name": item["name"], "shape": [1, 2], "datatype": "INT64", "data": values.get(item["name"], [0, 0])}
         for item in config["input"]
     ]
-    address = f"http://{server.url}/v2/models/{quote(model)}/infer"
-    return f"curl {address} -d {shlex.quote(json.dumps({'inputs': inputs}))}"

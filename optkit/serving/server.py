@@ -223,8 +223,8 @@ class Server:
             if path.is_socket():
                 path.unlink()  # left by one that died
         arguments = command.arguments(
-            self._ticket, self.repository, self._installation.backends, self._listeners.grpc_port,
-            self.http_threads, self.deadline_s, self.grace_s,
+            self._ticket, self._linked("repository", self.repository), self._linked("backends", self._installation.backends),
+            self._listeners.grpc_port, self.http_threads, self.deadline_s, self.grace_s,
         )  # fmt: skip
         arguments += command.cache_arguments(self._installation.caches, self.cache_mb)
         arguments += [f"--load-model={model}" for model in models]
@@ -235,6 +235,13 @@ class Server:
             raise MachineError(
                 f"Triton server on {self.url} ended while it was starting. {self.log} says:\n{log.quote(self.log)}"
             )
+
+    def _linked(self, name: str, target: Path) -> Path:
+        """Return a path for Triton: it splits its backends' command lines at blanks, and their Python reads ASCII alone."""
+        link = Path(self._ticket.folder, name)
+        if not link.is_symlink():
+            link.symlink_to(target)
+        return link
 
     def _is_live(self, deadline_s: float) -> bool:
         """Wait until the server answers; False if its process has ended."""

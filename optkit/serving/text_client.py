@@ -51,8 +51,9 @@ class TextClient(Connection):
                 raise InputError(f"model {self.model!r} on {self.url}: found {len(one)} texts, expected {expected}")
         if not all(encodable(text) for one in texts for text in one):
             raise InputError(f"model {self.model!r}: found a text that is not UTF-8, expected UTF-8")
-        with self._deadline("request"):
+        with self._deadline("configuration"):
             form = self.form
+        with self._named("request"):
             batches = [[one] for one in texts] if form.has_windows else [texts]
             return [answer for batch in batches for answer in self._answers(batch, form, served)]
 
@@ -78,7 +79,8 @@ class TextClient(Connection):
         if not self.ready():
             raise InputError(
                 f"Triton server on {self.url}: found no model {self.model!r}; models that take text: "
-                f"{self.others(ensemble.SUFFIX)}. Publish one there, or ask another one"
+                f"{self.others(ensemble.SUFFIX)}. Publish one there, or "
+                "ask another one; of a server that has just started, ask again"
             )
 
     @property
@@ -97,7 +99,7 @@ class TextClient(Connection):
         shape = (1,) if form.has_windows else (-1, 1)
         fields = (tensor["name"] for tensor in served["input"])
         feed = {name: np.array(column, object).reshape(shape) for name, column in zip(fields, columns, strict=True)}
-        answer = self._connection().infer(self.model, tensors(feed))
+        answer = self._wire().infer(self.model, tensors(feed))
         stated = served["parameters"].get(ensemble.LABELS, {}).get("string_value", "[]")
         labels = parse_json(stated, f"model {self.model!r} on {self.url}, its labels", list[str], _AGAIN, MachineError)
         return form.decode({tensor["name"]: answer.as_numpy(tensor["name"]) for tensor in served["output"]}, labels)

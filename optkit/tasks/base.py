@@ -140,10 +140,11 @@ class Task(LogitsAxes, Belonging, Choosing, Deciding, Seldom, ABC):
         """Return the checked rows of a split, not encoded."""
         return self._examples[split]
 
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of the rows used of both splits; a limit on training rows changes it, groups of dev do not."""
+    def fingerprint(self, splits: Sequence[Split] = SPLITS) -> str:
+        """Return the SHA-256 of the rows used of splits; a limit on training rows changes it, groups of dev do not."""
         dev = self._examples["dev"]
-        return fingerprint(self._examples["train"], dev.select_columns([n for n in dev.column_names if n != GROUP]))
+        rows = {**self._examples, "dev": dev.select_columns([name for name in dev.column_names if name != GROUP])}
+        return fingerprint(*(rows[split] for split in splits))
 
     def choose_metric(self, name: str) -> None:
         """Make another of the task's metrics the headline one, for intervals, the gate and reports.

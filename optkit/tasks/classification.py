@@ -9,7 +9,7 @@ import numpy as np
 
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
 from optkit.tasks.choices import Choices
-from optkit.tasks.collate import check_logits
+from optkit.tasks.collate import by_example
 from optkit.tasks.data.classes import class_indices, classes_of, label_names
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table
@@ -136,10 +136,8 @@ class Classification(TextTask):
         Raises:
             GateError: a logit is not finite.
         """
-        check_logits(features, logits)
-        predictions = np.empty(len(logits), dtype=np.int64)
-        predictions[features["example"][:]] = np.stack(list(logits)).argmax(axis=-1)
-        return predictions.tolist()
+        predictions: list[Prediction] = by_example(features, logits).argmax(axis=-1).tolist()
+        return predictions
 
     def choices(self, features: Dataset, logits: Sequence[np.ndarray]) -> Iterator[Choices]:
         """The classes."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from optkit.core.errors import GateError, InputError
+from optkit.core.progress import bar
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,6 +75,22 @@ def grouped(groups: Sequence[int], lengths: Sequence[int], batch_size: int, seed
     ordered = [place for pool in pools for place in sorted(pool, key=lambda place: -sizes[pieces[place]].max())]
     batches = _cut(np.array([index for place in ordered for index in pieces[place]]), batch_size)
     return [batches[position] for position in random.permutation(len(batches))]
+
+
+def micro_batches(indices: Sequence[int], pieces: int, processes: int = 1) -> list[list[list[int]]]:
+    """Split a batch among processes, and each one's share into pieces.
+
+    Args:
+        indices: of the batch's features.
+        pieces: in how many to split it in all; fewer where there are fewer features.
+        processes: that each take a share.
+
+    Returns:
+        Micro-batches by process: as many of each, since they wait for each other; empty for one without a feature.
+    """
+    shares = np.array_split(indices, processes)
+    each = max(1, min(math.ceil(pieces / processes), *map(len, shares)))
+    return [[part.tolist() for part in np.array_split(share, each)] for share in shares]
 
 
 def _pieces(groups: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
@@ -178,7 +196,9 @@ def truncated(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]]
     return {**columns, "length": [len(tokens) for tokens in columns["input_ids"]], "whole_length": whole}
 
 
-def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int, collator: Collator) -> list[np.ndarray]:
+def run(
+    infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int, collator: Collator, title: str = "scoring"
+) -> list[np.ndarray]:
     """Runs all features through a model or an engine.
 
     Args:
@@ -186,6 +206,7 @@ def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int,
         features: as `Task.encode` gives them.
         batch_size: features in a batch; the last may be smaller.
         collator: pads each batch; its `return_tensors` does not matter.
+        title: of the progress that is shown.
 
     Returns:
         Logits in the features' order, without the padding: such as [classes], or [length, 2].
@@ -196,12 +217,14 @@ def run(infer: Callable[[Feed], np.ndarray], features: Dataset, batch_size: int,
     inputs = features.select_columns(list(collator.names))
     lengths = features["length"][:]
     logits: dict[int, np.ndarray] = {}
-    for batch in bucketed(lengths, batch_size):
-        answer = infer(collator.feed(inputs[batch]))
-        if len(answer) != len(batch):
-            raise ValueError(f"logits of shape {list(answer.shape)} for a batch of {len(batch)}; expected one row each")
-        for index, row in zip(batch, answer, strict=True):
-            logits[index] = collator.trimmed(row, lengths[index])
+    with bar(title, len(features)) as advance:
+        for batch in bucketed(lengths, batch_size):
+            answer = infer(collator.feed(inputs[batch]))
+            if len(answer) != len(batch):
+                raise ValueError(f"logits of shape {list(answer.shape)} for a batch of {len(batch)}; expected one row each")
+            for index, row in zip(batch, answer, strict=True):
+                logits[index] = collator.trimmed(row, lengths[index])
+            advance(len(batch))
     return [logits[index] for index in range(len(features))]
 
 
@@ -243,6 +266,19 @@ def check_logits(features: Dataset, logits: Sequence[np.ndarray]) -> None:
             f"logits of {len(bad)} of {len(features)} features (first: feature {bad[0]}): found NaN or infinity, "
             "expected finite numbers. Fix: keep the overflowing layers in higher precision, or calibrate anew"
         )
+
+
+def by_example(features: Dataset, logits: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the logits [examples, classes] in the order of the examples, of which each has one feature.
+
+    Raises:
+        GateError: as `check_logits` does.
+    """
+    check_logits(features, logits)
+    found = np.stack(list(logits))
+    ordered = np.empty_like(found)
+    ordered[features["example"][:]] = found
+    return ordered
 
 
 def _cut(order: np.ndarray, size: int) -> list[list[int]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from optkit.core.json_door import read_json
 from optkit.tasks import embedding_rows, rankings, sentence_folder
-from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.base import LONGEST, SPLITS, Prediction, Split, Task
 from optkit.tasks.collate import check_logits
 from optkit.tasks.correlation import CORRELATIONS
 from optkit.tasks.data.data_settings import DataSettings
@@ -26,7 +26,7 @@ from optkit.tasks.outcomes import VALUES
 from optkit.tasks.outcomes import value as metric_of
 from optkit.tasks.sentence_folder import FIELD
 from optkit.tasks.served import TextSettings
-from optkit.tasks.vectors import ServedVectors, Vector, as_served, cosines, similarities
+from optkit.tasks.vectors import ServedVectors, Vector, as_served, cosines, similarities, spaced
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,6 @@ TOP = 10
 """Documents of a ranking that are compared with the FP32 baseline's."""
 RETRIEVAL = ("ndcg@10", "recall@1", "recall@10", "recall@100", "mrr@10")
 """Metrics of retrieval, the headline one first."""
-_KEPT = 20_000
-"""Most vectors that are kept to be compared with the FP32 baseline's, evenly spaced where there are more."""
 _BLOCK = 512  # queries whose similarities are computed at once
 
 
@@ -108,10 +106,10 @@ class Embedding(Task):
         examples, evaluated = embedding_rows.read(name, data)
         return cls(name, examples, evaluated, EmbeddingSettings.of(cls.chosen(data)))
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, splits: Sequence[Split] = SPLITS) -> str:
         """Return the SHA-256 of the rows used, of the documents, and of what was said of vectors."""
         more = [self.settings.as_list(), self.evaluated and self.evaluated.as_list()]
-        return sha256(json.dumps([super().fingerprint(), more], sort_keys=True).encode()).hexdigest()
+        return sha256(json.dumps([super().fingerprint(splits), more], sort_keys=True).encode()).hexdigest()
 
     def adopt(self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         """Take pooling, normalisation, prompts and length from a folder of sentence-transformers, or from what was said."""
@@ -126,6 +124,10 @@ class Embedding(Task):
     @classmethod
     def has_head(cls, config: Any) -> bool:
         return bool((getattr(config, FIELD, None) or {}).get("trained"))
+
+    @classmethod
+    def dimensions(cls, config: Any) -> int:
+        return int(getattr(config, FIELD)["dimensions"])
 
     def shape_of_logits(self, checkpoint: Path) -> tuple[int, ...]:
         return (int(read_json(checkpoint / "config.json")[FIELD]["dimensions"]),)
@@ -167,6 +169,12 @@ class Embedding(Task):
         from optkit.tasks.vector_losses import teacher_loss
 
         return teacher_loss(student, teacher)
+
+    @classmethod
+    def mean_of_teachers(cls, answers: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the teachers' vectors, each of length 1: only directions are followed, and a longer vector
+        would have more of a say."""
+        return (answers / answers.norm(dim=-1, keepdim=True).clamp(min=1e-12)).mean(0)
 
     def predict(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> list[Prediction]:
         """How alike the texts of each pair are, or the documents that each query finds.
@@ -220,10 +228,10 @@ class Embedding(Task):
     def kept(self, predictions: Sequence[Prediction]) -> Mapping[str, NDArray[Any]]:
         """Return vectors [texts, dimensions], and of each query its nearest documents [queries, `TOP`]."""
         if self.evaluated is None:
-            return {"vectors": _spaced(np.concatenate([one.vectors for one in predictions]))}
+            return {"vectors": spaced(np.concatenate([one.vectors for one in predictions]))}
         vectors = np.concatenate([np.stack([one.vector for one in predictions]), predictions[0].documents])
         width = min(TOP, len(self.evaluated.names))
-        return {"vectors": _spaced(vectors), "top": np.array([list(one.scores)[:width] for one in predictions])}
+        return {"vectors": spaced(vectors), "top": np.array([list(one.scores)[:width] for one in predictions])}
 
     def beside(self, own: Mapping[str, NDArray[Any]], baseline: Mapping[str, NDArray[Any]]) -> dict[str, float]:
         """Return the mean and the worst cosine with the FP32 baseline's vectors, and the share of queries whose first and
@@ -286,10 +294,3 @@ class Embedding(Task):
         """Return a vector as the server answers it."""
         settings = TextSettings(self.head, (), {}, 0, logits=vector.shape, more={"vectors": self.settings.vectors})
         return self.served.decode(self.served.answer(vector[None], {}, settings), ())[0]
-
-
-def _spaced(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return as many vectors as are kept, evenly spaced."""
-    if len(vectors) <= _KEPT:
-        return vectors
-    return vectors[np.linspace(0, len(vectors) - 1, _KEPT).astype(int)]

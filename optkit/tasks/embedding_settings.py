@@ -69,29 +69,28 @@ class EmbeddingSettings:
         """
         stated, own = sentence_folder.read(folder), getattr(config, FIELD, None)
         if stated is None and isinstance(own, dict):
-            self._check(own["pooling"], own["dimensions"], folder)
-            setattr(config, FIELD, {**own, "dimensions": self.dimensions or own["dimensions"], "trained": True})
+            size = self._checked(own["pooling"], own["dimensions"], own["dimensions"], folder)
+            setattr(config, FIELD, {**own, "dimensions": size, "trained": True})
             return
         found = stated or SentenceModel(pooling=self.pooling or POOLINGS[0])
-        self._check(found.pooling, config.hidden_size, folder)
+        most = config.hidden_size
+        size = self._checked(found.pooling, min(found.dimensions or most, most), most, folder)
         if stated is None:
             log.info("%s: no modules.json; vectors are the tokens' %s, normalised", folder, found.pooling)
-        size = self.dimensions or config.hidden_size
         head = {"pooling": found.pooling, "normalize": found.normalize, "dimensions": size, "trained": stated is not None}
         setattr(config, FIELD, head)
         self._read_by(tokenizer, found, folder)
 
-    def _check(self, pooling: str, dimensions: int, folder: Path) -> None:
+    def _checked(self, pooling: str, stated: int, most: int, folder: Path) -> int:
+        """Return the number of dimensions: what was said, or else what is stated, of the most that there are."""
         if self.pooling not in (None, pooling):
             raise InputError(f"--task-option pooling={self.pooling}: {folder} says {pooling}; leave it out")
-        if (self.dimensions or 1) > dimensions:
-            raise InputError(
-                f"--task-option dimensions={self.dimensions}: vectors of {folder} have {dimensions}; give fewer"
-            )
-        if self.vectors == "binary" and (self.dimensions or dimensions) % 8:
-            raise InputError(
-                f"--task-option vectors=binary: {self.dimensions or dimensions} dimensions are no multiple of 8"
-            )
+        size = self.dimensions or stated
+        if size > most:
+            raise InputError(f"--task-option dimensions={size}: vectors of {folder} have {most}; give fewer")
+        if self.vectors == "binary" and size % 8:
+            raise InputError(f"--task-option vectors=binary: {size} dimensions are no multiple of 8")
+        return size
 
     def _read_by(self, tokenizer: Any, found: SentenceModel, folder: Path) -> None:
         """Have a tokenizer read texts as the folder says."""
@@ -100,6 +99,8 @@ class EmbeddingSettings:
         if found.max_length is not None:
             tokenizer.model_max_length = min(found.max_length, tokenizer.model_max_length)
         prompts = {**found.prompts, **self.prompts}
+        if any(prompts.values()) and not found.pools_prompts:
+            raise InputError(f"{folder}: include_prompt is false: prompts are not pooled, which graphs cannot leave out")
         said: dict[str, Any] = {"prompts": {"": "", **prompts}} if any(prompts.values()) else {}
         if found.similarity != "cosine" and not found.normalize:
             said["similarity"] = found.similarity

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
 from optkit.tasks.choices import Choices
-from optkit.tasks.collate import check_logits
+from optkit.tasks.collate import by_example
 from optkit.tasks.data.data_settings import DataSettings
-from optkit.tasks.data.tables import Table
+from optkit.tasks.data.tables import GROUP, Table
 from optkit.tasks.deciding import Decisions
 from optkit.tasks.degenerate import Doubt
 from optkit.tasks.degenerate_sets import of_sets
@@ -136,7 +136,8 @@ class MultiLabel(TextTask):
         from optkit.tasks.data.source import read_tables
 
         texts = {str(data.text_column), str(data.text_pair_column), *(name for names in TEXT_COLUMNS for name in names)}
-        tables = label_sets.labelled(read_tables(name, data.source), data.label_column, texts)
+        others = texts | {data.group_column or GROUP}
+        tables = label_sets.labelled(read_tables(name, data.source), data.label_column, others)
         own = replace(data, label_column=None)
         return cls(name, {split: mapped(table, own, TEXT_COLUMNS) for split, table in tables.items()}, data.limit_train)
 
@@ -184,11 +185,8 @@ class MultiLabel(TextTask):
         Raises:
             GateError: a logit is not finite.
         """
-        check_logits(features, logits)
-        predictions: list[Prediction] = [None] * len(logits)
-        for example, row in zip(features["example"][:], logits, strict=True):
-            predictions[example] = Chosen(tuple(np.flatnonzero(_above(row, self.thresholds)).tolist()), row)
-        return predictions
+        rows = by_example(features, logits)
+        return [Chosen(tuple(np.flatnonzero(_above(row, self.thresholds)).tolist()), row) for row in rows]
 
     def choices(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> Iterator[Choices]:
         """Whether the text has each of the labels."""

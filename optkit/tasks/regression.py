@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
-from optkit.tasks.collate import check_logits
+from optkit.tasks.collate import by_example
 from optkit.tasks.correlation import CORRELATIONS
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.numbers import values_of
@@ -116,10 +116,8 @@ class Regression(TextTask):
         Raises:
             GateError: a logit is not finite.
         """
-        check_logits(features, logits)
-        predictions = np.empty(len(logits))
-        predictions[features["example"][:]] = np.concatenate(list(logits))
-        return predictions.tolist()
+        predictions: list[Prediction] = by_example(features, logits).astype(float).ravel().tolist()
+        return predictions
 
     def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Spearman's and Pearson's correlation in points, and the mean absolute error in the data's unit."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from optkit.tasks import rankings
-from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.base import LONGEST, SPLITS, Prediction, Split, Task
 from optkit.tasks.belonging import Drawn
 from optkit.tasks.choices import Choices
-from optkit.tasks.collate import check_logits
+from optkit.tasks.collate import by_example
 from optkit.tasks.data import groups, judged
 from optkit.tasks.data.columns import TEXTS
 from optkit.tasks.data.data_settings import COLUMNS, DataSettings
@@ -144,6 +144,8 @@ class Reranking(TextTask):
         grades = {split: judged.grades(table) for split, table in tables.items()}
         judged.check_learnable(tables["train"], grades["train"])
         super().__init__(name, tables, lambda split: grades[split], Type("int64"), limit_train, max_length)
+        for split, table in tables.items():
+            judged.warn_of_doubts(table, self.text_columns, grades[split])
         if known is None:
             judged.check_scored(tables["dev"], self.text_columns, grades["dev"])
             known = self._judged("dev")
@@ -164,10 +166,10 @@ class Reranking(TextTask):
             tables["dev"] = judged.only_answered(tables["dev"], query)
         return cls(name, tables, data.limit_train)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, splits: Sequence[Split] = SPLITS) -> str:
         """Return the SHA-256 of the rows, of what is known beyond them, and of the grade that counts as 1."""
         known = [*self._known.queries, *self._known.documents, *(sorted(own.items()) for own in self._known.relevance)]
-        return hashlib.sha256(json.dumps([super().fingerprint(), known, self._best]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([super().fingerprint(splits), known, self._best]).encode()).hexdigest()
 
     @classmethod
     def has_head(cls, config: Any) -> bool:
@@ -210,9 +212,7 @@ class Reranking(TextTask):
         Raises:
             GateError: a logit is not finite.
         """
-        check_logits(features, logits)
-        values = np.empty(len(logits))
-        values[features["example"][:]] = np.concatenate(list(logits))
+        values = by_example(features, logits).astype(float).ravel()
         queries = np.array(self._known.queries)
         places, counts = _places(values, queries), np.bincount(queries)[queries]
         return [Place(*one) for one in zip(values.tolist(), places.tolist(), counts.tolist(), strict=True)]

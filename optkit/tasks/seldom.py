@@ -82,6 +82,27 @@ class Seldom:
         """
         return None
 
+    @classmethod
+    def mean_of_teachers(cls, answers: torch.Tensor) -> torch.Tensor:
+        """Return what several teachers teach together: by default the mean of their logits, before any softmax or sigmoid.
+
+        Probabilities are not averaged: those of the mean are the teachers' geometric mean, made to sum to 1. Of tasks
+        without probabilities, the values themselves are averaged.
+
+        Args:
+            answers: float32 logits [teachers, …], with `axes` after the first.
+        """
+        return answers.mean(0)
+
+    @classmethod
+    def dimensions(cls, config: Any) -> int | None:
+        """Return how many numbers a model answers with, where that depends on the model; None where all have as many.
+
+        Args:
+            config: the model's configuration.
+        """
+        return None
+
     def weakness(self, features: Dataset, logits: Sequence[NDArray[Any]]) -> str | None:
         """Return why a model would be a bad teacher, such as "is right on …"; None if it is good enough.
 

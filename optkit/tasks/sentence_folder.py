@@ -10,6 +10,8 @@ from typing import Any, NotRequired, TypedDict
 
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
+from optkit.tasks.data.data_settings import SHORTEST
+from optkit.tasks.data.tables import shown
 
 FIELD = "sentence_embedding"
 """Field of a model's configuration with its head: `pooling`, `normalize`, `dimensions`, `trained`; and name of the vectors
@@ -29,6 +31,17 @@ _POOLING = {
     "pooling_mode_lasttoken": "last",
 }
 """Names of poolings in older folders."""
+_DIMENSIONS = ("word_embedding_dimension", "embedding_dimension")
+_USUAL: Mapping[str, tuple[Any, ...]] = {
+    "transformer_task": ("feature-extraction",),
+    "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
+    "module_input_name": (FIELD,),
+    "module_output_name": ("token_embeddings", FIELD),
+    "processing_kwargs": ({},),
+    "unpad_inputs": (True, False),
+}
+"""Values of further settings that change nothing."""
+_PACKAGE = "sentence_transformers."
 _AGAIN = "save the model again with sentence-transformers"
 _QUERY, _DOCUMENT = ("query",), ("document", "passage", "corpus")
 """Names of the prompts of either side, those that go first before the others, as sentence-transformers looks for them."""
@@ -50,6 +63,8 @@ class _Length(TypedDict, total=False):
 
 
 class _Settings(TypedDict):
+    __version__: NotRequired[Any]
+    truncate_dim: NotRequired[int | None]
     prompts: NotRequired[dict[str, str | None]]
     default_prompt_name: NotRequired[str | None]
     similarity_fn_name: NotRequired[str | None]
@@ -65,6 +80,10 @@ class SentenceModel:
     similarity: str = SIMILARITIES[0]
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Prompts by name, and under "" the default one."""
+    pools_prompts: bool = True
+    """Whether the tokens of prompts are pooled too."""
+    dimensions: int | None = None
+    """Number of leading dimensions that are kept; None keeps all."""
     max_length: int | None = None
     lower_case: bool = False
     """Whether texts are put into small letters first."""
@@ -86,15 +105,28 @@ def read(folder: Path) -> SentenceModel | None:
             f"{path}: its modules are {', '.join(kinds)}; expected Transformer, Pooling, and perhaps Normalize, which a "
             "graph has. Choose a model without the others"
         )
+    if foreign := [one["type"] for one in modules if not one["type"].startswith(_PACKAGE)]:
+        raise InputError(
+            f"{path}: the module {foreign[0]!r} is none of sentence-transformers' own; no code of others is run"
+        )
     if modules[0]["path"]:
         raise InputError(f"{path}: its Transformer lies in {modules[0]['path']}/, expected in the folder itself; {_AGAIN}")
     settings = _settings(folder)
     length = _length(folder)
+    pooling = _read(_inside(folder, modules[1]["path"]) / "config.json", _Pooling, *_POOLING, *_DIMENSIONS)
+    if (
+        len(kinds) > 2
+        and (normalize := _inside(folder, modules[2]["path"]) / "config.json").is_file()
+        and modules[2]["path"]
+    ):
+        _read(normalize, dict[str, Any])
     return SentenceModel(
-        _pooling(_inside(folder, modules[1]["path"]) / "config.json", bool(settings.get("prompts"))),
+        _pooling(pooling, folder / modules[1]["path"]),
         "Normalize" in kinds,
         _similarity(settings, folder / _FILE),
         _prompts(settings, folder / _FILE),
+        pooling.get("include_prompt") is not False,
+        settings.get("truncate_dim"),
         length.get("max_seq_length"),
         length.get("do_lower_case", False),
     )
@@ -111,9 +143,12 @@ def by_dot(tokenizer: Any) -> bool:
 
 
 def prompt(prompts: Mapping[str, str], role: str) -> str:
-    """Return the prompt of a role: "query", "document", or "" for a text that is neither."""
-    names = {"query": _QUERY, "document": _DOCUMENT}.get(role, ())
-    return next((prompts[name] for name in names if name in prompts), prompts.get("", ""))
+    """Return the prompt of a role: "query", "document", or "" for a text that is neither, which gets the default prompt.
+
+    The default one is not that of a query or a document without its own, as in the library's `encode_query`.
+    """
+    names = {"query": _QUERY, "document": _DOCUMENT}.get(role, ("",))
+    return next((prompts[name] for name in names if name in prompts), "")
 
 
 def files(dimensions: int, tokenizer: Any) -> dict[str, Any]:
@@ -127,6 +162,8 @@ def files(dimensions: int, tokenizer: Any) -> dict[str, Any]:
     default = next((name for name, text in prompts.items() if name and text and text == prompts.get("")), None)
     if prompts.get("") and default is None:
         prompts["default"], default = prompts[""], "default"
+    if prompts:  # the library would look no further than these two, which it always has
+        prompts |= {role: prompt(prompts, role) for role in ("query", "document")}
     settings = {
         "prompts": {name: text for name, text in prompts.items() if name},
         "default_prompt_name": default,
@@ -153,7 +190,9 @@ def _inside(folder: Path, path: str) -> Path:
 
 def _settings(folder: Path) -> Any:
     path = folder / _FILE
-    found = read_json(path, _Settings, _AGAIN) if path.is_file() else {}
+    found = _read(path, _Settings) if path.is_file() else {}
+    if (size := found.get("truncate_dim")) is not None and size < 1:
+        raise InputError(f"{path}: truncate_dim is {size}, expected 1 or more; {_AGAIN}")
     if (kind := found.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
         raise InputError(
             f"{path}: model_type is {kind!r}, expected SentenceTransformer, a model of one vector for each text"
@@ -163,11 +202,29 @@ def _settings(folder: Path) -> Any:
 
 def _length(folder: Path) -> Any:
     paths = sorted(folder.glob("sentence_*_config.json"))
-    return read_json(paths[0], _Length, _AGAIN) if paths else {}
+    found = _read(paths[0], _Length) if paths else {}
+    if (length := found.get("max_seq_length")) is not None and length < SHORTEST:
+        raise InputError(f"{paths[0]}: max_seq_length is {length}, expected {SHORTEST} tokens or more; {_AGAIN}")
+    return found
 
 
-def _pooling(path: Path, has_prompts: bool) -> str:
-    found: Any = read_json(path, _Pooling, _AGAIN)
+def _read(path: Path, kind: Any, *more: str) -> Any:
+    """Read a file of settings, all of which are known or as usual.
+
+    Args:
+        path: of the file.
+        kind: annotation of the settings that are used.
+        more: names of others that are.
+    """
+    found = read_json(path, kind, _AGAIN)
+    known = {*getattr(kind, "__annotations__", ()), *more}
+    for name, value in found.items():
+        if name not in known and value is not None and value not in _USUAL.get(name, ()):
+            raise InputError(f"{path}: {name} is {shown(value)}, which graphs do not compute. Choose a model without it")
+    return found
+
+
+def _pooling(found: Any, path: Path) -> str:
     modes = found.get("pooling_mode") or [name for key, name in _POOLING.items() if found.get(key)] or "mean"
     modes = [modes] if isinstance(modes, str) else modes
     names = ["last" if mode == "lasttoken" else mode for mode in modes]
@@ -175,8 +232,6 @@ def _pooling(path: Path, has_prompts: bool) -> str:
         raise InputError(
             f"{path}: its pooling is {' and '.join(modes)}; expected one of {', '.join(POOLINGS)}. Choose a model with it"
         )
-    if has_prompts and found.get("include_prompt") is False:
-        raise InputError(f"{path}: include_prompt is false, so that prompts are not pooled, which graphs cannot leave out")
     return names[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -73,4 +74,6 @@ class ServedSpans(ServedForm):
     def decode(self, outputs: Mapping[str, np.ndarray], labels: Sequence[str]) -> list[Span]:
         rows = zip(*(outputs[name] for name in ("answer", "score", "span")), strict=True)
         found = [Span(words.decode(), float(score), int(first), int(last)) for words, score, (first, last) in rows]
+        if not found:  # a passage of characters that no token stands for
+            return [Span("", -math.inf, 0, 0)]
         return [found[0]._replace(others=tuple(found[1:]))]

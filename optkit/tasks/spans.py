@@ -1,5 +1,6 @@
 """Answers as spans of a passage: the words that tokens stand for, and the best spans of the logits."""
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -25,10 +26,10 @@ def positions(encoded: Any, text: int = 1) -> Iterator[tuple[np.ndarray, np.ndar
 
 
 class Words:
-    """Takes the blanks off what tokens stand for in one passage.
+    """Takes the blanks off what tokens stand for in one passage, and adds the accents that some leave out.
 
     Byte-level and SentencePiece tokenizers count the blank before a word to its first token, and may have tokens that are
-    nothing but blanks.
+    nothing but blanks. Those that strip accents let a token end before a combining mark, which belongs to its letter.
     """
 
     def __init__(self, passage: str) -> None:
@@ -36,7 +37,7 @@ class Words:
         places = np.arange(len(passage) + 1, dtype=np.int32)
         ahead, behind = np.where(blank, places[-1], places[:-1]), np.where(blank, 0, places[1:])
         self._from = np.append(np.minimum.accumulate(ahead[::-1])[::-1], places[-1])
-        self._to = np.append(np.int32(0), np.maximum.accumulate(behind))
+        self._to = np.append(np.int32(0), np.maximum.accumulate(behind))[_after_marks(passage)]
 
     def of(self, starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return starts and ends without blanks; `NOWHERE` for tokens of blanks alone and for empty ones.
@@ -48,6 +49,16 @@ class Words:
         first, last = self._from[starts], self._to[ends]
         full = (starts != NOWHERE) & (first < last)
         return np.where(full, first, NOWHERE), np.where(full, last, NOWHERE)
+
+
+def _after_marks(passage: str) -> np.ndarray:
+    """Where each place of a passage [characters + 1] moves to, if it stands before combining marks: behind them."""
+    marks = np.array([not one.isascii() and unicodedata.combining(one) > 0 for one in passage], dtype=bool)
+    places = np.arange(len(passage) + 1, dtype=np.int32)
+    ahead = np.append(np.where(marks, places[-1], places[:-1]), places[-1])
+    moved: np.ndarray = np.minimum.accumulate(ahead[::-1])[::-1]
+    moved[0] = 0
+    return moved
 
 
 def best(logits: np.ndarray, passage: np.ndarray, longest: int, count: int = 1) -> list[tuple[float, int, int]]:

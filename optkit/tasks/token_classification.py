@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from optkit.tasks import entities
-from optkit.tasks.base import LONGEST, Prediction, Split, Task
+from optkit.tasks.base import LONGEST, SPLITS, Prediction, Split, Task
 from optkit.tasks.choices import Choices
 from optkit.tasks.collate import IGNORED, check_logits
 from optkit.tasks.data import groups, iob
@@ -94,9 +94,9 @@ class TokenClassification(Task):
         splits, labels = tags.read(read_tables(name, data.source, more=conll.READERS), data)
         return cls(name, splits, labels, data.limit_train, pieces=cls.chosen(data)["pieces"])
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, splits: Sequence[Split] = SPLITS) -> str:
         """Return the SHA-256 of the rows, and which pieces are trained where that is not the default."""
-        return super().fingerprint() + (f"-{self.pieces}" if self.pieces != entities.FIRST else "")
+        return super().fingerprint(splits) + (f"-{self.pieces}" if self.pieces != entities.FIRST else "")
 
     def class_shares(self, split: Split) -> tuple[Sequence[int], Sequence[str]]:
         """Return the type of each entity, and the types."""

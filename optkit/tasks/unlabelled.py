@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optkit.core.errors import InputError
 from optkit.tasks.base import Task
 from optkit.tasks.collate import truncated
-from optkit.tasks.data import reading
+from optkit.tasks.data import conll, reading
 from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.tables import Table, check_text, problem
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+_SENTENCES: reading.Readers = dict.fromkeys(conll.SENTENCES, conll.read)
 
 
 def read(task: Task, settings: DataSettings) -> tuple[Sequence[str], ...]:
@@ -40,7 +41,7 @@ def read(task: Task, settings: DataSettings) -> tuple[Sequence[str], ...]:
             f"--unlabelled {path}: task {task.name!r} takes none; leave it out (Distill and Sparsify vary the training "
             "texts by augment)"
         )
-    found = reading.read_file(path, reading.PLAIN)
+    found = _joined_tokens(reading.read_file(path, {**_SENTENCES, **reading.PLAIN}))
     table = mapped(found, replace(settings, label_column=None, group_column=None), TEXT_COLUMNS)
     columns = [table.columns[name] for name in _names(table, task)]
     for name, column in zip(task.text_columns, columns, strict=True):
@@ -69,6 +70,13 @@ def encode(task: Task, tokenizer: "PreTrainedTokenizerBase") -> "Dataset | None"
         return None
     columns = truncated(tokenizer, [list(column) for column in task.unlabelled], task.length(tokenizer))
     return Dataset.from_dict({name: columns[name] for name in (*tokenizer.model_input_names, "length")})
+
+
+def _joined_tokens(table: Table) -> Table:
+    """Return a table whose texts are its sentences of tokens, if it has such and no texts."""
+    if conll.TOKENS not in table.columns or "text" in table.columns:
+        return table
+    return replace(table, columns={**table.columns, "text": conll.joined(table.columns[conll.TOKENS])})
 
 
 def _names(table: Table, task: Task) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ OUTPUT, SCALE = "embedding", "scale"
 """Names of the server's outputs: the vector, and what an int8 vector is multiplied by to be the float one."""
 _LEAST_COSINE = {"float32": 0.99, "int8": 0.99, "binary": 0.9}
 """Below this, served vectors of the same text are others: batches of another size round differently."""
+_KEPT = 20_000
+"""Most vectors that are kept to be compared with the FP32 baseline's, evenly spaced where there are more."""
 _SHOWN = 6
 """Numbers of a vector that people are shown."""
 Floats = NDArray[np.float32]
@@ -125,6 +127,13 @@ def similarities(queries: Floats, documents: Floats, by_dot: bool) -> Floats:
             one / np.maximum(np.linalg.norm(one, axis=-1, keepdims=True), 1e-12) for one in (queries, documents)
         )
     return np.asarray(queries @ documents.T)
+
+
+def spaced(vectors: Floats) -> Floats:
+    """Return as many vectors as are kept, evenly spaced."""
+    if len(vectors) <= _KEPT:
+        return vectors
+    return vectors[np.linspace(0, len(vectors) - 1, _KEPT).astype(int)]
 
 
 def _alike(ours: Vector, theirs: Vector) -> bool:

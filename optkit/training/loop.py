@@ -9,7 +9,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -22,7 +21,7 @@ from optkit.core.errors import OptkitError
 from optkit.core.progress import bar
 from optkit.recipe.training import Training
 from optkit.tasks.base import Feed
-from optkit.tasks.collate import Collator, bucketed, grouped, padded_targets
+from optkit.tasks.collate import Collator, bucketed, grouped, micro_batches, padded_targets
 from optkit.training import cpu_kernels
 from optkit.training.averaging import RunningAverage
 from optkit.training.losses import Batch, Loss
@@ -133,7 +132,7 @@ def train(
     optimiser = torch.optim.AdamW(
         _parameter_groups(model, settings.weight_decay or 0.0), lr=settings.learning_rate or 0.0, fused=True
     )
-    per_epoch = len(batches.epoch(0)) // accelerator.num_processes
+    per_epoch = len(batches.epoch(0))
     steps = settings.steps or max(1, math.ceil((settings.epochs or 0) * per_epoch))
     schedule = _SCHEDULES[settings.schedule](optimiser, int(steps * (settings.warmup_ratio or 0)), steps)
     prepared, optimiser = accelerator.prepare(model, optimiser)
@@ -144,7 +143,7 @@ def train(
     kernels = cpu_kernels.fast(model) if accelerator.device.type == "cpu" else nullcontext()
     progress = bar(title, steps, not accelerator.is_main_process, done)
     with kernels, _given_back(accelerator, prepared, model), progress as advance:
-        for number, indices in _sharded(batches, range(done, steps), per_epoch, accelerator):
+        for number, indices in _in_order(batches, range(done, steps), per_epoch):
             value = _optimise(accelerator, prepared, batches, loss, indices, optimiser, settings)
             history.add(_Step(number, schedule.get_last_lr()[0], list(indices), value), number / per_epoch)
             schedule.step()
@@ -213,14 +212,14 @@ def _optimise(
     optimiser: Any,
     settings: Training,
 ) -> torch.Tensor:
-    """One optimiser step over a batch split into micro-batches; the mean loss, not synchronised with the host."""
+    """One optimiser step over a process's share of a batch, in micro-batches; its mean loss, not read by the host."""
     pieces = max(settings.gradient_accumulation, batches.pieces(indices) if accelerator.device.type == "cpu" else 1)
-    parts = [part.tolist() for part in np.array_split(indices, min(pieces, len(indices)))]
     total = torch.zeros((), device=accelerator.device)
-    for part in parts:
-        batch = batches.collate(part, accelerator.device)
+    for part in micro_batches(indices, pieces, accelerator.num_processes)[accelerator.process_index]:
+        # without a row of its own, a process only waits for the others: they sum their gradients in every backward pass
+        batch = batches.collate(part or indices[:1], accelerator.device)
         with accelerator.autocast():
-            value = loss(model, batch) * len(part) / len(indices)
+            value = loss(model, batch) * (len(part) * accelerator.num_processes) / len(indices)
         accelerator.backward(value)
         total += value.detach()
     accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -243,17 +242,20 @@ class _History:
             self.flush(epoch)
 
     def flush(self, epoch: float) -> None:
-        losses = [float(step.loss) for step in self.pending]
+        if not self.pending:
+            return
+        losses = self.accelerator.reduce(torch.stack([step.loss for step in self.pending]), "mean").tolist()
         for step, value in zip(self.pending, losses, strict=True):
             if not math.isfinite(value):
+                first = "nothing was learned before: the data's numbers or the model's weights are too large"
+                fix = "lower the learning rate, raise warmup_ratio, or train in fp32" if step.number else first
                 raise TrainingError(
                     f"the loss is {value} at step {step.number} with learning rate {step.learning_rate:.3g}, on the "
-                    f"training features {step.indices}; lower the learning rate, raise warmup_ratio, or train in fp32"
+                    f"training features {step.indices}; {fix}"
                 )
-        if self.pending:
-            entry = {"loss": sum(losses) / len(losses), "learning_rate": self.pending[-1].learning_rate}
-            self.accelerator.log(entry, step=self.pending[-1].number)
-            self.entries.append({"step": self.pending[-1].number, "epoch": round(epoch, 4), **entry})
+        entry = {"loss": sum(losses) / len(losses), "learning_rate": self.pending[-1].learning_rate}
+        self.accelerator.log(entry, step=self.pending[-1].number)
+        self.entries.append({"step": self.pending[-1].number, "epoch": round(epoch, 4), **entry})
         self.pending.clear()
 
 
@@ -289,9 +291,9 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
-def _sharded(batches: Batches, steps: range, per_epoch: int, accelerator: Accelerator) -> Iterator[tuple[int, list[int]]]:
-    """Yield this process's batches of all epochs, with the number of their step."""
-    orders = cache(lambda epoch: batches.epoch(epoch)[accelerator.process_index :: accelerator.num_processes])
+def _in_order(batches: Batches, steps: range, per_epoch: int) -> Iterator[tuple[int, list[int]]]:
+    """Yield the batches of all epochs, with the number of their step."""
+    orders = cache(batches.epoch)
     for number in steps:
         epoch, position = divmod(number, per_epoch)
         yield number, orders(epoch)[position]

@@ -95,20 +95,22 @@ def stored(logits: Sequence[np.ndarray], task: TaskKind) -> Teacher:
     return teacher
 
 
-def averaged(teachers: Sequence[Teacher]) -> Teacher:
-    """A teacher whose logits are the mean of several teachers'.
+def averaged(teachers: Sequence[Teacher], task: TaskKind) -> Teacher:
+    """A teacher that answers what several do together, in float32 (see `Task.mean_of_teachers`); a single one as it is.
 
     Raises:
-        InputError: their logits differ in shape, as vectors of different dimensions do.
+        InputError: their logits differ in shape.
     """
+    if len(teachers) == 1:
+        return teachers[0]
 
     def teacher(batch: Batch) -> torch.Tensor:
-        answers = [one(batch) for one in teachers]
+        answers = [one(batch).float() for one in teachers]
         shapes = dict.fromkeys(tuple(answer.shape[1:]) for answer in answers)
         if len(shapes) > 1:
             found = " and ".join(str(list(shape)) for shape in shapes)
             raise InputError(f"teachers whose logits have the shapes {found}: expected one shape, to average them")
-        return torch.stack(answers).mean(0)
+        return task.mean_of_teachers(torch.stack(answers))
 
     return teacher
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from optkit.core import atomic, step_cache, temporary
+from optkit.core import atomic, mirror, step_cache, temporary
+from optkit.core.errors import MachineError
 from optkit.training.averaging import RunningAverage
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Snapshots:
     def load(self, phase: str) -> State | None:
         """The last snapshot of a phase, None where there is none that can be read."""
         path = self._path(phase)
+        mirror.receive(path)  # a machine that has died was there after this one
         if not path.is_file():
             return None
         try:
@@ -41,7 +43,7 @@ class Snapshots:
             return None
 
     def save_when_due(self, phase: str, state: Callable[[], State]) -> None:
-        """Write one, unless the last is younger than `every_s`; where the disk refuses, training goes on without."""
+        """Write one, unless the last is younger than `every_s`; where the disk or the store refuses, training goes on."""
         if time.monotonic() - self._last < self.every_s:
             return
         path = self._path(phase)
@@ -51,13 +53,16 @@ class Snapshots:
                 torch.save(state(), unfinished)
                 atomic.flush(unfinished)
                 os.replace(unfinished, path)
-        except (OSError, RuntimeError) as error:  # torch's writer has errors of its own
+            mirror.send(path)
+        except (OSError, RuntimeError, MachineError) as error:  # torch's writer has errors of its own
             log.warning("no snapshot of the training: %s", error)
         self._last = time.monotonic()
 
     def clear(self) -> None:
         """Remove them all: the step is finished."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            mirror.forget(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, phase: str) -> Path:
         return self.folder / f"{step_cache.key_of({'step': self.key, 'phase': phase})[:16]}.pt"

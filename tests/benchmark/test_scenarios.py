@@ -21,7 +21,7 @@ from tests.serving.conftest import server, toy_repository  # noqa: F401
 from .test_measurement import line
 
 pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is missing: pip install -e '.[cpu]'")
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 SUMMARY = """
 Scenario : Server

@@ -18,7 +18,7 @@ from optkit.serving.config import ModelConfig
 from optkit.tasks.collate import Collator
 from tests.serving import toy
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 DEFAULT, OTHER = Settings(), Settings(2, 1)
 THROUGHPUT = Goal("throughput", 16)
@@ -119,7 +119,7 @@ def toy_search(tmp_path, monkeypatch):
 
 
 def test_a_real_search_finds_batching_for_an_engine_whose_time_does_not_grow_with_the_batch(toy_search):
-    search, choice = toy_search(60.0, 8)
+    search, choice = toy_search(36.0, 8)
     assert choice.settings.queue_delay_us is not None and choice.gain[1] > 1.5
     assert {trial.phase for trial in search.trials} == {"splits", "batching", "final"}
     final = [trial.settings for trial in search.trials if trial.phase == "final"]

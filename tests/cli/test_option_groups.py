@@ -33,6 +33,8 @@ def test_a_wrong_value_is_refused_when_the_group_is_made() -> None:
     assert isinstance(result.exception, InputError)
     with pytest.raises(InputError, match=r"Training\.epochs is -1"):
         raise CliRunner().invoke(app, ["--epochs", "-1"]).exception  # type: ignore[misc]
+    with pytest.raises(InputError, match=r"Training has epochs=1 and steps=5: expected one of them"):
+        raise CliRunner().invoke(app, ["--epochs", "1", "--steps", "5"]).exception  # type: ignore[misc]
 
 
 def test_choices_of_a_task_are_told_by_name() -> None:

@@ -24,7 +24,7 @@ published=$({OPTKIT} publish ptq_int8 --task classification --force --why test)
 {OPTKIT} ask $(basename $(dirname $published)) "a lovely film" --serve
 """
 OWN = {".cache/optkit"}
-pytestmark = [pytest.mark.xdist_group("triton"), pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def alone(report: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -79,6 +79,8 @@ def test_shifts_by_hand_on_two_layers(tiny_model: LoadedModel) -> None:
     """Ranges are symmetric then, and every bias has moved by what the shift of its input and its residual says."""
     model = tiny_model.model
     norm = model.bert.encoder.layer[0].attention.output.LayerNorm
+    with torch.no_grad():
+        norm.bias[3] += 20
     feed = {"input_ids": np.arange(1, 13).reshape(2, 6), "attention_mask": np.ones((2, 6), dtype=np.int64)}
     run = lambda given: given(**{name: torch.from_numpy(array) for name, array in feed.items()})  # noqa: E731
     before = copy.deepcopy(model.state_dict())
@@ -98,6 +100,15 @@ def test_shifts_by_hand_on_two_layers(tiny_model: LoadedModel) -> None:
     assert torch.allclose(values.amax(0), -values.amin(0), atol=1e-5)
     unchanged = [name for name, value in after.items() if torch.equal(value, before[name])]
     assert {name for name in before if not name.endswith("bias")} <= {*unchanged}
+
+
+@pytest.mark.parametrize(
+    ("least", "largest", "worth"),
+    [([-2.0, 10.0], [2.0, 14.0], True), ([-4.0, -1.0], [2.0, 1.0], True), ([-4.0, -3.0], [3.0, 4.0], False)],
+)
+def test_only_what_is_far_off_centre_is_worth_a_shift(least: list[float], largest: list[float], worth: bool) -> None:
+    """Half ranges of 2, 3 and 3.5 against largest values of 14, 4 and 4: 14, 75 and 87.5 % remain."""
+    assert outlier_shift.narrows(torch.tensor(least), torch.tensor(largest)) == worth
 
 
 def test_what_reads_a_norm_is_known(tiny_model: LoadedModel) -> None:

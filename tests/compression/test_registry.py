@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from optkit import Distill, Quantize, Sparsify
+from optkit import Distill, ProductQuantize, Quantize, Sparsify
 from optkit.compression.registry import TECHNIQUES, ordered, stage_of
 from optkit.core.code_version import closure
 from optkit.core.errors import InputError
@@ -38,16 +38,18 @@ def test_values_that_make_no_sense_are_refused(stage: Settings, field: str) -> N
 
 
 def test_a_stage_comes_back_from_json() -> None:
-    written = [Distill(layers=4, augment=0.2), Sparsify(criterion="sparsegpt"), Quantize(gelu_clip=10, epochs=1)]
+    first = [Distill(layers=4, augment=0.2), Sparsify(criterion="sparsegpt"), ProductQuantize(block=8)]
+    written = [*first, Quantize(gelu_clip=10, epochs=1)]
     read = [stage_of(stage.model_dump(mode="json")) for stage in written]
-    assert read == written and [type(stage) for stage in read] == [Distill, Sparsify, Quantize]
-    assert [stage.technique for stage in read] == list(TECHNIQUES.own) == ordered({"quantize", "distill", "sparsify"})
+    assert read == written and [type(stage) for stage in read] == [type(stage) for stage in written]
+    assert [stage.technique for stage in read] == list(TECHNIQUES.own) == ordered({*TECHNIQUES.own})
 
 
 @pytest.mark.parametrize("settings", [{}, {"technique": "quantise"}, {"technique": None, "epochs": 1}])
 def test_an_unknown_technique_is_named_with_the_known_ones(settings: dict) -> None:
     with pytest.raises(
-        InputError, match=r"technique '.*': there is none of that name; expected one of distill, sparsify, q"
+        InputError,
+        match=r"technique '.*': there is none of that name; expected one of distill, sparsify, product_quantize, q",
     ):
         stage_of(settings)
 

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from optkit import Quantize, Sparsify, Training
 from optkit.compression.context import Context
-from optkit.compression.retrain import retrain, settings_of
+from optkit.compression.retrain import answers_loss, retrain, settings_of
 from optkit.core.errors import GateError, InputError
 from optkit.models.families import encoder_linears
 from optkit.models.loading import LoadedModel, inference
@@ -129,6 +130,47 @@ def test_several_teachers_are_averaged(tiny_model: LoadedModel, tiny_context: Co
             assert (found.argmax(1) == labels).mean() > 0.95
         else:
             assert np.abs(found).max() < 1.0, "they cancel each other"
+
+
+@pytest.mark.parametrize("augment", [0.0, 1e-9])
+def test_the_loss_beside_several_teachers_by_hand(augment: float, tiny_model: LoadedModel, tiny_context: Context) -> None:
+    """Models of two layers whose heads say the same for every text, stored or asked within the training: teachers of
+    (0, 0) and (0, ln 9), a student of (1/2, 1/2)."""
+    loaded = {value: saying(tiny_model, value) for value in (0.0, log(9.0))}
+    logits = {
+        value: run(inference(one.model, tiny_context.task), tiny_context.features, 64, tiny_context.collator)
+        for value, one in loaded.items()
+    }
+    names = {"even": 0.0, "sure": log(9.0)}
+    context = replace(tiny_context, teacher_logits=lambda name: logits[names[name]])
+    stage = Sparsify(epochs=1, teacher=[*names], temperature=1.0, augment=augment)
+    teachers = [loaded[value] for value in names.values()] if augment else []
+    batch = context.batches(16).collate([3, 0, 7], torch.device("cpu"))
+    value = answers_loss(teachers, stage, context)(loaded[0.0].model, batch)
+    assert value.item() == pytest.approx(1 / 4 * log(1 / 2) + 3 / 4 * log(3 / 2), abs=1e-6)
+
+
+def saying(loaded: LoadedModel, value: float) -> LoadedModel:
+    """A copy whose logits are 0 and a value, whatever it reads."""
+    model = copy.deepcopy(loaded.model).eval()
+    torch.nn.init.zeros_(model.classifier.weight)
+    model.classifier.bias.data = torch.tensor([0.0, value])
+    return replace(loaded, model=model)
+
+
+def test_representations_follow_the_first_teacher_alone(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    """The second is asked for its logits and for nothing else."""
+    asked: list[str] = []
+
+    def model(name: str) -> LoadedModel:
+        asked.append(name)
+        return replace(tiny_model, model=copy.deepcopy(tiny_model.model))
+
+    answers = [np.zeros(2, np.float32)] * len(tiny_context.features)
+    context = replace(tiny_context, teacher_model=model, teacher_logits=lambda name: answers)
+    stage = Sparsify(steps=1, representation_steps=1, teacher=["first", "second"])
+    retrain(tiny_model, stage, context, "retraining")
+    assert asked == ["first"]
 
 
 def test_texts_without_labels_are_learnt_from(

@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
-from optkit import Distill
+from optkit import Distill, Quantize
 from optkit.compression.representations import Representations
 from optkit.compression.student import check, check_teacher, chosen_layers, student
 from optkit.core.errors import InputError
@@ -191,6 +191,16 @@ def test_a_teacher_of_other_tokens_teaches_by_stored_logits_alone(
     message = r"teacher './big' reads texts otherwise than the student: their tokenizers differ in normalizer"
     with pytest.raises(InputError, match=message):
         check_teacher(tiny_model, other, "./big", live, tiny_task)
+
+
+def test_of_several_teachers_the_first_alone_shows_its_representations(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    """Another one may read other tokens, and be shallower."""
+    cased = transformers.BertTokenizerFast(vocab=tiny_model.tokenizer.get_vocab(), do_lower_case=False, model_max_length=16)
+    other = LoadedModel(student(tiny_model.model, 1, None), cased)
+    stage = Quantize(epochs=1, representation_epochs=1, teacher=["./first", "./second"])
+    check_teacher(tiny_model, other, "./second", stage, tiny_task)
+    with pytest.raises(InputError, match=r"teacher './first' reads texts otherwise than the student"):
+        check_teacher(tiny_model, other, "./first", stage, tiny_task)
 
 
 def test_a_teacher_of_fewer_tokens(tiny_model: LoadedModel, tiny_task: Task) -> None:

@@ -153,7 +153,7 @@ def test_a_checkpoint_of_a_technique_that_is_not_here_names_it(
         checkpoint.load(tmp_path, tiny_task)
     assert str(error.value) == (
         f"{tmp_path}/recipe.json: technique 'clip': there is none of that name; expected one of distill, sparsify, "
-        f"quantize\nInstall what wrote these stages, or delete {tmp_path} to have it made again"
+        f"product_quantize, quantize\nInstall what wrote these stages, or delete {tmp_path} to have it made again"
     )
 
 

@@ -14,7 +14,7 @@ from optkit.engines import registry as engines
 from optkit.engines.select import plan
 from optkit.graph import reference
 from tests.engines.conftest import CPU_KINDS
-from tests.graph.models import feed
+from tests.graph.models import LENGTH, feed
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +46,19 @@ def test_an_engine_answers_as_its_graph(built, exported, kind, precision, varian
         assert found[-1].dtype == np.float32
     ours, theirs = (np.concatenate([array.ravel() for array in side]) for side in (found, expected))
     assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < NOISE[precision]
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_a_request_that_fails_is_an_error_and_leaves_nothing_behind(built, kind, threads, rows):
+    """By its synchronous call OpenVINO answers as it did before, where it has one thread, instead of failing."""
+    engine = engines.load(built(kind, "fp32"), threads=threads)
+    expected = engine.infer(feed(rows, LENGTH))
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"embeddings"):
+            engine.infer(feed(rows, LENGTH + 8))
+        assert np.array_equal(engine.infer(feed(rows, LENGTH)), expected)
 
 
 INTERRUPTED = """
@@ -194,7 +207,7 @@ def test_where_int8_would_saturate_openvino_leaves_it_out(saturating, exported, 
     assert runtime.precisions(True) == ()
     with pytest.raises(InputError, match="OpenVINO cannot build precision 'int8'"):
         runtime.build(exported(is_quantised=True)[1], "int8", tmp_path)
-    with pytest.raises(InputError, match=r"\['openvino'\] build nothing from a quantised graph on this CPU"):
+    with pytest.raises(InputError, match="Engines openvino: none is built from a quantised graph on this machine"):
         plan(["openvino"], quantised=True)
 
 

@@ -1,13 +1,15 @@
 """Conversion keeps the fastest engine that agrees, refuses the others with their numbers, and leaves no half a folder."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from optkit.core.errors import GateError, InputError
+from optkit.core.errors import GateError, InputError, MachineError
 from optkit.engines import registry as engines
 from optkit.engines.candidate import Candidate, judge
 from optkit.engines.select import Conversion, _choose, convert, plan, undecided
@@ -55,6 +57,15 @@ def test_a_quantised_graph_gives_int8_with_its_evidence(exported, tmp_path):
     assert chosen.evidence["int8_gemm_share"] > 0.9
     assert chosen.relative_difference < 0.1
     assert chosen.predictions == 11
+
+
+def test_a_disk_without_room_for_an_engine_is_named(tmp_path, monkeypatch):
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    (tmp_path / "engines").mkdir()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(MachineError, match=r"cannot be written: No space left on device \(0 MB free\)"):
+        convert(tmp_path / "model.onnx", tmp_path / "engines", quantised=False, feeds=FEEDS, **QUICK)
+    assert not list((tmp_path / "engines").iterdir())
 
 
 @pytest.fixture
@@ -182,7 +193,9 @@ def test_plan_names_every_variant(monkeypatch):
     names = [candidate.name for candidate in plan(("onnxruntime",), True)]
     assert names == ["int8-onnxruntime-f32"]
     monkeypatch.setattr(engines.runtime("openvino"), "precisions", lambda quantised: ())
-    with pytest.raises(InputError, match="build nothing from a quantised graph"):
+    with pytest.raises(
+        InputError, match=r"Engines openvino: none is built from a quantised graph .* Choose among onnxruntime"
+    ):
         plan(("openvino",), True)
 
 

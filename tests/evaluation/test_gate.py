@@ -29,6 +29,18 @@ def test_a_row_within_all_thresholds_passes() -> None:
     assert judge(row) == ("pass", [])
 
 
+@pytest.mark.parametrize("kind", ["openvino", "onnxruntime", "tensorrt", "torch"])
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_eight_bits_that_are_slower_than_16_on_the_whole_fail_on_every_processor(kind: str, precision: str) -> None:
+    row = replace(RIGHT, engine=kind, precision=precision, sparsity=None, evidence={})
+    slower = replace(row, speedup_vs_16bit={"1": 0.8, "8": 1.2})  # 0.98 in the geometric mean
+    said = f"the {precision.upper()} engine is slower than the 16-bit one (0.80x at batch 1, 1.20x at batch 8)"
+    assert judge(slower) == ("fail", [said])
+    assert judge(replace(row, speedup_vs_16bit={"1": 0.9, "8": 1.2})) == ("pass", [])  # 1.04
+    assert judge(replace(row, speedup_vs_16bit=None)) == ("pass", []), "the machine has no 16 bits"
+    assert judge(replace(slower, precision="fp32"))[0] == "pass", "float engines promise no speed"
+
+
 @pytest.mark.parametrize(
     ("interval", "verdict"),
     [([-0.9, 0.9], "pass"), ([-1.1, 0.3], "undecided"), ([-2.0, -1.1], "fail"), ([-1.0, -0.9], "pass")],
@@ -85,6 +97,16 @@ def test_a_float_engine_has_less_room_than_bf16_and_bf16_less_than_int8() -> Non
     assert tolerance("graph", bf16) == ARITHMETIC["f32"] and tolerance("graph", rest) == tolerance("graph", row)
     assert {tolerance("server", one) for one in (fp32, bf16, row, rest)} == {SERVED}
     assert [invariance_tolerance(one) for one in (fp32, bf16)] == [ARITHMETIC["f32"], ARITHMETIC["bf16"]]
+
+
+def test_int8_has_the_room_that_rounding_was_measured_to_take() -> None:
+    measured = moved(0.08, 0.5) | {"redrawn_mean": 0.048, "redrawn_largest": 0.8}
+    row = replace(RIGHT, ladder=ladder(pytorch=measured, graph=moved(0.055, 0.5)))
+    assert tolerance("graph", row) == Tolerance(pytest.approx(0.072), pytest.approx(1.2))
+    assert invariance_tolerance(row) == Tolerance(0.04, 1.0), "the same engine has no such excuse"
+    assert judge(row)[0] == "pass"
+    for unmeasured in (moved(0.08, 0.5), moved(0.08, 0.5) | {"redrawn_mean": 0.01, "redrawn_largest": 0.1}):
+        assert judge(replace(row, ladder=row.ladder | {"pytorch": unmeasured}))[0] == "fail"
 
 
 def test_int8_has_the_room_that_its_own_noise_takes() -> None:

@@ -1,5 +1,7 @@
 """How many requests speed is measured with: many of a fast model, each once of a slow one, the models in turn."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,20 @@ def test_how_many_requests(delay_s: float, seconds: float, requests: int, monkey
     warm_up, turns = asked[:16], asked[16:]
     assert warm_up == [(name, number) for name in ("a", "b") for number in range(8)]
     assert turns == [(name, number % 8) for number in range(requests) for name in ("a", "b")]
+
+
+@pytest.mark.parametrize(("delay_s", "seconds"), [(0.001, 60.0), (0.002, 0.04), (0.02, 0.01), (0.02, 0.0)])
+def test_the_progress_ends_at_a_hundred(delay_s: float, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    advanced: list[int] = []
+
+    @contextmanager
+    def bar(title: str, total: int) -> Iterator[Any]:
+        assert (title, total) == ("latency at batch 1, %", 100)
+        yield advanced.append
+
+    monkeypatch.setattr(latency, "bar", bar)
+    measured(monkeypatch, delay_s, seconds)
+    assert sum(advanced) == 100 and min(advanced) >= 0
 
 
 def test_throughput_and_percentiles_are_of_the_requests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from optkit.graph.attention_mask import MASKED
 from optkit.tasks.outcomes import value
 from tests.report.test_table import BASELINE
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 RUNGS = ("float", "pytorch", "graph", "engine", "server")
 QUERY = "layer.0.attention.self.query.weight"
@@ -101,6 +101,9 @@ def test_a_right_engine_passes(precision, validated, tiny_task):
     assert verdict(folder, precision) == ("pass", [])
     evidence = read_json(folder / EVIDENCE)["precisions"][precision]
     assert list(evidence["ladder"]) == list(RUNGS[precision == "fp32" :])
+    rounding = {name: moved for name, moved in evidence["ladder"]["pytorch"].items() if name.startswith("redrawn_")}
+    assert set(rounding) == (set() if precision == "fp32" else {"redrawn_mean", "redrawn_largest"})
+    assert all(0 <= moved < evidence["ladder"]["pytorch"][f"relative_{name[8:]}"] for name, moved in rounding.items())
     assert evidence["ladder"]["server"]["largest"] == 0
     assert evidence["ladder"]["server"]["value"] > 80
     assert evidence["sharing"]["batches"] < evidence["sharing"]["requests"] == 12
@@ -166,6 +169,12 @@ def test_a_rung_that_answers_nan_is_named(answering, tiny_task):
     logits = [np.full(2, np.nan)] * len(features)
     with pytest.raises(GateError, match="rung 'engine': logits of 64 of 64 features"):
         parity.rungs(tiny_task, features, {"engine": logits})
+
+
+def test_what_float32_cannot_tell_apart_is_no_difference():
+    constant = [np.array([0.5, 0.5])]
+    assert difference([np.array([0.5 + 6e-8, 0.5])], constant).relative_largest == 0
+    assert difference([np.array([0.5 + 6e-7, 0.5])], constant).relative_largest > 1
 
 
 def test_differences_by_hand():

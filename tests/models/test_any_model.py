@@ -1,5 +1,6 @@
 """Whatever lies in the place of a model's files is loaded, or refused by its name: never a traceback, never a hang."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def test_any_model_is_loaded_or_refused_by_its_name(
     edit: Callable[[Path], str], whole: Path, tiny_config, tiny_tokenizer, tiny_task: Task
 ) -> None:
     if not any(whole.iterdir()):
-        saved(loading.new(tiny_config, tiny_tokenizer, tiny_task), whole)
+        saved(loading.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task), whole)
     folder = whole.parent / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(whole, folder)

@@ -31,6 +31,8 @@ from optkit.models.gelu import ClippedGELU, clip_gelu
 from optkit.models.layers import Layers
 from optkit.models.loading import LoadedModel, inference
 from optkit.tasks.base import Task
+from optkit.tasks.data.tables import Table
+from optkit.tasks.regression import Regression
 from tests.models.conftest import Refusal, edit_json, edit_weights
 
 
@@ -67,6 +69,22 @@ def test_a_model_without_the_tasks_head_is_not_fine_tuned(folder: Path, tiny_mod
 def test_a_bare_encoder_is_not_fine_tuned(folder: Path, tiny_model: LoadedModel, tiny_task: Task) -> None:
     BertModel(tiny_model.model.config).save_pretrained(folder)
     assert not loading.load(str(folder), tiny_task).fine_tuned
+
+
+def test_what_another_head_was_for_is_not_kept(folder: Path, tiny_model: LoadedModel) -> None:
+    tiny_model.model.config.problem_type = "single_label_classification"  # as a model called with labels has it
+    BertModel(tiny_model.model.config).save_pretrained(folder)
+    table = Table("rows", {"text": ["bad film", "lovely film"], "label": [1.0, 2.0]}, range(1, 3), "row")
+    task = Regression("regression", {"train": table, "dev": table})
+    loaded = loading.load(str(folder), task)
+    assert (loaded.model.config.problem_type, loaded.model.config.num_labels) == (None, 1)
+    loaded.model.save_pretrained(folder)
+    assert loading.load(str(folder), task).fine_tuned
+    tiny_model.model.save_pretrained(folder)
+    with pytest.raises(
+        InputError, match="its head has 2 classes, the task has 1; give the model that was fine-tuned for this task"
+    ):
+        loading.load(str(folder), task)
 
 
 def test_an_unknown_folder(tmp_path: Path, tiny_task: Task) -> None:

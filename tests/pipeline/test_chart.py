@@ -1,8 +1,11 @@
 """Charts are valid to Helm and Kubernetes, follow what was published and measured, and are refused where pods would fail."""
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 
@@ -136,6 +139,25 @@ def test_what_nobody_measured_is_said_to_be_guessed(load, why, release, tmp_path
     assert f'threshold: "{chart_sizing.GUESS * 1000:.0f}m"' in (tmp_path / "chart" / "values.yaml").read_text()
 
 
+def packed(release, folder):
+    """The release with its engine's graph in a packed file."""
+    shutil.copytree(release.engine, folder)
+    content = np.fromfile(folder / "model.onnx", np.uint8)
+    np.savez(folder / "model.onnx.npz", places=np.zeros((0, 2), np.int64), rest=content)
+    (folder / "model.onnx").unlink()
+    return dataclasses.replace(release, engine=folder)
+
+
+def test_a_packed_engine_is_for_optkit_s_pods_alone_and_sized_by_what_it_expands_to(release, tmp_path):
+    evidence = {"load": {}, "evidence": {"expanded_bytes": 200_000_000}}
+    root = charts.publish(tmp_path / "repository", packed(release, tmp_path / "engine"), evidence)
+    with pytest.raises(InputError, match=r"its model\.onnx is published packed, .* --flavour python"):
+        charts.chart(tmp_path / "native", root)
+    charts.chart(tmp_path / "python", root, flavour="python")
+    found = "".join(path.read_text() for path in sorted((tmp_path / "python").rglob("*")) if path.is_file())
+    assert "model.onnx.npz" in found and "memory: 600M" in found  # 100 of the server, 100 of the instance, twice the engine
+
+
 def test_a_gpu_is_a_values_file_away_and_one_name_serves_both(repository, plans, tmp_path):
     charts.chart(tmp_path / "chart", repository, plans)
     found = charts.rendered(tmp_path / "chart")
@@ -178,9 +200,12 @@ def test_another_version_is_a_rolling_update_and_the_earlier_chart_comes_back(re
     assert rolled_out() == first
 
 
+def test_older_containers_are_warned_of(repository, tmp_path, caplog):
+    charts.chart(tmp_path / "chart", repository, containers=[])
+    assert "container 26.08 has onnxruntime 1.28.0, and the engine was built by" in caplog.text
+
+
 def test_what_pods_could_not_run_is_refused(release, repository, plans, tmp_path):
-    with pytest.raises(MachineError, match=r"no Triton container with onnxruntime .* is known"):
-        charts.chart(tmp_path / "chart", repository, containers=[])
     with pytest.raises(MachineError, match=r"container 26\.08 has onnxruntime 1\.2, the engine was built by"):
         charts.chart(tmp_path / "chart", repository, containers=["26.08=1.2"])
     for flavour in ("native", "python"):

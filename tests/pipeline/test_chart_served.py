@@ -24,12 +24,12 @@ from optkit.serving.server import Server
 from optkit.serving.text_client import TextClient
 from tests.benchmark.test_scenarios import samples  # noqa: F401
 from tests.registry import small
-from tests.registry.test_remote import environment, s3, url  # noqa: F401
+from tests.registry.test_remote import environment, url  # noqa: F401
 from tests.serving import toy
 
 from . import charts
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("triton")]
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 RCLONE = shutil.which("rclone", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 

@@ -1,5 +1,6 @@
 """A baseline that has learned nothing: told at once, failed with every recipe made from it, never published."""
 
+import copy
 import logging
 
 import pytest
@@ -14,14 +15,14 @@ from optkit.pipeline.run_spec import RunSpec
 from optkit.recipe.stage import BASELINE
 from tests.pipeline.test_repository_builder import RECIPES
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("triton")]
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 
 
 @pytest.fixture(scope="module")
 def constant_model(tmp_path_factory, tiny_config, tiny_tokenizer, tiny_task):
     """A folder with a fine-tuned model that answers `good` whatever it reads."""
     torch.manual_seed(0)
-    loaded, folder = loading.new(tiny_config, tiny_tokenizer, tiny_task), tmp_path_factory.mktemp("constant")
+    loaded, folder = loading.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task), tmp_path_factory.mktemp("constant")
     loaded.model.classifier.bias.data = torch.tensor([0.0, 100.0])
     loaded.model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)

@@ -37,7 +37,7 @@ from optkit.tasks.registry import load, of_settings
 from optkit.tasks.vectors import cosines
 from tests.tasks.sentence_models import sentence_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("triton")]
+pytestmark = [pytest.mark.slow, pytest.mark.server]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "embedding.py"
 
 

@@ -1,9 +1,7 @@
 """Going back to earlier data finds the finished work again, results and published names included."""
 
 import json
-import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,20 +22,17 @@ def folder(
     tiny_config: BertConfig,
     tiny_tokenizer: PreTrainedTokenizerBase,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Path]:
+) -> Path:
     """A working directory with data in `reviews/` and a model without a head in `mini/`, and no recipes."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_data, tmp_path / "reviews")
     torch.manual_seed(0)
     BertModel(tiny_config).save_pretrained(tmp_path / "mini")
     tiny_tokenizer.save_pretrained(tmp_path / "mini")
-    logger = logging.getLogger("optkit")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield tmp_path
-    logger.handlers, logger.level, logger.propagate = before
+    return tmp_path
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_data_that_are_changed_and_changed_back(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Trained twice in all; graph, engines and scores come back too; the commands of 0.1 find the project by themselves."""
     data, place = folder / "reviews" / "train.tsv", folder / "checkpoints" / "classification" / "reviews-mini"

@@ -27,7 +27,7 @@ from optkit.serving.client import Client
 from optkit.serving.server import Server
 from optkit.tasks.registry import load
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 TRAINING = Training(epochs=4, learning_rate=3e-3, batch_size=16, precision="fp32")
 RECIPES = {

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pytest import TempPathFactory
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from optkit.compression import checkpoint
 from optkit.core.errors import InputError
@@ -62,6 +65,14 @@ def test_the_libraries_answer_as_the_model_does(task: str, tmp_path_factory: Tem
             found = json.loads(done.stdout.splitlines()[-1])
             for one, wanted in zip(found, _expected(spec, flavour), strict=True):
                 assert np.abs(np.array(one) - wanted.flatten()).max() < 0.1, (flavour, backend)  # OpenVINO may take bf16
+
+
+def test_a_tokenizer_of_no_class_of_its_own_has_a_name_that_older_libraries_know(tmp_path: Path) -> None:
+    whole = Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, "[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=whole).save_pretrained(tmp_path)
+    library_folder.name_tokenizer(tmp_path / "tokenizer_config.json")
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert AutoTokenizer.from_pretrained(tmp_path)("a")["input_ids"] == [0]
 
 
 @pytest.mark.parametrize(

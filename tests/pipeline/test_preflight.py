@@ -190,6 +190,26 @@ def test_recipes_that_do_not_apply_are_told_apart(spec_of: Callable[..., RunSpec
     assert not (spec.root / spec.task.name / "baseline_fp32").exists()
 
 
+def test_a_recipe_without_an_engine_here_is_left_out_before_training(
+    spec_of: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PyTorch's engines in INT8 are for a GPU; nodes of a cluster may have one."""
+    monkeypatch.setattr("optkit.engines.torch.aot_engine.gpus", tuple)
+    spec = replace(spec_of(INT8), engines=("torch",))
+    lacks = preflight.refusals([spec.baseline, INT8], spec)
+    assert list(lacks) == ["int8"]
+    assert lacks["int8"].startswith("Engines torch: none is built from a quantised graph on this machine (CPU with ")
+    assert f"recipe 'int8' is left out, it does not apply to this machine: {lacks['int8']}" in caplog.messages
+    with pytest.raises(
+        InputError, match=r"^recipe 'int8': Engines torch: none is built .* Choose among openvino, onnxruntime"
+    ):
+        preflight.require([INT8], spec)
+    assert preflight.refusals([INT8], spec, here=False) == {}
+    both = replace(spec, engines=("torch", "onnxruntime"))
+    assert preflight.refusals([INT8], both) == {}
+    assert "recipe 'int8': this machine builds no engine of kind torch from its graph" in caplog.messages
+
+
 def test_the_trial_of_a_graph_is_made_once(spec_of: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch) -> None:
     """Per architecture and kind of graph, in whatever process; a failed one is made again."""
     tried: list[bool] = []

@@ -8,6 +8,8 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,12 +17,14 @@ from transformers import BertModel
 
 from optkit import Quantize, Recipe, Training
 from optkit.core.errors import InputError, MachineError
+from optkit.core.step_cache import content_at, step
 from optkit.engines import registry as engines
 from optkit.engines.record import read_record
-from optkit.pipeline import remote_validation, repository_builder
+from optkit.pipeline import dockerfile, remote_validation, repository_builder, repository_text
 from optkit.pipeline.remote_validation import Target
 from optkit.pipeline.run import run
 from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.steps.build_engines import converted
 from optkit.report.explain import judged
 from optkit.serving import command, install, repository
 from optkit.serving.config import parse
@@ -29,7 +33,7 @@ from optkit.tasks.registry import load
 from tests.conftest import main_ends
 from tests.registry import small
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 TRAINING = Training(epochs=4, learning_rate=3e-3, batch_size=16, precision="fp32")
 RECIPES = {
@@ -64,6 +68,7 @@ def repositories(spec, tmp_path_factory):
     commands = {name: repository_builder.write(RECIPES[name], spec, built(spec, name), root, PYTHON) for name in RECIPES}
     assert set(commands.values()) == {f"optkit serve --repository {root} --unpublished"}
     repository.place(root, small.engine(tmp_path_factory.mktemp("other") / "engine"), small.config("other"))
+    dockerfile.write(root / repository_text.FILE, "image", "base")  # a file that the server does not take for a model
     return root
 
 
@@ -183,13 +188,17 @@ def test_a_recipe_without_results_says_what_to_do(spec, url):
         score(spec, Target(url), recipe="ptq")
 
 
-def test_native_names_the_container_before_it_writes(spec, tmp_path):
+def test_native_names_the_container_before_it_writes(spec, tmp_path, caplog):
     root, version = tmp_path / "repository", read_record(built(spec, "ptq_int8") / "int8")["runtime_version"]
-    with pytest.raises(MachineError, match="no Triton container with onnxruntime"):
-        repository_builder.write(RECIPES["ptq_int8"], spec, built(spec, "ptq_int8"), root, NATIVE)
-    with pytest.raises(MachineError, match=r"container 26\.08 has onnxruntime 1\.2, the engine was built by"):
-        repository_builder.write(RECIPES["ptq_int8"], spec, built(spec, "ptq_int8"), root, NATIVE, "26.08=1.2")
+    with pytest.raises(InputError, match=r"--container 25\.01: its version of onnxruntime is not known"):
+        repository_builder.write(RECIPES["ptq_int8"], spec, built(spec, "ptq_int8"), root, NATIVE, "25.01")
     assert not root.exists()
+    older = repository_builder.write(
+        RECIPES["ptq_int8"], spec, built(spec, "ptq_int8"), tmp_path / "older", NATIVE, "26.08=1.24.4"
+    )
+    assert "tritonserver:26.08-py3" in older
+    assert f"container 26.08 has onnxruntime 1.24.4, and the engine was built by {version}" in caplog.text
+    assert "build it again after pip install 'onnxruntime==1.24.4.*'" in caplog.text
     said = repository_builder.write(RECIPES["ptq_int8"], spec, built(spec, "ptq_int8"), root, NATIVE, f"26.08={version}")
     assert said.startswith("docker run --rm -p 127.0.0.1:8000:8000 ") and "tritonserver:26.08-py3" in said
     model = root / "classification_ptq_int8"
@@ -197,6 +206,48 @@ def test_native_names_the_container_before_it_writes(spec, tmp_path):
     assert (model / "1" / "model.onnx").is_file()
     with pytest.raises(InputError, match="is already in"):
         repository_builder.write(RECIPES["ptq_int8"], spec, built(spec, "ptq_int8"), root, NATIVE, f"26.08={version}")
+
+
+def test_a_native_model_is_served_as_it_was_tuned(spec, tmp_path):
+    settings = {"instances": 2, "threads": 1, "queue_delay_us": 500, "preferred_batch_sizes": []}
+    place = spec.folder(RECIPES["ptq_int8"]) / "tuning" / "int8"
+
+    def make(unfinished):
+        (unfinished / "tuning.json").write_text(json.dumps({"choice": {"settings": settings}}))
+
+    step(place, {"engines": content_at(built(spec, "ptq_int8"))}, make)
+    try:
+        repository_builder.write(RECIPES["ptq_int8"], spec, built(spec, "ptq_int8"), tmp_path, NATIVE)
+    finally:
+        shutil.rmtree(place.parent)
+    config = parse((tmp_path / "classification_ptq_int8" / "config.pbtxt").read_text())
+    assert config.instance_group[0].count == 2
+    assert config.parameters["intra_op_thread_count"].string_value == "1"
+    assert config.dynamic_batching.max_queue_delay_microseconds == 500
+
+
+def test_native_leaves_out_what_no_backend_computes(spec, tmp_path, caplog):
+    both = tmp_path / "engines"
+    record = read_record(built(spec, "ptq_int8") / "int8") | {"cpu_features": ["avx512_bf16"]}
+    for precision, kind in (("int8", "onnxruntime"), ("fp32", "openvino")):
+        shutil.copytree(built(spec, "ptq_int8") / "int8", both / precision)
+        (both / precision / "engine.json").write_text(json.dumps(record | {"kind": kind, "precision": precision}))
+    repository_builder.write(RECIPES["ptq_int8"], spec, both, tmp_path / "repository", NATIVE)
+    assert "fp32 is left out: Triton's OpenVINO backend computes in bf16" in caplog.text
+    assert [path.name for path in (tmp_path / "repository").iterdir()] == ["classification_ptq_int8"]
+    shutil.rmtree(both / "int8")
+    with pytest.raises(InputError, match="OpenVINO backend computes in bf16"):
+        repository_builder.write(RECIPES["ptq_int8"], spec, both, tmp_path / "nothing", NATIVE)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_other_engines_are_built_beside_those_that_were_scored(spec, url):
+    recipe, before = RECIPES["ptq_int8"], content_at(built(spec, "ptq_int8"))
+    beside = converted(recipe, replace(spec, engines=("onnxruntime", "openvino")), beside_scored=True)
+    assert beside == spec.folder(recipe) / "built" and (beside / "int8" / "engine.json").is_file()
+    assert converted(recipe, spec, beside_scored=True) == built(spec, "ptq_int8")
+    assert content_at(built(spec, "ptq_int8")) == before
+    assert score(spec, Target(url)).verdict == "pass"
 
 
 def test_engines_of_two_kinds_need_one_container(spec, tmp_path):
@@ -213,12 +264,19 @@ def test_engines_of_two_kinds_need_one_container(spec, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("docker", "out", ()), InputError, "--flavour docker: expected one of python, native"),
+        (("docker", Path("out"), ()), InputError, "--flavour docker: expected one of python, native"),
         ((PYTHON, None, ()), InputError, "--flavour python: needs the folder of the model repository: --out DIR"),
-        ((PYTHON, "out", (), "26.07"), InputError, "only models of the flavour native run in one; add --flavour native"),
-        ((None, "out", (), "26.07"), InputError, "only models of the flavour native run in one; add --flavour native"),
-        ((NATIVE, "out", ("onnxruntime",)), MachineError, "no Triton container with onnxruntime"),
-        ((NATIVE, "out", ("openvino",), "26.08=1.0"), MachineError, r"container 26\.08 has openvino 1\.0"),
+        (
+            (PYTHON, Path("out"), (), "26.07"),
+            InputError,
+            "only models of the flavour native run in one; add --flavour native",
+        ),
+        ((None, Path("out"), (), "26.07"), InputError, "only models of the flavour native run in one; add --flavour native"),
+        (
+            (NATIVE, Path("out"), ("openvino",), "25.01"),
+            InputError,
+            r"--container 25\.01: its version of openvino is not known",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_built(arguments, error, message):
@@ -242,6 +300,11 @@ def test_a_folder_of_something_else_is_not_replaced_by_engines(spec, tmp_path):
     (tmp_path / "thesis" / "chapter1.tex").write_text("In the beginning")
     with pytest.raises(InputError, match=r"thesis: exists and holds no engines of optkit build"):
         repository_builder.copy(built(spec, "ptq_int8"), tmp_path / "thesis")
+    with pytest.raises(InputError, match=r"thesis: exists and holds no engines of optkit build"):
+        repository_builder.check(None, tmp_path / "thesis", ())  # before anything is trained
+    with pytest.raises(InputError, match=r"chapter1\.tex: exists and is no folder"):
+        repository_builder.check(PYTHON, tmp_path / "thesis" / "chapter1.tex", ())
+    repository_builder.check(None, out, ())
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "In the beginning"
 
 

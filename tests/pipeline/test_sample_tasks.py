@@ -1,5 +1,6 @@
 """The small sample tasks on their whole way: trained, quantised, gated, published, asked, and asked by the examples."""
 
+import copy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from optkit import Distill, Quantize, Recipe
+from optkit.core.errors import InputError
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
 from optkit.evaluation.results import Row
 from optkit.models import thresholds_file
@@ -27,7 +29,7 @@ from optkit.tasks.registry import load
 from optkit.tasks.regression import Regression
 from optkit.tasks.served import TextSettings
 
-pytestmark = [pytest.mark.xdist_group("triton"), pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 PTQ = "ptq_int8"
 RECIPES = {BASELINE: Recipe(name=BASELINE), PTQ: Recipe(name=PTQ, stages=[Quantize()], max_drop=10)}
@@ -132,3 +134,10 @@ def test_a_running_server_is_validated(served: Served) -> None:
     assert (row.kl, row.flips, row.nll_change) == pytest.approx(
         tuple(getattr(served.rows[PTQ], name) for name in ("kl", "flips", "nll_change"))
     )
+
+
+def test_other_right_answers_are_another_dev_split(served: Served) -> None:
+    task, rows = copy.copy(served.spec.task), served.spec.task.examples("dev")
+    task._examples = {**task._examples, "dev": rows.add_column("more", [0] * len(rows))}
+    with pytest.raises(InputError, match="scored on another dev split than this one"):
+        validate(PTQ, task, served.spec.root, Target(served.url, served.model))

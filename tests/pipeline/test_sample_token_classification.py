@@ -103,7 +103,7 @@ def test_a_teacher_and_its_student_are_trained(spec: RunSpec) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_transformers_own_pipeline_finds_the_same_in_the_checkpoint(spec: RunSpec) -> None:
     tagger = pipeline("token-classification", str(trained(spec.baseline, spec)), aggregation_strategy="first")
     found = tagger(TEXT)
@@ -112,7 +112,7 @@ def test_transformers_own_pipeline_finds_the_same_in_the_checkpoint(spec: RunSpe
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_the_int8_engine_passes_its_gate(spec: RunSpec, row: Row) -> None:
     assert (row.verdict, row.metric, row.precision) == ("pass", "f1", "int8"), row.reasons
     assert row.value > 80 and set(row.scores) >= {"f1", "precision", "recall", "macro_f1", "f1_speaker"}
@@ -121,7 +121,7 @@ def test_the_int8_engine_passes_its_gate(spec: RunSpec, row: Row) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_entities_come_from_the_server(server: Server) -> None:
     with TextClient(server.url, MODEL) as client:
         first, nothing, long = client.ask([(TEXT,), ("the",), (f"{TEXT} " * 20,)])
@@ -134,7 +134,7 @@ def test_entities_come_from_the_server(server: Server) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_the_example_asks_with_nvidias_client_alone(server: Server) -> None:
     command = [sys.executable, "-I", str(EXAMPLE), MODEL, TEXT, "the", "--url", server.url]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -143,7 +143,7 @@ def test_the_example_asks_with_nvidias_client_alone(server: Server) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_running_server_is_validated(spec: RunSpec, server: Server) -> None:
     found = validate("ptq_int8", spec.task, spec.root, Target(server.url))
     assert found.verdict == "pass" and found.value == pytest.approx(found.rungs["server"])

@@ -28,7 +28,7 @@ from optkit.core.json_door import read_json
 from optkit.core.step_cache import content_at, read_record
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
 from optkit.pipeline import load_test, refusals, rows, tune
-from optkit.pipeline.publish import publish
+from optkit.pipeline.publish import Options, publish
 from optkit.pipeline.run import run, run_all
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.train import trained
@@ -41,7 +41,7 @@ from optkit.tasks.registry import load
 from optkit.training import loop
 from optkit.training.resume import Snapshots
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 TRAINING = "Training(epochs=6, learning_rate=3e-3, batch_size=16, precision='fp32')"
 RECIPES = {
@@ -54,6 +54,7 @@ RECIPES = {
         "Quantize(calibrator='percentile', epochs=1, learning_rate=1e-4)"
     ),
 }
+ANYWAY = Options(force=True, why="whether so small a model is faster in INT8 than in 16 bits is up to the machine")
 SERVED = ("baseline_fp32", "ptq_int8", "qat_gelu10", "distill_1l_sparse_qat")
 CONTRACT = (
     "recipe task seed metric value baseline delta delta_ci95 layers sparsity precision engine size_bytes rungs latency_ms "
@@ -285,14 +286,14 @@ def test_load_is_a_line_for_every_measurement(results, spec, tmp_path, short):
 
 
 def test_load_is_kept_and_shown_and_measured_anew_when_asked(results, spec, tmp_path, short, caplog):
-    recipe = spec.recipes["qat_gelu10"]
+    recipe = spec.recipes["ptq_int8"]
     first, second, third = (tmp_path / f"{number}.csv" for number in range(3))
     said = load_test.run(recipe, spec, 0.1, 1e5, first)
     folder = spec.folder(recipe) / "load"
     key = content_at(folder)
     assert load_test.run(recipe, spec, 0.1, 1e5, second) == said
     assert second.read_text() == first.read_text() and content_at(folder) == key
-    (row,) = (row for row in rows.read(spec.root, "classification") if row.recipe == "qat_gelu10")
+    (row,) = (row for row in rows.read(spec.root, "classification") if row.recipe == "ptq_int8")
     assert [point["clients"] for point in row.load["curves"]["on"]] == [1, 16]
     assert row.load["batching_gain"]["rounds"] == 2 and row.load["p99_ms"] == 1e5
     assert all(sentence in render([row], "table") for sentence in said)
@@ -356,7 +357,7 @@ def test_what_tuning_finds_is_published(results, spec, tmp_path, monkeypatch):
     written = (kept / "record.json").stat().st_mtime_ns
     assert tune.run(recipe, spec, Goal("throughput", 4), 0.1) == found
     assert (kept / "record.json").stat().st_mtime_ns == written, "the second run searches nothing"
-    publish("ptq_int8", "classification", spec.root, target)
+    publish("ptq_int8", "classification", spec.root, target, options=ANYWAY)
     config = layout.read_config(target / "classification_ptq_int8")
     assert {name: getattr(config, name) for name in found["choice"]["settings"]} == vars(
         Settings.of(found["choice"]["settings"])
@@ -384,7 +385,7 @@ def test_a_bound_that_nothing_holds_ends_in_status_1(results, spec, workshop, ti
 def test_what_is_live_is_not_published_again(results, spec, tmp_path):
     target = tmp_path / "model_repository"
     for _ in range(2):
-        assert publish("qat_gelu10", "classification", spec.root, target).name == "1"
+        assert publish("qat_gelu10", "classification", spec.root, target, options=ANYWAY).name == "1"
     assert layout.models(target) == {"classification_qat_gelu10": (1,)}
     precisions = [precision for recipe, precision in results if recipe == "baseline_fp32"]
     if len(precisions) > 1:
@@ -499,7 +500,7 @@ def test_a_full_disk_leaves_nothing_half_written(workshop, tiny_data, tmp_path, 
 
 
 def test_two_processes_train_together(workshop, tiny_data, tmp_path):
-    """Two processes as of `accelerate launch` on two GPUs: each takes half of the batches, the main one does the rest."""
+    """Two processes as of `accelerate launch` on two GPUs: each takes half of every batch, the main one does the rest."""
     options = run_arguments(workshop, tiny_data, tmp_path / "checkpoints", ("baseline_fp32", "qat_gelu10"))
     launched = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "optkit", *options]
     finished = subprocess.run(launched, capture_output=True, text=True, timeout=300)
@@ -507,5 +508,5 @@ def test_two_processes_train_together(workshop, tiny_data, tmp_path):
     assert finished.stdout.count("served by tritonserver") == 1 and " qat_gelu10 " in finished.stdout  # by one of the two
     (path,) = (tmp_path / "checkpoints").glob("classification/*-model/baseline_fp32/seed-0/history.json")
     history = read_json(path)
-    assert history[-1]["step"] == 6 * 256 / 16 / 2 - 1
+    assert history[-1]["step"] == 6 * 256 / 16 - 1
     assert not list((tmp_path / "checkpoints").rglob(".*unfinished*"))

@@ -13,7 +13,7 @@ from transformers import BertModel, BertTokenizerFast
 from optkit import Distill, Recipe, Training
 from optkit.compression import checkpoint
 from optkit.core import step_cache
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, MachineError
 from optkit.models.loading import LoadedModel, inference
 from optkit.models.tokenizers import fingerprint
 from optkit.pipeline.run_spec import RunSpec
@@ -99,6 +99,36 @@ def test_another_model_in_the_folder_is_another_teacher(teachers: Teachers, fold
     other.save_pretrained(folder)
     assert teachers.key(str(folder)) != key
     assert np.allclose(np.stack(teachers.logits(str(folder))), np.stack(first) + 3, atol=1e-5)
+
+
+def test_another_length_is_another_answer(teachers: Teachers, folder: Path) -> None:
+    whole, task = np.stack(teachers.logits(str(folder))), copy.copy(teachers.spec.task)
+    task.limit_length(4)
+    cut = replace(teachers, spec=replace(teachers.spec, task=task))
+    assert not np.allclose(np.stack(cut.logits(str(folder))), whole)
+    assert np.array_equal(np.stack(teachers.logits(str(folder))), whole)
+
+
+def test_a_model_of_the_hub_is_told_by_its_commit(teachers: Teachers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(teachers.spec.root.parent)
+    with pytest.raises(MachineError, match="--model nobody/nothing: not a folder here, and the hub does not give it"):
+        teachers.key("nobody/nothing")
+
+
+def test_names_of_one_model_are_told(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
+    """Two seeds are one where nothing was trained, and so is a folder with these weights."""
+    same = f"teachers '{BASELINE}', '{BASELINE}@1', '{folder}' are one model, which counts 3 times"
+    bias(folder.with_name("other"), tiny_model, [1.0, 0.0])
+    other = str(folder.with_name("other"))
+    assert teachers.copies([BASELINE, other, f"{BASELINE}@1", str(folder)]) == [same]
+    assert teachers.copies([BASELINE, other]) == teachers.copies([BASELINE]) == []
+
+
+def test_a_spec_of_another_seed_is_one(teachers: Teachers, tiny_model: LoadedModel) -> None:
+    other = teachers.spec.of_seed(3)
+    assert other is teachers.spec.of_seed(3) and other == replace(teachers.spec, seed=3)
+    assert teachers.spec.of_seed(0) is teachers.spec
+    assert other.features("train", tiny_model.tokenizer) is teachers.spec.features("train", tiny_model.tokenizer)
 
 
 def test_two_folders_of_one_name_are_kept_apart(
@@ -210,3 +240,7 @@ def test_a_student_of_two_seeds_and_of_texts_without_labels(
     assert contents[0][0] != contents[1][0] and contents[0][1] == contents[1][1]
     first, second = (np.stack(Teachers(spec, trained).logits(name)) for name in stage.teachers)
     assert len(first) == 256 + 40 and not np.allclose(first, second)
+    assert not checkpoint.load(spec.folder(student), task).remarks
+    twice = Recipe(name="twice", stages=[stage.model_copy(update={"teacher": (BASELINE, f"{BASELINE}@0")})])
+    remarks = checkpoint.load(trained(twice.trained_with(baseline.training), spec), task).remarks
+    assert remarks == [f"distill: teachers '{BASELINE}', '{BASELINE}@0' are one model, which counts 2 times"]

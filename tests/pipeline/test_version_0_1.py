@@ -69,7 +69,7 @@ def test_a_repository_is_whole_and_listed(old: Path, capsys: pytest.CaptureFixtu
     assert all(name in out for name in PUBLISHED)
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_published_model_is_served_as_it_was(old: Path, tmp_path: Path) -> None:
     repository = old / "model_repository"
     with Server(repository, tmp_path, PUBLISHED) as server:
@@ -79,13 +79,13 @@ def test_a_published_model_is_served_as_it_was(old: Path, tmp_path: Path) -> Non
                 assert set(smoke_test.check(client, probes, name)) == set(probes)
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_published_model_is_asked_in_words(old: Path) -> None:
     said = answer("classification_ptq_int8", ["this lovely film"], "", old / "model_repository")
     assert [line.split()[0] for line in said.splitlines()] == ["good", "bad"]
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_an_old_result_is_published(old: Path, tmp_path: Path) -> None:
     """What is live already is not published again; elsewhere it becomes the first version."""
     args = ("ptq_int8", "classification", old / "checkpoints")

@@ -1,12 +1,10 @@
 """The list of recipes, copies to change, and that an installed package brings all that it needs."""
 
 import json
-import logging
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +19,10 @@ SHIPPED = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
 
 
 @pytest.fixture(autouse=True)
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory; the command line's log handler goes with the test."""
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger("optkit")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield tmp_path
-    logger.handlers, logger.level, logger.propagate = before
+    return tmp_path
 
 
 def listed(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:

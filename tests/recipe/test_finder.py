@@ -16,6 +16,7 @@ from optkit.recipe.stage import BASELINE
 SHIPPED = Path(__file__).parents[2] / "recipes"
 NAMES = {
     "baseline_fp32",
+    "pq_ptq_int8",
     "ptq_int8",
     "qat_gelu10",
     "qat_per_tensor",
@@ -215,6 +216,7 @@ def test_a_shipped_recipe_is_what_its_name_says(name: str, monkeypatch: pytest.M
     stages = {stage.technique: stage for stage in recipe.stages}
     assert ("distill" in stages) is ("distill" in words)
     assert ("sparsify" in stages) is ("sparse" in words)
+    assert ("product_quantize" in stages) is ("pq" in words)
     assert ("quantize" in stages) is bool({"qat", "ptq"} & set(words))
     if "distill" in stages:
         assert f"{stages['distill'].layers}l" in words

@@ -2,8 +2,9 @@
 
 import pytest
 
-from optkit import Recipe, Sparsify, Training
+from optkit import Distill, ProductQuantize, Quantize, Recipe, Sparsify, Training
 from optkit.core.settings import RecipeError
+from optkit.recipe.stage import Taught
 
 
 def test_training_takes_what_it_is_given_then_the_tasks_then_berts() -> None:
@@ -18,6 +19,33 @@ def test_training_takes_what_it_is_given_then_the_tasks_then_berts() -> None:
 def test_training_with_mistakes_is_not_filled() -> None:
     with pytest.raises(RecipeError, match=r"Training\.epochs is 0: input should be greater than 0"):
         Training(epochs=0).for_task({})
+
+
+STAGES: list[type[Taught]] = [Distill, Sparsify, ProductQuantize, Quantize]
+
+
+@pytest.mark.parametrize("kind", STAGES)
+@pytest.mark.parametrize("phase", ["", "representation_"])
+@pytest.mark.parametrize("epochs", ["usual", 7])
+def test_a_stage_has_one_budget(kind: type[Taught], phase: str, epochs: object) -> None:
+    """Whether or not the other one is what it would be without."""
+    given = {f"{phase}steps": 100, f"{phase}epochs": epochs}
+    if epochs == "usual":
+        given[f"{phase}epochs"] = kind.model_fields[f"{phase}epochs"].default
+    assert getattr(kind(**{f"{phase}steps": 100}).checked(), f"{phase}steps") == 100
+    found = rf"{kind.__name__}\.{phase}steps is 100 and {phase}epochs is {given[f'{phase}epochs']}: expected one of them"
+    with pytest.raises(RecipeError, match=found):
+        kind(**given).checked()
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_a_budget_in_steps_is_stored_and_read(kind: type[Taught]) -> None:
+    """Beside the usual epochs, as a checkpoint has all settings; other epochs are still a mistake."""
+    stored = kind(steps=100).model_dump(mode="json")
+    assert (stored["steps"], stored["epochs"]) == (100, kind.model_fields["epochs"].default)
+    assert kind(**stored).checked() == kind(steps=100)
+    with pytest.raises(RecipeError, match="expected one of them"):
+        kind(**{**stored, "epochs": 7}).checked()
 
 
 def test_one_budget_goes_in_place_of_the_other() -> None:

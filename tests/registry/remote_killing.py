@@ -6,9 +6,9 @@ import os
 import signal
 import tempfile
 
+from optkit.core.object_store import Store
 from optkit.registry import remote
 from optkit.registry.disk import locked
-from optkit.registry.object_store import Store
 from optkit.registry.release import place
 from optkit.registry.rollback import prune, rollback
 

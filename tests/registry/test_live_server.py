@@ -22,7 +22,7 @@ from optkit.serving.server import Server
 from . import killing, small
 from .conftest import trusting
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from optkit.serving.server import Server
 from . import small
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "client.py"
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def at_work(tmp_path, name, **changes):
     return root
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_model_for_something_else_is_only_replaced_on_purpose(tmp_path, caplog):
     target = tmp_path / "repository"
     first, data, labels = (
@@ -69,7 +69,7 @@ def test_a_model_for_something_else_is_only_replaced_on_purpose(tmp_path, caplog
     assert publish("tiny", "classification", first, target).name == "1", "what is live already replaces nothing"
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_version_of_0_1_says_less_and_is_followed_by_newer_ones(tmp_path):
     """It states no labels; its task and data are compared."""
     target = tmp_path / "repository"
@@ -81,7 +81,7 @@ def test_a_version_of_0_1_says_less_and_is_followed_by_newer_ones(tmp_path):
     assert newer.name == "2" and layout.provenance(newer)["replaced"] is None
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_two_projects_of_a_task_are_compared_and_published_apart(checkpoints, tmp_path, capsys):
     root, target = shutil.copytree(checkpoints, tmp_path / "checkpoints"), tmp_path / "repository"
     for recipe, weights in ((small.BASELINE, 0), ("tiny", 8)):

@@ -18,16 +18,16 @@ from pathlib import Path
 import pytest
 
 from optkit.core.errors import InputError, MachineError
+from optkit.core.object_store import Changed, Store
 from optkit.engines import registry as engines
 from optkit.graph import onnx_file
 from optkit.registry import lease, listing, remote
 from optkit.registry.disk import locked
 from optkit.registry.layout import find
-from optkit.registry.object_store import Changed, Store
 from optkit.registry.release import place
 from optkit.registry.signing import Signer, Trust
 from optkit.registry.verify import require, verify
-from tests.conftest import main_ends
+from tests.conftest import S3_KEYS, main_ends
 
 from . import small
 from .conftest import trusting
@@ -37,32 +37,13 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("obstore", reason="object stores need obstore: pip install -e '.[stores,test]'")
 
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secretsecret", "AWS_REGION": "us-east-1"}
-KEYS |= {"AWS_ALLOW_HTTP": "true"}
 _numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """Address of an S3 server with conditional writes, and a bucket `bucket` on it."""
-    boto3 = pytest.importorskip("boto3", reason="an S3 server is needed: pip install -e '.[test]'")
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secretsecret", "region_name": "us-east-1"}
-    client = boto3.client("s3", endpoint_url=address, **keys)
-    client.create_bucket(Bucket="bucket")
-    yield address, client
-    server.stop()
 
 
 @pytest.fixture
 def environment(monkeypatch):
     """Credentials, as a user has them in the environment, and leases short enough for tests."""
-    for name, value in KEYS.items():
+    for name, value in S3_KEYS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(lease, "LEASE_S", 0.6)
     monkeypatch.setattr(lease, "_POLL_S", 0.05)

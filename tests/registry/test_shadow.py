@@ -18,7 +18,7 @@ from optkit.serving.server import Server
 from . import small
 from .conftest import trusting
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture

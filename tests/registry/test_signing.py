@@ -280,7 +280,7 @@ def test_serve_refuses_what_is_not_trusted_before_anything_is_loaded(signed, key
     main_ends(["serve", "--repository", str(signed.parent), "--unpublished", "--trust", str(keys / "ours.pub")], 2)
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_what_is_served_with_trust_is_what_was_checked(signed, keys, releases, tmp_path, monkeypatch):
     """A change after the start reaches no server, and a publisher with --url is refused by it."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))

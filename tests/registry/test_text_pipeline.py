@@ -173,7 +173,7 @@ def answers(server, release):
         return [answer.label for answer in client.ask(release.words.texts)] == list(release.words.answers)
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_running_server_goes_over_in_text_too(server, root, releases):
     assert answers(server, releases[0])
     for release in (releases[1], releases[2]):
@@ -188,7 +188,7 @@ def test_a_running_server_goes_over_in_text_too(server, root, releases):
     assert answers(server, releases[2]) and verify.verify(root) == []
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_no_text_is_refused_while_versions_with_the_same_labels_change(server, root, releases):
     """Four clients ask all the time; every answer is that of one of the two versions."""
     asked, right = releases[0].words.texts, [list(release.words.answers) for release in releases[:2]]
@@ -214,7 +214,7 @@ def test_no_text_is_refused_while_versions_with_the_same_labels_change(server, r
     assert not failures and min(counts) > 0, (failures, counts)
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 @pytest.mark.parametrize("labels", [small.LABELS, OTHER])
 def test_a_pipeline_that_answers_wrongly_on_the_running_server(labels, server, root, releases, tmp_path):
     """Tensors are right and text is not: the old version answers both again."""
@@ -226,7 +226,7 @@ def test_a_pipeline_that_answers_wrongly_on_the_running_server(labels, server, r
     assert answers(server, releases[0]) and state(root) == before and verify.verify(root) == []
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_server_that_has_another_pipeline_than_the_disk(server, root, releases):
     """Somebody published other labels without telling the server: the next one does not rely on what lies on the disk."""
     publish(root, releases[2])
@@ -235,7 +235,7 @@ def test_a_server_that_has_another_pipeline_than_the_disk(server, root, releases
     assert answers(server, releases[2])
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_scratch_server_finds_a_pipeline_that_answers_wrongly(checkpoints, tmp_path, monkeypatch, capsys):
     results = shutil.copytree(checkpoints, tmp_path / "checkpoints")
     target = tmp_path / "repository"

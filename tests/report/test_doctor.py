@@ -1,5 +1,6 @@
 """The doctor tells what is there and how to get what is not; the preflight what TensorRT cannot do with a model."""
 
+import importlib.metadata
 import json
 
 import pytest
@@ -23,6 +24,13 @@ def test_the_machine_as_it_is():
     found = {finding.name: finding for finding in parts["CPU"]}
     assert found["INT8"].fine == bool({"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"} & set(cpu_features()))
     assert {finding.name for finding in parts["engines"] if finding.fine} == {"openvino", "onnxruntime", "torch"}
+
+
+def test_an_engine_that_lacks_more_than_its_package(monkeypatch):
+    monkeypatch.setenv("CXX", "nothing++")
+    (found,) = [finding for finding in doctor.examine()["engines"] if finding.name == "torch"]
+    assert found.found == importlib.metadata.version("torch") and not found.fine
+    assert "this machine has no 'nothing++'. Install g++" in found.fix
 
 
 def test_the_quota_of_a_container_is_told(tmp_path):

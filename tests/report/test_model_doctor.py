@@ -15,8 +15,8 @@ INT8 = "from optkit import Quantize, Recipe\n\nrecipe = Recipe(name='int8', stag
 def model(
     tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A BERT of six layers without a head, in a workshop with a recipe beside those of the package."""
-    config = BertConfig(**{**tiny_config.to_dict(), "num_hidden_layers": 6})
+    """A BERT of six layers without a head, with matrices of many blocks, in a workshop with a recipe of its own."""
+    config = BertConfig(**{**tiny_config.to_dict(), "num_hidden_layers": 6, "intermediate_size": 1024})
     BertModel(config).save_pretrained(tmp_path / "model")
     tiny_tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "recipes").mkdir()

@@ -10,7 +10,7 @@ from optkit.serving.client import Client
 
 from . import toy
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 HEADS = {"classify": {"head": "classification"}, "answer": {"head": "question_answering"}}
 

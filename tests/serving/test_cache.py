@@ -16,7 +16,7 @@ from optkit.serving.server import Server
 
 from . import toy
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 WARMUP = ((1, 16), (4, 8))
 
 

@@ -147,6 +147,52 @@ def test_a_refused_connection_is_reported_at_once():
     assert time.monotonic() - started < 2
 
 
+def test_a_connection_that_was_closed_while_idle_is_opened_again(impostor):
+    def answer_and_hang_up(handler):
+        Impostor.do_POST(handler)
+        handler.close_connection = True  # without a word in the head
+
+    client = impostor(answer=answering(), do_POST=answer_and_hang_up)
+    for _ in range(3):
+        assert client.infer(toy.feed(2, 4)).shape == (2, 3)
+        time.sleep(0.05)
+
+
+def raw(answer, delay_s=0.0):
+    """A handler's method that sends bytes as they are, one by one where there is a delay, and hangs up."""
+
+    def do_post(handler):
+        handler.rfile.read(int(handler.headers["Content-Length"]))
+        for start in range(0, len(answer), 1 if delay_s else len(answer)):
+            handler.wfile.write(answer[start : start + 1] if delay_s else answer)
+            time.sleep(delay_s)
+        handler.close_connection = True
+
+    return do_post
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "reason"),
+    [
+        (b'HTTP/1.1 400 Bad Request\r\ncontent-length: 14\r\n\r\n{"error":"no"}', InputError, "refused with status 400: no"),
+        (b"HTTP/1.1 500 Error\r\nContent-Length: 4\r\n\r\noops", MachineError, "refused with status 500: oops"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}", MachineError, "the connection failed: closed in the middle"),
+        (b"HTTP/1.1 200 OK\r\n\r\n{}", MachineError, "is not a Triton server's"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", MachineError, "is not a Triton server's"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000, MachineError, "is not a Triton server's"),
+    ],
+)
+def test_refusals_and_what_is_no_answer(impostor, answer, kind, reason):
+    with pytest.raises(kind, match=rf"model 'm', request 0: .*{reason}"):
+        impostor(do_POST=raw(answer)).infer(toy.feed(2, 4))
+
+
+def test_an_answer_that_trickles_ends_at_the_deadline(impostor):
+    client = impostor(timeout_s=0.5, do_POST=raw(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n123456789", 0.05))
+    with pytest.raises(MachineError, match=r"request 0: no answer within 0.5 s"):
+        client.infer(toy.feed(2, 4))
+
+
 def test_answers_come_in_the_order_of_the_feeds(impostor):
     def slow_start(number):
         time.sleep(0.2 if number == "0" else 0)

@@ -103,6 +103,14 @@ def test_questions_that_cannot_be_asked(tmp_path):
     assert empty == Refusal("context: found no words, expected some", fault_of_request=True)
 
 
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("blank", ["", "   ", "\n\n", "\u00a0"])
+def test_a_passage_of_blanks_has_no_words(kind, blank, tmp_path):
+    encoder = Encoder(texts.source(tmp_path / "step", texts.questions(tmp_path / "data"), TOKENIZERS[kind]()))
+    found = tokens(encoder, ["input_ids", *OFFSETS], question=["who?"], context=[blank])
+    assert found == Refusal("context: found no words, expected some", fault_of_request=True)
+
+
 def test_the_steps_start_without_what_is_heavy():
     heavy = ("torch", "transformers", "datasets", "pandas", "pyarrow", "google.protobuf", "tritonclient")
     modules = "optkit.serving.backend.encoding, optkit.serving.backend.answering, optkit.tasks.registry"
@@ -151,7 +159,7 @@ def predicted(name, served):
     return features, found[name].predict(features, logits), logits
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 @pytest.mark.parametrize("name", ["one", "two"])
 @pytest.mark.parametrize("size", [1, 4, 9])
 def test_labels_are_the_tasks_predictions(name, size, served):
@@ -170,7 +178,7 @@ def test_labels_are_the_tasks_predictions(name, size, served):
         assert answer.probability == max(answer.probabilities.values())
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_answers_to_questions_are_the_tasks_predictions(served):
     server, found, _, _ = served
     features, predictions, logits = predicted("ask", served)
@@ -194,7 +202,7 @@ def test_a_pipeline_that_does_not_state_its_head_is_known_by_its_outputs(output,
     assert client.form is registry.form(head)
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_what_is_refused_says_why(served):
     server, *_ = served
     with TextClient(server.url, "ask") as client:
@@ -209,7 +217,7 @@ def test_what_is_refused_says_why(served):
         client.ask([[Undecodable()]])
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_server_without_such_a_model_and_no_server(served):
     server, *_ = served
     with pytest.raises(InputError, match=r"found no model 'three_text'; models that take text: ask, one, two"):

@@ -14,7 +14,7 @@ from optkit.serving.server import Server
 
 from . import toy
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 SERVICE = "/inference.GRPCInferenceService/"
 
 

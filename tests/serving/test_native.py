@@ -163,16 +163,27 @@ def test_a_plan_that_was_built_without_a_gpu_runs_in_no_container():
         containers.container({**RECORD, "offline": True}, "26.07")
 
 
-@pytest.mark.parametrize(("version", "fits"), [("1.31.1", True), ("1.31", True), ("1.40", True), ("1.30.9", False)])
-def test_an_onnx_graph_is_read_by_the_same_version_and_by_newer_ones(version, fits):
+@pytest.mark.parametrize(("version", "warned"), [("1.31.1", False), ("1.31", False), ("1.40", False), ("1.30.9", True)])
+def test_an_onnx_graph_runs_on_newer_versions_and_with_a_warning_on_older_ones(version, warned, caplog):
     record = {"kind": "onnxruntime", "runtime_version": "1.31.1"}
-    with pytest.raises(MachineError, match=r"no Triton container with onnxruntime 1\.31\.1 is known"):
-        containers.container(record)
-    if fits:
-        assert containers.container(record, f"26.08={version}") == "26.08"
-    else:
-        with pytest.raises(MachineError, match=r"container 26\.08 has onnxruntime 1\.30\.9"):
-            containers.container(record, f"26.08={version}")
+    assert containers.container(record, f"26.09={version}") == "26.09"
+    found = "container 26.09 has onnxruntime 1.30.9, and the engine was built by 1.31.1"
+    assert (found in caplog.text) == warned == ("pip install 'onnxruntime==1.30.9.*'" in caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "built", "tag", "version"),
+    [
+        ("onnxruntime", "1.24.4", "26.08", None),
+        ("onnxruntime", "1.27.0", "26.08", None),
+        ("onnxruntime", "1.31.1", "26.08", "1.28.0"),
+        ("openvino", "2026.2.0-21903-abc", "26.08", None),
+        ("openvino", "2026.4.1-22982-abc", "26.08", "2026.3.0"),
+    ],
+)
+def test_the_container_of_an_engine_for_a_cpu_is_the_newest(kind, built, tag, version, caplog):
+    assert containers.container({"kind": kind, "runtime_version": built}) == tag
+    assert (f"build it again after pip install '{kind}=={version}.*'" in caplog.text) == bool(caplog.text) == bool(version)
 
 
 def test_the_command_binds_to_loopback():
@@ -205,7 +216,9 @@ def built(exported, tmp_path_factory):  # noqa: F811
 
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
 HAS_BUILDER = library.installed_version() is not None
-OPENVINO = [("openvino", precision) for precision in (*engines.runtime("openvino").precisions(True), "fp32")]
+FLOAT = engines.runtime("openvino").precisions(False)[-1]
+"""What OpenVINO's backend computes in on this CPU."""
+OPENVINO = [("openvino", precision) for precision in (*engines.runtime("openvino").precisions(True), FLOAT)]
 KINDS = [("onnxruntime", "int8"), *OPENVINO, ("tensorrt", "fp16")]
 
 
@@ -240,13 +253,54 @@ def test_onnx_runtime_runs_the_stored_graph_as_it_is(place):
     inputs = "".join(f"input {tensor(name, 'TYPE_INT64', [-1])}" for name in NAMES)
     assert place("onnxruntime", "int8")[1] == parse(
         f"""backend: "onnxruntime" max_batch_size: 64 {inputs} output {tensor("logits", "TYPE_FP32", [3])}
-        instance_group {{ count: 1 kind: KIND_CPU }} optimization {{ graph {{ level: 2 }} }}"""
+        instance_group {{ count: 1 kind: KIND_CPU }} optimization {{ graph {{ level: 2 }} }} dynamic_batching {{ }}"""
     )
 
 
-def test_openvino_takes_batches_of_any_size_by_itself(place):
+def test_onnx_runtime_has_threads_for_each_instance(built):
+    message = parse(native.config(built("onnxruntime", "int8"), instances=2, threads=3, queue_delay_us=500))
+    assert message.instance_group[0].count == 2
+    assert message.parameters["intra_op_thread_count"].string_value == "3"
+    assert message.dynamic_batching.max_queue_delay_microseconds == 500
+
+
+def test_openvino_has_a_stream_for_each_instance_and_the_threads_of_all(built_float32):
+    message = parse(native.config(built_float32, instances=2, threads=3, queue_delay_us=500))
+    assert message.instance_group[0].count == 2
+    assert {name: one.string_value for name, one in message.parameters.items()} == {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "2",
+        "INFERENCE_NUM_THREADS": "6",
+    }
+    assert not message.HasField("dynamic_batching")
+
+
+def test_openvino_keeps_no_float32_where_the_cpu_has_bf16(built, tmp_path, caplog):
+    for name, precision in (("fp32", "fp32"), ("int8", "int8")):
+        shutil.copytree(built("openvino", "fp32"), tmp_path / name)
+        record = json.loads((tmp_path / name / "engine.json").read_text())
+        changed = {**record, "precision": precision, "variant": "f32", "cpu_features": ["avx2", "avx512_bf16"]}
+        (tmp_path / name / "engine.json").write_text(json.dumps(changed))
+    with pytest.raises(InputError, match=r"computes in bf16 on a CPU that has it.*--flavour python"):
+        native.place(tmp_path / "repository", "fp32", tmp_path / "fp32")
+    placed = native.place(tmp_path / "repository", "int8", tmp_path / "int8")
+    assert parse((placed / "config.pbtxt").read_text()).parameters["HINT_BF16"].string_value == "YES"
+    assert json.loads((placed / "engine.json").read_text())["variant"] == "bf16"
+    assert "computes in bf16 what this engine keeps in f32; check it there with optkit validate --url" in caplog.text
+
+
+@pytest.fixture
+def built_float32(built, tmp_path):
+    """An engine of OpenVINO as a CPU without bf16 builds it."""
+    shutil.copytree(built("openvino", "fp32"), tmp_path / "float32")
+    path = tmp_path / "float32" / "engine.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cpu_features": ["avx2"]}))
+    return tmp_path / "float32"
+
+
+def test_openvino_takes_batches_of_any_size_by_itself(built_float32, tmp_path):
     inputs = "".join(f"input {tensor(name, 'TYPE_INT64', [-1, -1])}" for name in NAMES)
-    found = place("openvino", "fp32")[1]
+    found = parse((native.place(tmp_path / "repository", "model", built_float32) / "config.pbtxt").read_text())
     assert found == parse(
         f"""backend: "openvino" max_batch_size: 0 {inputs} output {tensor("logits", "TYPE_FP32", [-1, 3])}
         instance_group {{ count: 1 kind: KIND_CPU }}
@@ -280,7 +334,7 @@ def test_a_model_that_is_there_is_not_replaced(place, tmp_path):
         native.place(tmp_path / "repository", "../model", tmp_path)
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_the_server_accepts_the_configurations_and_lacks_the_backends_alone(built, tmp_path):
     """The wheel's server checks a configuration with Triton's own rules before it looks for the backend."""
     root = tmp_path / "repository"

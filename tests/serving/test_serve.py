@@ -13,12 +13,13 @@ from http.client import HTTPConnection
 import psutil
 import pytest
 
-from optkit.core.errors import MachineError
+from optkit.core.errors import InputError, MachineError
 from optkit.serving.client import Client
+from optkit.serving.serve import _example, serve
 
 from . import toy
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 CODE = "import sys; from pathlib import Path; from optkit.serving.serve import serve; serve(Path(sys.argv[1]), 0)"
 
 
@@ -77,6 +78,25 @@ def test_a_server_that_dies_is_started_again(number, tmp_path):
         for name in ("one", "two", "three"):
             with Client(url, name) as other:
                 assert (other.infer(feed) == before).all()
+
+
+@pytest.mark.parametrize(("words", "ids"), [(30522, [101, 102]), (102, [101, 101]), (50, [49, 49]), (None, [101, 102])])
+def test_the_command_line_that_is_shown_asks_for_words_that_there_are(words, ids):
+    parameters = {"vocab_size": {"string_value": str(words)}} if words else {}
+    names = ("attention_mask", "input_ids", "token_type_ids")
+    tensors = _example({"parameters": parameters, "input": [{"name": one} for one in names]})
+    assert [one["data"] for one in tensors] == [[1, 1], ids, [0, 0]]
+
+
+@pytest.mark.parametrize("backend", ['backend: "onnxruntime"', 'platform: "tensorrt_plan"'])
+def test_a_model_for_other_servers_is_refused_with_the_way_to_serve_it(backend, tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "config.pbtxt").write_text(backend)
+    with pytest.raises(InputError, match=r"model 'm' .* is for Triton's backend '(onnx|tensorrt).* --flavour python"):
+        serve(tmp_path, 0)
+    (tmp_path / "m" / "config.pbtxt").write_text("backend python")
+    with pytest.raises(InputError, match=r"m/config\.pbtxt: not a Triton model configuration: 1:"):
+        serve(tmp_path, 0)
 
 
 def test_a_front_that_dies_is_started_again(tmp_path):

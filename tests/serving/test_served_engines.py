@@ -11,15 +11,16 @@ from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
 from optkit.serving.server import Server
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 WIDTH, CLASSES, VOCABULARY = 16, 3, 200
 
 
 def graph(path):
-    """Masked sum of embeddings, then a linear layer: [batch, sequence] to [batch, 3]."""
+    """Masked sum of embeddings, of whose 800 blocks 20 differ, then a linear layer: [batch, sequence] to [batch, 3]."""
     random = np.random.default_rng(0)
-    embedding = random.normal(size=(VOCABULARY, WIDTH)).astype(np.float32)
+    blocks = random.normal(size=(20, 4)).astype(np.float32)
+    embedding = blocks[random.integers(0, 20, VOCABULARY * WIDTH // 4)].reshape(VOCABULARY, WIDTH)
     weight = random.normal(size=(WIDTH, CLASSES)).astype(np.float32)
     nodes = [
         helper.make_node("Gather", ["embedding", "input_ids"], ["tokens"]),  # [batch, sequence, width]
@@ -46,12 +47,14 @@ def feed(batch, sequence, seed=0):
     return {"input_ids": ids, "attention_mask": (ids % 5 > 0).astype(np.int64)}
 
 
-@pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("kind", ["onnxruntime", "openvino", "torch"])
 def test_the_server_answers_as_the_engine_does(kind, tmp_path):
     pytest.importorskip(kind)
     folder = tmp_path / "engine"
     folder.mkdir()
     engines.runtime(kind).build(graph(tmp_path / "model.onnx"), "fp32", folder)
+    packed = [path.suffix for path in folder.glob("model.*.npz")]
+    assert packed == ([".npz"] if kind != "torch" else []), "it is stored packed"
     config = ModelConfig(kind, ("input_ids", "attention_mask"), (CLASSES,), threads=1, queue_delay_us=20_000)
     repository.place(tmp_path / "repository", folder, config)
     engine = engines.load(folder, 1)

@@ -16,13 +16,13 @@ import psutil
 import pytest
 
 from optkit.core.errors import InputError, MachineError
-from optkit.serving import command, install, serve
+from optkit.serving import command, install, log, serve
 from optkit.serving.client import Client
 from optkit.serving.server import Server
 
 from . import toy
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 
 PARENT = """
 import sys, threading, time
@@ -150,6 +150,16 @@ def test_a_server_that_dies_while_loading_is_reported_at_once(tmp_path):
         raise AssertionError(f"{running.url} loaded a model that kills it")
 
 
+def test_folders_may_have_any_name(tmp_path, monkeypatch):
+    folder = tmp_path / "mein ünï 日本"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    toy.place(folder / "repository", toy.folder(folder / "engine"), "classify")
+    with Server(folder / "repository", folder / "logs", ["classify"]) as running:
+        running.load("classify")
+        assert running.alive()
+    assert not list((folder / "cache" / "optkit" / "servers").glob("*.json"))
+
+
 def test_a_server_that_cannot_start_quotes_the_log(toy_repository, tmp_path, monkeypatch):
     arguments = command.arguments
     monkeypatch.setattr(command, "arguments", lambda *given: [*arguments(*given), "--cache-config=nowhere,size=9"])
@@ -269,3 +279,12 @@ def test_start_and_end_are_quick(toy_repository, tmp_path):
     with Server(toy_repository, Path(tmp_path), ["single"]):
         pass
     assert time.monotonic() - started < 10
+
+
+def test_the_log_of_a_crash_is_quoted_by_its_reason(tmp_path):
+    path = tmp_path / "log"
+    frames = "\n".join(f" {number}# 0x00007F91B7C5A050 in libc.so.6" for number in range(30))
+    path.write_text(
+        f'I1128 04:04:50 1 "loading"\nterminate called\n  what(): lock_exception\nSignal (6) received.\n{frames}\n'
+    )
+    assert log.quote(path) == "  terminate called\n    what(): lock_exception\n  Signal (6) received."

@@ -12,7 +12,7 @@ from optkit.serving.server import Server
 
 from . import toy
 
-pytestmark = [pytest.mark.xdist_group("triton"), pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 TIMEOUT_S, ANSWERS_AFTER_S, STOPPED_S = 4.0, 1.5, 7.0
 CODE = f"""
 import sys

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -48,6 +49,8 @@ def model_py():
 
 class Engine(dict):
     """A loaded toy: its settings."""
+
+    runtime = SimpleNamespace(on_gpu=False)
 
     def infer(self, feed):
         return infer(self, feed)

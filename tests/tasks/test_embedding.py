@@ -314,6 +314,21 @@ def test_texts_alone_train_nothing_without_a_teacher(texts: Path, tmp_path_facto
         preflight.require([alone], spec)
 
 
+def test_teachers_of_vectors_of_different_sizes_are_refused_before_training(
+    texts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Alone each may teach: what it teaches is then how alike texts are."""
+    thin = Recipe(name="thin", stages=[Distill(hidden_size=16)])
+    both = Recipe(name="both", stages=[Quantize(epochs=1, teacher=["baseline_fp32@1", "thin"])])
+    one = Recipe(name="one", stages=[Quantize(epochs=1, teacher="thin")])
+    model, root = sentence_model(tmp_path_factory.mktemp("model")), tmp_path_factory.mktemp("root")
+    spec = spec_of(texts, model, root, thin, both, one)
+    assert preflight.refusals([both, one], spec) == {
+        "both": "quantize: the vectors of its teachers have different dimensions ('baseline_fp32@1' of 32, 'thin' of 16), "
+        "and cannot be averaged; name one of them, or teachers of one size"
+    }
+
+
 @pytest.mark.parametrize("rows", [SCORED, "query,positive\na cat,the cat\nred,blue\nthe dog,a dog\non,the mat\n"])
 def test_an_encoder_learns_from_pairs(write: Write, rows: str, tmp_path_factory: pytest.TempPathFactory, caplog) -> None:
     from optkit.pipeline.steps.train import trained

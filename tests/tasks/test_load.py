@@ -49,6 +49,11 @@ def test_a_limit_is_positive(limit: int) -> None:
         load("sst2", limit_train=limit)
 
 
+def test_options_are_names_and_values() -> None:
+    with pytest.raises(InputError, match=r"options of a task: found \('unanswered', 'left_out'\), expected \{name: value\}"):
+        load("reranking", ".", options=("unanswered", "left_out"))
+
+
 @pytest.mark.parametrize("tokens", [4, "64", 64.0])
 def test_a_longest_input_is_a_number_of_tokens(tokens: object) -> None:
     with pytest.raises(InputError, match=f"found {tokens!r}, expected 8 or more. Fix: --max-length 128"):

@@ -13,6 +13,7 @@ from optkit.tasks import spans
 from optkit.tasks.marking import Answer, mark, outside
 from optkit.tasks.question_answering import LONGEST_ANSWER
 from optkit.tasks.served import NOWHERE, TextSettings
+from optkit.tasks.served_spans import ServedSpans
 from tests.tasks.test_question_answering import certain, task_of
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -97,7 +98,7 @@ ANSWERS = [
     "🙂🙂",
     "bear\u00a0was",
     "İzmir",
-    ",\u3000cafe",
+    ",\u3000cafe\u0301",
     "A 鶴",
     "☃ In",
     "é",
@@ -207,6 +208,12 @@ def test_blanks_are_taken_off_what_tokens_stand_for() -> None:
     assert [one.tolist() for one in spans.Words("").of(starts[:1], ends[:1])] == [[-1], [-1]]
 
 
+def test_an_accent_of_its_own_belongs_to_its_letter() -> None:
+    words = spans.Words("cafe\u0301 e\u0301te\u0301 \u0301")
+    starts, ends = np.array([0, 6, 6, 0, 12]), np.array([4, 7, 10, 3, 13])  # what is left when accents are stripped
+    assert [one.tolist() for one in words.of(starts, ends)] == [[0, 6, 6, 0, 12], [5, 8, 11, 3, 13]]
+
+
 def test_the_answer_is_compared_by_the_rules_of_squad() -> None:
     answer = Answer.of({"text": [" The Cat. ", "dog"], "answer_start": [3, 9]})
     assert answer == ("The Cat.", 4, 12)
@@ -230,3 +237,10 @@ def sure(features: Dataset, tokenizer: PreTrainedTokenizerFast) -> list[np.ndarr
             window[start, 0] = window[end, 1] = 5.0
         logits.append(window)
     return logits
+
+
+def test_no_answer_at_all_is_none() -> None:
+    """As to a passage of characters that no token stands for."""
+    nothing = {"answer": np.array([], object), "score": np.zeros(0, np.float32), "span": np.zeros((0, 2), np.int32)}
+    (found,) = ServedSpans().decode(nothing, ())
+    assert str(found) == "(no answer)" and found.others == ()

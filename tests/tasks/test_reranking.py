@@ -1,6 +1,7 @@
 """Reranking: grades, rankings, margins, what is served, doubts, and mistakes in tables."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,6 +202,18 @@ def test_a_bad_teacher(tokenizer) -> None:
     features = task.encode("train", tokenizer)
     assert task.weakness(features, logits(0, 1, 1, 0, 0.5)) is None
     assert "random order would have" in task.weakness(features, logits(1, 0, 0, 1, 1))
+
+
+def test_what_is_doubtful_in_rows_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    rows = table(["x", "x", "x ", "x"], ["a", "a", "b", "c"], [0, 1, 1, 0])
+    scored = replace(rows, columns={**rows.columns, "score": [1, 1, 1, 1]})
+    with caplog.at_level(logging.WARNING):
+        task_of(table(["x"], ["a"], [1]), scored)
+    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
+        "grades are taken from 'label'; 'score' is not read",
+        "documents of a query with grades that contradict each other: 1",
+        "queries that differ from others in blanks alone, and stay queries of their own: 1",
+    ]
 
 
 def test_by_name_from_a_file_and_from_a_collection(tmp_path, caplog: pytest.LogCaptureFixture) -> None:

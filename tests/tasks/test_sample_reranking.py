@@ -43,7 +43,7 @@ def test_it_takes_no_data_of_the_users_own() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Trained, quantised, judged through the server, explained, published, asked in words and by NVIDIA's client alone."""
     from sentence_transformers import CrossEncoder

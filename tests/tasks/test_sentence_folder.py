@@ -67,16 +67,58 @@ def test_the_first_dimensions_are_those_that_sentence_transformers_cuts(data: Pa
     assert np.allclose(vectors(model, TEXTS), expected, atol=1e-6)
 
 
+def test_a_folder_may_state_how_many_dimensions_are_kept(data: Path, tmp_path: Path) -> None:
+    folder = sentence_model(tmp_path / "model", truncate_dim=16)
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, normalize_embeddings=True)
+    assert expected.shape[1] == 16
+    assert np.allclose(vectors(loading.load(folder, load("embedding", data)), TEXTS), expected, atol=1e-6)
+    whole = of_settings("embedding", DataSettings(str(data), options={"dimensions": "32"}))
+    assert vectors(loading.load(folder, whole), TEXTS).shape[1] == 32
+
+
+def test_a_folder_of_the_newest_library_is_read(data: Path, tmp_path: Path) -> None:
+    """With all the settings that it writes by itself."""
+    SentenceTransformer(str(sentence_model(tmp_path / "model")), device="cpu").save_pretrained(str(tmp_path / "again"))
+    model = loading.load(tmp_path / "again", load("embedding", data))
+    assert model.model.config.sentence_embedding["normalize"] and sentence_folder.prompts_of(model.tokenizer) == {}
+
+
+def test_modules_of_others_are_refused(data: Path, tmp_path: Path) -> None:
+    folder = sentence_model(tmp_path / "model")
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["type"] = "custom_st.Pooling"
+    write(folder / "modules.json", modules)
+    with pytest.raises(InputError, match=r"'custom_st.Pooling' is none of sentence-transformers' own"):
+        loading.load(folder, load("embedding", data))
+
+
+def test_prompts_that_are_empty_may_be_left_out_of_the_pooling(data: Path, tmp_path: Path) -> None:
+    folder = sentence_model(tmp_path / "model", prompts={"query": "", "document": ""})
+    write(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean", "include_prompt": False})
+    assert loading.load(folder, load("embedding", data)).fine_tuned
+    task = of_settings("embedding", DataSettings(str(data), options={"query": "query: "}))
+    with pytest.raises(InputError, match="include_prompt is false"):
+        loading.load(folder, task)
+
+
 def test_older_folders_name_their_pooling_by_flags(tmp_path: Path) -> None:
     folder = sentence_model(tmp_path / "model")
     write(folder / "1_Pooling" / "config.json", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False})
     assert sentence_folder.read(folder).pooling == "cls"
 
 
-def test_prompts_are_found_as_sentence_transformers_finds_them(data: Path, tmp_path: Path) -> None:
-    folder = sentence_model(
-        tmp_path / "model", prompts={"query": "query: ", "document": "passage: "}, default_prompt_name="query"
-    )
+@pytest.mark.parametrize(
+    ("prompts", "default"),
+    [
+        ({"query": "query: ", "document": "passage: "}, "query"),
+        ({"title": "title: "}, "title"),
+        ({"query": "query: "}, None),
+    ],
+)
+def test_prompts_are_found_as_sentence_transformers_finds_them(
+    prompts: dict[str, str], default: str | None, data: Path, tmp_path: Path
+) -> None:
+    folder = sentence_model(tmp_path / "model", prompts=prompts, default_prompt_name=default)
     model = loading.load(folder, load("embedding", data))
     prompts = sentence_folder.prompts_of(model.tokenizer)
     theirs = SentenceTransformer(str(folder), device="cpu")
@@ -92,6 +134,13 @@ def test_a_folder_of_a_graph_has_the_prompts_of_its_model(data: Path, tmp_path: 
     files = sentence_folder.files(32, model.tokenizer)
     assert files["config_sentence_transformers.json"] == stated
     assert files["sentence_bert_config.json"]["max_seq_length"] == 24
+
+
+def test_a_folder_of_a_graph_names_the_prompts_that_the_library_looks_for(data: Path, tmp_path: Path) -> None:
+    folder = sentence_model(tmp_path / "model", prompts={"query": "query: ", "passage": "passage: "})
+    model = loading.load(folder, load("embedding", data))
+    stated = sentence_folder.files(32, model.tokenizer)["config_sentence_transformers.json"]
+    assert stated["prompts"] == {"query": "query: ", "passage": "passage: ", "document": "passage: "}
 
 
 def test_an_encoder_alone_is_trained_first(data: Path, tmp_path: Path) -> None:
@@ -130,6 +179,12 @@ def test_an_encoder_alone_is_trained_first(data: Path, tmp_path: Path) -> None:
             },
             "include_prompt is false",
         ),
+        ({"sentence_bert_config.json": {"query_length": 8}}, "query_length is 8, which graphs do not compute"),
+        ({"sentence_bert_config.json": {"processing_kwargs": {"text": {"max_length": 8}}}}, "processing_kwargs is {'text'"),
+        ({"sentence_bert_config.json": {"max_seq_length": -1}}, "max_seq_length is -1, expected 8 tokens or more"),
+        ({"sentence_bert_config.json": {"max_seq_length": 2}}, "max_seq_length is 2, expected 8 tokens or more"),
+        ({"config_sentence_transformers.json": {"truncate_dim": 0}}, "truncate_dim is 0, expected 1 or more"),
+        ({"config_sentence_transformers.json": {"tasks": ["a"]}}, "tasks is ['a'], which graphs do not compute"),
     ],
 )
 def test_what_a_graph_does_not_compute_is_refused(data: Path, tmp_path: Path, change: dict, message: str) -> None:

@@ -291,7 +291,7 @@ def test_a_single_text_may_have_windows(spec: RunSpec, tmp_path: Path) -> None:
         registry.TASKS.forget("long_toy")
 
 
-@pytest.mark.xdist_group("triton")
+@pytest.mark.server
 def test_a_server_answers_it(spec: RunSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its processes find the task by an entry point, as that of an installed package."""
     from optkit.core.json_door import read_json

@@ -84,6 +84,18 @@ def test_files_that_do_not_fit(name: str, text: str, expected: str, tiny_data: P
         load(tiny_data, written(tmp_path, name, text))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("more.jsonl", '{"tokens": ["the", "plot"], "tags": ["O", "O"]}\n{"tokens": ["a", "film"]}\n'),
+        ("more.conll", "the\tO\nplot\tO\n\na\tO\nfilm\tO\n"),
+    ],
+)
+def test_sentences_of_tokens_are_texts(name: str, text: str, tmp_path: Path) -> None:
+    task = registry.load("sample_token_classification", unlabelled=str(written(tmp_path, name, text)))
+    assert task.unlabelled == (("the plot", "a film"),)
+
+
 def test_a_file_that_is_not_there(tiny_data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         load(tiny_data, tmp_path / "none.txt")

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import QuestionAnsweringModelOutput, Sequence
 
 from optkit.core.errors import InputError
 from optkit.tasks.classification import Classification
+from optkit.tasks.embedding import Embedding
 from optkit.tasks.question_answering import QuestionAnswering
 from optkit.tasks.reranking import Reranking
 from optkit.training.losses import (
@@ -196,11 +197,29 @@ def test_hidden_states_are_compared_on_real_tokens_in_the_teachers_unit() -> Non
 def test_the_mean_of_teachers() -> None:
     batch = batch_of({}, [1, 0])
     teachers = [stored([np.array([first, 0.0]), np.array([0.0, 4.0])], Classification) for first in (1.0, 3.0)]
-    assert averaged(teachers)(batch).tolist() == [[0.0, 4.0], [2.0, 0.0]]
-    assert torch.equal(averaged(teachers[:1])(batch), teachers[0](batch))
+    assert averaged(teachers, Classification)(batch).tolist() == [[0.0, 4.0], [2.0, 0.0]]
+    assert torch.equal(averaged(teachers[:1], Classification)(batch), teachers[0](batch))
+
+
+def test_logits_are_averaged_and_not_probabilities() -> None:
+    """(1/2, 1/2) and (1/10, 9/10): of the logits' mean (1/4, 3/4), of the probabilities' (3/10, 7/10)."""
+    teachers = [stored([np.array([0.0, value])], Classification) for value in (0.0, log(9.0))]
+    found = averaged(teachers, Classification)(batch_of({}, [0]))
+    assert torch.softmax(found, -1).tolist() == [pytest.approx([1 / 4, 3 / 4])]
+
+
+def test_answers_of_16_bits_are_averaged_in_32() -> None:
+    teachers = [lambda _, value=value: torch.tensor([[value]], dtype=torch.bfloat16) for value in (1.0, 1.0078125)]
+    assert averaged(teachers, Classification)(batch_of({}, [0])).tolist() == [[1.00390625]]
+
+
+def test_of_vectors_directions_are_averaged() -> None:
+    """The longer one has no more of a say."""
+    teachers = [stored([np.array(vector)], Embedding) for vector in ([30.0, 40.0], [0.8, -0.6])]
+    assert averaged(teachers, Embedding)(batch_of({}, [0])).tolist() == [pytest.approx([0.7, 0.1])]
 
 
 def test_teachers_of_different_shapes_are_refused() -> None:
     teachers = [stored([np.zeros(size)], Classification) for size in (2, 3)]
     with pytest.raises(InputError, match=r"shapes \[2\] and \[3\]: expected one shape"):
-        averaged(teachers)(batch_of({}, [0]))
+        averaged(teachers, Classification)(batch_of({}, [0]))

@@ -42,10 +42,9 @@ def fit(
     context: Context,
     snapshots: Snapshots | None = None,
     until: int = 1000,
-    precision: str = "fp32",
-    ema: float = 0.0,
+    **settings: Any,
 ) -> list[Any]:
-    """Three epochs of 16 steps with dropout and other words, interrupted at a step."""
+    """Three epochs of 16 steps, or the budget given, with dropout and other words, interrupted at a step."""
     loaded.model.bert.embeddings.dropout.p = 0.3
     steps = 0
 
@@ -57,8 +56,8 @@ def fit(
         return task_loss(model, batch)
 
     batches = context.batches(16, Neighbours(loaded, 0.3))
-    settings = context.training.model_copy(update={"epochs": 3, "precision": precision, "ema": ema})
-    return [train(loaded.model, batches, loss, settings, 0, context.logs, "it", snapshots=snapshots), steps]
+    own = context.training.model_copy(update={"epochs": 3, **settings})
+    return [train(loaded.model, batches, loss, own, 0, context.logs, "it", snapshots=snapshots), steps]
 
 
 def same(first: LoadedModel, second: LoadedModel) -> bool:
@@ -66,17 +65,20 @@ def same(first: LoadedModel, second: LoadedModel) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-@pytest.mark.parametrize(("precision", "ema"), [("fp32", 0.0), ("bf16", 0.0), ("fp32", 0.9)])
+@pytest.mark.parametrize(
+    ("settings", "in_all"),
+    [({}, 48), ({"precision": "bf16"}, 48), ({"ema": 0.9}, 48), ({"epochs": None, "steps": 37, "schedule": "cosine"}, 37)],
+)
 def test_an_interrupted_training_ends_as_one_that_was_not(
-    precision: str, ema: float, tiny_model: LoadedModel, tiny_context: Context, snapshots: Snapshots
+    settings: dict[str, Any], in_all: int, tiny_model: LoadedModel, tiny_context: Context, snapshots: Snapshots
 ) -> None:
     straight, again = copy.deepcopy(tiny_model), copy.deepcopy(tiny_model)
-    history, _ = fit(straight, tiny_context, precision=precision, ema=ema)
+    history, _ = fit(straight, tiny_context, **settings)
     with pytest.raises(KilledError):
-        fit(tiny_model, tiny_context, snapshots, until=25, precision=precision, ema=ema)
+        fit(tiny_model, tiny_context, snapshots, until=25, **settings)
     assert not same(tiny_model, straight)
-    resumed, steps = fit(again, tiny_context, Snapshots(snapshots.folder, "a key"), precision=precision, ema=ema)
-    assert steps == 48 - 20, "the last snapshot was after 20 steps"
+    resumed, steps = fit(again, tiny_context, Snapshots(snapshots.folder, "a key"), **settings)
+    assert steps == in_all - 20, "the last snapshot was after 20 steps"
     assert same(again, straight) and resumed == history
 
 

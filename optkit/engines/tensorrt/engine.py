@@ -16,7 +16,7 @@ from optkit.core import temporary
 from optkit.core.errors import InputError
 from optkit.core.gpu import gpus
 from optkit.core.json_door import read_json
-from optkit.engines.base import Measured, Record, Runtime, Tensors, promises_of_a_gpu
+from optkit.engines.base import Measured, Record, Runtime, Tensors, promises_of_sparsity
 from optkit.engines.record import empty_folder, read_record, write_record
 from optkit.engines.tensorrt import builder, deployment, library
 from optkit.engines.tensorrt import inspector as layers_of
@@ -149,8 +149,8 @@ class TensorRT(Runtime):
         return {name: value for name, value in content.items() if name not in ("gemms", "layers")}
 
     def promises(self, row: Measured) -> Iterator[tuple[str, str]]:
-        """What INT8 and 2:4 are for on a GPU."""
-        return promises_of_a_gpu(row)
+        """What 2:4 is for on a GPU."""
+        return promises_of_sparsity(row)
 
     def longest_input(self, record: Record) -> int:
         """Return the longest input that one of the plan's profiles takes, in tokens."""

@@ -14,11 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from optkit.engines.base import TOKENS
+
 if TYPE_CHECKING:
     from optkit.graph.products import Product  # brings onnx along, which running a plan does not need
-
-_TOKENS = 128
-"""Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
 
 _ONNX = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _TABLE_LINE = re.compile(
@@ -166,7 +165,7 @@ def _sparse(layers: Sequence[Layer], products: "Sequence[Product]", lines: Seque
 def _share(types: "dict[Product, str | None]") -> float | None:
     if not types or None in types.values():
         return None
-    work = {product: math.prod(product.weight or ()) * (1 if product.layer is None else _TOKENS) for product in types}
+    work = {product: math.prod(product.weight or ()) * (1 if product.layer is None else TOKENS) for product in types}
     return sum(work[product] for product, kind in types.items() if kind == "int8") / sum(work.values())
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optkit.core.errors import InputError, MachineError
+from optkit.engines.checked_feed import of_one_shape
 from optkit.engines.tensorrt import library
 from optkit.engines.tensorrt.compatibility import PLAN, check_machine
 from optkit.engines.tensorrt.logger import BuildLog
@@ -60,7 +61,7 @@ class Runner:
                 f"{folder / PLAN} cannot be loaded by TensorRT {self.trt.__version__}: "
                 f"{'; '.join(self.build_log.errors())}. Build the engine again on this machine"
             )
-        self.names: tuple[str, ...] = tuple(record["inputs"])
+        self.record, self.names = record, tuple(record["inputs"])
         self.profiles = record["profiles"]
         self.stream = torch.cuda.Stream()
         # one block for all contexts, as they run one after the other: with blocks of their own large shapes fill the card
@@ -71,10 +72,10 @@ class Runner:
         """Logits, float32, of int64 tensors [batch, sequence]; tensors that the plan does not take are ignored.
 
         Raises:
-            InputError: no profile of the plan takes the shape.
+            InputError: inputs of several shapes, or one that no profile of the plan takes.
         """
         torch = self.torch
-        arrays = {name: np.ascontiguousarray(feed[name], np.int64) for name in self.names}
+        arrays = of_one_shape(feed, self.record)
         ready = self.ready_for(arrays[self.names[0]].shape)
         for name, array in arrays.items():
             ready.host_inputs[name].copy_(torch.from_numpy(array))

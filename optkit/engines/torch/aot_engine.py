@@ -20,9 +20,10 @@ from optkit.core import temporary
 from optkit.core.cpu import available_threads, cpu_features
 from optkit.core.errors import InputError, MachineError
 from optkit.core.gpu import gpus
-from optkit.engines.base import Measured, Record, Runtime, Tensors, promises_of_a_gpu
-from optkit.engines.record import empty_folder, read_record, require_features, write_record
-from optkit.engines.torch.packed_batch import Packing
+from optkit.engines.base import Measured, Record, Runtime, Tensors, promises_of_sparsity
+from optkit.engines.checked_feed import checked
+from optkit.engines.record import Fields, empty_folder, read_record, require_features, write_record
+from optkit.engines.torch.packed_batch import INPUTS, Packing
 
 if TYPE_CHECKING:
     from optkit.engines.torch.cuda_replay import Replay
@@ -34,6 +35,15 @@ SIXTEEN_BIT = {"f32": None, "fp16": "fp16", "bf16": "bf16"}
 """By variant, the type that a graph gets where it is not quantised; None leaves it in float32."""
 
 
+class _Fields(Fields):
+    runtime_version: str
+    device: str
+    packed: bool
+    output_shape: list[int]
+    longest: int | None
+    evidence: dict[str, Any]
+
+
 @dataclasses.dataclass(frozen=True)
 class Handle:
     """A loaded package: on a GPU with its recorded runs."""
@@ -41,6 +51,7 @@ class Handle:
     package: Any
     replay: "Replay | None"
     record: Record
+    threads: int
 
 
 class AheadOfTime(Runtime):
@@ -58,8 +69,12 @@ class AheadOfTime(Runtime):
     def require(self) -> None:
         """Raise `MachineError` without PyTorch, or without the C++ compiler that it calls."""
         super().require()
-        if not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
-            raise MachineError("the torch engine is compiled on this machine, which has no C++ compiler. Install one: g++")
+        compiler = os.environ.get("CXX", "g++")  # as PyTorch looks for it
+        if not shutil.which(compiler):
+            raise MachineError(
+                f"the torch engine is compiled by a C++ compiler, and this machine has no {compiler!r}. Install g++, or "
+                "name another one, as CXX=clang++"
+            )
 
     def runs_here(self) -> bool:
         """It runs on any machine."""
@@ -70,16 +85,17 @@ class AheadOfTime(Runtime):
         return {"gpus": [gpu.name for gpu in gpus()[:1]]} if self.on_gpu else {}
 
     def precisions(self, graph_is_quantised: bool) -> tuple[str, ...]:
-        """What can be built here: INT8 is for a GPU, FP8 for one from Ada on."""
+        """What can be built here: INT8 is for a GPU from Turing on, FP8 for one from Ada on, bf16 where it is multiplied."""
         if cards := gpus()[:1]:
-            quantised = ("int8", "fp8") if cards[0].has_fp8 else ("int8",)
-            return quantised if graph_is_quantised else ("fp32", "fp16", "bf16")
+            quantised = ("int8",) * cards[0].has_int8_tensor_cores + ("fp8",) * cards[0].has_fp8
+            return quantised if graph_is_quantised else ("fp32", "fp16", *("bf16",) * cards[0].has_bf16)
         has_bf16 = {"avx512_bf16", "amx_bf16"} & set(cpu_features())
         return () if graph_is_quantised else ("fp32", "bf16") if has_bf16 else ("fp32",)
 
     def variants(self, precision: str) -> tuple[str, ...]:
         """The type of what is not quantised."""
-        return {"fp32": ("f32",), "int8": ("fp16", "bf16"), "fp8": ("bf16",)}.get(precision, (precision,))
+        int8 = ("fp16", "bf16") if all(gpu.has_bf16 for gpu in gpus()[:1]) else ("fp16",)
+        return {"fp32": ("f32",), "int8": int8, "fp8": ("bf16",)}.get(precision, (precision,))
 
     def build(self, graph: Path, precision: str, folder: Path, variant: str | None = None, options: Any = None) -> None:
         """Compile a graph for this machine and write it with `engine.json`.
@@ -122,33 +138,35 @@ class AheadOfTime(Runtime):
             output_shape=list(made.output),
             packed=made.packed,
             longest=made.longest,
+            tables=made.tables,
             evidence=made.evidence,
             **self.machine(),
         )
 
     def stored_evidence(self, folder: Path) -> dict[str, Any]:
         """What the build found."""
-        found: dict[str, Any] = read_record(folder)["evidence"]
+        found: dict[str, Any] = read_record(folder, _Fields)["evidence"]
         return found
 
     def load(self, folder: Path, threads: int | None = None) -> Handle:
         """Load a package; `threads` None takes every core this process may use.
 
         Raises:
+            InputError: a damaged package, or one of something else.
             MachineError: another version of PyTorch, another GPU, or a CPU without what the package was compiled for.
         """
         super().require()
         import torch
 
-        record = read_record(folder)
+        from optkit.engines.torch.aot_package import loaded
+
+        record = read_record(folder, _Fields)
         self._check(Path(folder), record, torch.__version__)
         on_gpu = record["device"] == "cuda"
         if on_gpu:
             from optkit.engines.torch.cuda_replay import Replay
-        else:
-            torch.set_num_threads(threads or available_threads())
-        package = torch._inductor.aoti_load_package(str(Path(folder) / FILE), run_single_threaded=on_gpu)
-        return Handle(package, Replay(package) if on_gpu else None, record)
+        package = loaded(Path(folder) / FILE, len(record["inputs"]) + len(INPUTS) * record["packed"], on_gpu)
+        return Handle(package, Replay(package) if on_gpu else None, record, threads or available_threads())
 
     def _check(self, folder: Path, record: Record, installed: str) -> None:
         again = "Build the engine again on this machine"
@@ -164,15 +182,19 @@ class AheadOfTime(Runtime):
             )
 
     def infer(self, handle: Handle, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored."""
+        """Logits, float32, of int64 tensors [batch, sequence]; tensors that the engine does not take are ignored.
+
+        Raises:
+            InputError: inputs of several shapes, too many tokens, or a number that the model has no embedding for.
+        """
         import torch
 
-        arrays = [np.ascontiguousarray(feed[name], np.int64) for name in handle.record["inputs"]]
+        arrays = checked(feed, handle.record)
         mask, length = np.asarray(feed["attention_mask"]), arrays[0].shape[1]
         if length < SHORTEST:
             arrays, mask = [_widened(array) for array in arrays], _widened(mask)
         tensors = [torch.from_numpy(array) for array in (*arrays, *(Packing.of(mask) if handle.record["packed"] else ()))]
-        with torch.inference_mode():
+        with torch.inference_mode(), _in_threads(handle.threads):
             output = handle.replay.run(tensors) if handle.replay else handle.package(*tensors)
         logits: NDArray[np.float32] = output.numpy()
         return logits[:, :length] if handle.record["output_shape"][1:2] == [-1] else logits
@@ -190,8 +212,8 @@ class AheadOfTime(Runtime):
         return found
 
     def promises(self, row: Measured) -> Iterator[tuple[str, str]]:
-        """What INT8 and 2:4 are for on a GPU."""
-        return promises_of_a_gpu(row)
+        """What 2:4 is for on a GPU."""
+        return promises_of_sparsity(row)
 
     def longest_input(self, record: Record) -> int | None:
         """Return the longest input that the package was compiled for."""
@@ -201,7 +223,7 @@ class AheadOfTime(Runtime):
     def tensors(self, folder: Path) -> Tensors:
         """Inputs and outputs, by their numbers: Triton's platform for packages knows no other names of positions. Those of a
         packed one are made by optkit's backend alone."""
-        record = read_record(folder)
+        record = read_record(folder, _Fields)
         if record["packed"]:
             raise InputError(
                 f"{folder} computes without padding, which optkit's backend alone knows. Serve it with --flavour python"
@@ -225,6 +247,19 @@ class AheadOfTime(Runtime):
 
 def _widened(array: NDArray[Any]) -> NDArray[Any]:
     return np.pad(array, ((0, 0), (0, SHORTEST - array.shape[1])))
+
+
+@contextmanager
+def _in_threads(count: int) -> Iterator[None]:
+    """PyTorch computes in so many threads, and afterwards in as many as before, for trainings of this process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from onnx import GraphProto, TensorProto, numpy_helper
 
 from optkit.core.errors import InputError
+from optkit.engines.base import TOKENS
 from optkit.engines.sparse_share import sparse_share
 from optkit.engines.torch import sparse_trial
 from optkit.engines.torch.float8_products import to_float8
@@ -20,17 +21,17 @@ from optkit.engines.torch.packed_batch import INPUTS, WHOLE, Packing
 from optkit.engines.torch.packing import pack
 from optkit.engines.torch.sparse_products import compress, join_sparse_products
 from optkit.graph import onnx_file
-from optkit.graph.passes import constants
+from optkit.graph.passes import constants, producers
 from optkit.graph.products import longest_sequence
 from optkit.graph.tensorrt.half_precision import TYPES, to_16bit
 
 _TYPES = {None: TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _NARROW = {"Int8Linear": "int8", "Float8Linear": "fp8"}
 """Products of eight bits, by what the evidence calls them."""
-_TOKENS = 128
-"""Sequence length at which the encoder's work is weighed against that of pooler and classifier, done once per row."""
 _TYPICAL = {"cpu": (8, 128), "cuda": (32, 384)}
 """Batch and sequence that kernels are chosen for, where the compiler has a choice."""
+_SAME_NUMBERS = ("Cast", "Identity", "Reshape", "Slice", "Unsqueeze")
+"""What may stand between an input and the table that it looks up."""
 
 
 class Compiled(NamedTuple):
@@ -43,6 +44,8 @@ class Compiled(NamedTuple):
     packed: bool
     """Whether it also takes the inputs of `optkit.engines.torch.packing`."""
     longest: int | None
+    tables: dict[str, int]
+    """Rows of the smallest table that an input looks up, by the input's name."""
     evidence: dict[str, Any]
 
 
@@ -64,7 +67,7 @@ def compiled(graph: Path, sixteen_bit: str | None, path: Path, device: str, shor
     model = onnx_file.load(graph)
     longest = longest_sequence(model.graph)
     output = tuple(dim.dim_value or -1 for dim in model.graph.output[0].type.tensor_type.shape.dim)
-    fused = fuse(model.graph, _TYPES[sixteen_bit])
+    tables, fused = table_sizes(model.graph), fuse(model.graph, _TYPES[sixteen_bit])
     if float8 and sixteen_bit:
         to_float8(model.graph, TYPES[sixteen_bit][1])
     evidence = _evidence(model.graph, fused)
@@ -85,7 +88,7 @@ def compiled(graph: Path, sixteen_bit: str | None, path: Path, device: str, shor
     with torch.no_grad():
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
     own = tuple(name for name in module.input_names if name not in INPUTS)
-    return Compiled(own, output, packed, longest, evidence | {"packed": packed})
+    return Compiled(own, output, packed, longest, tables, evidence | {"packed": packed})
 
 
 def exported(
@@ -126,6 +129,22 @@ def _traced(
         return torch.export.export(module, inputs, dynamic_shapes=(tuple(shapes.values()),), strict=False)
 
 
+def table_sizes(graph: GraphProto) -> dict[str, int]:
+    """Return the rows of the smallest table that an input looks up, by the input's name."""
+    known, made_by, found = constants(graph), producers(graph), dict[str, int]()
+    inputs = {value.name for value in graph.input}
+    for node in graph.node:
+        if node.op_type != "Gather" or node.input[0] not in known:
+            continue
+        name = node.input[1]
+        while name in made_by and made_by[name].op_type in _SAME_NUMBERS:
+            name = made_by[name].input[0]
+        if name in inputs:
+            rows = known[node.input[0]].dims[0]
+            found[name] = min(rows, found.get(name, rows))
+    return found
+
+
 def _evidence(graph: GraphProto, fused: dict[str, int]) -> dict[str, Any]:
     """What share of the work is INT8 or FP8, what was fused, and what the weights hold, by the graph that is compiled."""
     known, work, weights = constants(graph), Counter[str](), []
@@ -133,7 +152,7 @@ def _evidence(graph: GraphProto, fused: dict[str, int]) -> dict[str, Any]:
         tensor = known.get(node.input[1]) if node.op_type in ("MatMul", "Gemm", *_NARROW) else None
         if tensor is None or len(tensor.dims) != 2:
             continue
-        rows = 1 if node.op_type == "Gemm" else _TOKENS
+        rows = 1 if node.op_type == "Gemm" else TOKENS
         work[_NARROW.get(node.op_type, "float")] += rows * math.prod(tensor.dims)
         array = numpy_helper.to_array(tensor)
         transposed = node.op_type in _NARROW or any(one.name == "transB" and one.i for one in node.attribute)

@@ -15,6 +15,7 @@ from optkit.core.errors import InputError
 from optkit.engines.torch.encoder_operators import FLOAT8_MOST
 from optkit.engines.torch.graph_nodes import Nodes
 from optkit.engines.torch.int8_products import DOMAIN
+from optkit.engines.torch.sparse_products import is_two_to_four
 from optkit.graph.passes import remove_unused
 
 INT8_MOST = 127
@@ -31,7 +32,8 @@ def to_float8(graph: GraphProto, bias: type) -> None:
         bias: NumPy's type of the biases, that of the products' results.
 
     Raises:
-        InputError: a product's sizes are no multiples of 16, or a quantised tensor is read by something else.
+        InputError: a product's sizes are no multiples of 16, its weight is 2:4, or a quantised tensor is read by something
+            else.
     """
     nodes = Nodes(graph)
     steps = {node.output[0]: step for node in graph.node if (step := _step(node))}
@@ -68,6 +70,10 @@ def _product(nodes: Nodes, node: NodeProto, step: float, bias: type) -> NodeProt
         raise InputError(
             f"{node.name}: a weight {list(quantised.shape) if quantised is not None else 'that is none'}, where FP8 takes "
             f"multiples of {_MULTIPLE}. Leave out FP8, or choose another engine"
+        )
+    if is_two_to_four(quantised):
+        raise InputError(
+            f"{node.name}: FP8 and 2:4 are not combined, and its weight is 2:4. Take INT8, which has 2:4 kernels"
         )
     weight, weight_scale = _rounded(quantised * (scale / np.float32(step))[:, None])
     constants = {

@@ -6,6 +6,7 @@ from pathlib import Path
 from optkit.compression import checkpoint
 from optkit.core import step_cache
 from optkit.core.code_version import code_version
+from optkit.core.json_door import read_json
 from optkit.core.step_cache import content_at
 from optkit.engines import registry as engines
 from optkit.engines.select import convert
@@ -20,12 +21,17 @@ from optkit.tasks.collate import fitting, random_batches
 log = logging.getLogger(__name__)
 
 
-def converted(recipe: Recipe, spec: RunSpec) -> Path:
-    """The folder with one engine per precision, `<precision>/`, and `conversion.json`, which says why that one."""
+def converted(recipe: Recipe, spec: RunSpec, beside_scored: bool = False) -> Path:
+    """The folder with one engine per precision, `<precision>/`, and `conversion.json`, which says why that one.
+
+    Args:
+        recipe: whose engines.
+        spec: what they are built on, and which.
+        beside_scored: leave other engines that were scored through the server in their place, and build into `built/`.
+    """
     kinds = spec.engines or engines.installed()
     wants_ranges = recipe.is_quantised and any(engines.runtime(kind).needs_ranges for kind in kinds)
     graph = (ranged if wants_ranges else exported)(recipe, spec)
-    folder = spec.folder(recipe) / "engines"
 
     def make(unfinished: Path) -> None:
         log.info("%s: engines", recipe.name)
@@ -36,6 +42,7 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
             unfinished,
             spec.engines,
             quantised=recipe.is_quantised,
+            covered_share=read_json(spec.folder(recipe) / "graph" / "audit.json")["covered_share"],
             feeds=random_batches(features, spec.collator(loaded.tokenizer), fitting(features)),
             task=spec.task.deciding(loaded.thresholds),
             options=spec.options,
@@ -53,5 +60,9 @@ def converted(recipe: Recipe, spec: RunSpec) -> Path:
         "options": engines.options(kinds, spec.options),
         "code": code_version(__name__, *spec.modules(recipe), *engines.modules(kinds)),
     }
+    folder = spec.folder(recipe) / "engines"
+    are_others = not step_cache.is_finished(folder, step_cache.key_of(depends_on))
+    if beside_scored and are_others and (spec.folder(recipe) / "served" / step_cache.RECORD).is_file():
+        folder = spec.folder(recipe) / "built"
     step_cache.step(folder, depends_on, make)
     return folder

@@ -1,6 +1,7 @@
 """The checkpoint: the baseline fine-tuned, or the last stage of a recipe applied to the checkpoint of the recipe before."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from optkit.core import step_cache
 from optkit.core.code_version import code_version
 from optkit.core.step_cache import content_at
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
-from optkit.models import families, loading, two_to_four
+from optkit.models import families, loading, shared_blocks, two_to_four
 from optkit.pipeline import start_summary
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.teachers import Teachers
 from optkit.recipe.recipe import Recipe
-from optkit.recipe.stage import BASELINE
+from optkit.recipe.stage import BASELINE, Stage
+from optkit.recipe.training import Training
 from optkit.tasks.collate import BATCH_SIZE
 from optkit.tasks.collate import run as run_batches
 from optkit.training import thresholds
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 
 def trained(recipe: Recipe, spec: RunSpec) -> Path:
     """The folder of the recipe's checkpoint, after those it starts from and those that teach it."""
-    parent = _parent(recipe, spec)
+    parent = parent_of(recipe, spec)
     needs = {name: Teachers(spec, trained).key(name) for name in recipe.teachers}
     if parent:
         needs[parent.name] = content_at(trained(parent, spec))
@@ -57,20 +59,12 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
     loaded = spec.start() if parent is None else checkpoint.load(spec.folder(parent), spec.task)
     if spec.is_first("summary"):
         start_summary.say(spec, loaded, spec.training(recipe))
-    context = Context(
-        task=spec.task,
-        features=spec.features("train", loaded.tokenizer),
-        collator=spec.collator(loaded.tokenizer),
-        training=spec.training(recipe),
-        seed=spec.seed,
-        logs=spec.home.folder / ".tensorboard" / f"{recipe.name}-seed-{spec.seed}",
-        teacher_logits=Teachers(spec, trained).logits,
-        teacher_model=Teachers(spec, trained).load,
-        snapshots=snapshots,
-        unlabelled=spec.unlabelled(loaded.tokenizer),
-    )
+    context = context_of(recipe, spec, loaded, snapshots)
     if parent:
         stage = recipe.stages[-1]
+        for remark in Teachers(spec, trained).copies(stage.teachers):
+            log.warning("%s: %s", recipe.name, remark)
+            loaded.remarks.append(f"{stage.technique}: {remark}")
         history = stage.apply(loaded, context)
         for before in recipe.stages:
             before.check(loaded.model, f"after {stage.technique}")
@@ -82,6 +76,22 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
     scores[done] = _outcomes(recipe.name, loaded, spec)
     checkpoint.save(loaded, recipe.stages, history, folder)
     np.savez(folder / STAGE_SCORES, **scores)
+
+
+def context_of(recipe: Recipe, spec: RunSpec, loaded: loading.LoadedModel, snapshots: Snapshots | None = None) -> Context:
+    """The surroundings of a recipe's stages."""
+    return Context(
+        task=spec.task,
+        features=spec.features("train", loaded.tokenizer),
+        collator=spec.collator(loaded.tokenizer),
+        training=spec.training(recipe),
+        seed=spec.seed,
+        logs=spec.home.folder / ".tensorboard" / f"{recipe.name}-seed-{spec.seed}",
+        teacher_logits=Teachers(spec, trained).logits,
+        teacher_model=Teachers(spec, trained).load,
+        snapshots=snapshots,
+        unlabelled=spec.unlabelled(loaded.tokenizer),
+    )
 
 
 def _unlabelled(recipe: Recipe, spec: RunSpec) -> dict[str, Any]:
@@ -108,22 +118,25 @@ def _fine_tune(loaded: loading.LoadedModel, context: Context) -> list[dict[str, 
         log.warning("the scales in the model's checkpoint are left out: fine-tuning changes what they were made for")
         loaded.amax = {}
     batches = context.batches(context.training.batch_size)
-    sparse = two_to_four.sparse_linears(families.encoder_linears(loaded.model))  # it may have been pruned elsewhere
-    with two_to_four.held(sparse):
+    sparse = two_to_four.sparse_linears(families.encoder_linears(loaded.model))  # it may come pruned, or with shared blocks
+    with two_to_four.held(sparse), shared_blocks.held(loaded.model):
         return train(
             loaded.model, batches, task_loss(context.task), context.training, context.seed, context.logs, "fine-tuning",
             snapshots=context.snapshots,
         )  # fmt: skip
 
 
-def _parent(recipe: Recipe, spec: RunSpec) -> Recipe | None:
-    """The recipe of one stage less, where this one starts: a known one, or one that only keeps what is between two."""
-    if recipe.is_baseline:
-        return None
-    before = recipe.stages[:-1]
+def parent_of(recipe: Recipe, spec: RunSpec) -> Recipe | None:
+    """The recipe of one stage less, where this one starts; None of the baseline."""
+    return None if recipe.is_baseline else with_stages(recipe.stages[:-1], recipe.training, spec)
+
+
+def with_stages(stages: Sequence[Stage], training: Training, spec: RunSpec) -> Recipe:
+    """Return the recipe of these stages: a known one, or one that only keeps what is between two."""
+    stages = tuple(stages)
     for known in spec.recipes.values():
-        if known.stages == before and (known.is_baseline or known.training == recipe.training):
+        if known.stages == stages and (known.is_baseline or known.training == training):
             return known
-    between = Recipe(name="between", stages=before, training=recipe.training)
-    techniques = "_".join(stage.technique for stage in before)
+    between = Recipe(name="between", stages=stages, training=training)
+    techniques = "_".join(stage.technique for stage in stages)
     return between.model_copy(update={"name": f"{techniques}_{between.digest()[:8]}"})

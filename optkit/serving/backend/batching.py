@@ -1,11 +1,14 @@
 """Requests to one batch and the answers back: NumPy alone, so that it can be read and tested without a server."""
 
+import math
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from optkit.serving.backend.lengths import runs
 
 Feed = Mapping[str, np.ndarray]
 Infer = Callable[[Feed], np.ndarray]
@@ -28,29 +31,40 @@ class Refusal:
     fault_of_request: bool
 
 
-def answer(feeds: Sequence[Feed], infer: Infer, limits: Limits, per_token: bool = False) -> list[np.ndarray | Refusal]:
-    """Answer several requests with as few runs of the engine as possible; a bad one is refused alone.
+def answer(
+    feeds: Sequence[Feed], infer: Infer, limits: Limits, per_token: bool = False, call: float = math.inf
+) -> list[np.ndarray | Refusal]:
+    """Answer several requests with the runs of the engine that cost least; a bad one is refused alone.
 
     Args:
         feeds: one feed per request, int64 [batch, sequence], each with its own batch and sequence.
         infer: the engine: a feed to logits [batch, …].
         limits: what a request may ask for.
         per_token: whether the logits have an entry for each token.
+        call: what a run of the engine costs by itself, in tokens: requests of so different lengths that padding costs more
+            do not share one.
 
     Returns:
         Float32 logits of the request's own batch and sequence, or why there are none.
     """
     answers: list[np.ndarray | Refusal | None] = [_refuse(feed, limits) for feed in feeds]
-    groups: dict[int | None, list[int]] = defaultdict(list)
-    for index, feed in enumerate(feeds):
-        if answers[index] is None:
-            # Without a mask a padded token would count: then only requests of one length share a run.
-            groups[None if "attention_mask" in feed else feed["input_ids"].shape[1]].append(index)
-    for group in groups.values():
+    for group in _runs(feeds, [index for index, refusal in enumerate(answers) if refusal is None], call):
         results = _run([feeds[index] for index in group], infer, limits.pad_id, per_token)
         for index, result in zip(group, results, strict=True):
             answers[index] = result
     return [result for result in answers if result is not None]
+
+
+def _runs(feeds: Sequence[Feed], indices: Sequence[int], call: float) -> Iterator[list[int]]:
+    """Yield the indices of the requests that share a run of the engine."""
+    groups: dict[int | None, list[int]] = defaultdict(list)
+    for index in indices:
+        # Without a mask a padded token would count: then only requests of one length share a run.
+        groups[None if "attention_mask" in feeds[index] else feeds[index]["input_ids"].shape[1]].append(index)
+    for group in groups.values():
+        shapes = [feeds[index]["input_ids"].shape for index in group]
+        for run in runs([(rows, tokens) for rows, tokens in shapes], call):
+            yield [group[place] for place in run]
 
 
 def _refuse(feed: Feed, limits: Limits) -> Refusal | None:

@@ -63,6 +63,8 @@ class Encoder:
         """
         self.shortener.begin()
         *asked, passage = texts
+        if not passage.strip():
+            return self._no_words()
         whole = [text.strip() for text in asked]
         for name, text in zip(self.settings.fields, whole, strict=False):
             special = self.whole.num_special_tokens_to_add(is_pair=True)
@@ -81,8 +83,11 @@ class Encoder:
             more = f"found more than the {most} windows that are expected at most. Shorten it"
             return Refusal(f"{name}: {more}", fault_of_request=True)
         if not any(len(whole) in window.sequence_ids for window in windows):
-            return Refusal(f"{name}: found no words, expected some", fault_of_request=True)
+            return self._no_words()
         return windows
+
+    def _no_words(self) -> Refusal:
+        return Refusal(f"{self.settings.fields[-1]}: found no words, expected some", fault_of_request=True)
 
     def _shortened(self, texts: tuple[str, ...]) -> tuple[str, ...]:
         """Return what has the same feature as one text or two, and is not much longer."""
@@ -128,7 +133,8 @@ def encoded(encoder: Encoder, request: Mapping[str, np.ndarray], inputs: Sequenc
         features = encoder.windows(*texts[0]) if encoder.form.has_windows else encoder.features(texts)
     except TooLongError:
         return Refusal(
-            f"text: found one of far more than {LONGEST} characters, or several of many. Shorten it", fault_of_request=True
+            f"text: found one whose first {LONGEST} characters do not fill the model, or several such. Shorten it",
+            fault_of_request=True,
         )
     return features if isinstance(features, Refusal) else _tensors(features, encoder.settings, inputs)
 

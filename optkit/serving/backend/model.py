@@ -1,6 +1,7 @@
 """Triton's Python backend of a tensor model: loads the engine of a version folder and answers requests with it."""
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from optkit.engines import registry as engines
 from optkit.serving.backend import process
 from optkit.serving.backend.batching import Feed, Limits, Refusal, answer, plain
+from optkit.serving.backend.lengths import call_cost
 from optkit.serving.config import OUTPUT, WARMUP, per_token, values
 from optkit.serving.repository import ENGINE
 
@@ -30,6 +32,9 @@ class TritonPythonModel:
         self.engine = engines.load(version / ENGINE, threads)
         for batch, tokens in shapes:
             self._infer(plain(self.inputs, batch, tokens))  # a version that cannot is not ready
+        # A GPU's runs are too short to pay, and it prepares itself for each shape.
+        shared = "dynamic_batching" in config and not self.engine.runtime.on_gpu
+        self.call = call_cost(self._one_row, self.limits.max_sequence) if shared else math.inf
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response per request, in order."""
@@ -37,8 +42,11 @@ class TritonPythonModel:
 
     def _answers(self, requests: list[Any]) -> Iterable[process.Result]:
         feeds = [{name: process.array(request, name) for name in self.inputs} for request in requests]
-        answers = answer(feeds, self._infer, self.limits, self.per_token)
+        answers = answer(feeds, self._infer, self.limits, self.per_token, self.call)
         return [one if isinstance(one, Refusal) else {OUTPUT: one} for one in answers]
+
+    def _one_row(self, tokens: int) -> np.ndarray:
+        return self._infer(plain(self.inputs, 1, tokens))
 
     def _infer(self, feed: Feed) -> np.ndarray:
         return self.engine.infer(feed)

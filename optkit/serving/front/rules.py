@@ -92,8 +92,8 @@ class Rules:
         if too_deep(json):
             raise RefusedError(400, f"JSON: found more than {DEEPEST} arrays and objects in each other, or unclosed ones")
         values = len(content) if request.compressed else request.head.length
-        if not shapes.within(json, values):
-            raise RefusedError(400, f"shape: expected lists of numbers, of at most {values} values in so many bytes")
+        if wrong := shapes.fault(json, values):
+            raise RefusedError(400, f"shape: {wrong}")
         return content
 
 

@@ -6,6 +6,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, cast
 
+from optkit.serving.front import unreadable
+
 if TYPE_CHECKING:
     from optkit.serving.front.relay import Conversation
 
@@ -54,8 +56,14 @@ class Upstream(asyncio.Protocol):
             if length is None:
                 self._fail(502, "Triton's answer has no length")
                 return
-            self._head, self.answering, self._missing = b"", True, end + 4 + int(length[1])
-        self._missing -= len(data)
+            complete = end + 4 + int(length[1])
+            if data.startswith(unreadable.FAILED) and len(data) < min(complete, end + 4 + unreadable.TOLD):
+                self._head = data
+                return
+            self._head, self.answering, self._missing = b"", True, complete - len(data)
+            data = unreadable.told(data)
+        else:
+            self._missing -= len(data)
         if not self._conversation.gone:
             self._conversation.transport.write(data)
         if self._missing <= 0:

@@ -44,7 +44,7 @@ def classes_of(table: Table, names: Sequence[str]) -> tuple[str, ...]:
     _check_names(table, sorted(present))
     _check_scores(table, present, len(names))
     _check_numbers(table, present)
-    _warn_of_case(table, present)
+    warn_of_case(table, present)
     numbers = all(_WHOLE_NUMBER.fullmatch(name) for name in present)
     return tuple(sorted(present, key=(lambda name: (int(name), name)) if numbers else None))
 
@@ -105,8 +105,8 @@ def _check_scores(table: Table, present: Collection[str], rows: int) -> None:
         raise problem(table.source, found, "several rows of each class", "name the column of the class: --label-column NAME")
 
 
-def _warn_of_case(table: Table, present: Collection[str]) -> None:
-    """Warn of classes whose names differ in capitals alone: they may be meant as one."""
+def warn_of_case(table: Table, present: Collection[str]) -> None:
+    """Warn of classes, or types of entities, whose names differ in capitals alone: they may be meant as one."""
     written: dict[str, list[str]] = {}
     for name in sorted(present):
         written.setdefault(name.casefold(), []).append(name)

@@ -1,13 +1,15 @@
 """Reads CoNLL files: a token with its tag on each line, and a blank line between sentences.
 
 The token stands in the first column and the tag in the last, apart by tabs or by blanks. Lines of `-DOCSTART-` end a
-sentence and are none; comments (`# …` before a sentence, without a tag at their end) are left out and counted.
+sentence and are none; comments (`# …` before a sentence, without a tag at their end or with other columns than the first
+token's line) are left out and counted.
 """
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from optkit.tasks.data.iob import TAG
 from optkit.tasks.data.reading import Readers, text_of
@@ -37,27 +39,34 @@ def read(path: Path) -> Table:
     return Table(str(path), columns, [sentence[0][-1] for sentence in sentences])
 
 
-READERS: Readers = dict.fromkeys((".conll", ".iob", ".iob2", ".bio", ".txt", ".tsv"), read)
+SENTENCES = (".conll", ".iob", ".iob2", ".bio")
+"""Endings that no other files have."""
+READERS: Readers = dict.fromkeys((*SENTENCES, ".txt", ".tsv"), read)
 """Reader by the endings that such files have."""
+
+
+def joined(sentences: Iterable[Sequence[Any]]) -> list[str]:
+    """Return sentences of tokens as texts."""
+    return [" ".join(map(str, tokens)) for tokens in sentences]
 
 
 def _sentences(path: Path) -> Iterator[list[tuple[str, str, int]]]:
     """Yield each sentence as its tokens, each with its tag and the number of its line."""
     sentence: list[tuple[str, str, int]] = []
-    width, comments = 0, 0
+    comments = 0
     lines = [line.removesuffix("\r") for line in text_of(path).split("\n")]
     first = next((line for line in lines if line.strip() and not line.startswith(("# ", _DOCUMENT))), "")
     between = "\t" if "\t" in first else " "
+    width = len(_fields(first, between))
     for number, line in enumerate([*lines, ""], start=1):
         fields = _fields(line, between)
         if not line.strip(" \t") or line.startswith(_DOCUMENT):
             if sentence:
                 yield sentence
             sentence = []
-        elif not sentence and line.startswith("# ") and not TAG.fullmatch(fields[-1]):
+        elif not sentence and line.startswith("# ") and (len(fields) != width or not TAG.fullmatch(fields[-1])):
             comments += 1
         else:
-            width = width or len(fields)
             _check(f"{path}, line {number}", fields, width)
             sentence.append((fields[0], fields[-1], number))
     if comments:

@@ -56,6 +56,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         _check_number("limit on training rows", self.limit_train, 1, "--limit-train 1000")
         _check_number("longest input in tokens", self.max_length, SHORTEST, "--max-length 128")
+        if not isinstance(self.options, Mapping):
+            raise InputError(f"options of a task: found {self.options!r}, expected {{name: value}}")
 
 
 def _check_number(what: str, found: object, least: int, fix: str) -> None:

@@ -43,6 +43,8 @@ def grades(table: Table) -> list[int]:
         InputError: no column with grades, or a row whose grade is missing or none.
     """
     column = next((name for name in LABELS if name in table.columns), None)
+    if set(LABELS) <= table.columns.keys():
+        log.warning("%s: grades are taken from %r; %r is not read", table.source, *LABELS)
     if column is None:
         found = f"no column {' or '.join(map(repr, LABELS))} ({table.named})"
         raise problem(table.source, found, "each document's grade, 0 for none", "name it: --label-column NAME")
@@ -55,6 +57,26 @@ def check_learnable(table: Table, found: Sequence[int]) -> None:
         same = f"the grade {found[0]} in each of {len(found)} rows"
         fix = "add rows of the others; in BEIR's layout as scores of 0, or as candidates/train.tsv"
         raise problem(table.source, same, "documents that are relevant, and ones that are not", fix)
+
+
+def warn_of_doubts(table: Table, columns: Sequence[str], found: Sequence[int]) -> None:
+    """Warn of documents with two grades for a query, and of queries that differ in blanks alone.
+
+    Args:
+        table: rows.
+        columns: names of the columns with the query and the document.
+        found: grade of each row.
+    """
+    grades_by_pair: dict[tuple[str, ...], set[int]] = {}
+    for pair, grade in zip(zip(*(table.columns[name] for name in columns), strict=True), found, strict=True):
+        grades_by_pair.setdefault(pair, set()).add(grade)
+    if doubtful := sum(len(own) > 1 for own in grades_by_pair.values()):
+        log.warning("%s: documents of a query with grades that contradict each other: %d", table.source, doubtful)
+    queries = {query for query, _ in grades_by_pair}
+    if alike := len(queries) - len({" ".join(query.split()) for query in queries}):
+        log.warning(
+            "%s: queries that differ from others in blanks alone, and stay queries of their own: %d", table.source, alike
+        )
 
 
 def of_rows(texts: Sequence[str], documents: Sequence[str], found: Sequence[int]) -> Judged:

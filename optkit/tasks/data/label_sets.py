@@ -10,7 +10,7 @@ from optkit.core.json_door import loads
 from optkit.tasks.base import Split
 from optkit.tasks.data.classes import class_index, class_name, classes_of
 from optkit.tasks.data.columns import LABEL
-from optkit.tasks.data.tables import GROUP, Table, listed, problem, shown
+from optkit.tasks.data.tables import Table, listed, problem, shown
 
 log = logging.getLogger(__name__)
 COLUMNS = ("labels", LABEL)
@@ -27,13 +27,13 @@ _MOSTLY = 0.5
 Sets = list[list[str]]
 
 
-def labelled(tables: Mapping[Split, Table], named: str | None, texts: Collection[str]) -> dict[Split, Table]:
+def labelled(tables: Mapping[Split, Table], named: str | None, others: Collection[str]) -> dict[Split, Table]:
     """Return tables whose column `label` holds the labels of each row.
 
     Args:
         tables: as they were read.
         named: column of the lists, or columns of 0 and 1 apart by commas; None to look for them.
-        texts: columns that hold texts.
+        others: columns that hold texts or groups.
 
     Raises:
         InputError: there are no such columns, or other values than 0 and 1; the message names the row.
@@ -47,7 +47,7 @@ def labelled(tables: Mapping[Split, Table], named: str | None, texts: Collection
         raise problem(train.source, f"the columns {listed(found)}", "one", "name it: --label-column NAME")
     if found:
         return {split: _renamed(table, found[0]) for split, table in tables.items()}
-    columns = _columns_of_bits(train, texts)
+    columns = _columns_of_bits(train, others)
     return {split: _of_columns(table, columns) for split, table in tables.items()}
 
 
@@ -101,7 +101,11 @@ def _set(table: Table, row: int, value: Any, separator: str | None) -> list[str]
         found = "no labels" if items is None else f"{shown(items)} ({type(items).__name__}) as labels"
         raise problem(table.at(row), found, _LIST, "write a list; rows of one class each: --task classification")
     names = [class_name(table, row, item) for item in items]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice and all(_bit(name) is not None for name in names):
+        fix = "write the names of those that are 1, or give each label a column of its own"
+        raise problem(table.at(row), f"{shown(items)}, a 0 or 1 for each label", _LIST, fix)
+    if twice:
         raise problem(table.at(row), f"the label {shown(twice[0])} twice", "each once", "remove one of them")
     return names
 
@@ -141,15 +145,15 @@ def _renamed(table: Table, name: str) -> Table:
     return replace(table, columns=columns, classes=classes)
 
 
-def _columns_of_bits(train: Table, texts: Collection[str]) -> list[str]:
+def _columns_of_bits(train: Table, known: Collection[str]) -> list[str]:
     """The columns of 0 and 1; those that are left out are told."""
-    others = [name for name in train.columns if name not in texts]
+    others = [name for name in train.columns if name not in known]
     shares = {name: sum(_bit(value) is not None for value in train.columns[name]) / len(train) for name in others}
     found = [name for name, share in shares.items() if share > _MOSTLY]
     if not found:
         expected = "a column 'labels' with lists, or a column of 0 and 1 for each label"
         raise problem(train.source, f"no labels ({train.named})", expected, "name the column: --label-column NAME")
-    left_out = [name for name in others if name not in found and name != GROUP]
+    left_out = [name for name in others if name not in found]
     log.info("%s: the labels are the columns %s", train.source, listed(found, most=len(found)))
     if left_out:
         log.info("%s: left out: the columns %s, which are not of 0 and 1", train.source, listed(left_out))

@@ -120,6 +120,9 @@ def text_of(path: Path) -> str:
         raise problem(f"{path}, line {line}", found, "text in UTF-8", fix) from None
     if not text.strip():
         raise problem(path, "an empty file", "data", "write the data into it")
+    if "\r" in text.strip() and "\n" not in text:
+        fix = f"end lines with a line feed (tr '\\r' '\\n' < {path.name})"
+        raise problem(path, "lines that end with a carriage return alone", "line feeds", fix)
     return text
 
 
@@ -158,6 +161,9 @@ def _delimited(path: Path, fix: str, **dialect: Any) -> Table:
         raise problem(f"{path}, line {start}", f"an unreadable row ({error})", "one row per line", fix) from None
     header = header_of(f"{path}, line {lines[0]}", rows[0])
     _check_delimiter(path, header, dialect.get("delimiter", ","))
+    if not rows[1:]:
+        found = f"a header ({listed(header)}) and no rows"
+        raise problem(path, found, "a line that names the columns, and one row per example", "add the rows, or that line")
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(header):
             expected = f"{len(header)} ({listed(header)})"

@@ -159,6 +159,9 @@ def _question(question: object, context: str, source: str, where: str) -> dict[s
     name = _get(question, "id", str, where)
     where = f"{source}, question {name!r}"
     answers = _get(question, "answers", list, where)
+    impossible = question.get("is_impossible") if isinstance(question, dict) else None
+    if not isinstance(impossible, bool | None):
+        raise problem(where, f"{shown(impossible)} in 'is_impossible'", "true or false", "write it without quotes")
     return {
         "id": name,
         "question": _get(question, "question", str, where),
@@ -167,7 +170,7 @@ def _question(question: object, context: str, source: str, where: str) -> dict[s
             "text": [_get(answer, "text", str, where) for answer in answers],
             "answer_start": [_get(answer, "answer_start", int, where) for answer in answers],
         },
-        "impossible": isinstance(question, dict) and bool(question.get("is_impossible")),
+        "impossible": bool(impossible),
     }
 
 

@@ -12,7 +12,7 @@ from optkit.core.atomic import write_text
 from optkit.tasks.base import SPLITS
 from optkit.tasks.data import leaks, reading
 from optkit.tasks.data.columns import mapped
-from optkit.tasks.data.conll import TOKENS
+from optkit.tasks.data.conll import SENTENCES, TOKENS, joined
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.division import divide
 from optkit.tasks.data.leaks import Leaks, Side
@@ -67,6 +67,9 @@ def split(path: Path, by: str, out: Path, share: float = 0.1, seed: int = 0, col
     Raises:
         InputError: the table is wrong, or has no texts or groups; all groups are too large; or there are such files.
     """
+    if path.name.lower().endswith(SENTENCES):
+        fix = "give each sentence its group as JSON Lines: tokens, tags, group"
+        raise problem(path, "sentences without columns of their own", "a table", fix)
     table = reading.read_file(path)
     texts, names, groups = _belonging(table, by, columns or DataSettings())
     found = divide(groups, share * len(table), seed)
@@ -102,7 +105,7 @@ def _belonging(table: Table, by: str, columns: DataSettings) -> tuple[list[tuple
 def _texts(table: Table) -> list[tuple[str, ...]]:
     """Return the texts of each row; tokens are joined."""
     if TOKENS in table.columns:
-        return [(" ".join(map(str, tokens)),) for tokens in table.columns[TOKENS]]
+        return [(text,) for text in joined(table.columns[TOKENS])]
     names = text_columns(table)
     for name in names:
         for row, value in enumerate(table.columns[name]):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optkit.tasks.base import Split
+from optkit.tasks.data.classes import warn_of_case
 from optkit.tasks.data.conll import LINES, TAGS, TOKENS
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.groups import grouped
@@ -167,6 +168,7 @@ def _labels(train: Sentences) -> tuple[str, ...]:
     if not present:
         found = f"no entity in {len(train.tags):,} rows"
         raise problem(train.table.source, found, "tags other than O", "add rows with entities")
+    warn_of_case(train.table, present)
     own = [name for name in train.names if TAG.fullmatch(name)]
     kinds = dict.fromkeys([*(tag.partition("-")[2] for tag in own if tag != OUTSIDE), *present])
     return tuple(dict.fromkeys([*own, OUTSIDE, *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]))

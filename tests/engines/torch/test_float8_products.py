@@ -71,6 +71,14 @@ def test_sizes_that_it_does_not_take_are_refused(shape):
         to_float8(product(shape)[0], np.float16)
 
 
+def test_a_2_4_weight_is_refused_by_name():
+    graph, constants = product()
+    constants["weight"].reshape(-1, 4)[:, 1:3] = 0
+    graph.initializer[0].CopyFrom(numpy_helper.from_array(constants["weight"], "weight"))
+    with pytest.raises(InputError, match="product: FP8 and 2:4 are not combined"):
+        to_float8(graph, np.float16)
+
+
 def test_a_quantised_tensor_that_something_else_reads_is_refused():
     with pytest.raises(InputError, match="product: DequantizeLinear reads a quantised tensor"):
         to_float8(product(reader="DequantizeLinear")[0], np.float16)

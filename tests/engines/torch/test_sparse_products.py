@@ -157,7 +157,6 @@ def test_sizes_stay_symbols(graphs, packed):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("compiler")
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_compiled_package_calls_the_operators(graphs, tmp_path, packed):
     module, _ = module_of(graphs[True], "bf16", lambda product: Way(1, 0), packed)
@@ -171,7 +170,6 @@ def test_a_compiled_package_calls_the_operators(graphs, tmp_path, packed):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("compiler")
 @pytest.mark.parametrize("operator", ["MatMul", "Int8Linear"])
 def test_where_there_is_no_cusparselt_the_trial_keeps_the_dense_product(operator, caplog):
     if torch.cuda.is_available():
@@ -184,7 +182,6 @@ def test_where_there_is_no_cusparselt_the_trial_keeps_the_dense_product(operator
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("compiler")
 @pytest.mark.parametrize("operator", ["MatMul", "Int8Linear"])
 def test_a_trial_times_every_way(operator, monkeypatch, capsys):
     """With a result that is transposed by itself or not; the searched one is transposed for INT8 alone."""
@@ -199,7 +196,6 @@ def test_a_trial_times_every_way(operator, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("compiler")
 def test_a_way_with_another_result_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(cusparselt, "restored", lambda packed, depth: torch.ones(len(packed), depth))
     product = Product("MatMul", TensorProto.FLOAT16, TensorProto.FLOAT16, 0, 64, 96)

@@ -28,7 +28,7 @@ from optkit.serving.slots import Slots
 
 from .. import toy
 
-pytestmark = pytest.mark.xdist_group("triton")
+pytestmark = pytest.mark.server
 INFER = "/v2/models/single/infer"
 
 

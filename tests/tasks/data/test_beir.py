@@ -84,7 +84,7 @@ def test_a_test_split_alone_and_lists_of_candidates_as_mteb_has_them(tmp_path: P
             {"qrels__dev": f"{HEAD}q1\td1\t1\nq2\td1\t0\n"},
             "dev.tsv, line 3: found no relevant document for 1 of 2 queries (first: 'q2'); expected one or more",
         ),
-        ({"qrels__dev": "q1 0 d1 1\n"}, "dev.tsv: found a header and no rows"),
+        ({"qrels__dev": "q1 0 d1 1\n"}, "dev.tsv: found a header (q1 0 d1 1) and no rows"),
         ({"candidates__dev": "query-id\tcorpus-id\nq1\td9\n"}, "dev.tsv, line 2: found 'd9' in 'corpus-id'"),
         ({"candidates__dev": "query-id\tcorpus-id\nq1\td1\nq1\td1\n"}, "dev.tsv, line 3: found document 'd1' twice"),
         (

@@ -38,6 +38,14 @@ def test_columns_of_0_and_1_and_what_is_left_out(write, caplog: pytest.LogCaptur
     assert "train.csv: left out: the columns id, which are not of 0 and 1" in caplog.text
 
 
+@pytest.mark.parametrize(("name", "settings"), [("group", {}), ("story", {"group_column": "story"})])
+def test_the_column_of_groups_is_no_label(write, name: str, settings: dict[str, str]) -> None:
+    rows = f"text,a,b,{name}\nx,1,0,0\ny,0,1,1\nz,1,1,1\n"
+    task = load("multi_label", write({"train.csv": rows, "dev.csv": rows}), **settings)
+    assert task.labels == ("a", "b")
+    assert task.examples("dev")["group"][:] == ["0", "1", "1"]
+
+
 def test_named_columns(write) -> None:
     folder = write({"train.csv": CSV.replace("id", "train"), "dev.csv": CSV.replace("id", "train")})
     task = load("multi_label", folder, text_column="comment", label_column="insult, toxic")
@@ -77,6 +85,7 @@ MISTAKES = {
     "line 1: found no labels; expected a list": lines({"text": "a"}, {"text": "b", "labels": ["x"]}),
     "line 1: found 3 (int) as labels; expected a list": lines({"text": "a", "labels": 3}, {"text": "b", "labels": ["x"]}),
     "line 1: found the label 'x' twice; expected each once": lines({"text": "a", "labels": ["x", "x"]}),
+    "line 1: found [0, 1, 1], a 0 or 1 for each label; expected a list": lines({"text": "a", "labels": [0, 1, 1]}),
     "line 1: found no label (None); expected a class": lines({"text": "a", "labels": ["x", None]}),
     "line 1: found label 0.5 (float); expected a class": lines({"text": "a", "labels": ["x", 0.5]}),
     "line 1: found \"['x']\" as labels; expected a list": lines({"text": "a", "labels": "['x']"}),

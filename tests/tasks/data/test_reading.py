@@ -97,7 +97,14 @@ def test_a_quoted_field_over_several_lines_counts_where_it_starts(write) -> None
 
 MISTAKES = {
     "train.tsv: found an empty file; expected data. Fix: write the data into it": ("train.tsv", b" \n"),
-    "train.tsv: found a header and no rows; expected one row per example": ("train.tsv", b"sentence\tlabel\n"),
+    "train.tsv: found a header (sentence, label) and no rows; expected a line that names the columns, and one row": (
+        "train.tsv",
+        b"sentence\tlabel\n",
+    ),
+    "train.tsv: found lines that end with a carriage return alone; expected line feeds. Fix: end lines with": (
+        "train.tsv",
+        b"text\tlabel\ra\t1\r",
+    ),
     "train.tsv, line 3: found byte 0xe9, which is not UTF-8; expected text in UTF-8. Fix: save the file as UTF-8": (
         "train.tsv",
         "sentence\tlabel\ngood\t1\ncaf\xe9\t0\n".encode("latin-1"),

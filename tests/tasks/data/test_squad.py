@@ -92,6 +92,9 @@ MISTAKES = {
     "question 'q': found 1 answers of a question marked is_impossible; expected none": one_article(
         context="He did.", qas=[{**QUESTION, "is_impossible": True}]
     ),
+    "question 'q': found 'false' in 'is_impossible'; expected true or false": one_article(
+        context="He did.", qas=[{**QUESTION, "is_impossible": "false"}]
+    ),
 }
 
 

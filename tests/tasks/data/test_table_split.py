@@ -96,6 +96,9 @@ def test_places_that_are_none(tmp_path: Path) -> None:
         split(tmp_path / "none.tsv", "sentence", tmp_path / "out")
     with pytest.raises(InputError, match=r"found the ending '.doc'; expected one of .tsv, .csv"):
         split(table.rename(tmp_path / "all.doc"), "sentence", tmp_path / "out")
+    (tmp_path / "all.conll").write_text("a O\n\nb O\n")
+    with pytest.raises(InputError, match=r"found sentences without columns of their own.*JSON Lines: tokens, tags, group"):
+        split(tmp_path / "all.conll", "sentence", tmp_path / "out")
     table = phrases(tmp_path / "all.tsv")
     split(table, "sentence", tmp_path / "out")
     with pytest.raises(InputError, match=r"found dev\.tsv, train\.tsv; expected no files of splits"):

@@ -64,6 +64,8 @@ def test_blanks_may_separate_and_comments_are_counted(write, caplog: pytest.LogC
         task = read(write, train, "Bonn B-per\n")
     assert task.examples("train")["tokens"][:] == [["Ada", "#"], ["#", "x\u2028y"]]
     assert "train.conll: 1 lines are comments" in caplog.text
+    task = read(write, "# of a person B-per\nAda B-per\n\n# O\n", "Bonn B-per\n")  # as many columns as others: a token
+    assert task.examples("train")["tokens"][:] == [["Ada"], ["#"]]
 
 
 def test_a_packed_file_and_shards(tmp_path: Path) -> None:
@@ -104,6 +106,11 @@ def test_iob1_is_read_as_iob2(write, caplog: pytest.LogCaptureFixture) -> None:
         task = read(write, IOB1, "Bonn I-loc\n")
     assert tags_of(task) == IOB2
     assert "tags of IOB1, where I- begins an entity" in caplog.text
+
+
+def test_types_that_differ_in_capitals_alone_are_told(write, caplog: pytest.LogCaptureFixture) -> None:
+    read(write, "Ada B-Per\nB. I-Per\nBonn B-loc\nEva B-per\n")
+    assert "train.conll: Per and per are different classes" in caplog.text
 
 
 def test_a_type_has_both_tags_though_one_does_not_occur(write) -> None:

@@ -1,4 +1,4 @@
-"""An object store under a URL: what publishing needs of one, and its refusals in words."""
+"""An object store under a URL: what model repositories and checkpoints need of one, and its refusals in words."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ from optkit.core.errors import InputError, MachineError
 SCHEMES = ("s3", "gs", "az")
 _LONGEST = 255  # bytes of a part of a path
 EXTRA = "pip install 'optkit[stores]'"
+REPOSITORY = "model repository"
 
 
 class Changed(Exception):
@@ -24,28 +25,37 @@ class Tag(NamedTuple):
     version: str | None
 
 
-def is_url(repository: str) -> bool:
-    """Whether a repository is one in an object store.
+def is_url(place: str, what: str = REPOSITORY) -> bool:
+    """Whether a place is one in an object store.
+
+    Args:
+        place: a folder or a URL.
+        what: lies there, for messages.
 
     Raises:
         InputError: a URL of a kind that is not known.
     """
-    scheme, separator, _ = str(repository).partition("://")
+    scheme, separator, _ = str(place).partition("://")
     if separator and scheme not in SCHEMES:
-        raise InputError(f"model repository {repository}: expected a folder, or a URL of {', '.join(SCHEMES)}")
+        raise InputError(f"{what} {place}: expected a folder, or a URL of {', '.join(SCHEMES)}")
     return bool(separator)
 
 
 class Store:
     """The objects below a URL such as `s3://bucket/prefix`. Credentials and endpoint come from the environment.
 
+    Args:
+        url: of the place.
+        what: lies there, for messages.
+
     Raises:
         InputError: the URL names no bucket.
         MachineError: the package for object stores is missing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, what: str = REPOSITORY) -> None:
         self.url = url.rstrip("/")
+        self.name = f"{what} {self.url}"
         self.strange: dict[str, str] = {}
         """Objects that `names` left out, with the reason."""
         self.lost: set[str] = set()
@@ -54,12 +64,12 @@ class Store:
             import obstore
             from obstore.store import from_url
         except ModuleNotFoundError as error:
-            raise MachineError(f"model repository {url}: needs the package obstore. Install it: {EXTRA}") from error
+            raise MachineError(f"{self.name}: needs the package obstore. Install it: {EXTRA}") from error
         self._api: Any = obstore
         try:
             self._store: Any = from_url(self.url)
         except (obstore.exceptions.BaseError, ValueError) as error:
-            raise InputError(f"model repository {url}: {_first_line(error)}. Expected s3://BUCKET/FOLDER") from error
+            raise InputError(f"{self.name}: {_first_line(error)}. Expected s3://BUCKET/FOLDER") from error
 
     def names(self) -> dict[str, str]:
         """{name: what changes with its content} of every object that a folder can hold; the others are in `strange`.
@@ -72,9 +82,7 @@ class Store:
         with self._talking("list"):
             found = {item["path"]: item for item in self._listed(None)}
         if "" in self.lost:
-            raise InputError(
-                f"model repository {self.url}: {'; '.join(self.strange.values())}, and keeps it from being listed"
-            )
+            raise InputError(f"{self.name}: {'; '.join(self.strange.values())}, and keeps it from being listed")
         folders = {str(folder) for name in found for folder in PurePosixPath(name).parents}
         for name in folders.intersection(found):  # one without content is how consoles show an empty folder
             if found.pop(name)["size"]:
@@ -156,6 +164,46 @@ class Store:
         with self._talking(f"write {name}"):
             return _tag(self._api.put(self._store, name, content, mode=mode, use_multipart=False))
 
+    def create(self, name: str, content: bytes) -> Tag:
+        """Write an object that is not there, and make sure that a second one would have been refused; returns its tag.
+
+        Raises:
+            Changed: there is one.
+            MachineError: as `names` does, or the store writes over it all the same.
+        """
+        tag = self.swap(name, content, None)
+        try:
+            self.swap(name, content, None)
+        except Changed:
+            return tag
+        self.delete([name])
+        raise MachineError(
+            f"{self.name}: the store ignores conditional writes, so that two writers would write over each other. Give a "
+            "folder, or a store that has them (If-None-Match and If-Match)"
+        )
+
+    def has(self, name: str) -> bool:
+        """Whether an object is there.
+
+        Raises:
+            MachineError: as `names` does.
+        """
+        try:
+            with self._talking(f"look for {name}"):
+                self._api.head(self._store, name)
+        except Changed:
+            return False
+        return True
+
+    def below(self, folder: str) -> list[str]:
+        """Names of the objects in a folder and all below.
+
+        Raises:
+            MachineError: as `names` does.
+        """
+        with self._talking("list"):
+            return [item["path"] for batch in self._api.list(self._store, folder) for item in batch]
+
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects.
 
@@ -173,11 +221,11 @@ class Store:
             yield
         except (errors.AlreadyExistsError, errors.PreconditionError, errors.NotFoundError, FileNotFoundError) as error:
             if what == "list":  # a bucket that is not there
-                raise MachineError(f"model repository {self.url}: cannot list: {_first_line(error)}") from error
+                raise MachineError(f"{self.name}: cannot list: {_first_line(error)}") from error
             raise Changed(f"{self.url}: {what}: {_first_line(error)}") from error
         except errors.BaseError as error:
             raise MachineError(
-                f"model repository {self.url}: cannot {what}: {_first_line(error)}. Are address and credentials in the "
+                f"{self.name}: cannot {what}: {_first_line(error)}. Are address and credentials in the "
                 "environment (AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)?"
             ) from error
 

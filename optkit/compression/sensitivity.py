@@ -1,0 +1,213 @@
+"""What each Linear module of an encoder costs when it alone is INT8, or 2:4, and what leaving it as it is brings: how far
+the answers move from those of the model before, on calibration data. No labels are needed.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel
+
+from optkit.compression import kept, quantizers
+from optkit.models.families import encoder_linears, layers_of
+from optkit.tasks.base import Feed, TaskKind
+
+if TYPE_CHECKING:
+    from optkit.compression.context import Context
+
+EXAMPLES = 128
+"""Training examples that modules are chosen on where a recipe leaves the choice to "auto"."""
+CHECKED = 4
+"""Share of the examples, as one batch in so many, that the choice is made on; the others check it."""
+Answers = list[torch.Tensor]
+"""Answers to each batch: logarithms of probabilities [decisions, choices], or values without padding."""
+Alter = Callable[[Collection[str]], AbstractContextManager[None]]
+"""Function whose context has some modules, by name, changed by the technique, and all others as they were."""
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """A model in which any of the modules that a technique can change are changed by it, and the others are not."""
+
+    model: PreTrainedModel
+    names: tuple[str, ...]
+    """Names of these modules."""
+    alter: Alter
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a part of the encoder costs when it alone is changed, or brings when it alone is left."""
+
+    part: str
+    """Name of a Linear module, or `layer <n>`, or `all`."""
+    divergence: float
+    """Divergence of the answers from those before, in nats; where a task has no probabilities, the squared distance."""
+    share: float
+    """Share of the multiply-adds of the modules that the technique changes."""
+
+
+def distance_name(task: TaskKind) -> str:
+    """Return what divergences are of a task's answers."""
+    return "squared distance" if task.choice is None else "KL (nats)"
+
+
+Measure = Callable[[OneByOne, Sequence[Feed], TaskKind], list[Effect]]
+"""Function that returns the effect of every Linear module."""
+
+
+def effects(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind, groups: Mapping[str, Collection[str]]) -> list[Effect]:
+    """Return what each group of Linear modules costs when it alone is changed, in the order of the groups.
+
+    Args:
+        trial: model and technique.
+        feeds: inputs, the same for all.
+        task: gives the distributions in logits.
+        groups: names of Linear modules by the part that they are.
+    """
+    linears = encoder_linears(trial.model)
+    able = {name: linears[name] for name in trial.names}
+    with trial.alter(()):
+        reference = _answers(trial.model, feeds, task)
+    found = []
+    for part, names in groups.items():
+        with trial.alter(names):
+            moved = _answers(trial.model, feeds, task)
+        found.append(Effect(part, _distance(moved, reference, task), kept.share(able, names)))
+    return found
+
+
+def singles(names: Collection[str]) -> dict[str, list[str]]:
+    """Return groups of one module each."""
+    return {name: [name] for name in names}
+
+
+def by_layer(model: PreTrainedModel, names: Collection[str]) -> dict[str, list[str]]:
+    """Return the modules of each layer, and all of them together."""
+    number, found = layers_of(model).number, dict[str, list[str]]()
+    for name in names:
+        found.setdefault(f"layer {number(name)}", []).append(name)
+    return {**found, "all": [*names]}
+
+
+def quantised(model: PreTrainedModel) -> OneByOne:
+    """Take apart a calibrated model: some modules INT8, the others float."""
+    own = quantizers.by_linear(model)
+
+    @contextmanager
+    def alter(names: Collection[str]) -> Iterator[None]:
+        off = [quantiser for name, both in own.items() if name not in names for quantiser in both]
+        for quantiser in off:
+            quantiser.disable()
+        try:
+            yield
+        finally:
+            for quantiser in off:
+                quantiser.enable()
+
+    return OneByOne(model, tuple(own), alter)
+
+
+def pruned(model: PreTrainedModel, sparse: Mapping[str, torch.Tensor]) -> OneByOne:
+    """Take apart a dense model: some modules with their 2:4 weights [out, in], given by name, the others dense."""
+    linears = encoder_linears(model)
+
+    @contextmanager
+    def alter(names: Collection[str]) -> Iterator[None]:
+        dense = {name: linears[name].weight.data for name in names}
+        for name in names:
+            linears[name].weight.data = sparse[name]
+        try:
+            yield
+        finally:
+            for name, weight in dense.items():
+                linears[name].weight.data = weight
+
+    return OneByOne(model, tuple(sparse), alter)
+
+
+def costs(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind) -> list[Effect]:
+    """Return what each Linear module costs when it alone is changed. It finds what pruning costs, which is large."""
+    return effects(trial, feeds, task, singles(trial.names))
+
+
+def gains(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind) -> list[Effect]:
+    """Return what leaving each Linear module as it is brings while all others are changed: divergence that it takes away.
+
+    It finds what rounding costs, which is small: a module's error may vanish in those that come after it, or add to theirs.
+
+    Args:
+        trial: model and technique.
+        feeds: inputs, the same for all.
+        task: gives the distributions in logits.
+    """
+    rest = {name: [other for other in trial.names if other != name] for name in trial.names}
+    *found, whole = effects(trial, feeds, task, {**rest, "all": trial.names})
+    return [Effect(one.part, whole.divergence - one.divergence, whole.share - one.share) for one in found]
+
+
+def choose(found: Sequence[Effect], budget: float) -> list[Effect]:
+    """Return the modules to leave as they are: those of the largest effects, while they fit into the budget.
+
+    Args:
+        found: costs or gains of the single modules.
+        budget: most of their multiply-adds that may be left, as a share.
+    """
+    chosen, room = list[Effect](), budget
+    for effect in sorted(found, key=lambda effect: -effect.divergence):
+        if effect.divergence > 0 and effect.share <= room + 1e-9:
+            chosen.append(effect)
+            room -= effect.share
+    return chosen
+
+
+def chosen(
+    trial: OneByOne, context: "Context", measure: Measure, setting: str, state: str, budget: float
+) -> tuple[list[str], str]:
+    """Choose the modules to leave as they are by training examples, if together they help on others.
+
+    Args:
+        trial: model and technique.
+        context: gives the examples.
+        measure: what modules are chosen by: `gains` or `costs`.
+        setting: name of the setting that asks for it.
+        state: "float" or "dense".
+        budget: most of the multiply-adds that may be left, as a share.
+
+    Returns:
+        Names of the modules, and a sentence on them.
+    """
+    feeds, task = list(context.feeds(CHECKED * EXAMPLES)), context.task
+    left = {effect.part for effect in choose(measure(trial, feeds[::CHECKED], task), budget)}
+    names, rest = ([name for name in trial.names if (name in left) is own] for own in (True, False))
+    checked_on = [feed for number, feed in enumerate(feeds) if number % CHECKED] or feeds
+    before, after = effects(trial, checked_on, task, {"all": trial.names, "rest": rest})
+    said = f"{setting}='auto', at most {budget:.0%} of the multiply-adds"
+    if after.divergence >= before.divergence:
+        return [], f"{said}: nothing is left {state}, as no module that fits helps"
+    told = f"{distance_name(task)} {before.divergence:.3g} → {after.divergence:.3g} on other training examples"
+    return names, f"{said}: left {state}: {', '.join(names)}; {1 - after.share:.1%} of the multiply-adds, {told}"
+
+
+@torch.inference_mode()
+def _answers(model: PreTrainedModel, feeds: Sequence[Feed], task: TaskKind) -> Answers:
+    model.eval()
+    found = []
+    for feed in feeds:
+        inputs = {name: torch.from_numpy(array).to(model.device) for name, array in feed.items()}
+        logits, mask = task.logits(model(**inputs)).float(), inputs.get("attention_mask")
+        rows: Any = task.distributions(logits, mask)
+        found.append(task.unpadded(logits, mask) if rows is None else rows.double().log_softmax(-1))
+    return found
+
+
+def _distance(moved: Answers, reference: Answers, task: TaskKind) -> float:
+    """Return the mean divergence of a decision, or the mean squared distance of a value."""
+    pairs = list(zip(reference, moved, strict=True))
+    if task.choice is None:
+        apart = [(before.double() - after.double()).square().flatten() for before, after in pairs]
+    else:
+        apart = [(before.exp() * (before - after)).sum(-1).clamp_min(0) for before, after in pairs]
+    return float(torch.cat(apart).mean())

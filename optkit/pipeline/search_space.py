@@ -1,0 +1,202 @@
+"""What a search chooses from, as data in a JSON file: which techniques, and values of their settings.
+
+    {"techniques": [["quantize"], ["distill", "quantize"]],
+     "settings": {"distill.layers": [0.5, 0.67], "quantize.learning_rate": {"low": 1e-6, "high": 1e-4, "log": true}},
+     "start": [{"techniques": ["quantize"], "quantize.epochs": 0}]}
+
+Every setting of every technique may stand there, of other packages' techniques too; what does not has its default.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeGuard
+
+from optkit.compression.registry import TECHNIQUES
+from optkit.core.errors import InputError
+from optkit.core.json_door import read_json
+from optkit.core.settings import report
+from optkit.models import families
+from optkit.recipe.stage import Stage, Taught
+
+DEFAULT = Path(__file__).with_name("templates") / "search_space.json"
+TECHNIQUES_CHOICE = "techniques"
+"""Name of the choice of techniques among a trial's parameters."""
+_OF_MODEL = {"distill.layers": families.depth, "distill.hidden_size": families.width}
+"""Settings of which a number below 1 is a share of what the model has."""
+_FOR_TRAINING = Taught.model_fields.keys() - {"technique", "epochs", "steps", "teacher"}
+"""Settings that nothing reads where a stage trains for no epochs; those of a representation phase go with the phase."""
+_FIX = "see docs/search.md for what a search space holds"
+
+
+class Draws(Protocol):
+    """What draws values: a trial of Optuna."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two ends, which are among them."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether equal ratios are equally likely, in place of equal differences."""
+
+
+@dataclass(frozen=True)
+class _File:
+    techniques: list[list[str]]
+    settings: dict[str, list[Any] | dict[str, Any]] = field(default_factory=dict)
+    start: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search chooses from."""
+
+    techniques: tuple[tuple[str, ...], ...]
+    settings: Mapping[str, tuple[Any, ...] | Range]
+    """Values, or a range, by `<technique>.<setting>`."""
+    start: tuple[Mapping[str, Any], ...] = ()
+    """Parameters of the first trials; what they do not say is drawn."""
+
+    def draw(self, trial: Draws, config: Any) -> tuple[Stage, ...]:
+        """Draw the stages of a recipe.
+
+        Args:
+            trial: draws the values.
+            config: configuration of the model that they are for.
+
+        Raises:
+            InputError: the drawn settings do not go together.
+        """
+        names = [_text(techniques) for techniques in self.techniques]
+        chosen = json.loads(self._one_of(trial, TECHNIQUES_CHOICE, names))
+        return tuple(self._stage(trial, technique, config) for technique in chosen)
+
+    def _stage(self, trial: Draws, technique: str, config: Any) -> Stage:
+        own = {
+            name.partition(".")[2]: choices for name, choices in self.settings.items() if name.startswith(f"{technique}.")
+        }
+        given: dict[str, Any] = {}
+        for setting in sorted(own, key=lambda name: name not in ("epochs", "steps")):  # they decide what else is drawn
+            if given.get("epochs", given.get("steps")) == 0 and setting in _FOR_TRAINING:
+                continue
+            name = f"{technique}.{setting}"
+            value = _drawn(trial, name, own[setting])
+            if name in _OF_MODEL and value is not None and value < 1:
+                value = max(1, round(value * _OF_MODEL[name](config)))
+            given[setting] = value
+        return TECHNIQUES.get(technique)(**given).checked()
+
+    @staticmethod
+    def _one_of(trial: Draws, name: str, choices: Sequence[str]) -> Any:
+        return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, choices)
+
+    def first_trials(self) -> list[dict[str, Any]]:
+        """Return the parameters of the first trials as `draw` asks for them."""
+        return [
+            {name: value if isinstance(self.settings.get(name), Range) else _text(value) for name, value in one.items()}
+            for one in self.start
+        ]
+
+    @property
+    def modules(self) -> set[str]:
+        """Modules of the techniques that may be drawn."""
+        return {TECHNIQUES.get(name).__module__ for names in self.techniques for name in names}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the space in JSON's types."""
+        settings = {name: vars(own) if isinstance(own, Range) else list(own) for name, own in self.settings.items()}
+        return {"techniques": list(self.techniques), "settings": settings, "start": list(self.start)}
+
+
+def read(path: Path = DEFAULT) -> Space:
+    """Read a space from a JSON file.
+
+    Raises:
+        InputError: the file is no such space, or naming every technique, setting and value in it that there is not.
+    """
+    content = _File(**read_json(path, _File, _FIX))
+    mistakes: list[str] = []
+    if not content.techniques or not all(content.techniques):
+        mistakes.append('techniques: found none, expected lists of techniques, as [["quantize"]]: the space is empty')
+    known = TECHNIQUES.names()
+    asked = dict.fromkeys(name for techniques in content.techniques for name in techniques)
+    mistakes += [f"technique {name!r}: expected one of {', '.join(known)}" for name in asked if name not in known]
+    mistakes += [
+        f"techniques {', '.join(names)}: expected each once, in the order in which they are applied"
+        for names in content.techniques
+        if set(names) <= set(known) and (order := [TECHNIQUES.get(name).order for name in names]) != sorted(set(order))
+    ]
+    settings = {name: _choices(name, given, mistakes) for name, given in content.settings.items()}
+    for one in content.start:
+        mistakes += [
+            f"start: {name!r} is no setting of the space" for name in one if name not in (*settings, TECHNIQUES_CHOICE)
+        ]
+    if mistakes:
+        raise InputError(report(f"{path}: the space has", mistakes) + f"\n{_FIX}")
+    return Space(tuple(map(tuple, content.techniques)), settings, tuple(content.start))
+
+
+def _choices(name: str, given: Any, mistakes: list[str]) -> tuple[Any, ...] | Range:
+    """Check what a setting may be; a range is checked at its ends."""
+    technique, _, setting = name.partition(".")
+    if technique not in TECHNIQUES.names():
+        mistakes.append(f"setting {name!r}: expected <technique>.<setting>, as 'quantize.epochs'")
+        return ()
+    stage = TECHNIQUES.get(technique)
+    if setting not in stage.model_fields or setting == "technique":
+        close = difflib.get_close_matches(setting, stage.model_fields, 1)
+        mistakes.append(
+            f"setting {name!r}: {technique} has none of this name" + (f"; did you mean {close[0]!r}?" if close else "")
+        )
+        return ()
+    found: tuple[Any, ...] | Range
+    if isinstance(given, dict):
+        found = _range(name, given, mistakes)
+        tried = (found.low, found.high)
+    else:
+        found = tried = tuple(given)
+        if not given:
+            mistakes.append(f"setting {name!r}: found no values: the space is empty")
+    for value in tried:
+        if name in _OF_MODEL and isinstance(value, float) and 0 < value < 1:
+            continue
+        mistakes += [mistake for mistake in stage(**{setting: value})._mistakes if f".{setting} " in mistake]
+    return found
+
+
+def _range(name: str, given: dict[str, Any], mistakes: list[str]) -> Range:
+    low, high, log = given.get("low"), given.get("high"), given.get("log", False)
+    known = isinstance(log, bool) and not given.keys() - {"low", "high", "log"}
+    if known and _is_number(low) and _is_number(high) and low < high and (low > 0 or not log):
+        return Range(float(low), float(high), log)
+    mistakes.append(
+        f'setting {name!r}: found {given!r}, expected {{"low": …, "high": …}} with low below high, and perhaps "log": true '
+        "for ends above 0"
+    )
+    return Range(1.0, 2.0)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _drawn(trial: Draws, name: str, choices: tuple[Any, ...] | Range) -> Any:
+    if isinstance(choices, Range):
+        return trial.suggest_float(name, choices.low, choices.high, log=choices.log)
+    if len(choices) == 1:
+        return choices[0]
+    return json.loads(trial.suggest_categorical(name, [_text(value) for value in choices]))
+
+
+def _text(value: Any) -> str:
+    """A value as text, which is what can be chosen among."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value)

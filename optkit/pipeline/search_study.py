@@ -1,0 +1,260 @@
+"""A search as a study of Optuna (Akiba et al. 2019, arXiv 1907.10902), kept in its journal, so that it can go on."""
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optkit.compression.registry import stage_of
+from optkit.core.errors import InputError, MachineError, OptkitError
+from optkit.pipeline import search_front
+from optkit.pipeline.search_front import Delta
+from optkit.pipeline.search_space import Space
+from optkit.pipeline.search_trials import Outcome, Stopped, Trials
+from optkit.recipe.stage import Stage
+
+if TYPE_CHECKING:
+    import optuna
+
+log = logging.getLogger(__name__)
+SAMPLERS = ("tpe", "nsga2", "random")
+MODEL = "model"
+"""Name of the choice of a model among a trial's parameters."""
+_STAGES, _OUTCOME, _WHY, _MODEL = "stages", "outcome", "why", "model"
+_FIRST = 8
+"""Trials that TPE draws at random before it learns from them, those that the space starts with included."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A finished trial, or a model's baseline."""
+
+    model: int
+    stages: tuple[Stage, ...]
+    outcome: Outcome
+
+    @property
+    def costs(self) -> tuple[float, float]:
+        """What is least on the front: points lost, and the goal's cost."""
+        return -self.outcome.delta.points, self.outcome.cost
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to search: a number of trials, those of earlier runs among them, or seconds from now, or both."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+    def ends(self, done: int, start: float) -> bool:
+        """Return whether it is spent."""
+        return (self.trials is not None and done >= self.trials) or (
+            self.seconds is not None and time.monotonic() - start >= self.seconds
+        )
+
+
+def optuna_or_hint() -> Any:
+    """Import Optuna.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    try:
+        import optuna
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise MachineError(
+            "optkit search needs Optuna, which is not installed. Run: pip install 'optkit[search]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def open_study(journal: Path, sampler: str, seed: int, side_by_side: int = 1) -> "optuna.Study":
+    """Open a study, or begin it; a trial that was broken off comes again.
+
+    Args:
+        journal: file of Optuna's storage.
+        sampler: one of `SAMPLERS`.
+        seed: of the draws.
+        side_by_side: trials that are drawn before the outcome of the first of them is known.
+
+    Raises:
+        InputError: no such sampler.
+        MachineError: Optuna is not installed.
+    """
+    if sampler not in SAMPLERS:
+        raise InputError(f"--sampler {sampler}: expected one of {', '.join(SAMPLERS)}")
+    optuna = optuna_or_hint()
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    study = optuna.create_study(storage=storage, study_name="search", directions=["minimize"] * 2, load_if_exists=True)
+    for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is new in it
+        study.sampler = _sampler(optuna, sampler, seed + len(study.trials), side_by_side)  # a run that goes on draws others
+    return study
+
+
+def _sampler(optuna: Any, name: str, seed: int, side_by_side: int) -> Any:
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=_FIRST)
+    liar = side_by_side > 1  # keeps away from what runs already
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=_FIRST, multivariate=True, group=True, constant_liar=liar)
+
+
+def search(study: "optuna.Study", trials: Trials, space: Space, models: Sequence[str], budget: Budget, warm: bool) -> None:
+    """Run trials until the budget is spent.
+
+    Args:
+        study: goes on.
+        trials: runs them, as many side by side as it can.
+        space: to draw from.
+        models: names of the models, each once.
+        budget: when to end.
+        warm: whether to begin with the space's first trials, where the study is new.
+    """
+    configs, start = [spec.architecture().model.config for spec in trials.specs], time.monotonic()
+    if warm and not study.trials:
+        for parameters in space.first_trials():
+            study.enqueue_trial(parameters)
+    while not budget.ends(done := _done(study), start):
+        count = min(trials.side_by_side, budget.trials - done) if budget.trials else trials.side_by_side
+        batch = [drawn for _ in range(count) if (drawn := _draw(study, space, models, configs))]
+        new = {drawn.key: (drawn.stages, drawn.model) for drawn in batch if _earlier(study, drawn) is None}
+        outcomes = dict(zip(new, trials.run(list(new.values())), strict=True)) if new else {}
+        for drawn in batch:
+            outcome = _earlier(study, drawn) or outcomes[drawn.key]
+            if isinstance(outcome, OptkitError):
+                _ended(study, drawn.trial, outcome)
+            else:
+                _tell(study, drawn.trial, outcome, trials.goal.unit)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A trial that has its recipe."""
+
+    trial: "optuna.Trial"
+    stages: tuple[Stage, ...]
+    model: int
+
+    @cached_property
+    def told(self) -> list[dict[str, Any]]:
+        return [stage.model_dump(mode="json") for stage in self.stages]
+
+    @property
+    def key(self) -> str:
+        return repr((self.told, self.model))
+
+
+def _draw(study: "optuna.Study", space: Space, models: Sequence[str], configs: Sequence[Any]) -> _Drawn | None:
+    """Draw a trial; None where the settings do not go together, of which the study has been told."""
+    trial = study.ask()
+    model = models.index(trial.suggest_categorical(MODEL, models)) if len(models) > 1 else 0
+    try:
+        drawn = _Drawn(trial, space.draw(trial, configs[model]), model)
+    except OptkitError as error:
+        _ended(study, trial, error)
+        return None
+    for name, value in {_STAGES: drawn.told, _MODEL: model}.items():
+        trial.set_user_attr(name, value)
+    log.info("trial %d: %s%s", trial.number + 1, _said(drawn.stages), f" of {models[model]}" if len(models) > 1 else "")
+    return drawn
+
+
+def _done(study: "optuna.Study") -> int:
+    """Number of trials that have come to an end, be it an error; those broken off have not."""
+    return sum(bool({_OUTCOME, _WHY} & trial.user_attrs.keys()) for trial in study.get_trials(deepcopy=False))
+
+
+def _tell(study: "optuna.Study", trial: "optuna.Trial", outcome: Outcome, unit: str) -> None:
+    """Tell the study what came of a trial."""
+    trial.set_user_attr(_OUTCOME, asdict(outcome))
+    study.tell(trial, [-outcome.delta.points, outcome.cost])
+    log.info("trial %d: %s points, %s %.3g (%s)", trial.number + 1, outcome.delta, unit, outcome.cost, outcome.precision)
+
+
+def _ended(study: "optuna.Study", trial: "optuna.Trial", error: OptkitError) -> None:
+    """Tell the study of a trial without an outcome."""
+    from optuna.trial import TrialState
+
+    log.warning("trial %d: %s", trial.number + 1, error)
+    trial.set_user_attr(_WHY, str(error))
+    study.tell(trial, state=TrialState.PRUNED if isinstance(error, Stopped) else TrialState.FAIL)
+
+
+def _earlier(study: "optuna.Study", drawn: _Drawn) -> Outcome | None:
+    """The outcome of an earlier trial of the same recipe."""
+    for trial in study.get_trials(deepcopy=False):
+        attributes = trial.user_attrs
+        if _OUTCOME in attributes and (attributes[_STAGES], attributes[_MODEL]) == (drawn.told, drawn.model):
+            return _outcome(attributes[_OUTCOME])
+    return None
+
+
+def _outcome(kept: Mapping[str, Any]) -> Outcome:
+    return Outcome(**{**kept, "delta": Delta(*kept["delta"])})
+
+
+def finished(study: "optuna.Study") -> list[Tried]:
+    """Return the trials that have an outcome, each recipe of a model once, in the order in which they were tried."""
+    found: dict[str, Tried] = {}
+    for trial in study.get_trials(deepcopy=False):
+        own = trial.user_attrs
+        if _OUTCOME in own:
+            stages = tuple(stage_of(settings) for settings in own[_STAGES])
+            found.setdefault(repr((own[_STAGES], own[_MODEL])), Tried(own[_MODEL], stages, _outcome(own[_OUTCOME])))
+    return list(found.values())
+
+
+def not_finished(study: "optuna.Study") -> list[str]:
+    """Return why trials have no outcome."""
+    return [str(trial.user_attrs[_WHY]) for trial in study.get_trials(deepcopy=False) if _WHY in trial.user_attrs]
+
+
+def finalists(tried: Sequence[Tried], max_drop: float, count: int) -> list[Tried]:
+    """Return the recipes that are trained in full: those of the front, within the budget first, the cheapest of them; then
+    those of the front without these, and so on, as a trial's time and loss are measured in short.
+
+    The surest, by the lower end of its interval, is among several: those that are faster may turn out to be undecided, all.
+
+    Args:
+        tried: trials and baselines, which are run in any case.
+        max_drop: of the budget.
+        count: how many.
+    """
+    found, left = list[Tried](), list(tried)
+    while left:
+        best = search_front.front(left, lambda one: one.costs)
+        order = sorted(best, key=lambda one: search_front.rank(_reach(one, max_drop), one.outcome.delta, one.outcome.cost))
+        found += [one for one in order if one.stages]
+        left = [one for one in left if one not in best]
+    surest = max(found, key=lambda one: (one.outcome.delta.low, -one.outcome.cost), default=None)
+    if count > 1 and surest and surest not in found[:count]:
+        return [*found[: count - 1], surest]
+    return found[:count]
+
+
+def _reach(one: Tried, max_drop: float) -> str:
+    """Whether a trial holds the budget as far as a part of the data tells: by its points, or its interval reaches there."""
+    delta = one.outcome.delta
+    return "pass" if delta.points >= -max_drop else "undecided" if delta.high >= -max_drop else "fail"
+
+
+def _said(stages: Sequence[Stage]) -> str:
+    """Stages in a few words: what is not the default."""
+    parts = []
+    for stage in stages:
+        given = {name: value for name, value in stage.model_dump(exclude_defaults=True).items() if name != "technique"}
+        parts.append(f"{stage.technique}({', '.join(f'{name}={value}' for name, value in given.items())})")
+    return " → ".join(parts)

@@ -1,0 +1,109 @@
+"""Spaces of a search: what is drawn from them, and every mistake by name."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertConfig
+
+from optkit import Distill, Quantize, Recipe
+from optkit.core.errors import InputError
+from optkit.pipeline import search_recipes, search_space
+from optkit.recipe import finder
+
+
+class First:
+    """Draws the first choice, and the lower end; keeps what was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.asked.append(name)
+        return choices[0]
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.asked.append(name)
+        return low
+
+
+def space_of(folder: Path, content: Any) -> search_space.Space:
+    path = folder / "space.json"
+    path.write_text(json.dumps(content))
+    return search_space.read(path)
+
+
+def test_the_default_draws_recipes_whose_start_is_known() -> None:
+    space = search_space.read()
+    stages = space.draw(First(), BertConfig(num_hidden_layers=6))
+    assert Recipe(name="drawn", stages=stages).is_quantised
+    names = {*space.settings, "techniques"}
+    assert space.first_trials() and all(names >= one.keys() for one in space.first_trials())
+
+
+def test_shares_are_of_the_model(tmp_path: Path) -> None:
+    given = {"techniques": [["distill"]], "settings": {"distill.layers": [0.5], "distill.hidden_size": [384]}}
+    (stage,) = space_of(tmp_path, given).draw(First(), BertConfig(num_hidden_layers=12))
+    assert (stage.layers, stage.hidden_size) == (6, 384)  # type: ignore[attr-defined]
+
+
+def test_what_nothing_reads_is_not_drawn(tmp_path: Path) -> None:
+    settings = {"quantize.learning_rate": {"low": 1e-6, "high": 1e-4, "log": True}, "quantize.epochs": [0, 1]}
+    given = {"techniques": [["quantize"]], "settings": {**settings, "quantize.calibrator": ["mse", "max"]}}
+    draws = First()
+    (stage,) = space_of(tmp_path, given).draw(draws, BertConfig())
+    assert draws.asked == ["quantize.epochs", "quantize.calibrator"]
+    assert stage == Quantize(calibrator="mse")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"techniques": []}, "the space is empty"),
+        ({"techniques": [[]]}, "the space is empty"),
+        ({"techniques": [["quantize", "distill"]]}, "in the order in which they are applied"),
+        ({"techniques": [["quantise"]]}, "technique 'quantise': expected one of"),
+        ({"techniques": [["quantize"]], "settings": {"epochs": [1]}}, "expected <technique>.<setting>"),
+        ({"techniques": [["quantize"]], "settings": {"quantize.calibrater": ["kl"]}}, "did you mean 'calibrator'"),
+        ({"techniques": [["quantize"]], "settings": {"quantize.calibrator": []}}, "found no values: the space is empty"),
+        (
+            {"techniques": [["quantize"]], "settings": {"quantize.calibrator": ["kl", "best"]}},
+            "Quantize.calibrator is 'best'",
+        ),
+        ({"techniques": [["quantize"]], "settings": {"quantize.epochs": {"low": 2, "high": 1}}}, "with low below high"),
+        (
+            {"techniques": [["quantize"]], "settings": {"quantize.learning_rate": {"low": 0, "high": 1, "log": True}}},
+            "above 0",
+        ),
+        (
+            {"techniques": [["quantize"]], "settings": {"quantize.learning_rate": {"low": -1, "high": 1}}},
+            "learning_rate is -1",
+        ),
+        ({"techniques": [["quantize"]], "start": [{"quantize.epochs": 1}]}, "'quantize.epochs' is no setting of the space"),
+        ({"settings": {}}, "lacks techniques"),
+        ({"techniques": "quantize"}, "expected an array"),
+    ],
+)
+def test_mistakes_by_name(given: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message.replace("[", r"\[")):
+        space_of(tmp_path, given)
+
+
+def test_all_mistakes_together(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as found:
+        space_of(tmp_path, {"techniques": [["a"], ["b"]], "settings": {"quantize.c": [1]}})
+    assert str(found.value).count("\n  - ") == 3
+
+
+def test_a_recipe_file_is_the_recipe(tmp_path: Path) -> None:
+    stages = [
+        Distill(layers=2, augment=0.3, learning_rates=(1e-5, 2.5e-5)),
+        Quantize(calibrator="kl", learning_rate=1.2345678901234567e-05, keep_float="auto", epochs=1, shift=True, ema=0.98),
+    ]
+    recipe = search_recipes.recipe_of(stages, {"max_drop": 0.5, "max_p99_ms": {"1": 20.0}})
+    path = search_recipes.write(recipe, tmp_path, 'Found "here" \\ there.', "--task sample")
+    assert finder.find_recipe(str(path)) == recipe
+    assert path.name == f"{recipe.name}.py" and recipe.name.startswith("found_")
+    assert search_recipes.recipe_of(stages, {"max_drop": 2.0}).name == recipe.name, "a gate changes no result"
