@@ -45,6 +45,11 @@ class Plan:
     out: Path
     """Folder of the recipe files and the report."""
 
+    def __post_init__(self) -> None:
+        """Raise `InputError` for an unknown sampler."""
+        if self.sampler not in search_study.SAMPLERS:
+            raise InputError(f"--sampler {self.sampler}: expected one of {', '.join(search_study.SAMPLERS)}")
+
 
 @dataclass(frozen=True)
 class Found:

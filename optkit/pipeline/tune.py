@@ -17,6 +17,7 @@ from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
 from optkit.core.plain_text import plain, table
+from optkit.engines import registry as engines
 from optkit.evaluation.artifacts import TUNING
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.system_under_test import SystemUnderTest, run_number, system_under_test
@@ -55,6 +56,7 @@ def run(
         MachineError: the server is missing or fails.
     """
     install.find()
+    _check_known(precision, spec)
     asked = system_under_test(recipe, spec)
     model = _chosen(asked, precision)
     place = asked.folder / TUNING / model.precision
@@ -69,6 +71,13 @@ def run(
         log.info("%s: tuned before; --again searches anew", place)
     step_cache.step(place, key, make, keep=True)
     return read_json(place / f"{TUNING}.json", Kept)
+
+
+def _check_known(precision: str | None, spec: RunSpec) -> None:
+    runtimes = [engines.runtime(kind) for kind in spec.engines or engines.installed()]
+    known = {one for runtime in runtimes for quantised in (False, True) for one in runtime.precisions(quantised)}
+    if precision is not None and precision not in known:
+        raise InputError(f"--precision {precision}: expected one of {', '.join(sorted(known))}")
 
 
 def _chosen(asked: SystemUnderTest, precision: str | None) -> Model:

@@ -113,7 +113,7 @@ def test_a_budget_that_nothing_meets(folder: Path, options: list[str]) -> None:
     [
         (["--goal", "speed"], "--goal speed: expected one of latency@1"),
         (["--time", "soon"], "--time soon: expected a time above 0"),
-        (["--sampler", "best"], "--sampler best: expected one of tpe, nsga2, random"),
+        (["--sampler", "best", "--cluster", "local"], "--sampler best: expected one of tpe, nsga2, random"),
         (["--space", "nowhere.json"], "nowhere.json: cannot be read"),
         (["--model", "no/such/folder", "--model", "other/folder/too"], "no/such/folder"),
     ],

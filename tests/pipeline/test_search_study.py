@@ -8,7 +8,7 @@ import pytest
 from transformers import BertConfig
 
 from optkit import Quantize
-from optkit.core.errors import GateError, InputError, OptkitError
+from optkit.core.errors import GateError, OptkitError
 from optkit.pipeline import search_study
 from optkit.pipeline.search_front import Delta
 from optkit.pipeline.search_goal import Goal
@@ -136,8 +136,3 @@ def test_finalists_by_hand() -> None:
     faster = Tried(0, stages, Outcome(Delta(-0.5, -1.3, 0.3), 0.1, "int8", ""))
     assert search_study.finalists([*tried[:2], fast, faster], 1.0, 2) == [faster, tried[0]], "the surest"
     assert search_study.finalists([*tried[:2], fast, faster], 1.0, 1) == [faster]
-
-
-def test_unknown_samplers(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--sampler best: expected one of tpe, nsga2, random"):
-        search_study.open_study(tmp_path / "journal", "best", 0)

@@ -377,9 +377,10 @@ def test_a_bound_that_nothing_holds_ends_in_status_1(results, spec, workshop, ti
     assert end.value.code == 1, err
     assert "holds a p99 of 0.1 ms with 1 clients; the best was " in err and "The default stays." in err
     assert "1 x all threads, no batching" in out
-    with pytest.raises(SystemExit) as end:
-        main([*given, "--goal", "speed", "--checkpoints", str(spec.root)])
-    assert end.value.code == 2 and "--goal speed: expected one of latency, throughput" in capsys.readouterr().err
+    for name, value in {"goal": "speed", "precision": "int7"}.items():
+        with pytest.raises(SystemExit) as end:
+            main([*given, f"--{name}", value, "--checkpoints", str(spec.root)])
+        assert end.value.code == 2 and f"--{name} {value}: expected one of " in capsys.readouterr().err
 
 
 def test_what_is_live_is_not_published_again(results, spec, tmp_path):

@@ -78,7 +78,9 @@ class Rules:
             raise RefusedError(405, "expected GET or POST")
         known = hmac.compare_digest(head.fields.get(HEADER.lower().encode(), b""), self._secret)
         if not known and not self._everybody.fullmatch(head.method + b" " + head.target):
-            raise RefusedError(403, f"only for those who know the server's secret; it goes into the header {HEADER}")
+            raise RefusedError(
+                403, f"no request for inference; others need the server's secret, which goes into the header {HEADER}"
+            )
 
     def content(self, request: Request, body: bytearray) -> bytes | bytearray:
         """Return what is passed on of a body's first `held` bytes, unpacked and checked.

@@ -185,7 +185,7 @@ def test_only_the_owner_controls_the_server(server, tmp_path, monkeypatch):
         assert client.statistics()["name"] == "single" and client.others() == "single, slow"
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # another user
         assert client.ready() and client.others() == "(only the user who serves may list them)"
-        with pytest.raises(MachineError, match="status 403: only for those who know the server's secret"):
+        with pytest.raises(MachineError, match="status 403: no request for inference; others need the server's secret"):
             client.statistics()
     assert works(server)
 
