@@ -16,7 +16,7 @@ from optkit.core.cpu import INT8_FLAGS, cpu_features, int8_saturates
 from optkit.evaluation.results import Row
 from optkit.pipeline import rows
 
-NAME, TASK, TRAIN = "demo", "sample", "4000"
+NAME, TASK, TRAIN = "demo", "sample", "3000"
 RECIPES = ("baseline_fp32", "ptq_int8", "qat_gelu10")
 QUESTION = "The lying critic said that the film was dreadful."
 

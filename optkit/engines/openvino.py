@@ -20,7 +20,7 @@ from optkit.core.cpu import available_threads, int8_saturates
 from optkit.core.errors import InputError, MachineError
 from optkit.engines import packed_weights
 from optkit.engines.base import TOKENS, Record, Runtime, Tensors
-from optkit.engines.openvino_fusion import fuse_quantizers
+from optkit.engines.openvino_fusion import fuse
 from optkit.engines.openvino_model import FILE, WEIGHTS, constants, read, stored_weights
 from optkit.engines.record import empty_folder, read_record, require_features, write_record
 from optkit.engines.signal_stack import kept_signal_stack
@@ -101,7 +101,7 @@ class OpenVINO(Runtime):
             )
         folder = empty_folder(folder)
         model = openvino.Core().read_model(str(graph))
-        fuse_quantizers(model)
+        fuse(model)
         openvino.save_model(model, str(folder / FILE), compress_to_fp16=False)
         packed_weights.pack(folder / WEIGHTS, constants(folder / FILE))
         write_record(

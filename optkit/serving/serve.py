@@ -102,7 +102,7 @@ def _keep_alive(server: Server) -> None:
 
 def _curl(server: Server, model: str) -> str:
     """A command line that asks the model one question."""
-    config = parse_json(server.ask("GET", f"/v2/models/{quote(model)}/config", 5.0)[1], server.url)
+    config = parse_json(server.owner.ask("GET", f"/v2/models/{quote(model)}/config", 5.0)[1], server.url)
     address = f"http://{server.url}/v2/models/{quote(model)}/infer"
     return f"curl {address} -d {shlex.quote(json.dumps({'inputs': _example(config)}))}"
 

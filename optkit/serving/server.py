@@ -1,28 +1,29 @@
 """A real Triton server for as long as a `with` block lasts, on the loopback address alone."""
 
-import http.client
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from secrets import token_urlsafe
 from types import TracebackType
-from typing import Any, BinaryIO, Self
-from urllib.parse import quote
+from typing import BinaryIO, Self
 
 from optkit.core import atomic, temporary
 from optkit.core.errors import InputError, MachineError
-from optkit.core.json_door import parse_json
 from optkit.core.patience import Patience
 from optkit.serving import command, front_process, install, leftovers, log, repository, ticket
 from optkit.serving.command import ADDRESS
 from optkit.serving.front_process import LARGEST_BODY
+from optkit.serving.owner import Owner
 from optkit.serving.ticket import Ticket
 from optkit.serving.triton_process import TritonProcess
 
 START_DEADLINE_S = 120.0
 HTTP_THREADS = 4
+_log = logging.getLogger(__name__)
 
 
 class Server:
@@ -72,6 +73,7 @@ class Server:
         self.log = Path()
         self._stack = ExitStack()
         self._triton: TritonProcess | None = None
+        self._loaded: list[str] = []
 
     @property
     def identity(self) -> str:
@@ -121,14 +123,27 @@ class Server:
             MachineError: it cannot be loaded; the message quotes the server.
         """
         self._require(model)
+        try:
+            self._load(model)
+        except MachineError as error:
+            # Triton aborts now and then when a backend process reads its first message (boost::interprocess::lock_exception)
+            if self._triton is None or not self._triton.has_crashed(within_s=1.0):
+                raise
+            _log.warning("%s\nIt is started again, and the model loaded once more", error)
+            self.restart(self._loaded)
+            self._load(model)
+        self._loaded = [*dict.fromkeys([*self._loaded, model])]
+
+    def _load(self, model: str) -> None:
         assert self._triton is not None
         with self._triton.loading():
-            self._control(model, "load")
+            self.owner.control(model, "load", self.deadline_s)
 
     def unload(self, model: str) -> None:
         """Unload a model; requests in flight are answered first."""
         self._require(model)
-        self._control(model, "unload")
+        self.owner.control(model, "unload", self.deadline_s)
+        self._loaded = [name for name in self._loaded if name != model]
 
     def alive(self) -> bool:
         """Whether the server and its front run."""
@@ -155,7 +170,7 @@ class Server:
 
     def version(self) -> str:
         """The version of tritonserver, by its own account."""
-        return str(self._metadata(self.deadline_s).get("version"))
+        return str(self.owner.metadata(self.deadline_s).get("version"))
 
     def memory_bytes(self) -> int:
         """Memory of the server and its backend processes, without the front; 0 before the start."""
@@ -190,6 +205,7 @@ class Server:
         descriptor, self.log = log.create(self.logs)
         self._log_file: BinaryIO = self._stack.enter_context(os.fdopen(descriptor, "ab"))
         self._ticket, self._place = self._stack.enter_context(self._ticketed())
+        self.owner = Owner(self.url, self._ticket.secret, self.log)
         self._stack.callback(self._end_front)
         self._start_front()
         self._start_triton(())
@@ -253,43 +269,9 @@ class Server:
                     f"{log.quote(self.log)}"
                 )
             try:
-                if self._metadata(1.0).get("name") == self.identity:
+                if self.owner.metadata(1.0).get("name") == self.identity:
                     return True
-            except (OSError, http.client.HTTPException, MachineError):
+            except (OSError, HTTPException, MachineError):
                 pass  # not listening yet
             time.sleep(0.02)
         return False
-
-    def _metadata(self, timeout_s: float) -> dict[str, Any]:
-        """What the server says of itself."""
-        body = self.ask("GET", "/v2", timeout_s)[1]
-        return parse_json(body, self.url, dict[str, Any], "end what listens there", MachineError)
-
-    def _control(self, model: str, verb: str) -> None:
-        path = f"/v2/repository/models/{quote(model)}/{verb}"
-        try:
-            status, body = self.ask("POST", path, self.deadline_s)
-        except (OSError, http.client.HTTPException) as error:
-            raise MachineError(
-                f"model {model!r}: Triton server on {self.url} did not {verb} it: {error or type(error).__name__}. "
-                f"{self.log} says:\n{log.quote(self.log)}"
-            ) from error
-        if status != http.client.OK:
-            raise MachineError(
-                f"model {model!r}: Triton server on {self.url} cannot {verb} it: {log.reason(body)}\n"
-                f"{self.log} says:\n{log.quote(self.log)}"
-            )
-
-    def ask(self, method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
-        """Send the server a request of its owner's.
-
-        Returns:
-            Status and body of the answer.
-        """
-        connection = http.client.HTTPConnection(self.url, timeout=timeout_s)
-        try:
-            connection.request(method, path, headers={ticket.HEADER: self._ticket.secret})
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()

@@ -53,6 +53,12 @@ class TritonProcess:
         """Memory of the server and its backend processes, see `memory.used_bytes`."""
         return memory.used_bytes(self.supervisor.pid)
 
+    def has_crashed(self, within_s: float) -> bool:
+        """Whether a signal has ended it, or does within some seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.supervisor.wait(within_s)
+        return (self.supervisor.returncode or 0) > 128
+
     def how_it_ended(self) -> str:
         """The exit status or the signal, in words."""
         status = self.supervisor.returncode

@@ -1,4 +1,4 @@
-"""Quantisers that OpenVINO fuses: fewer nodes, and the same answers."""
+"""What OpenVINO fuses: fewer nodes, and the same answers."""
 
 import numpy as np
 import pytest
@@ -28,6 +28,14 @@ def as_written(graph, asked):
 def test_no_quantizer_is_a_node_of_its_own(built, variant):
     counts = engines.load(built("openvino", "int8", variant), threads=1).evidence()["precision_by_type"]
     assert not [kind for kind in counts if kind.startswith("FakeQuantize")]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_keys_are_transposed_within_the_attention(built, precision):
+    model = engines.load(built("openvino", precision, "f32"), threads=1).handle.model
+    products = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
+    attention = [node for node in products if node.input_value(1).get_node().get_type_name() == "Transpose"]
+    assert [node.get_attributes()["transpose_b"] for node in attention] == [True, False] * 2, "keys, values, by layer"
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (3, 9), (4, LENGTH)])

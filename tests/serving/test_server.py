@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -288,3 +289,15 @@ def test_the_log_of_a_crash_is_quoted_by_its_reason(tmp_path):
         f'I1128 04:04:50 1 "loading"\nterminate called\n  what(): lock_exception\nSignal (6) received.\n{frames}\n'
     )
     assert log.quote(path) == "  terminate called\n    what(): lock_exception\n  Signal (6) received."
+
+
+def test_a_server_that_crashes_as_it_loads_is_started_again_once(tmp_path, caplog):
+    for name, times in {"fine": 0, "once": 1, "always": 9}.items():
+        toy.place(tmp_path / "repository", toy.folder(tmp_path / name, aborts=times), name)
+    with Server(tmp_path / "repository", tmp_path / "logs", ["fine", "once"]) as server:
+        assert "It is started again, and the model loaded once more" in caplog.text
+        for name in ("fine", "once"):
+            with Client(server.url, name) as client:
+                client.infer({"input_ids": np.ones((1, 2), np.int64), "attention_mask": np.ones((1, 2), np.int64)})
+        with pytest.raises(MachineError, match=r"model 'always': Triton server on .* load it"):
+            server.load("always")

@@ -5,6 +5,7 @@ A version's `model.py` in these tests puts this module in the place of `optkit.e
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,7 +61,18 @@ def load(path, threads=None):
     settings = json.loads((Path(path) / "engine.json").read_text())
     if settings.get("broken"):
         raise ValueError("weights.bin: found 3 bytes, expected 256")
+    if "aborts" in settings:
+        abort(Path(path), settings["aborts"])
     return Engine(settings)
+
+
+def abort(path, times):
+    """End the server by a signal so many times, as its own code does now and then."""
+    done = path / "aborted"
+    if (count := len(done.read_text()) if done.exists() else 0) < times:
+        done.write_text("." * (count + 1))
+        os.kill(int(os.environ["OPTKIT_SERVER"]), signal.SIGABRT)
+        time.sleep(30)
 
 
 def infer(handle, feed):
