@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from http.client import HTTPException
 from pathlib import Path
 from secrets import token_urlsafe
@@ -135,8 +135,7 @@ class Server:
         self._loaded = [*dict.fromkeys([*self._loaded, model])]
 
     def _load(self, model: str) -> None:
-        assert self._triton is not None
-        with self._triton.loading():
+        with self._triton.loading() if self._triton else nullcontext():
             self.owner.control(model, "load", self.deadline_s)
 
     def unload(self, model: str) -> None:
@@ -178,9 +177,10 @@ class Server:
 
     def close(self) -> None:
         """End the server, its backend processes and then its front; does nothing the second time."""
+        triton, self._triton = self._triton, None
         try:
-            if self._triton is not None:
-                self._triton.close()
+            if triton is not None:
+                triton.close()
         finally:
             self._stack.close()
 
