@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from optkit.evaluation.results import Row
 from optkit.recipe.stage import BASELINE
 
+_FP32 = "fp32"
+
 
 @dataclass(frozen=True)
 class Point:
@@ -56,6 +58,15 @@ def machines(rows: Sequence[Row]) -> list[str]:
     return [*(f"measured on {name}: {', '.join(dict.fromkeys(own))}" for name, own in found.items()), compared]
 
 
+def slower(row: Row) -> list[str]:
+    """Say at which batch sizes an engine of fewer bits is slower than FP32, its whole interval below 1."""
+    if row.precision == _FP32:
+        return []
+    sizes = [size for size, (_, high) in row.speedup_ci95.items() if high < 1]
+    said = ", ".join(f"{row.speedup[size]:.2f} times its speed at batch {size}" for size in sizes)
+    return [f"slower than FP32: {said}"] if sizes else []
+
+
 def batch_sizes(rows: Sequence[Row]) -> list[str]:
     """Return the batch sizes that every row was measured at."""
     return [size for size in rows[0].latency_ms if all(size in row.speedup for row in rows)]
@@ -67,7 +78,7 @@ def points(rows: Sequence[Row], size: str) -> list[Point]:
     Milliseconds of different runs do not compare, and each recipe is measured in a run of its own beside the baseline:
     so a row's latency is that of the FP32 baseline over the row's speed-up. Without the baseline's row they are its own.
     """
-    base = next((row.latency_ms[size]["p50"] for row in rows if (row.recipe, row.precision) == (BASELINE, "fp32")), None)
+    base = next((row.latency_ms[size]["p50"] for row in rows if (row.recipe, row.precision) == (BASELINE, _FP32)), None)
     return [
         Point(
             number=number,

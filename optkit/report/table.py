@@ -98,7 +98,7 @@ def _table(rows: Sequence[Row], refused: Sequence[Refusal]) -> str:
     reasons = [f"{_name(row)}: {row.verdict}: {reason}" for row in own for reason in row.reasons]
     reasons += [f"{refusal.recipe}: {refusal.verdict}: {reason}" for refusal in refused for reason in refusal.reasons]
     loads = [sentence for row in own if row.load for sentence in sentences(_name(row), row.load)]
-    remarks = [f"{_name(row)}: {remark}" for row in own for remark in row.remarks]
+    remarks = [f"{_name(row)}: {remark}" for row in own for remark in (*row.remarks, *figures.slower(row))]
     return plain(*tables, *figures.machines(rows), *reasons, *remarks, *loads)
 
 

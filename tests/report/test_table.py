@@ -245,3 +245,10 @@ def test_names_from_elsewhere_are_neither_commands_nor_formulas(form: str) -> No
         assert "'=cmd|' /C calc'!A0" in cells and "'@sum" in cells and "'+1" in cells
         numbers = re.compile(r"[+-]?[\d.]+")
         assert not [one for one in cells if one.startswith(("=", "+", "-", "@")) and not numbers.fullmatch(one)]
+
+
+def test_what_is_slower_than_fp32_is_said() -> None:
+    slow = replace(INT8, speedup={"1": 0.9, "8": 2.5}, speedup_ci95={"1": [0.85, 0.95], "8": [2.3, 2.7]})
+    assert "qat_gelu10 int8: slower than FP32: 0.90 times its speed at batch 1\n" in render([BASELINE, slow], "table")
+    noise = replace(slow, speedup_ci95={"1": [0.85, 1.05], "8": [2.3, 2.7]})
+    assert "slower than FP32" not in render([BASELINE, noise], "table")
