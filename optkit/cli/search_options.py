@@ -103,12 +103,14 @@ def options_of(
     seeds: Sequence[int],
     engine: Sequence[str] | None,
     name: str | None,
+    checkpoints: Path,
 ) -> str:
     """Return the options of `optkit run` that say the same."""
     given: list[tuple[str, object]] = [("task", task), ("data", data.source), ("model", model), ("name", name)]
     given += [(own.name, getattr(data, own.name)) for own in fields(data) if own.name not in ("source", "options")]
     given += [("task-option", f"{key}={value}") for key, value in data.options.items()]
     given += [(key, value) for key, value in training.model_dump(exclude_unset=True).items()]
+    given += [("checkpoints", None if checkpoints == Path("checkpoints") else checkpoints)]
     given += [*(("engine", kind) for kind in engine or ()), *(("seed", seed) for seed in seeds)]
     return shlex.join(
         part for key, value in given if value is not None for part in (f"--{key.replace('_', '-')}", str(value))

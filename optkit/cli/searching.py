@@ -53,11 +53,17 @@ def sensitivity(
     """
     from optkit.core.atomic import write_text
     from optkit.core.errors import InputError
+    from optkit.engines import registry as engines
     from optkit.pipeline import module_costs, preflight
 
     if form not in module_costs.FORMATS:
         raise InputError(f"--format {form}: expected one of {', '.join(module_costs.FORMATS)}")
     check_picture(plot)
+    for kind in engine or ():
+        engines.require_running(kind)
+    for path in (out, plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f"{path}: there is no folder {path.parent}")
     (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, name=name)
     preflight.require([asked], spec)
     found = module_costs.measure(asked, spec, examples, speed)
@@ -122,7 +128,7 @@ def search(
     chosen = search_space.read(space or search_space.DEFAULT)
     named = tuple(one or "the task's own model" for one in models)
     plan = search_run.Plan(named, wanted, chosen, budget, sampler, seeds[0], finalists, out)
-    options = [options_of(task, data, training, one, seeds, engine, name) for one in models]
+    options = [options_of(task, data, training, one, seeds, engine, name, checkpoints) for one in models]
     with ExitStack() as stack:
         on, root = stack.enter_context(measuring(engine or (), cluster)), cluster.seen(checkpoints)
         whole, place, specs = made_for(task, data, training, models, seeds, engine, root, name, trial_share)

@@ -152,7 +152,7 @@ def _outcomes(folder: Path, precision: str) -> np.ndarray:
 def sentences(found: Sequence[Final], goal: Goal, parts: Parts) -> list[str]:
     """Return what a reader should know: the best, or what the nearest lacks, and how optimistic the selection was."""
     best = found[0]
-    chosen, reported = (best.verdict(delta, goal.max_drop) for delta in (best.chosen, best.reported))
+    chosen, reported = best.verdict(best.chosen, goal.max_drop), best.reported.verdict(goal.max_drop)
     named = f"{best.recipe} {best.row.precision} of {best.model}"
     if chosen == "pass":
         said = [f"the best within the budget: {named}"]

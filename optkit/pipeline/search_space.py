@@ -137,12 +137,21 @@ def read(path: Path = DEFAULT) -> Space:
     ]
     settings = {name: _choices(name, given, mistakes) for name, given in content.settings.items()}
     for one in content.start:
-        mistakes += [
-            f"start: {name!r} is no setting of the space" for name in one if name not in (*settings, TECHNIQUES_CHOICE)
-        ]
+        for name, value in one.items():
+            possible = tuple(content.techniques) if name == TECHNIQUES_CHOICE else settings.get(name)
+            if possible is None:
+                mistakes.append(f"start: {name!r} is no setting of the space")
+            elif not _is_among(value, possible):
+                mistakes.append(f"start: {name} is {value!r}, which is none of the space's values")
     if mistakes:
         raise InputError(report(f"{path}: the space has", mistakes) + f"\n{_FIX}")
     return Space(tuple(map(tuple, content.techniques)), settings, tuple(content.start))
+
+
+def _is_among(value: Any, possible: tuple[Any, ...] | Range) -> bool:
+    if isinstance(possible, Range):
+        return _is_number(value) and possible.low <= value <= possible.high
+    return _text(value) in map(_text, possible)
 
 
 def _choices(name: str, given: Any, mistakes: list[str]) -> tuple[Any, ...] | Range:

@@ -27,6 +27,8 @@ MODEL = "model"
 _STAGES, _OUTCOME, _WHY, _MODEL = "stages", "outcome", "why", "model"
 _FIRST = 8
 """Trials that TPE draws at random before it learns from them, those that the space starts with included."""
+_REPEATS = 30
+"""Draws in a row that bring no new recipe, after which a space counts as exhausted."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _sampler(optuna: Any, name: str, seed: int, side_by_side: int) -> Any:
 
 
 def search(study: "optuna.Study", trials: Trials, space: Space, models: Sequence[str], budget: Budget, warm: bool) -> None:
-    """Run trials until the budget is spent.
+    """Run trials until the budget is spent, or the space has nothing new.
 
     Args:
         study: goes on.
@@ -124,10 +126,13 @@ def search(study: "optuna.Study", trials: Trials, space: Space, models: Sequence
     if warm and not study.trials:
         for parameters in space.first_trials():
             study.enqueue_trial(parameters)
-    while not budget.ends(done := _done(study), start):
+    seen, repeats = set[str](), 0
+    while repeats < _REPEATS and not budget.ends(done := _done(study), start):
         count = min(trials.side_by_side, budget.trials - done) if budget.trials else trials.side_by_side
         batch = [drawn for _ in range(count) if (drawn := _draw(study, space, models, configs))]
         new = {drawn.key: (drawn.stages, drawn.model) for drawn in batch if _earlier(study, drawn) is None}
+        repeats = 0 if new.keys() - seen else repeats + count
+        seen |= new.keys()
         outcomes = dict(zip(new, trials.run(list(new.values())), strict=True)) if new else {}
         for drawn in batch:
             outcome = _earlier(study, drawn) or outcomes[drawn.key]
@@ -135,6 +140,8 @@ def search(study: "optuna.Study", trials: Trials, space: Space, models: Sequence
                 _ended(study, drawn.trial, outcome)
             else:
                 _tell(study, drawn.trial, outcome, trials.goal.unit)
+    if repeats >= _REPEATS:
+        log.warning("the search ends: %d draws in a row brought no recipe that was not tried or refused before", repeats)
 
 
 @dataclass(frozen=True)

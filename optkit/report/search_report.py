@@ -17,7 +17,7 @@ def render(found: Found) -> str:
     made = table([*columns, "budget"], left=left, title=title)
     for number, final in enumerate(found.finals, 1):
         made.add_row(str(number), *_cells(final, found))
-    files = [f"{final.recipe}: optkit run {final.file}" for final in _once(found.finals) if final.file]
+    files = [f"{final.recipe}: {final.file}, whose last line repeats it" for final in _once(found.finals) if final.file]
     trials = len(found.tried) - len(found.plan.models)
     counted = (
         f"{trials} trials, {len(found.front)} of them and of the baselines on the front, {found.plan.out} has their recipes"

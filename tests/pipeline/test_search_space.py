@@ -82,6 +82,23 @@ def test_what_nothing_reads_is_not_drawn(tmp_path: Path) -> None:
             "learning_rate is -1",
         ),
         ({"techniques": [["quantize"]], "start": [{"quantize.epochs": 1}]}, "'quantize.epochs' is no setting of the space"),
+        ({"techniques": [["quantize"]], "start": [{"techniques": ["distill"]}]}, "techniques is ['distill'], which is none"),
+        (
+            {
+                "techniques": [["quantize"]],
+                "settings": {"quantize.calibrator": ["kl"]},
+                "start": [{"quantize.calibrator": "max"}],
+            },
+            "start: quantize.calibrator is 'max', which is none of the space's values",
+        ),
+        (
+            {
+                "techniques": [["quantize"]],
+                "settings": {"quantize.epochs": {"low": 0, "high": 2}},
+                "start": [{"quantize.epochs": 7}],
+            },
+            "start: quantize.epochs is 7, which is none",
+        ),
         ({"settings": {}}, "lacks techniques"),
         ({"techniques": "quantize"}, "expected an array"),
     ],

@@ -72,6 +72,14 @@ def test_it_goes_on_where_it_ended(sampler: str, tmp_path: Path) -> None:
     assert ended.ran == []
 
 
+def test_it_ends_where_the_space_has_nothing_new(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    study, runner = search_study.open_study(tmp_path / "journal", "random", 0), Runner()
+    space = Space((("quantize",),), {"quantize.calibrator": ("kl", "entropy")})
+    search_study.search(study, runner, space, ["a model"], Budget(seconds=600.0), warm=False)  # type: ignore[arg-type]
+    assert len(search_study.finished(study)) == 1 and len(study.trials) < 60
+    assert "brought no recipe that was not tried or refused before" in caplog.text
+
+
 def test_a_trial_that_was_broken_off_comes_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         searched(tmp_path / "journal", 4, broken := Runner(ends_at=0))
