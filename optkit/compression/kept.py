@@ -44,7 +44,8 @@ def resolve(asked: Kept, linears: Mapping[str, "nn.Linear"], setting: str) -> li
     if lost:
         raise InputError(
             f"{setting}: {', '.join(map(repr, lost))} stands for none of the {len(linears)} Linear modules, such as "
-            f"{next(iter(linears), 'none')!r}; expected such names, with * for any part: optkit sensitivity lists them"
+            f"{next(iter(linears), 'none')!r}; expected such names, with * for any part, or 'auto' "
+            "alone: optkit sensitivity lists them"
         )
     found = [name for name in linears if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if found and len(found) == len(linears):
