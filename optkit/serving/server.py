@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from secrets import token_urlsafe
@@ -74,6 +74,7 @@ class Server:
         self._stack = ExitStack()
         self._triton: TritonProcess | None = None
         self._loaded: list[str] = []
+        self._closed = False
 
     @property
     def identity(self) -> str:
@@ -127,7 +128,7 @@ class Server:
             self._load(model)
         except MachineError as error:
             # Triton aborts now and then when a backend process reads its first message (boost::interprocess::lock_exception)
-            if self._triton is None or not self._triton.has_crashed(within_s=1.0):
+            if self._closed or self._triton is None or not self._triton.has_crashed(within_s=1.0):
                 raise
             _log.warning("%s\nIt is started again, and the model loaded once more", error)
             self.restart(self._loaded)
@@ -135,7 +136,8 @@ class Server:
         self._loaded = [*dict.fromkeys([*self._loaded, model])]
 
     def _load(self, model: str) -> None:
-        with self._triton.loading() if self._triton else nullcontext():
+        assert self._triton is not None
+        with self._triton.loading():
             self.owner.control(model, "load", self.deadline_s)
 
     def unload(self, model: str) -> None:
@@ -177,10 +179,10 @@ class Server:
 
     def close(self) -> None:
         """End the server, its backend processes and then its front; does nothing the second time."""
-        triton, self._triton = self._triton, None
+        self._closed = True
         try:
-            if triton is not None:
-                triton.close()
+            if self._triton is not None:
+                self._triton.close()
         finally:
             self._stack.close()
 
