@@ -6,6 +6,7 @@ differs lies in `values.yaml` and `files/`.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ _MARK, _NAME = "Chart.yaml", "name: optkit-models"
 _REMOTES = {"s3": ":s3,env_auth=true:", "gs": ":gcs,env_auth=true:", "az": ":azureblob,env_auth=true:"}
 """Stores, as rclone calls them."""
 _HTTPS = 443
+_PART = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:[\w.-]+(?::\d+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?", re.ASCII
+)
+"""A reference of an image: host, path, tag, digest (the OCI distribution specification)."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class Asked:
                 f"--image: found {len(self.images)}, expected {wanted}: the flavour python runs in an image with optkit, "
                 "one for each --repository, which the chart's Dockerfile makes, and the flavour native in NVIDIA's"
             )
+        if wrong := [image for image in self.images if not _IMAGE.fullmatch(image)]:
+            raise InputError(f"--image {wrong[0]!r}: expected an image's name, as registry.example/team/optkit:1.0")
 
 
 def write(asked: Asked, out: Path) -> list[str]:

@@ -252,6 +252,8 @@ def test_pools_that_could_not_stand_behind_one_name_are_refused(release, reposit
         ({"images": [charts.IMAGE]}, "--image: found 1, expected 0"),
         ({"flavour": "python", "images": []}, "--image: found 0, expected 1"),
         ({"containers": ["26.08=1.31"] * 2}, "--container: found 2"),
+        ({"flavour": "python", "images": ["x y"]}, "--image 'x y': expected an image's name"),
+        ({"flavour": "python", "images": ["INVALID:::"]}, "--image 'INVALID:::': expected an image's name"),
         ({"flavour": "python", "containers": ["26.08=1.31"]}, "--container 26.08=1.31: is the image's base"),
     ],
 )
