@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Distill(Taught):
     """Distillation: a smaller student, initialised from evenly spaced layers of the model and trained in two phases.
 
-    The first phase matches hidden states and attention relations, the second the teacher's logits.
+    The first phase matches hidden states and attention relations, the second the teacher's logits. Without epochs of either
+    a later stage trains the student, as `Sparsify` from its first step on.
 
         optkit.Recipe(name="distill_6l", stages=[optkit.Distill(layers=6)])
     """
@@ -30,9 +31,12 @@ class Distill(Taught):
     """Hidden size of the student; None keeps the model's. A narrower student matches hidden states through a learned
     projection."""
     teacher: Annotated[str | tuple[str, ...], BeforeValidator(one_or_several)] = BASELINE
-    epochs: float = Field(1, gt=0)
-    steps: int | None = Field(None, ge=1)
     representation_epochs: float = Field(3, ge=0)
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether the student is only made: layers that do not fit together yet."""
+        return not self.trains
 
     def preflight(self, model: "PreTrainedModel", recipe: str) -> "PreTrainedModel":
         """Return the untrained student.

@@ -112,7 +112,7 @@ class Quantize(Taught):
             quantizers.load_amax(loaded.model, loaded.amax)
         else:
             self._calibrate(loaded.model, context)
-        history = self._train(loaded, context) if self.answers or self.follows else []
+        history = self._train(loaded, context) if self.trains else []
         self._round_embeddings(loaded)
         return history
 

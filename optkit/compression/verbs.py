@@ -212,7 +212,7 @@ def _apply(
         raise InputError(
             f"{stage.technique}: found teacher={stage.teacher!r} in its settings; expected teacher=model beside them"
         )
-    if task is None and (stage.answers or stage.follows):
+    if task is None and stage.trains:
         log.warning(
             "%s: nothing is trained, as there is no task; give task=… or train the model yourself", type(stage).__name__
         )

@@ -134,6 +134,12 @@ def _mistakes_of_order(name: Any, stages: tuple[Stage, ...]) -> Iterator[str]:
     for technique, count in Counter(techniques).items():
         if count > 1:
             yield f"Recipe.stages has {count} stages {technique!r}: expected each technique once"
+    for position, stage in enumerate(stages):
+        if stage.needs_training and not any(later.trains for later in stages[position + 1 :]):
+            yield (
+                f"{type(stage).__name__} trains nothing and no later stage does: expected epochs or steps in one of them, "
+                "since what it makes of the model knows nothing yet"
+            )
     expected = [stage.technique for stage in sorted(stages, key=lambda stage: stage.order)]
     if techniques != expected:
         yield (

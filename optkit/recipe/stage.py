@@ -59,6 +59,16 @@ class Stage(Settings, ABC):
         """Teachers of the stage: names of recipes, and folders of models."""
         return ()
 
+    @property
+    def trains(self) -> bool:
+        """Whether the stage trains the model that it leaves."""
+        return False
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether what the stage leaves answers nothing before a later stage has trained it."""
+        return False
+
     def preflight(self, model: "PreTrainedModel", recipe: str) -> "PreTrainedModel":
         """Check, before any training, that the stage can work on a model; warn where it applies to a part of it only.
 
@@ -172,10 +182,15 @@ class Taught(Stage):
         return bool(self.representation_epochs if self.representation_steps is None else self.representation_steps)
 
     @property
+    def trains(self) -> bool:
+        """Whether there is any training, on answers or on representations."""
+        return self.answers or self.follows
+
+    @property
     def teachers(self) -> tuple[str, ...]:
         """The teachers, if there are some; empty if nothing is trained."""
         named = (self.teacher,) if isinstance(self.teacher, str) else self.teacher or ()
-        return named if self.answers or self.follows else ()
+        return named if self.trains else ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from optkit.core.settings import Settings
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Schedule = Literal["linear", "cosine"]
-"""How the learning rate falls from its peak to 0 after the warm-up."""
+Schedule = Literal["linear", "cosine", "constant"]
+"""How the learning rate falls from its peak to 0 after the warm-up; "constant" stays there, for a later stage to go on."""
 
 
 class Training(Settings):

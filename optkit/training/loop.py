@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import nn
-from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+from transformers import get_scheduler
 
 from optkit.core.cpu import cpu_features
 from optkit.core.errors import OptkitError
@@ -33,10 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Augment = Callable[[Feed], Feed]
 """Function from a batch of inputs, int64 [batch, sequence] by name, to the batch to train on."""
-_SCHEDULES: Mapping[str, Callable[..., Any]] = {
-    "linear": get_linear_schedule_with_warmup,
-    "cosine": get_cosine_schedule_with_warmup,
-}
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 _FLUSH_STEPS = 10  # how many losses stay on the device before they are looked at
 _CPU_PAIRS = 16 * 384**2
 """Most pairs of tokens, batch · sequence², in a micro-batch on a CPU: as many as a usual batch of question answering has.
@@ -134,7 +131,7 @@ def train(
     )
     per_epoch = len(batches.epoch(0))
     steps = settings.steps or max(1, math.ceil((settings.epochs or 0) * per_epoch))
-    schedule = _SCHEDULES[settings.schedule](optimiser, int(steps * (settings.warmup_ratio or 0)), steps)
+    schedule = get_scheduler(_SCHEDULES[settings.schedule], optimiser, int(steps * (settings.warmup_ratio or 0)), steps)
     prepared, optimiser = accelerator.prepare(model, optimiser)
     prepared.train()
     history, average = _History(accelerator), RunningAverage(model, settings.ema)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from optkit import Distill
+from optkit import Distill, Sparsify
 from optkit.compression.context import Context
 from optkit.compression.student import student
 from optkit.core.errors import InputError
@@ -100,6 +100,18 @@ def test_augmented_batches_are_answered_by_the_teacher_itself(
     sentences = {tuple(token for token in row if token) for row in context.features["input_ids"]}
     asked = [tuple(token for token in row if token) for batch in seen for row in batch.tolist()]
     assert sum(sentence not in sentences for sentence in asked) > 0.8 * len(asked)
+
+
+def test_a_student_may_be_left_for_a_later_stage_to_train(loaded: LoadedModel, teacher: Teacher, context: Context) -> None:
+    """It comes out 2:4 from its first step on, and near its teacher."""
+    untaught = distance(replace(loaded, model=student(loaded.model, 1, None)), teacher.loaded, context)
+    made = Distill(layers=1, epochs=0, representation_epochs=0)
+    assert made.teachers == () and made.apply(loaded, context) == [] and teacher.asked == []
+    assert distance(loaded, teacher.loaded, context) == pytest.approx(untaught)
+    sparse = Sparsify(criterion="sparsegpt", representation_epochs=1, epochs=2)
+    sparse.apply(loaded, context)
+    sparse.check(loaded.model, "after training")
+    assert distance(loaded, teacher.loaded, context) < 0.3 * untaught
 
 
 def test_learning_rates_of_the_phases(loaded: LoadedModel, context: Context) -> None:

@@ -15,8 +15,8 @@ from optkit.core.settings import RecipeError, Settings
 @pytest.mark.parametrize(
     ("stage", "field"),
     [
-        (Distill(epochs=0), "epochs"),  # a student that is not trained knows nothing
-        (Distill(steps=0), "steps"),
+        (Distill(epochs=-1), "epochs"),
+        (Distill(steps=-1), "steps"),
         (Distill(ema=1), "ema"),
         (Distill(schedule="exponential"), "schedule"),
         (Distill(learning_rates=[1e-4, 0]), r"learning_rates\.1"),

@@ -51,6 +51,14 @@ def test_a_recipe_has_a_name() -> None:
         Recipe()
 
 
+@pytest.mark.parametrize("after", [[], [Sparsify(epochs=0), Quantize()]])
+def test_a_student_is_trained_by_some_stage(after: list) -> None:
+    made = Distill(layers=4, epochs=0, representation_epochs=0)
+    with pytest.raises(RecipeError, match="Distill trains nothing and no later stage does: expected epochs or steps in one"):
+        Recipe(name="one", stages=[made, *after])
+    assert Recipe(name="one", stages=[made, Sparsify(epochs=1), *after[1:]]).teachers == ("baseline_fp32",)
+
+
 def test_only_the_baseline_has_its_name() -> None:
     with pytest.raises(RecipeError, match="baseline_fp32"):
         Recipe(name="baseline_fp32", stages=[Quantize()])

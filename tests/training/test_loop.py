@@ -136,6 +136,13 @@ def test_a_cosine_falls_from_the_peak_to_zero(tiny_model: LoadedModel, tiny_cont
     assert [entry["learning_rate"] for entry in history] == pytest.approx(expected)
 
 
+def test_a_constant_rate_stays_at_the_peak_after_the_warm_up(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    settings = {"schedule": "constant", "warmup_ratio": 0.5, "learning_rate": 1e-3}
+    history = fit(tiny_model, tiny_context, steps=40, **settings)
+    expected = [1e-3 * 9 / 20, 1e-3 * 19 / 20, 1e-3, 1e-3]
+    assert [entry["learning_rate"] for entry in history] == pytest.approx(expected)
+
+
 def test_a_budget_in_steps_goes_before_epochs(tiny_model: LoadedModel, tiny_context: Context) -> None:
     history = fit(tiny_model, tiny_context, epochs=2, steps=PER_EPOCH + 5)
     assert history[-1]["step"] == PER_EPOCH + 4
