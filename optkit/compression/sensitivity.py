@@ -21,6 +21,13 @@ EXAMPLES = 128
 """Training examples that modules are chosen on where a recipe leaves the choice to "auto"."""
 CHECKED = 4
 """Share of the examples, as one batch in so many, that the choice is made on; the others check it."""
+LEAST_ALONE = 0.001
+"""Share of the changed model's divergence that a module has to cost or bring alone, if it is to be left."""
+LEAST_TOGETHER = 0.01
+"""Share of the changed model's divergence that all which are left have to take away together on other examples."""
+ROUNDING = float(torch.finfo(torch.float32).eps)
+"""Divergence below which nothing is told from the rounding of the answers, which are computed in FP32: in nats of
+probabilities, which add up to 1; of values, as a share of their mean square."""
 Answers = list[torch.Tensor]
 """Answers to each batch: logarithms of probabilities [decisions, choices], or values without padding."""
 Alter = Callable[[Collection[str]], AbstractContextManager[None]]
@@ -69,14 +76,11 @@ def effects(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind, groups: Mapp
     """
     linears = encoder_linears(trial.model)
     able = {name: linears[name] for name in trial.names}
-    with trial.alter(()):
-        reference = _answers(trial.model, feeds, task)
-    found = []
-    for part, names in groups.items():
-        with trial.alter(names):
-            moved = _answers(trial.model, feeds, task)
-        found.append(Effect(part, _distance(moved, reference, task), kept.share(able, names)))
-    return found
+    reference = _altered(trial, (), feeds, task)
+    return [
+        Effect(part, _distance(_altered(trial, names, feeds, task), reference, task), kept.share(able, names))
+        for part, names in groups.items()
+    ]
 
 
 def singles(names: Collection[str]) -> dict[str, list[str]]:
@@ -148,16 +152,17 @@ def gains(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind) -> list[Effect
     return [Effect(one.part, whole.divergence - one.divergence, whole.share - one.share) for one in found]
 
 
-def choose(found: Sequence[Effect], budget: float) -> list[Effect]:
+def choose(found: Sequence[Effect], budget: float, least: float = 0) -> list[Effect]:
     """Return the modules to leave as they are: those of the largest effects, while they fit into the budget.
 
     Args:
         found: costs or gains of the single modules.
         budget: most of their multiply-adds that may be left, as a share.
+        least: divergence that an effect has to exceed.
     """
     chosen, room = list[Effect](), budget
     for effect in sorted(found, key=lambda effect: -effect.divergence):
-        if effect.divergence > 0 and effect.share <= room + 1e-9:
+        if effect.divergence > least and effect.share <= room + 1e-9:
             chosen.append(effect)
             room -= effect.share
     return chosen
@@ -167,6 +172,8 @@ def chosen(
     trial: OneByOne, context: "Context", measure: Measure, setting: str, state: str, budget: float
 ) -> tuple[list[str], str]:
     """Choose the modules to leave as they are by training examples, if together they help on others.
+
+    Nothing is left for less than `LEAST_ALONE` and `LEAST_TOGETHER`, nor for what may be `ROUNDING`.
 
     Args:
         trial: model and technique.
@@ -180,15 +187,42 @@ def chosen(
         Names of the modules, and a sentence on them.
     """
     feeds, task = list(context.feeds(CHECKED * EXAMPLES)), context.task
-    left = {effect.part for effect in choose(measure(trial, feeds[::CHECKED], task), budget)}
-    names, rest = ([name for name in trial.names if (name in left) is own] for own in (True, False))
     checked_on = [feed for number, feed in enumerate(feeds) if number % CHECKED] or feeds
-    before, after = effects(trial, checked_on, task, {"all": trial.names, "rest": rest})
+    reference = _altered(trial, (), checked_on, task)
+    before = _distance(_altered(trial, trial.names, checked_on, task), reference, task)
+    rounding, unit = _rounding(reference, task), distance_name(task)
     said = f"{setting}='auto', at most {budget:.0%} of the multiply-adds"
-    if after.divergence >= before.divergence:
-        return [], f"{said}: nothing is left {state}, as no module that fits helps"
-    told = f"{distance_name(task)} {before.divergence:.3g} → {after.divergence:.3g} on other training examples"
-    return names, f"{said}: left {state}: {', '.join(names)}; {1 - after.share:.1%} of the multiply-adds, {told}"
+    nothing = f"{said}: nothing is left {state}, as"
+    if before <= rounding:
+        return [], (
+            f"{nothing} all modules together move the answers by no more than FP32 may round them: {unit} {before:.3g}, "
+            f"at most {rounding:.3g}"
+        )
+    least = max(LEAST_ALONE * before, rounding)
+    left = {effect.part for effect in choose(measure(trial, feeds[::CHECKED], task), budget, least)}
+    names, rest = ([name for name in trial.names if (name in left) is own] for own in (True, False))
+    if not names:
+        return [], f"{nothing} no module that fits is worth more than {unit} {least:.3g}, where all move it {before:.3g}"
+    after = _distance(_altered(trial, rest, checked_on, task), reference, task)
+    told = f"{unit} {before:.3g} → {after:.3g} on other training examples"
+    if before - after <= max(LEAST_TOGETHER * before, rounding):
+        return [], f"{nothing} it is not worth it: {', '.join(names)} together {told}"
+    linears = encoder_linears(trial.model)
+    share = kept.share({name: linears[name] for name in trial.names}, names)
+    return names, f"{said}: left {state}: {', '.join(names)}; {share:.1%} of the multiply-adds, {told}"
+
+
+def _altered(trial: OneByOne, names: Collection[str], feeds: Sequence[Feed], task: TaskKind) -> Answers:
+    """Answers of the model with some modules changed."""
+    with trial.alter(names):
+        return _answers(trial.model, feeds, task)
+
+
+def _rounding(reference: Answers, task: TaskKind) -> float:
+    """Return the divergence that may be nothing but rounding."""
+    if task.choice is not None:
+        return ROUNDING
+    return ROUNDING * float(torch.cat([rows.double().square().flatten() for rows in reference]).mean())
 
 
 @torch.inference_mode()

@@ -48,6 +48,7 @@ def test_the_choice_by_hand() -> None:
     assert [effect.part for effect in sensitivity.choose(found, 0.29)] == ["c"]
     assert [effect.part for effect in sensitivity.choose(found, 0.9)] == ["b", "c", "a"]
     assert sensitivity.choose(found, 0.02) == []
+    assert [effect.part for effect in sensitivity.choose(found, 0.9, least=0.5)] == ["b", "c"]
 
 
 def test_gains_are_what_leaving_a_module_takes_away(tiny_model: LoadedModel, tiny_context: Context) -> None:
@@ -72,9 +73,35 @@ def test_a_choice_stands_only_if_it_helps_on_other_examples(tiny_model: LoadedMo
     names, said = sensitivity.chosen(trial, tiny_context, of_out, "keep_float", "float", 0.5)
     assert asked == [2], "of eight batches"
     assert names == [OUT] and f"left float: {OUT}; " in said and "on other training examples" in said
-    assert sensitivity.chosen(trial, tiny_context, lambda *given: [], "keep_float", "float", 0.5) == (
-        [], "keep_float='auto', at most 50% of the multiply-adds: nothing is left float, as no module that fits helps"
-    )  # fmt: skip
+    names, said = sensitivity.chosen(trial, tiny_context, lambda *given: [], "keep_float", "float", 0.5)
+    assert names == [] and "50% of the multiply-adds: nothing is left float, as no module that fits is worth more" in said
+
+
+def test_nothing_is_left_for_rounding(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    """All answers of a model hardly differ, so that INT8 moves them by less than FP32 rounds them."""
+    with torch.no_grad():
+        tiny_model.model.classifier.weight.mul_(1e-4)
+    stage = Quantize(keep_float="auto", keep_budget=0.5, calibration_examples=32)
+    stage.apply(tiny_model, tiny_context)
+    assert kept.names(tiny_model.model, "quantize") == frozenset()
+    assert "nothing is left float, as all modules together move the answers by no more than FP32" in tiny_model.remarks[0]
+    values = [torch.tensor([[300.0], [400.0]])]
+    assert sensitivity._rounding(values, Regression) == pytest.approx(125_000 * torch.finfo(torch.float32).eps)
+
+
+def test_nothing_is_left_for_next_to_nothing(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    trial, task = Sparsify().one_by_one(tiny_model, tiny_context), tiny_context.task
+    feeds = list(tiny_context.feeds(512))
+    checked_on = [feed for number, feed in enumerate(feeds) if number % sensitivity.CHECKED]
+    (whole,) = sensitivity.effects(trial, checked_on, task, {"all": trial.names})
+    gains = sensitivity.gains(trial, checked_on, task)
+    little = [one for one in gains if 0 < one.divergence < sensitivity.LEAST_TOGETHER * whole.divergence]
+    assert little and whole.divergence > 1000 * sensitivity.ROUNDING
+    names, said = sensitivity.chosen(trial, tiny_context, lambda *given: little[:1], "keep_dense", "dense", 0.5)
+    assert names == [] and f"nothing is left dense, as it is not worth it: {little[0].part} together KL" in said
+    alone = [Effect(OUT, whole.divergence / 2000, 0)]
+    names, said = sensitivity.chosen(trial, tiny_context, lambda *given: alone, "keep_dense", "dense", 0.5)
+    assert names == [] and "no module that fits is worth more than" in said
 
 
 def spoiled(loaded: LoadedModel) -> LoadedModel:
