@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from optkit.core.errors import InputError
+from optkit.recipe.unread import ReadWhere
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +27,11 @@ def _listed(given: Any) -> Any:
 
 Kept = Annotated[Literal["auto"] | tuple[str, ...], BeforeValidator(_listed)]
 """Setting: names of modules, in which `*` stands for anything, or "auto"."""
+CHOSEN = {
+    "keep_float": ReadWhere(("keep_float",), lambda stage: stage.keep_float == "auto", "keep_float is not 'auto'"),
+    "keep_dense": ReadWhere(("keep_dense",), lambda stage: stage.keep_dense == "auto", "keep_dense is not 'auto'"),
+}
+"""What reads a budget: modules that are chosen, by the setting that asks for it."""
 
 
 def resolve(asked: Kept, linears: Mapping[str, "nn.Linear"], setting: str) -> list[str]:

@@ -5,11 +5,13 @@ in every later one (Stock et al. 2020, arXiv 1907.05686; Fan et al. 2021, arXiv 
 """
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from optkit.recipe.stage import History, Taught
+from optkit.recipe.unread import TRAINED, TRAINING, ReadWhere
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +35,7 @@ class ProductQuantize(Taught):
 
     technique: Literal["product_quantize"] = "product_quantize"
     order: ClassVar[int] = 25
+    read_where: ClassVar[Mapping[str, ReadWhere]] = {**TRAINING, "groups": TRAINED}
     block: Block = 4
     """Input channels of a block of a Linear module; 8 takes half the space of 4."""
     embedding_block: Block = 4

@@ -1,6 +1,7 @@
 """INT8 quantization of the encoder: insert quantisers, calibrate, train, freeze (see `optkit.compression.quantizers`)."""
 
 import copy
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 from optkit.compression import kept
 from optkit.compression.kept import Kept
 from optkit.recipe.stage import History, Taught
+from optkit.recipe.unread import ANSWERED, TRAINED, TRAINING, ReadWhere
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,16 @@ class Quantize(Taught):
     technique: Literal["quantize"] = "quantize"
     order: ClassVar[int] = 30
     quantises: ClassVar[bool] = True
+    read_where: ClassVar[Mapping[str, ReadWhere]] = {
+        **TRAINING,
+        "percentile": ReadWhere(
+            ("calibrator",), lambda stage: stage.calibrator == "percentile", "the calibrator is not percentile"
+        ),
+        "keep_budget": kept.CHOSEN["keep_float"],
+        "scale_rate": TRAINED,
+        "quant_noise": TRAINED,
+        "guard": ANSWERED,
+    }
     calibrator: Calibrator = "max"
     """Calibrator that chooses an activation's amax from the calibration data; `kl` by the divergence of the answers."""
     percentile: float = Field(99.99, gt=50, le=100)

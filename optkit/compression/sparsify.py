@@ -5,6 +5,7 @@ later one (Mishra et al. 2021, arXiv 2104.08378, section 4).
 """
 
 import copy
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from pydantic import Field
 from optkit.compression import kept
 from optkit.compression.kept import Kept
 from optkit.recipe.stage import History, Taught
+from optkit.recipe.unread import TRAINING, ReadWhere
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +37,13 @@ class Sparsify(Taught):
     technique: Literal["sparsify"] = "sparsify"
     order: ClassVar[int] = 20
     sparsity: ClassVar[str | None] = "2:4"
+    read_where: ClassVar[Mapping[str, ReadWhere]] = {
+        **TRAINING,
+        "calibration_examples": ReadWhere(
+            ("criterion",), lambda stage: stage.criterion == "sparsegpt", "the criterion is not sparsegpt"
+        ),
+        "keep_budget": kept.CHOSEN["keep_dense"],
+    }
     criterion: Literal["magnitude", "sparsegpt"] = "magnitude"
     """Criterion for the two weights kept of every four: magnitude, or the reconstruction error of SparseGPT (Frantar &
     Alistarh 2023, arXiv 2301.00774), which also corrects the weights that are kept, layer by layer."""

@@ -8,8 +8,10 @@ Every setting of every technique may stand there, of other packages' techniques 
 """
 
 import difflib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
@@ -19,15 +21,18 @@ from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
 from optkit.core.settings import report
 from optkit.models import families
-from optkit.recipe.stage import Stage, Taught
+from optkit.recipe import unread
+from optkit.recipe.stage import Stage
 
+log = logging.getLogger(__name__)
 DEFAULT = Path(__file__).with_name("templates") / "search_space.json"
 TECHNIQUES_CHOICE = "techniques"
 """Name of the choice of techniques among a trial's parameters."""
 _OF_MODEL = {"distill.layers": families.depth, "distill.hidden_size": families.width}
 """Settings of which a number below 1 is a share of what the model has."""
-_FOR_TRAINING = Taught.model_fields.keys() - {"technique", "epochs", "steps", "teacher"}
-"""Settings that nothing reads where a stage trains for no epochs; those of a representation phase go with the phase."""
+_EPOCHS = ("epochs", "steps")
+_OF_PHASE = ("representation_epochs", "representation_steps")
+"""Settings of a representation phase, which goes with the training on answers: without these there is none."""
 _FIX = "see docs/search.md for what a search space holds"
 
 
@@ -84,16 +89,17 @@ class Space:
         own = {
             name.partition(".")[2]: choices for name, choices in self.settings.items() if name.startswith(f"{technique}.")
         }
-        given: dict[str, Any] = {}
-        for setting in sorted(own, key=lambda name: name not in ("epochs", "steps")):  # they decide what else is drawn
-            if given.get("epochs", given.get("steps")) == 0 and setting in _FOR_TRAINING:
-                continue
+        given, kind = dict[str, Any](), TECHNIQUES.get(technique)
+        for setting in sorted(own, key=lambda name: (unread.depth(kind.read_where, name), name not in _EPOCHS)):
+            untrained = given.get("epochs", given.get("steps")) == 0
+            if (setting in _OF_PHASE and untrained) or setting in kind(**given).unread():
+                continue  # it would make no other recipe
             name = f"{technique}.{setting}"
             value = _drawn(trial, name, own[setting])
             if name in _OF_MODEL and value is not None and value < 1:
                 value = max(1, round(value * _OF_MODEL[name](config)))
             given[setting] = value
-        return TECHNIQUES.get(technique)(**given).checked()
+        return kind(**given).checked()
 
     @staticmethod
     def _one_of(trial: Draws, name: str, choices: Sequence[str]) -> Any:
@@ -145,7 +151,26 @@ def read(path: Path = DEFAULT) -> Space:
                 mistakes.append(f"start: {name} is {value!r}, which is none of the space's values")
     if mistakes:
         raise InputError(report(f"{path}: the space has", mistakes) + f"\n{_FIX}")
+    for name, why in _never_read(settings):
+        log.warning("%s: no recipe of the space reads %s, which is left out: %s", path, name, why)
     return Space(tuple(map(tuple, content.techniques)), settings, tuple(content.start))
+
+
+def _never_read(settings: Mapping[str, tuple[Any, ...] | Range]) -> Iterator[tuple[str, str]]:
+    """Yield the settings that nothing reads, whatever the others of the space are, and why."""
+    for name in settings:
+        technique, _, setting = name.partition(".")
+        kind = TECHNIQUES.get(technique)
+        others = kind.read_where[setting].others if setting in kind.read_where else ()
+        ends = {other: _ends(settings[place]) for other in others if (place := f"{technique}.{other}") in settings}
+        together = [dict(zip(ends, values, strict=True)) for values in itertools.product(*ends.values())]
+        why = [kind(**given).unread().get(setting) for given in together]
+        if why and why[0] is not None and None not in why:
+            yield name, why[0]
+
+
+def _ends(choices: tuple[Any, ...] | Range) -> tuple[Any, ...]:
+    return (choices.low, choices.high) if isinstance(choices, Range) else choices
 
 
 def _is_among(value: Any, possible: tuple[Any, ...] | Range) -> bool:
@@ -170,12 +195,11 @@ def _choices(name: str, given: Any, mistakes: list[str]) -> tuple[Any, ...] | Ra
     found: tuple[Any, ...] | Range
     if isinstance(given, dict):
         found = _range(name, given, mistakes)
-        tried = (found.low, found.high)
     else:
-        found = tried = tuple(given)
+        found = tuple(given)
         if not given:
             mistakes.append(f"setting {name!r}: found no values: the space is empty")
-    for value in tried:
+    for value in _ends(found):
         if name in _OF_MODEL and isinstance(value, float) and 0 < value < 1:
             continue
         mistakes += [mistake for mistake in stage(**{setting: value})._mistakes if f".{setting} " in mistake]

@@ -216,7 +216,7 @@ def finished(study: "optuna.Study") -> list[Tried]:
     for trial in study.get_trials(deepcopy=False):
         own = trial.user_attrs
         if _OUTCOME in own:
-            stages = tuple(stage_of(settings) for settings in own[_STAGES])
+            stages = tuple(stage_of(settings).as_read() for settings in own[_STAGES])  # of earlier versions too
             found.setdefault(repr((own[_STAGES], own[_MODEL])), Tried(own[_MODEL], stages, _outcome(own[_OUTCOME])))
     return list(found.values())
 

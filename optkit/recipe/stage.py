@@ -14,7 +14,7 @@ is imported within the methods: `optkit compare` looks up the order of the stage
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from inspect import isabstract
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -24,6 +24,7 @@ from optkit.core.plugins import Registry
 from optkit.core.settings import Settings
 from optkit.recipe.teacher_names import teachers_or_none
 from optkit.recipe.training import Schedule
+from optkit.recipe.unread import TRAINING, ReadWhere
 
 if TYPE_CHECKING:  # later rooms, and what takes long to import
     import torch
@@ -53,6 +54,8 @@ class Stage(Settings, ABC):
     """Whether the exported graph has quantisers, so that INT8 engines can be built from it."""
     sparsity: ClassVar[str | None] = None
     """Sparsity pattern of the weights after the stage, such as "2:4"; None if it leaves them dense."""
+    read_where: ClassVar[Mapping[str, ReadWhere]] = {}
+    """What has to hold for a setting to be read, of those that are not read always."""
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -68,6 +71,29 @@ class Stage(Settings, ABC):
     def needs_training(self) -> bool:
         """Whether what the stage leaves answers nothing before a later stage has trained it."""
         return False
+
+    def unread(self) -> dict[str, str]:
+        """Return the settings that nothing reads as the others are, and why."""
+        return {name: where.otherwise for name, where in self.read_where.items() if not where.holds(self)}
+
+    def as_read(self) -> Self:
+        """Return the stage with the usual values of what nothing reads."""
+        return self.model_copy(update={name: self._usual(name) for name in self.unread()})
+
+    @model_validator(mode="after")
+    def _is_read(self) -> Self:
+        """Refuse what would be ignored; what is stored, with its technique, may come from an earlier version."""
+        if "technique" in self.model_fields_set:
+            return self
+        why = {name: why for name, why in self.unread().items() if getattr(self, name) not in (None, self._usual(name))}
+        if why:
+            found = "; ".join(f"{name}={getattr(self, name)!r}, as {reason}" for name, reason in why.items())
+            raise ValueError(f"{type(self).__name__} has settings that nothing reads, leave them out: {found}")
+        return self
+
+    @classmethod
+    def _usual(cls, name: str) -> Any:
+        return cls.model_fields[name].get_default()
 
     def preflight(self, model: "PreTrainedModel", recipe: str) -> "PreTrainedModel":
         """Check, before any training, that the stage can work on a model; warn where it applies to a part of it only.
@@ -131,6 +157,8 @@ class Stage(Settings, ABC):
 
 class Taught(Stage):
     """Base class of stages that train: epochs, learning rates, teacher and loss weights (see `compression.retrain`)."""
+
+    read_where: ClassVar[Mapping[str, ReadWhere]] = TRAINING
 
     epochs: float = Field(1, ge=0)
     """Epochs of training on the task, with the teacher's logits as soft targets."""
@@ -213,7 +241,7 @@ class Taught(Stage):
 
     def _is_given(self, name: str) -> bool:
         """Whether somebody has set a setting: what is stored, with its technique, has all settings, the usual ones too."""
-        usual = getattr(self, name) == type(self).model_fields[name].default
+        usual = getattr(self, name) == self._usual(name)
         return name in self.model_fields_set and not (usual and "technique" in self.model_fields_set)
 
 

@@ -108,9 +108,9 @@ def test_the_histogram_calibrators_are_for_activations(tiny_model: LoadedModel) 
 def test_calibrators_choose_differently(tiny_model: LoadedModel, tiny_context: Context) -> None:
     found = {}
     start = {name: tensor.clone() for name, tensor in tiny_model.model.state_dict().items()}
-    for calibrator in ("max", "percentile"):
-        Quantize(calibrator=calibrator, percentile=90.0).apply(tiny_model, tiny_context)
-        found[calibrator] = amax_of(tiny_model)
+    for stage in (Quantize(), Quantize(calibrator="percentile", percentile=90.0)):
+        stage.apply(tiny_model, tiny_context)
+        found[stage.calibrator] = amax_of(tiny_model)
         tiny_model.model.load_state_dict(start, strict=False)
     for name in found["max"]:
         if name.endswith("weight_quantizer"):

@@ -114,7 +114,7 @@ def spoiled(loaded: LoadedModel) -> LoadedModel:
     return loaded
 
 
-@pytest.mark.parametrize("stage", [Quantize(calibration_examples=32), Sparsify(calibration_examples=32)])
+@pytest.mark.parametrize("stage", [Quantize(calibration_examples=32), Sparsify()])
 def test_each_module_alone_and_the_model_as_before(
     stage: Quantize | Sparsify, tiny_model: LoadedModel, tiny_context: Context
 ) -> None:
@@ -164,7 +164,7 @@ def test_auto_leaves_float_what_costs_most(tiny_model: LoadedModel, tiny_context
 def test_patterns_name_what_stays_float(epochs: int, tiny_model: LoadedModel, tiny_context: Context) -> None:
     stage = Quantize(
         keep_float="*.attention.self.query", calibration_examples=16, epochs=epochs, teacher=None, weights="per_tensor",
-        scale_rate=1.0,
+        scale_rate=float(epochs),
     )  # fmt: skip
     stage.apply(tiny_model, tiny_context)
     assert kept.names(tiny_model.model, "quantize") == {QUERY, QUERY.replace("layer.0", "layer.1")}

@@ -58,6 +58,40 @@ def test_what_nothing_reads_is_not_drawn(tmp_path: Path) -> None:
     assert stage == Quantize(calibrator="mse")
 
 
+class Last(First):
+    """Draws the last choice, and the upper end."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return super().suggest_categorical(name, choices[::-1])
+
+
+def test_what_depends_on_a_choice_is_drawn_after_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {
+        "quantize.keep_budget": [0.05, 0.2],
+        "quantize.quant_noise": [0.5, 0.9],
+        "quantize.percentile": [99.9],
+        "quantize.keep_float": [[], "auto"],
+        "quantize.epochs": [0, 1],
+        "quantize.calibrator": ["max", "percentile"],
+    }
+    space = space_of(tmp_path, {"techniques": [["quantize"]], "settings": settings})
+    assert space.draw(First(), BertConfig()) == (Quantize(),)
+    assert space.draw(Last(), BertConfig()) == (
+        Quantize(calibrator="percentile", percentile=99.9, keep_float="auto", keep_budget=0.2, epochs=1, quant_noise=0.9),
+    )
+    assert not caplog.records
+
+
+def test_what_no_recipe_reads_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = {"quantize.keep_budget": [0.05, 0.2], "quantize.keep_float": [[]], "quantize.scale_rate": [5]}
+    space = space_of(tmp_path, {"techniques": [["quantize"]], "settings": settings})
+    assert [record.args[1:] for record in caplog.records if isinstance(record.args, tuple)] == [
+        ("quantize.keep_budget", "keep_float is not 'auto'"),
+        ("quantize.scale_rate", "nothing is trained, for want of epochs or steps"),
+    ]
+    assert space.draw(Last(), BertConfig()) == (Quantize(),)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

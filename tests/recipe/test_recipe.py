@@ -100,11 +100,11 @@ def test_the_digest_leaves_out_what_does_not_shape_the_result() -> None:
 
 
 def test_teachers_are_those_that_training_needs() -> None:
-    assert Recipe(name="ptq", stages=[Quantize(teacher="big")]).teachers == ()
+    assert Recipe(name="ptq", stages=[Quantize()]).teachers == ()
     assert Recipe(name="qat", stages=[Quantize(epochs=1, teacher="big")]).teachers == ("big",)
     assert Recipe(name="qat", stages=[Quantize(epochs=1)]).teachers == ("baseline_fp32",)
     assert Recipe(name="qat", stages=[Quantize(epochs=1, teacher=None)]).teachers == ()
-    assert Recipe(name="sparse", stages=[Sparsify(epochs=0, teacher="big")]).teachers == ()
+    assert Recipe(name="sparse", stages=[Sparsify(epochs=0)]).teachers == ()
     assert Recipe(name="sparse", stages=[Sparsify(epochs=0, representation_epochs=1, teacher="big")]).teachers == ("big",)
 
 
