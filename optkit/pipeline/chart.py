@@ -33,9 +33,12 @@ _MARK, _NAME = "Chart.yaml", "name: optkit-models"
 _REMOTES = {"s3": ":s3,env_auth=true:", "gs": ":gcs,env_auth=true:", "az": ":azureblob,env_auth=true:"}
 """Stores, as rclone calls them."""
 _HTTPS = 443
-_PART = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
-    rf"(?:[\w.-]+(?::\d+)?/)?{_PART}(?:/{_PART})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?", re.ASCII
+    rf"(?=[^@]{{1,255}}(?:@|$))(?:{_LABEL}(?:\.{_LABEL})*(?::\d{{1,5}})?/)?{_PART}(?:/{_PART})*"
+    r"(?::\w[\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?",
+    re.ASCII,
 )
 """A reference of an image: host, path, tag, digest (the OCI distribution specification)."""
 
@@ -69,6 +72,8 @@ class Asked:
             raise InputError(f"--container: found {len(self.containers)}, expected one for each --repository at most")
         if self.flavour == "python" and (versions := [one for one in self.containers if "=" in one]):
             raise InputError(f"--container {versions[0]}: is the image's base with --flavour python; give its tag alone")
+        for one in self.containers:
+            containers.check_tag(one.partition("=")[0], one)
         wanted = len(self.repositories) if self.flavour == "python" else 0
         if len(self.images) != wanted:
             raise InputError(

@@ -1,8 +1,10 @@
 """NVIDIA's containers: the one that serves an engine, and the command that starts it."""
 
 import logging
+import re
 import shlex
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from optkit.engines.tensorrt import deployment
 IMAGE = "nvcr.io/nvidia/tritonserver"
 NEWEST = list(deployment.CONTAINERS)[-1]
 """Tag of the newest container that is known."""
+_TAG = re.compile(r"\d\d\.\d\d", re.ASCII)
 log = logging.getLogger(__name__)
 OPTIONS = ("--model-repository=/models", "--disable-auto-complete-config")
 
@@ -31,7 +34,7 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
 
     Raises:
         MachineError: no container is known for the engine, or the one that was named would refuse it.
-        InputError: what is in the named container is not known, or its version is none.
+        InputError: the tag or the version is none, or what is in the named container is not known.
     """
     kind, built = record["kind"], built_version(record)
     runtime = engines.runtime(kind)
@@ -49,12 +52,15 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
             )
         return found[-1]
     name, _, version = tag.partition("=")
-    version = version or table.get(name, "")
-    if not name or not all(part.isdecimal() for part in version.split(".")):
+    check_tag(name, tag)
+    version, known = version or table.get(name, ""), table.get(name, "")
+    if not all(part.isdecimal() for part in version.split(".")):
         raise InputError(
             f"--container {tag}: its version of {kind} is not known, only that of {', '.join(table) or 'no container'}. "
-            f"Say it: --container {name or 'TAG'}=VERSION, as NVIDIA's release notes have it"
+            f"Say it: --container {name}=VERSION, as NVIDIA's release notes have it"
         )
+    if known and not _agree(version, known):
+        _say_overridden(name, kind, version, known)
     if not _runs(record, version) and runtime.runs_on_older(record) and _is_seen(version, table):
         _warn(record, name, version)
     elif not _runs(record, version):
@@ -63,6 +69,36 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
             f"{kind} {version}, or choose another container"
         )
     return name
+
+
+def check_tag(name: str, given: str | None = None) -> None:
+    """Raise `InputError` unless a name is a tag of NVIDIA's containers.
+
+    Args:
+        name: the tag alone.
+        given: what was given, perhaps with a version.
+    """
+    if not _TAG.fullmatch(name):
+        raise InputError(
+            f"--container {given or name!r}: expected the year and month of one of NVIDIA's containers, as {NEWEST} or "
+            f"{NEWEST}=VERSION, without -py3"
+        )
+
+
+def _agree(version: str, other: str) -> bool:
+    """Whether two versions are one as far as both say."""
+    return all(own == its for own, its in zip(_numbers(version), _numbers(other), strict=False))
+
+
+@cache  # a command asks for the container of each of its engines
+def _say_overridden(name: str, kind: str, version: str, known: str) -> None:
+    log.warning(
+        "--container %s=%s: this container is known, and has %s %s; what was given goes before it",
+        name,
+        version,
+        kind,
+        known,
+    )
 
 
 def _warn(record: Mapping[str, Any], name: str, version: str) -> None:

@@ -1,6 +1,7 @@
 """Charts are valid to Helm and Kubernetes, follow what was published and measured, and are refused where pods would fail."""
 
 import dataclasses
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 from optkit.cli.app import main
 from optkit.core.errors import InputError, MachineError
 from optkit.pipeline import chart_sizing
+from optkit.pipeline.chart import Asked
 from optkit.registry import rollback
 from optkit.registry.signing import Trust
 from tests.registry import small
@@ -241,6 +243,18 @@ def test_pools_that_could_not_stand_behind_one_name_are_refused(release, reposit
         charts.chart(tmp_path / "chart", root, models=[small.MODEL, "older"], containers=[])
 
 
+BAD_IMAGES = [
+    "Optkit", "-optkit", "a..b", "a___b", "a/", "/a", "a//b", "a:", "a:-1", "a:1:2", "a@1", "my_host.example:5000/a",
+    "-host.example/a", "a.b:port/a", "", " ", "optkit ", "optkit\n", "x" * 256, f"a:{'x' * 129}",
+]  # fmt: skip
+GOOD_IMAGES = ["optkit", "team/a:1.0", "localhost:5000/a__b/c-d.e_f", "Registry.Example/a", f"a:1@sha256:{'0' * 64}"]
+
+
+@pytest.mark.parametrize("name", GOOD_IMAGES)
+def test_images_by_every_kind_of_name_are_taken(name):
+    assert Asked([small.MODEL], ["repository"], "python", images=[name]).images == [name]
+
+
 @pytest.mark.parametrize(
     ("asked", "why"),
     [
@@ -254,6 +268,12 @@ def test_pools_that_could_not_stand_behind_one_name_are_refused(release, reposit
         ({"containers": ["26.08=1.31"] * 2}, "--container: found 2"),
         ({"flavour": "python", "images": ["x y"]}, "--image 'x y': expected an image's name"),
         ({"flavour": "python", "images": ["INVALID:::"]}, "--image 'INVALID:::': expected an image's name"),
+        *(
+            ({"flavour": "python", "images": [name]}, re.escape(f"--image {name!r}: expected an image"))
+            for name in BAD_IMAGES
+        ),
+        ({"flavour": "python", "containers": ["26.08 x"]}, "--container '26.08 x': expected the year and month"),
+        ({"containers": ["latest=1.31"]}, "--container 'latest=1.31': expected the year and month"),
         ({"flavour": "python", "containers": ["26.08=1.31"]}, "--container 26.08=1.31: is the image's base"),
     ],
 )

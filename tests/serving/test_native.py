@@ -145,9 +145,23 @@ def test_a_container_that_the_table_does_not_have_is_named_with_its_version():
     assert containers.container(RECORD, "26.09=11.1.0") == "26.09"
     with pytest.raises(MachineError, match=r"container 26\.07 has tensorrt 11\.3, the engine was built by 11\.1\.0\.106"):
         containers.container(RECORD, "26.07=11.3")  # what the user says goes before the table
-    for tag in ("26.09=new", "=11.1", "26.09=", ""):
+    for tag in ("26.09=new", "26.09="):
         with pytest.raises(InputError, match="its version of tensorrt is not known"):
             containers.container(RECORD, tag)
+    for tag in ("=11.1", "", "26.09-py3=11.1", "x y=11.1", "26.9=11.1"):
+        with pytest.raises(InputError, match=r"expected the year and month of one of NVIDIA's containers, as 26\.08"):
+            containers.container(RECORD, tag)
+
+
+def test_a_version_that_is_not_that_of_a_known_container_is_said_once(caplog):
+    record = {"kind": "onnxruntime", "runtime_version": "1.27.0"}
+    for given in ("26.07=1.27", "26.07=1.27.0", "26.07=1.27.0.3", "26.09=1.29.5"):
+        containers.container(record, given)
+    assert not caplog.records
+    for _ in range(2):
+        assert containers.container(record, "26.07=1.29.5") == "26.07"
+    (said,) = caplog.records
+    assert "--container 26.07=1.29.5: this container is known, and has onnxruntime 1.27.0" in said.getMessage()
 
 
 def test_a_plan_of_cuda_12_is_told_what_to_build_it_with():
