@@ -61,7 +61,8 @@ class Cluster:
             kinds = spec.engines
             modules = {type(spec.task).__module__, *techniques, *engines.modules(kinds)}
             own = _files({*techniques, *modules_of(spec.recipes.values())}), tuple(sorted(modules)), kinds
-            order = Order(root, board, Path.cwd(), *own, mirror.url_of(root))
+            names = tuple((node.id, node.name) for node in self.nodes)
+            order = Order(root, board, Path.cwd(), *own, mirror.url_of(root), names)
             try:
                 versions = cluster_nodes.require(self.ray, self.nodes, order)
                 fresh, slots = any(node.gpus for node in self.nodes), trainings(self.nodes, self.shares["train"])
@@ -98,7 +99,7 @@ def connected(settings: ClusterSettings) -> Iterator[Cluster]:
         log.info(
             "cluster of %d nodes: %s",
             len(nodes),
-            ", ".join(f"{node.host} ({node.cores} cores, {node.gpus} GPUs)" for node in nodes),
+            ", ".join(f"{node.name} ({node.cores} cores, {node.gpus} GPUs)" for node in nodes),
         )
         yield Cluster(ray, nodes, cluster_nodes.shares(nodes, settings))
 

@@ -2,8 +2,9 @@
 
 import fcntl
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from optkit.core import mirror
@@ -29,6 +30,13 @@ class Node:
     cores: int
     gpus: int
     measures: bool
+    alone: bool = True
+    """Whether no other node has its host."""
+
+    @property
+    def name(self) -> str:
+        """What it is called: its host, with the begin of Ray's id where that has several nodes."""
+        return self.host if self.alone else f"{self.host} ({self.id[:8]})"
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,8 @@ def alive(ray: Any) -> list[Node]:
             has = node["Resources"]
             own = int(has.get("CPU", 0)), int(has.get("GPU", 0)), has.get(MEASURE, 0) > 0
             found.append(Node(node["NodeID"], node["NodeManagerHostname"], *own))
-    return found
+    hosts = Counter(node.host for node in found)
+    return [replace(node, alone=hosts[node.host] == 1) for node in found]
 
 
 def shares(nodes: Sequence[Node], settings: ClusterSettings) -> dict[Kind, Share]:
@@ -73,7 +82,7 @@ def shares(nodes: Sequence[Node], settings: ClusterSettings) -> dict[Kind, Share
         gpus = float(any(node.gpus for node in nodes))
     training = [node for node in nodes if node.gpus >= gpus and node.cores]
     if not training:
-        have = ", ".join(f"{node.host} {node.gpus}" for node in nodes)
+        have = ", ".join(f"{node.name} {node.gpus}" for node in nodes)
         raise MachineError(
             f"--train-gpus {gpus:g}: no node of the cluster has as many GPUs: {have}. Add one, or ask for fewer"
         )
@@ -157,15 +166,11 @@ def _facts(ray: Any, nodes: Sequence[Node], order: Order) -> dict[Node, Facts]:
             asked[ask.options(scheduling_strategy=there, num_gpus=cards).remote(order, node.id)] = node
         ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
         found = {node: _answer(ray, reference, node) for reference, node in asked.items()}
-    return {
-        node: one if one.sees or cluster_worker.shows_up(order.board / node.id) else _unseen(one)
-        for node, one in found.items()
-        if one
-    }
+    return {node: replace(one, sees=one.sees or _unseen(order, node), node=node.name) for node, one in found.items() if one}
 
 
-def _unseen(one: Facts) -> Facts:
-    return Facts(**{**vars(one), "sees": "what it writes is not seen here"})
+def _unseen(order: Order, node: Node) -> str:
+    return "" if cluster_worker.shows_up(order.board / node.id) else "what it writes is not seen here"
 
 
 def _answer(ray: Any, reference: Any, node: Node) -> Facts | None:
@@ -179,14 +184,14 @@ def _answer(ray: Any, reference: Any, node: Node) -> Facts | None:
         answer: Facts = ray.get(reference, timeout=0)
     except ray.exceptions.GetTimeoutError as error:
         raise MachineError(
-            f"node {node.host} has not answered for {_ANSWER_S:g} s. Restart Ray there, or take it out"
+            f"node {node.name} has not answered for {_ANSWER_S:g} s. Restart Ray there, or take it out"
         ) from error
     except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
-        log.warning("node %s (%s) has died; the run goes on without it", node.host, node.id[:8])
+        log.warning("node %s has died; the run goes on without it", node.name)
         return None
     except ray.exceptions.RayError as error:
         last = str(error).strip().splitlines()[-1]
         raise MachineError(
-            f"node {node.host}: {last}. Install there what is installed here: pip install 'optkit[cluster]'"
+            f"node {node.name}: {last}. Install there what is installed here: pip install 'optkit[cluster]'"
         ) from error
     return answer

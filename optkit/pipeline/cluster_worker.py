@@ -53,6 +53,8 @@ class Order:
     """Kinds of engine to build; empty for all that the measuring nodes have."""
     store: str | None = None
     """URL of the object store that `root` mirrors; None where all nodes share the folder itself."""
+    names: tuple[tuple[str, str], ...] = ()
+    """What the driver calls the nodes, beside Ray's ids of them."""
 
     def here(self, path: Path) -> Path:
         """Return where a path below `root` lies on this machine."""
@@ -93,7 +95,14 @@ def facts(order: Order, mark: str) -> Facts:
     with redirect_stdout(sys.stderr):
         sees, locks = _store(order, mark)
         _prepare(order)
-        return Facts(socket.gethostname(), versions(order), hardware.in_words(), _lacks(order.kinds), sees, locks)
+        return Facts(_own_name(order), versions(order), hardware.in_words(), _lacks(order.kinds), sees, locks)
+
+
+def _own_name(order: Order) -> str:
+    """What the driver calls this node; one that has joined since is called by its host."""
+    import ray
+
+    return dict(order.names).get(ray.get_runtime_context().get_node_id(), socket.gethostname())
 
 
 def take(order: Order, graph: list[Any], name: str, cores: int, expected: dict[str, str]) -> Outcome:
@@ -106,7 +115,7 @@ def take(order: Order, graph: list[Any], name: str, cores: int, expected: dict[s
         cores: that the step was given.
         expected: versions of the driver.
     """
-    started, node = time.monotonic(), socket.gethostname()
+    started, node = time.monotonic(), _own_name(order)
     progress.log_to_stderr()
     os.environ["OMP_NUM_THREADS"] = str(cores)
     torch.set_num_threads(cores)

@@ -185,9 +185,15 @@ def test_a_node_that_dies_loses_nothing_and_the_bytes_are_those_of_one_process(
     recipes, spec = spec_of(workshop, tiny_data, "cluster")
     killer = threading.Thread(target=kill_in_its_midst, args=(workshop, nodes))
     killer.start()
+    caplog.set_level("INFO", "optkit.pipeline.cluster_view")
     with connected(ClusterSettings("auto")) as cluster, cluster.on(modules_of(recipes), spec) as execute:
         execute(without_measuring(graph_of(recipes, [spec])))
     killer.join()
+    places = {
+        record.args[1] for record in caplog.records if record.msg == "%s: on node %s" and isinstance(record.args, tuple)
+    }
+    host = socket.gethostname()
+    assert len(places) == 2 and all(str(place).startswith(f"{host} (") for place in places), "both are of one host"
     assert contents(workshop / "cluster") == contents(workshop / "alone")
     assert len(nodes) == 1 and "its node or process died" in caplog.text
     first, last = steps(workshop)[0], steps(workshop)[-1]
@@ -212,10 +218,25 @@ def test_nodes_that_do_not_fit_are_named(
             "Metadata-Version: 2.1\nName: accelerate\nVersion: 0.1\n"
         )
         monkeypatch.syspath_prepend(tmp_path)
-        said = r"nodes differ.*(\n.*)*has accelerate \d[\d.]* \(the driver: 0.1\)"
+        said = r"nodes differ.*\n  - node \S+ \([0-9a-f]{8}\) (.*\n.*)*has accelerate \d[\d.]* \(the driver: 0.1\)"
         with pytest.raises(MachineError, match=said), cluster.on(modules_of(recipes), spec):
             raise AssertionError
     os.close(own)
+
+
+def test_nodes_of_one_host_are_told_apart() -> None:
+    class Three:
+        """Nodes as Ray describes them."""
+
+        @staticmethod
+        def nodes() -> list[dict[str, Any]]:
+            ids = {"0a1b2c3d4e5f": "big", "f0e1d2c3b4a5": "big", "123456789abc": "small", "deadbeef0000": "small"}
+            own = {"Resources": {"CPU": 4.0, MEASURE: 1.0}}
+            return [
+                {**own, "NodeID": at, "NodeManagerHostname": host, "Alive": at != "deadbeef0000"} for at, host in ids.items()
+            ]
+
+    assert [one.name for one in cluster_nodes.alive(Three)] == ["big (0a1b2c3d)", "big (f0e1d2c3)", "small"]
 
 
 def node(host: str, cores: int = 4, gpus: int = 0, measures: bool = True) -> Node:
