@@ -129,7 +129,7 @@ def search(study: "optuna.Study", trials: Trials, space: Space, models: Sequence
     seen, repeats = set[str](), 0
     while repeats < _REPEATS and not budget.ends(done := _done(study), start):
         count = min(trials.side_by_side, budget.trials - done) if budget.trials else trials.side_by_side
-        batch = [drawn for _ in range(count) if (drawn := _draw(study, space, models, configs))]
+        batch = [drawn for _ in range(count) if (drawn := _draw(study, space, models, configs, budget.trials))]
         new = {drawn.key: (drawn.stages, drawn.model) for drawn in batch if _earlier(study, drawn) is None}
         repeats = 0 if new.keys() - seen else repeats + count
         seen |= new.keys()
@@ -137,9 +137,9 @@ def search(study: "optuna.Study", trials: Trials, space: Space, models: Sequence
         for drawn in batch:
             outcome = _earlier(study, drawn) or outcomes[drawn.key]
             if isinstance(outcome, OptkitError):
-                _ended(study, drawn.trial, outcome)
+                _ended(study, drawn.trial, outcome, drawn.title)
             else:
-                _tell(study, drawn.trial, outcome, trials.goal.unit)
+                _tell(study, drawn, outcome, trials.goal.unit)
     if repeats >= _REPEATS:
         log.warning("the search ends: %d draws in a row brought no recipe that was not tried or refused before", repeats)
 
@@ -149,6 +149,7 @@ class _Drawn:
     """A trial that has its recipe."""
 
     trial: "optuna.Trial"
+    title: str
     stages: tuple[Stage, ...]
     model: int
 
@@ -161,38 +162,51 @@ class _Drawn:
         return repr((self.told, self.model))
 
 
-def _draw(study: "optuna.Study", space: Space, models: Sequence[str], configs: Sequence[Any]) -> _Drawn | None:
+def _draw(
+    study: "optuna.Study", space: Space, models: Sequence[str], configs: Sequence[Any], budget: int | None
+) -> _Drawn | None:
     """Draw a trial; None where the settings do not go together, of which the study has been told."""
     trial = study.ask()
+    title = f"trial {_position(study, trial)}" + (f" of {budget}" if budget else "")
     model = models.index(trial.suggest_categorical(MODEL, models)) if len(models) > 1 else 0
     try:
-        drawn = _Drawn(trial, space.draw(trial, configs[model]), model)
+        drawn = _Drawn(trial, title, space.draw(trial, configs[model]), model)
     except OptkitError as error:
-        _ended(study, trial, error)
+        _ended(study, trial, error, title)
         return None
     for name, value in {_STAGES: drawn.told, _MODEL: model}.items():
         trial.set_user_attr(name, value)
-    log.info("trial %d: %s%s", trial.number + 1, _said(drawn.stages), f" of {models[model]}" if len(models) > 1 else "")
+    log.info("%s: %s%s", title, _said(drawn.stages), f" of {models[model]}" if len(models) > 1 else "")
     return drawn
 
 
+def _has_ended(trial: "optuna.trial.FrozenTrial") -> bool:
+    """Whether a trial has come to an end, be it an error; one that was broken off has not."""
+    return bool({_OUTCOME, _WHY} & trial.user_attrs.keys())
+
+
 def _done(study: "optuna.Study") -> int:
-    """Number of trials that have come to an end, be it an error; those broken off have not."""
-    return sum(bool({_OUTCOME, _WHY} & trial.user_attrs.keys()) for trial in study.get_trials(deepcopy=False))
+    return sum(map(_has_ended, study.get_trials(deepcopy=False)))
 
 
-def _tell(study: "optuna.Study", trial: "optuna.Trial", outcome: Outcome, unit: str) -> None:
+def _position(study: "optuna.Study", trial: "optuna.Trial") -> int:
+    """The place of a trial among those that count, which is not its number in the journal: those broken off have one too."""
+    earlier = (one for one in study.get_trials(deepcopy=False) if one.number < trial.number)
+    return 1 + sum(_has_ended(one) or not one.state.is_finished() for one in earlier)
+
+
+def _tell(study: "optuna.Study", drawn: _Drawn, outcome: Outcome, unit: str) -> None:
     """Tell the study what came of a trial."""
-    trial.set_user_attr(_OUTCOME, asdict(outcome))
-    study.tell(trial, [-outcome.delta.points, outcome.cost])
-    log.info("trial %d: %s points, %s %.3g (%s)", trial.number + 1, outcome.delta, unit, outcome.cost, outcome.precision)
+    drawn.trial.set_user_attr(_OUTCOME, asdict(outcome))
+    study.tell(drawn.trial, [-outcome.delta.points, outcome.cost])
+    log.info("%s: %s points, %s %.3g (%s)", drawn.title, outcome.delta, unit, outcome.cost, outcome.precision)
 
 
-def _ended(study: "optuna.Study", trial: "optuna.Trial", error: OptkitError) -> None:
+def _ended(study: "optuna.Study", trial: "optuna.Trial", error: OptkitError, title: str) -> None:
     """Tell the study of a trial without an outcome."""
     from optuna.trial import TrialState
 
-    log.warning("trial %d: %s", trial.number + 1, error)
+    log.warning("%s: %s", title, error)
     trial.set_user_attr(_WHY, str(error))
     study.tell(trial, state=TrialState.PRUNED if isinstance(error, Stopped) else TrialState.FAIL)
 

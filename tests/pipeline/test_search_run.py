@@ -93,7 +93,7 @@ def test_on_a_cluster_trials_run_side_by_side_and_come_out_the_same(
     known = ("recipe", "precision", "value", "size_bytes", "chosen_on", "reported_on")
     told = [{tuple(map(str, map(one.get, known))) for one in report["finals"]} for report in (alone, together)]
     assert told[0] == told[1]
-    said = re.findall(r"trial \d: (\w+)\(| (trial) \d: [+-]", capsys.readouterr().err)
+    said = re.findall(r"trial \d of 3: (\w+)\(| (trial) \d of 3: [+-]", capsys.readouterr().err)
     assert [bool(drawn) for drawn, _ in said[-6:]] == [True] * 3 + [False] * 3, "all three are drawn before one is measured"
     kept = {path.parents[2].name for path in folder.glob("together/.search/**/engines/record.json")}
     assert kept == {"baseline_fp32"}, "trials leave no engines behind"

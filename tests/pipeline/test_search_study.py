@@ -88,6 +88,19 @@ def test_a_trial_that_was_broken_off_comes_again(tmp_path: Path) -> None:
     assert len(runner.ran) == 4 and (runner.ran[0].calibrator, runner.ran[0].calibration_examples) == ("kl", 7)
 
 
+def test_trials_are_numbered_as_they_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Those broken off have a number in the journal, and come again under another."""
+    caplog.set_level("INFO", "optkit.pipeline.search_study")
+    for ends_at in (1, 0, 2):
+        with pytest.raises(KeyboardInterrupt):
+            searched(tmp_path / "journal", 8, Runner(ends_at, side_by_side=2))
+    caplog.clear()
+    done = search_study._done(searched(tmp_path / "journal", 8, runner := Runner(side_by_side=2)))
+    titles = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert done == 8 and len(runner.ran) < 8
+    assert dict.fromkeys(titles).keys() == {f"trial {number} of 8" for number in range(9 - len(runner.ran), 9)}
+
+
 def test_the_same_recipe_is_not_run_twice(tmp_path: Path) -> None:
     space = Space((("quantize",),), {"quantize.calibrator": ("kl", "mse")})
     study, runner = search_study.open_study(tmp_path / "journal", "random", 0), Runner()
