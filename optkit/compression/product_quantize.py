@@ -85,7 +85,7 @@ class ProductQuantize(Taught):
         """Raise `GateError` naming every weight that should share its blocks and does not."""
         from optkit.models import shared_blocks
 
-        shared_blocks.check(model, self._sizes(model), when)
+        shared_blocks.check(model, self._sizes(model), when, self.centroids)
 
     def _sizes(self, model: "nn.Module") -> dict[str, int]:
         from optkit.compression import block_clustering

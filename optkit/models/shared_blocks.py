@@ -45,21 +45,23 @@ def find(weight: torch.Tensor, sizes: tuple[int, ...] = block_codes.SIZES) -> tu
     return torch.from_numpy(found.codes), torch.from_numpy(found.blocks).view(weight.dtype)
 
 
-def check(model: nn.Module, expected: Mapping[str, int], when: str) -> None:
+def check(model: nn.Module, expected: Mapping[str, int], when: str, most: int = block_codes.MOST) -> None:
     """Raise unless weights share their blocks.
 
     Args:
         model: has them.
         expected: size of the blocks by the name of a Linear or an embedding.
         when: for the message.
+        most: different blocks that a weight may have.
 
     Raises:
         GateError: naming each that does not.
     """
     parts = matrices(model)
-    broken = [name for name, size in expected.items() if find(parts[name].weight, (size,)) is None]
+    found = {name: find(parts[name].weight, (size,)) for name, size in expected.items()}
+    broken = [name for name, coded in found.items() if coded is None or len(coded[1]) > most]
     if broken:
-        lines = "".join(f"\n  {name}: more than {block_codes.MOST} blocks of {expected[name]} differ" for name in broken)
+        lines = "".join(f"\n  {name}: more than {most} blocks of {expected[name]} differ" for name in broken)
         raise GateError(f"shared blocks are broken {when} in {len(broken)} of {len(expected)} weights:{lines}")
 
 
@@ -69,9 +71,13 @@ def held(model: nn.Module) -> Iterator[None]:
     so that an optimiser that treats weights one by one moves them alike.
 
     What rounding has parted, as in vectors' last elements or between processes, is put together again at the end. A weight
-    whose blocks are all equal is left alone: a branch that starts at zero has yet to train.
+    whose blocks are all equal is left alone: a branch that starts at zero has yet to train. Smaller blocks are looked for
+    first: where these are few, their pairs are too, and stay equal with them.
     """
-    coded = {name: (part.weight, find(part.weight)) for name, part in matrices(model).items() if part.weight.requires_grad}
+    sizes = tuple(sorted(block_codes.SIZES))
+    coded = {
+        name: (part.weight, find(part.weight, sizes)) for name, part in matrices(model).items() if part.weight.requires_grad
+    }
     shared = {name: _Shared(weight, *found) for name, (weight, found) in coded.items() if found and len(found[1]) > 1}
     handles = [one.weight.register_hook(one) for one in shared.values()]
     if shared:

@@ -88,6 +88,25 @@ def test_blocks_stay_shared_bit_for_bit_through_adamw_and_averaging() -> None:
     assert not torch.equal(model[3].weight, free)
 
 
+@pytest.mark.parametrize("size", [4, 8])
+def test_few_blocks_stay_shared_whose_pairs_are_few_too(size: int) -> None:
+    """Pairs of 8 different blocks are 64 at most, and look like shared blocks of twice the size."""
+    torch.manual_seed(0)
+    linear = nn.Linear(64, 96, bias=False)
+    share_(linear.weight, size, 8)
+    start = linear.weight.detach().clone()
+    optimiser = torch.optim.AdamW(linear.parameters(), lr=1e-2)
+    with shared_blocks.held(linear):
+        for _ in range(5):
+            linear(torch.randn(32, 64)).square().sum().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+    shared_blocks.check(nn.Sequential(linear), {"0": size}, "after training", most=8)
+    assert not torch.isclose(linear.weight, start).any()
+    with pytest.raises(GateError, match=f"0: more than 7 blocks of {size} differ"):
+        shared_blocks.check(nn.Sequential(linear), {"0": size}, "after training", most=7)
+
+
 def test_only_rounding_is_put_right() -> None:
     linear = nn.Linear(32, 64)
     share_(linear.weight, 4, 10)
