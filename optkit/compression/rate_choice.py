@@ -1,6 +1,7 @@
 """The learning rate chosen on training examples that are held out for it, never on the dev split."""
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -61,11 +62,13 @@ def train_with_best(
             continue
         found = mean_loss(model, judged.batches(context.training.batch_size), loss(judged))
         log.info("learning rate %g: loss %.4g on the examples held out", rate, found)
+        if not math.isfinite(found):
+            continue
         trials.append(_Trial(found, rate, history, weights(model)))
     if not trials:
         raise TrainingError(f"the loss is not finite with any of the learning rates {stage.learning_rates}; give lower ones")
     best = min(trials, key=lambda trial: trial.loss)
-    remark = f"{stage.technique}: learning rate {best.rate:g}, of {', '.join(f'{rate:g}' for rate in stage.learning_rates)}"
+    remark = f"{title}: learning rate {best.rate:g}, of {', '.join(f'{rate:g}' for rate in stage.learning_rates)}"
     log.info("%s", remark)
     loaded.remarks.append(f"{remark}, by the loss on {len(judged.features):,} training examples held out")
     model.load_state_dict(best.weights)

@@ -226,6 +226,9 @@ class Taught(Stage):
             if getattr(self, steps) is not None and self._is_given(epochs):
                 found = f"{type(self).__name__}.{steps} is {getattr(self, steps)} and {epochs} is {getattr(self, epochs):g}"
                 raise ValueError(f"{found}: expected one of them")
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            rates = ", ".join(f"{rate:g}" for rate in self.learning_rates)
+            raise ValueError(f"{type(self).__name__}.learning_rates are {rates}: expected each once")
         if self.teacher is None and self.follows:
             name = "representation_epochs" if self.representation_steps is None else "representation_steps"
             raise ValueError(

@@ -264,7 +264,8 @@ def check_logits(features: Dataset, logits: Sequence[np.ndarray]) -> None:
     if bad:
         raise GateError(
             f"logits of {len(bad)} of {len(features)} features (first: feature {bad[0]}): found NaN or infinity, "
-            "expected finite numbers. Fix: keep the overflowing layers in higher precision, or calibrate anew"
+            "expected finite numbers. Fix: a lower learning rate where training has diverged; else keep the layers that "
+            "overflow in higher precision, or calibrate anew"
         )
 
 

@@ -17,6 +17,7 @@ from optkit.tasks.held_out import held_out
 from optkit.training.loop import TrainingError
 
 STAGE = Sparsify(epochs=2, teacher=None)
+ONE_STEP = {"steps": 1, "warmup_ratio": 0.0}
 
 
 def weights(loaded: LoadedModel) -> dict[str, torch.Tensor]:
@@ -38,7 +39,7 @@ def test_the_rate_that_learns_is_taken(
         peak, found = chosen(STAGE.model_copy(update={"learning_rates": rates}), tiny_model, tiny_context)
     assert peak == pytest.approx(3e-3, rel=0.5)
     assert tiny_model.remarks == [
-        "sparsify: learning rate 0.003, of 1e-08, 0.003, 1e-07, by the loss on 24 training examples held out"
+        "it: learning rate 0.003, of 1e-08, 0.003, 1e-07, by the loss on 24 training examples held out"
     ]
     assert [f"learning rate {rate:g}: loss" in caplog.text for rate in rates] == [True] * 3
     rest, _ = held_out(tiny_context.task, tiny_context.features)
@@ -63,5 +64,8 @@ def test_a_rate_that_diverges_is_left_out(
     peak, _ = chosen(STAGE.model_copy(update={"learning_rates": (1e30, 1e-3)}), tiny_model, tiny_context)
     assert peak == pytest.approx(1e-3, rel=0.5)
     assert "learning rate 1e+30 is left out: the loss is" in caplog.text
+    # after a single step nothing has looked at the loss but the examples held out
+    retrain(tiny_model, STAGE.model_copy(update={"learning_rates": (1e30, 1e-3), **ONE_STEP}), tiny_context, "it")
+    assert tiny_model.remarks[-1].startswith("it: learning rate 0.001, of 1e+30, 0.001, ")
     with pytest.raises(TrainingError, match="with any of the learning rates"):
         retrain(tiny_model, STAGE.model_copy(update={"learning_rates": (1e30,)}), tiny_context, "it")

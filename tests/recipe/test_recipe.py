@@ -51,6 +51,11 @@ def test_a_recipe_has_a_name() -> None:
         Recipe()
 
 
+def test_a_learning_rate_is_tried_once() -> None:
+    with pytest.raises(RecipeError, match=r"Sparsify\.learning_rates are 0\.0001, 0\.0001: expected each once"):
+        Recipe(name="one", stages=[Sparsify(learning_rates=[1e-4, 1e-4])])
+
+
 @pytest.mark.parametrize("after", [[], [Sparsify(epochs=0), Quantize()]])
 def test_a_student_is_trained_by_some_stage(after: list) -> None:
     made = Distill(layers=4, epochs=0, representation_epochs=0)
