@@ -30,6 +30,22 @@ def test_columns_of_labels_and_values(write) -> None:
     assert drawn("regression", values, write, "csv") == ([0, 0, 1], [0, 0, 1])
 
 
+def test_blanks_around_a_name_do_not_make_another_group(write) -> None:
+    assert drawn("regression", "text,label,group\na,1,one\nb,2, one\nc,3,two \n", write, "csv") == ([0, 0, 1], [0, 0, 1])
+
+
+@pytest.mark.parametrize("other", ["3.0", "03", "+3"])
+def test_one_number_written_in_two_ways(write, other: str) -> None:
+    with pytest.raises(InputError, match=r"several groups \(.*3.*\) in 'group'; expected one. Fix: write them alike"):
+        drawn("regression", f"text\tlabel\tgroup\na\t1\t3\nb\t2\t{other}\nc\t3\t4\n", write, "tsv")
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "None", "null", " "])
+def test_what_stands_for_nothing_is_no_group(write, nothing: str) -> None:
+    with pytest.raises(InputError, match=r"in 'group'; expected the name or the number of its group"):
+        drawn("regression", f"text\tlabel\tgroup\na\t1\tx\nb\t2\t{nothing}\nc\t3\ty\n", write, "tsv")
+
+
 def test_entities(write) -> None:
     one = {"tokens": ["a"], "tags": ["B-x"], "story": "s"}
     rows = lines(one, one, {**one, "story": "t"})
@@ -47,7 +63,12 @@ def test_questions_by_their_own_groups_or_by_what_they_are_about(write, squad_js
     assert drawn("qa", json.dumps(both), write, "json", group_column="context") == ([0, 0, 1, 1], [0, 0, 1, 1])
     assert drawn("qa", json.dumps(both), write, "json", group_column="title") == ([0, 0, 1, 1], [0, 0, 1, 1])
     questions = both["data"][0]["paragraphs"][0]["qas"]
+    questions[0]["group"], questions[1]["group"] = "3", "3.0"
+    both["data"][1]["paragraphs"][0]["qas"][0]["group"] = both["data"][1]["paragraphs"][0]["qas"][1]["group"] = "4"
+    with pytest.raises(InputError, match=r"several groups \(3 and 3\.0\) in 'group'"):
+        drawn("qa", json.dumps(both), write, "json")
     questions[0]["group"] = "g"
+    del questions[1]["group"]
     with pytest.raises(InputError, match="row 2: found nothing in 'group'"):
         drawn("qa", json.dumps(both), write, "json")
 
