@@ -2,10 +2,10 @@
 `optkit.models.block_codes`). They are expanded in memory, to the same bytes, when an engine is loaded.
 
 `model.bin` becomes `model.bin.npz`, arrays that NumPy reads: `codes<n>` and `blocks<n>` of each matrix, `places`
-[matrices, 2] (where it began, and whether it lay as [in, out]), and `rest`, all other bytes in their order.
+[matrices, 2] (where it began, and whether it lay as [in, out]), `rest`, all other bytes in their order, and `length`, the
+number of bytes.
 """
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,7 +53,8 @@ def pack(path: Path, places: Iterable[Place]) -> None:
     rest.append(content[end:])
     if sum(array.nbytes for array in (*arrays.values(), *rest)) <= _WORTH * len(content):
         with path.with_name(path.name + PACKED).open("wb") as file:
-            np.savez(file, places=np.array(found, np.int64), rest=np.concatenate(rest), **arrays)
+            places, length = np.array(found, np.int64), np.array(len(content))
+            np.savez(file, places=places, rest=np.concatenate(rest), length=length, **arrays)
         path.unlink()
 
 
@@ -72,7 +73,7 @@ def expanded(path: Path) -> NDArray[np.uint8]:
     try:
         with np.load(packed) as arrays:
             return np.concatenate(list(_parts(arrays)))
-    except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damage makes NumPy and zipfile raise some ten kinds of errors
         raise InputError(f"{packed}: cannot be expanded ({error}); build the engine again") from error
 
 
@@ -102,8 +103,15 @@ def _parts(arrays: Any) -> Iterable[NDArray[np.uint8]]:
     rest, done, end = arrays["rest"], 0, 0
     for number, (offset, transposed) in enumerate(arrays["places"].tolist()):
         before = offset - end
+        if not 0 <= before <= len(rest) - done:
+            raise ValueError(
+                f"matrix {number} begins at byte {offset}, after {end} and within {len(rest) - done} others expected"
+            )
         yield rest[done : done + before]
         matrix = block_codes.expand(arrays[f"codes{number}"], arrays[f"blocks{number}"])
         yield np.ascontiguousarray(matrix.T if transposed else matrix).view(np.uint8).reshape(-1)
         done, end = done + before, offset + matrix.nbytes
     yield rest[done:]
+    length = end + len(rest) - done
+    if "length" in arrays and length != arrays["length"]:  # earlier files do not say it
+        raise ValueError(f"{length:,} bytes, {arrays['length']:,} expected")

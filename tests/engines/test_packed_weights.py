@@ -92,6 +92,35 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         packed_weights.expanded(path)
 
 
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"places": np.array([[-16, 0]])},
+        {"places": np.array([[1 << 40, 0]])},
+        {"places": np.array([[0.5, 0.0]])},
+        {"places": np.array([0])},
+        {"places": np.array(0)},
+        {"codes0": np.zeros((3, 16), np.uint8)},
+        {"blocks0": np.zeros(4, np.float32)},
+        {"rest": np.zeros(3, np.uint8)},
+        {"length": np.array(7)},
+    ],
+)
+def test_what_is_no_packed_file_is_named(tmp_path: Path, arrays: dict[str, np.ndarray]) -> None:
+    path, shared = tmp_path / "weights", matrix("f4", False)
+    written(path, shared.tobytes())
+    packed_weights.pack(path, [Place(0, shared.shape, shared.nbytes)])
+    packed = tmp_path / "weights.npz"
+    with np.load(packed) as whole:
+        given = {**whole, **arrays}
+    np.savez(packed, **given)
+    with pytest.raises(InputError, match=r"weights\.npz: cannot be expanded"):
+        packed_weights.expanded(path)
+    np.save(packed.open("wb"), np.zeros(3))
+    with pytest.raises(InputError, match=r"weights\.npz: cannot be expanded"):
+        packed_weights.expanded(path)
+
+
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Graphs of a model whose large weights share 16 blocks of four each, in FP32 and in INT8 with a scale per weight."""
