@@ -1,5 +1,6 @@
 """The way a recipe takes, from settings to judged result rows; each step leaves its evidence on disk (see `step_graph`)."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from accelerate import PartialState
 
 from optkit.core import temporary
-from optkit.core.errors import OptkitError
+from optkit.core.errors import MachineError, OptkitError
 from optkit.evaluation.results import Refusal, Result, Row
 from optkit.pipeline import preflight, refusals
 from optkit.pipeline.run_spec import RunSpec
@@ -16,6 +17,7 @@ from optkit.pipeline.steps.train import trained
 from optkit.recipe.recipe import Recipe
 from optkit.training.loop import on_cpu
 
+log = logging.getLogger(__name__)
 Execute = Callable[[Graph], Mapping[str, Any]]
 """Takes all steps of a graph, and returns by title what each gave."""
 
@@ -26,13 +28,29 @@ Attempt = Callable[[Graph], Ended]
 """Takes all steps of a graph that need none that fails."""
 
 
-def in_order(graph: Graph) -> dict[str, Any]:
-    """Take all steps in this process, one after the other; what is finished already is not done again."""
-    return {name: step.run() for name, step in graph.items()}
+def in_order(graph: Graph) -> Mapping[str, Any]:
+    """Take all steps in this process, one after the other; what is finished already is not done again.
+
+    Raises:
+        OptkitError: the first that a step raised, after all steps that do not need it; at once if the machine lacks
+            something, which others would lack too.
+    """
+    results, errors = as_far_as_possible(graph, at_once=(MachineError,))
+    found = [*errors.values()]
+    for error in found[1:]:
+        log.error("%s", error)
+    if found:
+        raise found[0]
+    return results
 
 
-def as_far_as_possible(graph: Graph) -> Ended:
-    """Take all steps in this process, one after the other, but those that need one that failed."""
+def as_far_as_possible(graph: Graph, at_once: tuple[type[Exception], ...] = ()) -> Ended:
+    """Take all steps in this process, one after the other, but those that need one that failed.
+
+    Args:
+        graph: the steps.
+        at_once: errors that end everything.
+    """
     results, errors, dropped = dict[str, Any](), dict[str, Exception](), set[str]()
     for name, step in graph.items():
         if dropped.isdisjoint(step.needs):
@@ -40,6 +58,9 @@ def as_far_as_possible(graph: Graph) -> Ended:
                 results[name] = step.run()
                 continue
             except OptkitError as error:
+                if isinstance(error, at_once):
+                    raise
+                log.warning("%s failed, what does not need it goes on: %s", name, str(error).splitlines()[0])
                 errors[name] = error
         dropped.add(name)
     return results, errors

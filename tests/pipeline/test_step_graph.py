@@ -1,11 +1,16 @@
 """The steps of a run: each once, behind what it needs, in the order in which one process takes them."""
 
+import logging
 import pickle
 from pathlib import Path
 
+import pytest
+
 from optkit import Distill, Quantize, Recipe
+from optkit.core.errors import GateError, MachineError, OptkitError
+from optkit.pipeline.run import in_order
 from optkit.pipeline.run_spec import RunSpec
-from optkit.pipeline.step_graph import graph_of
+from optkit.pipeline.step_graph import Step, graph_of
 from optkit.recipe.stage import BASELINE
 from optkit.tasks.base import Task
 
@@ -86,3 +91,37 @@ def test_what_goes_to_another_process_is_found_anew_there(tiny_task: Task) -> No
     assert (spec.unlabelled_key and not spec.is_first("x")) or "unlabelled_key" in vars(spec)
     again = pickle.loads(pickle.dumps(spec))
     assert set(vars(again)) == set(RunSpec.__dataclass_fields__) and again.task.fingerprint() == tiny_task.fingerprint()
+
+
+def steps(failing: dict[str, OptkitError]) -> tuple[dict[str, Step], list[str]]:
+    """Three steps, of which the second needs the first; and the names of those that were taken."""
+    taken: list[str] = []
+
+    def take(name: str) -> str:
+        taken.append(name)
+        if name in failing:
+            raise failing[name]
+        return name.upper()
+
+    needs = {"a": (), "b": ("a",), "c": ()}
+    return {name: Step("train", lambda name=name: take(name), needs[name]) for name in needs}, taken
+
+
+def test_what_does_not_need_a_step_that_failed_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    graph, taken = steps({"a": GateError("a went astray")})
+    with caplog.at_level(logging.WARNING), pytest.raises(GateError, match="a went astray"):
+        in_order(graph)
+    assert taken == ["a", "c"] and "a failed, what does not need it goes on: a went astray" in caplog.text
+    graph, taken = steps({"a": GateError("a went astray"), "c": GateError("so did c")})
+    with pytest.raises(GateError, match="a went astray"):
+        in_order(graph)
+    assert "so did c" in caplog.text
+    graph, taken = steps({})
+    assert in_order(graph) == {"a": "A", "b": "B", "c": "C"} and taken == ["a", "b", "c"]
+
+
+def test_what_the_machine_lacks_ends_a_run_at_once() -> None:
+    graph, taken = steps({"a": MachineError("no room")})
+    with pytest.raises(MachineError):
+        in_order(graph)
+    assert taken == ["a"]
