@@ -9,6 +9,7 @@ from optkit.core import step_cache
 from optkit.core.code_version import code_version
 from optkit.core.errors import InputError
 from optkit.engines import select
+from optkit.evaluation.latency import BATCH_SIZES
 from optkit.graph import trial_export
 from optkit.models import families
 from optkit.models.loading import LoadedModel
@@ -143,9 +144,11 @@ def check(
         A model of the architecture that the recipe makes.
 
     Raises:
-        InputError: a technique cannot work on the model, cannot be taught by its teacher, or is known by no name.
+        InputError: a technique cannot work on the model, cannot be taught by its teacher, or is known by no name; or a
+            threshold is for a batch size that is not measured.
     """
     loaded = start
+    _check_thresholds(recipe)
     for stage in recipe.stages:
         TECHNIQUES.get(stage.technique)  # its checkpoint will be read by that name
         loaded = LoadedModel(stage.preflight(loaded.model, recipe.name), start.tokenizer)
@@ -158,6 +161,15 @@ def check(
             configs[name] = taught_by.model.config
         check_together(configs, stage, task)
     return loaded
+
+
+def _check_thresholds(recipe: Recipe) -> None:
+    measured = [str(size) for size in BATCH_SIZES]
+    for name in ("min_speedup", "max_p99_ms"):
+        given = getattr(recipe, name)
+        if isinstance(given, dict) and (others := [repr(size) for size in given if size not in measured]):
+            found = f"{name} names batch {', '.join(others)}"
+            raise InputError(f"{found}; expected batch sizes that are measured: {', '.join(measured)}")
 
 
 def _try_graph(start: LoadedModel, spec: RunSpec, quantised: bool) -> None:

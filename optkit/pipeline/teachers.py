@@ -50,7 +50,7 @@ class Teachers:
         try:
             loaded = loading.load(name, self.spec.task)
         except InputError as error:
-            raise InputError(f"teacher {name!r}: {error}") from error
+            raise InputError(f"teacher {name!r}: {str(error).removeprefix(f'--model {name}: ')}") from error
         if not loaded.fine_tuned:
             raise InputError(f"teacher {name!r} has no head for {self.spec.task.name}; give one that was fine-tuned for it")
         return loaded

@@ -54,6 +54,16 @@ def test_labels_beside_texts_without_labels_are_refused(bert: LoadedModel, tiny_
     check(Recipe(name="alone", stages=[Sparsify(teacher=None, label_weight=1)]), bert, lambda name: bert, task)
 
 
+@pytest.mark.parametrize("threshold", [{"max_p99_ms": {"x": 2.0}}, {"min_speedup": {"8": 1.5, "7": 2.0}}])
+def test_a_threshold_for_what_is_not_measured(bert: LoadedModel, threshold: dict) -> None:
+    found = refusal(Recipe(name="fast", stages=[Quantize()], **threshold), bert)
+    assert found in {
+        "max_p99_ms names batch 'x'; expected batch sizes that are measured: 1, 8, 32",
+        "min_speedup names batch '7'; expected batch sizes that are measured: 1, 8, 32",
+    }
+    check(Recipe(name="fast", stages=[Quantize()], min_speedup={"8": 1.5}, max_p99_ms=3), bert, lambda name: bert)
+
+
 def test_a_student_of_width_312_stays_dense_in_the_most_part(bert: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
     check(Recipe(name="narrow", stages=[Distill(layers=2, hidden_size=312), Sparsify()]), bert, lambda name: bert)
     (record,) = caplog.records

@@ -151,7 +151,7 @@ def test_a_folder_without_a_head(teachers: Teachers, folder: Path, tiny_model: L
 
 
 def test_a_folder_that_is_not_there(teachers: Teachers) -> None:
-    with pytest.raises(InputError, match=r"\./nowhere: no such folder"):
+    with pytest.raises(InputError, match=r"^teacher '\./nowhere': no such folder"):
         teachers.load("./nowhere")
 
 
