@@ -12,6 +12,7 @@ from optkit.tasks.collate import truncated
 from optkit.tasks.data import conll, reading
 from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.data_settings import DataSettings
+from optkit.tasks.data.pieces import Words, words_of
 from optkit.tasks.data.tables import Table, check_text, problem
 from optkit.tasks.texts import TEXT_COLUMNS, text_columns
 
@@ -26,7 +27,8 @@ _SENTENCES: reading.Readers = dict.fromkeys(conll.SENTENCES, conll.read)
 def read(task: Task, settings: DataSettings) -> tuple[Sequence[str], ...]:
     """Return the texts of the file `settings.unlabelled`, a column for each of the task's text columns.
 
-    Rows of the dev split are left out and counted: a student must not have been taught what it is scored on.
+    Rows of the dev split are left out and counted, in other capitals or marks too: a student must not have been taught what
+    it is scored on. So are repeated texts.
 
     Args:
         task: that models learn, with its data.
@@ -47,14 +49,14 @@ def read(task: Task, settings: DataSettings) -> tuple[Sequence[str], ...]:
     for name, column in zip(task.text_columns, columns, strict=True):
         for row, text in enumerate(column):
             check_text(table.at(row), name, text)
-    seen = set(task.texts("dev"))
-    kept = [row for row in zip(*columns, strict=True) if row not in seen]
-    if not kept:
+    seen = {_wording(row) for row in task.texts("dev")}
+    others = [row for row in zip(*columns, strict=True) if _wording(row) not in seen]
+    if not others:
         raise problem(path, "rows of the dev split alone", "other texts", "leave --unlabelled out")
-    if left_out := len(table) - len(kept):
-        log.warning(
-            "%s: %s of %s texts are left out, they are rows of the dev split", path, f"{left_out:,}", f"{len(table):,}"
-        )
+    kept = list(dict.fromkeys(others))
+    for count, why in ((len(table) - len(others), "rows of the dev split"), (len(others) - len(kept), "there already")):
+        if count:
+            log.warning("%s: %s of %s texts are left out, they are %s", path, f"{count:,}", f"{len(table):,}", why)
     log.info("%s: %s texts to be answered by teachers", path, f"{len(kept):,}")
     return tuple(zip(*kept, strict=True))
 
@@ -70,6 +72,10 @@ def encode(task: Task, tokenizer: "PreTrainedTokenizerBase") -> "Dataset | None"
         return None
     columns = truncated(tokenizer, [list(column) for column in task.unlabelled], task.length(tokenizer))
     return Dataset.from_dict({name: columns[name] for name in (*tokenizer.model_input_names, "length")})
+
+
+def _wording(texts: Sequence[str]) -> tuple[Words, ...]:
+    return tuple(words_of(text) for text in texts)
 
 
 def _joined_tokens(table: Table) -> Table:

@@ -62,10 +62,11 @@ def test_without_a_file_there_are_none(tiny_task: Task, tiny_tokenizer: BertToke
 
 def test_rows_of_dev_are_left_out_and_counted(tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dev = registry.load("classification", tiny_data).texts("dev")[0][0]
-    file = written(tmp_path, "more.txt", f"{dev}\nthe plot\n{dev}\n")
+    file = written(tmp_path, "more.txt", f"{dev}\nthe plot\n{dev.upper()} !\nthe plot\n")
     with caplog.at_level(logging.INFO):
         assert load(tiny_data, file).unlabelled == (("the plot",),)
-    assert "2 of 3 texts are left out, they are rows of the dev split" in caplog.text
+    assert "2 of 4 texts are left out, they are rows of the dev split" in caplog.text
+    assert "1 of 4 texts are left out, they are there already" in caplog.text
     with pytest.raises(InputError, match="rows of the dev split alone"):
         load(tiny_data, written(tmp_path, "dev.txt", dev))
 
