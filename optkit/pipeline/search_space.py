@@ -22,6 +22,7 @@ from optkit.core.json_door import read_json
 from optkit.core.settings import report
 from optkit.models import families
 from optkit.recipe import unread
+from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class Space:
         """
         names = [_text(techniques) for techniques in self.techniques]
         chosen = json.loads(self._one_of(trial, TECHNIQUES_CHOICE, names))
-        return tuple(self._stage(trial, technique, config) for technique in chosen)
+        return Recipe(name="drawn", stages=[self._stage(trial, technique, config) for technique in chosen]).stages
 
     def _stage(self, trial: Draws, technique: str, config: Any) -> Stage:
         own = {
@@ -91,7 +92,7 @@ class Space:
         }
         given, kind = dict[str, Any](), TECHNIQUES.get(technique)
         for setting in sorted(own, key=lambda name: (unread.depth(kind.read_where, name), name not in _EPOCHS)):
-            untrained = given.get("epochs", given.get("steps")) == 0
+            untrained = given.get("epochs", given.get("steps")) == 0 and not kind(**given).trains
             if (setting in _OF_PHASE and untrained) or setting in kind(**given).unread():
                 continue  # it would make no other recipe
             name = f"{technique}.{setting}"

@@ -160,10 +160,11 @@ class Trials:
 
     def _judge(self, one: _Trial, count: int) -> None:
         scores = read_scores(one.spec.folder(one.recipe(count)) / STAGE_SCORES)
-        technique = one.stages[count - 1].technique if count else BASELINE
+        last = one.stages[count - 1] if count else None
+        technique = last.technique if last else BASELINE
         parts, metric = self.parts, self.specs[0].task.metric
         one.delta = search_front.delta(scores[technique][None], self._reference[None], metric, parts, parts.chosen_on)
-        if count and one.delta.high < -self.goal.max_drop - HOPELESS:
+        if last and not last.needs_training and one.delta.high < -self.goal.max_drop - HOPELESS:
             one.ended = Stopped(f"ended after {technique}: {one.delta}")
 
     def _measure(self, trials: Sequence[_Trial]) -> None:

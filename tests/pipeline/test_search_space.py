@@ -58,6 +58,16 @@ def test_what_nothing_reads_is_not_drawn(tmp_path: Path) -> None:
     assert stage == Quantize(calibrator="mse")
 
 
+def test_a_student_that_nothing_trains_is_not_drawn(tmp_path: Path) -> None:
+    untrained = {"distill.epochs": [0], "distill.representation_epochs": [0]}
+    techniques = [["distill", "quantize"]]
+    space = space_of(tmp_path, {"techniques": techniques, "settings": {**untrained, "quantize.epochs": [0, 1]}})
+    with pytest.raises(InputError, match="Distill trains nothing and no later stage does"):
+        space.draw(First(), BertConfig())
+    made, trained = space.draw(Last(), BertConfig())
+    assert made.needs_training and trained.trains
+
+
 class Last(First):
     """Draws the last choice, and the upper end."""
 

@@ -16,12 +16,13 @@ import pytest
 import torch
 from transformers import BertModel
 
-from optkit import Distill, Recipe
+from optkit import Distill, Recipe, Sparsify
 from optkit.benchmark import colocation, online, search
 from optkit.benchmark import scenarios as load_generator
 from optkit.benchmark.choice import Goal
 from optkit.benchmark.serving_settings import Settings
 from optkit.cli.app import main
+from optkit.compression.checkpoint import stages_of
 from optkit.core.atomic import file_hash
 from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import read_json
@@ -477,6 +478,16 @@ def test_a_training_that_was_killed_goes_on_where_it_was(spec, tmp_path, monkeyp
     assert not list(tmp_path.rglob("*.pt"))
     weights = [file_hash(folder / "model.safetensors") for folder in (again, trained(recipe, spec))]
     assert weights[0] == weights[1]
+
+
+def test_a_student_that_is_made_first_and_trained_later(spec, tmp_path):
+    made = Distill(layers=1, epochs=0, representation_epochs=0)
+    recipe = Recipe(
+        name="later", stages=[made, Sparsify(representation_epochs=1, epochs=2)], training=spec.baseline.training
+    )
+    folder = trained(recipe, replace(spec, root=tmp_path))
+    names, scores = ["baseline_fp32", "distill", "sparsify"], read_scores(folder / STAGE_SCORES)
+    assert list(scores) == names and stages_of(folder) == list(recipe.stages)
 
 
 def test_a_full_disk_leaves_nothing_half_written(workshop, tiny_data, tmp_path, start):

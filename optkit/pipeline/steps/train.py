@@ -137,6 +137,6 @@ def with_stages(stages: Sequence[Stage], training: Training, spec: RunSpec) -> R
     for known in spec.recipes.values():
         if known.stages == stages and (known.is_baseline or known.training == training):
             return known
-    between = Recipe(name="between", stages=stages, training=training)
+    between = Recipe(name="between", training=training).model_copy(update={"stages": stages})  # may be half a recipe
     techniques = "_".join(stage.technique for stage in stages)
     return between.model_copy(update={"name": f"{techniques}_{between.digest()[:8]}"})
