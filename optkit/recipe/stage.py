@@ -216,9 +216,9 @@ class Taught(Stage):
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """The teachers, if there are some; empty if nothing is trained."""
+        """The teachers, if there are some; empty if nothing is trained, or on the labels alone."""
         named = (self.teacher,) if isinstance(self.teacher, str) else self.teacher or ()
-        return named if self.trains else ()
+        return named if self.follows or (self.answers and self.label_weight < 1) else ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -27,8 +27,8 @@ TRAINED = ReadWhere(
     "nothing is trained, for want of epochs or steps",
 )
 TAUGHT = ReadWhere(
-    (*ANSWERED.others, "teacher"),
-    lambda stage: stage.answers and stage.teacher is not None,
+    (*ANSWERED.others, "teacher", "label_weight"),
+    lambda stage: stage.answers and stage.teacher is not None and stage.label_weight < 1,
     "no answers are trained beside a teacher",
 )
 TRAINING: Mapping[str, ReadWhere] = {
@@ -42,10 +42,14 @@ TRAINING: Mapping[str, ReadWhere] = {
     "schedule": TRAINED,
     "ema": TRAINED,
     "dropout": TRAINED,
-    "teacher": TRAINED,
+    "teacher": ReadWhere(
+        (*TRAINED.others, "label_weight"),
+        lambda stage: stage.follows or (stage.answers and stage.label_weight < 1),
+        "nothing is trained beside it: there are no epochs or steps, or the labels have all the weight",
+    ),
     "temperature": TAUGHT,
     "label_weight": ReadWhere(
-        TAUGHT.others,
+        ANSWERED.others,
         lambda stage: stage.answers and (stage.teacher is not None or stage.label_weight == 1),
         TAUGHT.otherwise,
     ),

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 import optkit
 from optkit import Distill, Quantize, Recipe, Sparsify, Training
 from optkit.core.settings import RecipeError
+from optkit.recipe.stage import BASELINE
 from optkit.recipe.teacher_names import is_folder
 
 
@@ -49,6 +50,11 @@ def test_a_dictionary_of_no_technique_is_a_mistake_beside_the_others() -> None:
 def test_a_recipe_has_a_name() -> None:
     with pytest.raises(RecipeError, match="Recipe needs name"):
         Recipe()
+
+
+def test_who_learns_from_labels_alone_has_no_teacher() -> None:
+    assert Sparsify(label_weight=0.9).teachers == Sparsify(label_weight=1, representation_epochs=1).teachers == (BASELINE,)
+    assert Sparsify(label_weight=1).teachers == ()
 
 
 def test_a_learning_rate_is_tried_once() -> None:

@@ -25,6 +25,8 @@ from optkit.recipe.stage import Stage
         (Distill(representation_epochs=0, representation_learning_rate=1e-4), ["representation_learning_rate=0.0001"]),
         (Sparsify(teacher=None, temperature=3, label_weight=0.2), ["temperature=3.0", "label_weight=0.2"]),
         (ProductQuantize(epochs=0, groups=3), ["groups=3"]),
+        (Distill(label_weight=1, teacher="./big", representation_epochs=0), ["teacher='./big'"]),
+        (Sparsify(label_weight=1, temperature=3), ["temperature=3.0"]),
     ],
 )
 def test_what_nothing_reads_is_refused_by_name(stage: Stage, names: list[str]) -> None:
