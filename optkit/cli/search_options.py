@@ -61,12 +61,11 @@ def made_for(
     from optkit.recipe import finder
     from optkit.tasks.registry import of_settings
 
-    names = [name if name is None or len(models) == 1 else f"{name}-{number}" for number in range(1, len(models) + 1)]
     full = [
         specs_of(
             ["baseline_fp32"], task, data, ModelSettings(model), training, seeds, engine, checkpoints, name=own, new=True
         )[0]
-        for model, own in zip(models, names, strict=True)
+        for model, own in zip(models, project_names(name, len(models)), strict=True)
     ]
 
     def whole(model: int, files: Sequence[str]) -> "tuple[list[RunSpec], list[Recipe]]":
@@ -93,6 +92,11 @@ def made_for(
         for number, (spec, *_) in enumerate(full)
     ]
     return whole, place, trials
+
+
+def project_names(name: str | None, models: int) -> list[str | None]:
+    """Return the name of each model's project: with several models it has the model's number."""
+    return [name if name is None or models == 1 else f"{name}-{number}" for number in range(1, models + 1)]
 
 
 def options_of(

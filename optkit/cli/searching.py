@@ -11,7 +11,7 @@ from optkit.cli.benchmarks import OneRecipe, Seed
 from optkit.cli.measuring import measuring
 from optkit.cli.option_groups import on_cluster, on_data, on_model
 from optkit.cli.options import Checkpoints, Engines, Name, Out, TaskName, specs_of
-from optkit.cli.search_options import check_picture, draw_costs, draw_front, made_for, options_of, seconds_of
+from optkit.cli.search_options import check_picture, draw_costs, draw_front, made_for, options_of, project_names, seconds_of
 from optkit.models.model_settings import ModelSettings
 from optkit.pipeline.cluster_settings import ClusterSettings
 from optkit.tasks.data.data_settings import DataSettings
@@ -119,6 +119,7 @@ def search(
     from optkit.core.printable import say
     from optkit.pipeline import search_run, search_space, search_study
     from optkit.pipeline.search_goal import Goal
+    from optkit.recipe.training import Training
     from optkit.report import search_report
 
     wanted, models = Goal.of(goal, max_drop, p99_ms), tuple(dict.fromkeys(model or [])) or (None,)
@@ -128,7 +129,8 @@ def search(
     chosen = search_space.read(space or search_space.DEFAULT)
     named = tuple(one or "the task's own model" for one in models)
     plan = search_run.Plan(named, wanted, chosen, budget, sampler, seeds[0], finalists, out)
-    options = [options_of(task, data, training, one, seeds, engine, name, checkpoints) for one in models]
+    projects = list(zip(models, project_names(name, len(models)), strict=True))
+    options = [options_of(task, data, training, one, seeds, engine, own, checkpoints) for one, own in projects]
     with ExitStack() as stack:
         on, root = stack.enter_context(measuring(engine or (), cluster)), cluster.seen(checkpoints)
         whole, place, specs = made_for(task, data, training, models, seeds, engine, root, name, trial_share)
@@ -140,3 +142,11 @@ def search(
     best = found.finals[0]
     if best.verdict(best.chosen, max_drop) == "fail":
         raise typer.Exit(1)
+    if best.file is not None:
+        one, own = projects[named.index(best.model)]
+        engine_of = f"--precision {best.row.precision}"
+        tuned = options_of(task, data, training, one, seeds[:1], engine, own, checkpoints)
+        published = options_of(task, DataSettings(data.source), Training(), one, seeds[:1], None, own, checkpoints)
+        aim = f"--goal {'throughput' if goal == 'throughput' else 'latency'}" + (f" --p99-ms {p99_ms:g}" if p99_ms else "")
+        say(f"next: optkit tune {best.file} {tuned} {engine_of} {aim}")
+        say(f"      optkit publish {best.recipe} {published} {engine_of}")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,10 @@ def test_a_search_goes_on_and_is_repeated(folder: Path, options: list[str], caps
     )
     served = next(folder.glob(f"checkpoints/classification/found/{best['recipe']}/seed-0/served/record.json"))
     before = served.stat().st_mtime_ns
+    said = shown.out + shown.err
+    for command, more in (("tune", ["--minutes", "0.1"]), ("publish", ["--repository", str(folder / "repository")])):
+        main_ends([*shlex.split(re.findall(rf"optkit ({command} .*)", said)[-1]), *more], 0)
+    assert (folder / "repository" / f"found_{best['recipe']}" / "1").is_dir()
     main_ends(["run", best["file"], *options, "--seed", "0"], 0)
     assert served.stat().st_mtime_ns == before, "optkit run finds it finished: it is the same"
     kept = {path.parents[2].name for path in folder.glob("checkpoints/.search/**/engines/record.json")}
