@@ -207,6 +207,7 @@ def _tuned(built: Path, precision: str) -> native.Settings:
         "instances": found.get("instances", 1),
         "threads": found.get("threads"),
         "queue_delay_us": found.get("queue_delay_us"),
+        "preferred_batch_sizes": tuple(found.get("preferred_batch_sizes", ())),
     }
 
 

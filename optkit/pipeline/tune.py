@@ -83,8 +83,10 @@ def _check_known(precision: str | None, spec: RunSpec) -> None:
 def _chosen(asked: SystemUnderTest, precision: str | None) -> Model:
     found = [model for model in asked.models if precision in (None, model.precision)]
     if len(found) != 1:
-        have = ", ".join(model.precision for model in asked.models)
-        raise InputError(f"recipe {asked.models[0].recipe!r} has engines in {have}; name one of them with --precision")
+        have, name = ", ".join(model.precision for model in asked.models), asked.models[0].recipe
+        if precision is not None:
+            raise InputError(f"--precision {precision}: recipe {name!r} has no such engine, expected one of {have}")
+        raise InputError(f"recipe {name!r} has engines in {have}; name one of them with --precision")
     return found[0]
 
 

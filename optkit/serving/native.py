@@ -34,6 +34,8 @@ class Settings(TypedDict, total=False):
     """Threads of each instance, on a CPU; the backend's choice if None: the machine's cores, whatever a container has."""
     queue_delay_us: int | None
     """Where Triton batches, requests may wait this long to share one; None: no longer than the batch before takes."""
+    preferred_batch_sizes: tuple[int, ...]
+    """Where Triton batches, batches that do not wait; none by default, of a plan those of its profiles."""
 
 
 def place(repository: Path, name: str, engine_folder: Path, **settings: Unpack[Settings]) -> Path:
@@ -96,8 +98,12 @@ def config(engine_folder: Path, **settings: Unpack[Settings]) -> str:
     fields["instance_group"] = [group | {"count": group["count"] * instances} for group in fields["instance_group"]]
     if own := runtime.native_parallelism(instances, threads):
         fields["parameters"] = fields.get("parameters", {}) | {name: {"string_value": own[name]} for name in own}
-    if delay is not None and "dynamic_batching" in fields:
-        fields["dynamic_batching"] = fields["dynamic_batching"] | {"max_queue_delay_microseconds": delay}
+    if "dynamic_batching" in fields:
+        told = {
+            "max_queue_delay_microseconds": delay,
+            "preferred_batch_size": list(settings.get("preferred_batch_sizes", ())),
+        }
+        fields["dynamic_batching"] = fields["dynamic_batching"] | {name: value for name, value in told.items() if value}
     return text(runtime.tensors(engine_folder), runtime.largest_batch(record), fields)
 
 

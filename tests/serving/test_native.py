@@ -272,7 +272,9 @@ def test_onnx_runtime_runs_the_stored_graph_as_it_is(place):
 
 
 def test_onnx_runtime_has_threads_for_each_instance(built):
-    message = parse(native.config(built("onnxruntime", "int8"), instances=2, threads=3, queue_delay_us=500))
+    settings = {"instances": 2, "threads": 3, "queue_delay_us": 500, "preferred_batch_sizes": (2, 8)}
+    message = parse(native.config(built("onnxruntime", "int8"), **settings))
+    assert list(message.dynamic_batching.preferred_batch_size) == [2, 8]
     assert message.instance_group[0].count == 2
     assert message.parameters["intra_op_thread_count"].string_value == "3"
     assert message.dynamic_batching.max_queue_delay_microseconds == 500

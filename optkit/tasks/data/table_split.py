@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optkit.core.atomic import write_text
+from optkit.core.atomic import disk_error, write_text
 from optkit.tasks.base import SPLITS
 from optkit.tasks.data import leaks, reading
+from optkit.tasks.data.classes import MOST_CLASSES
 from optkit.tasks.data.columns import mapped
 from optkit.tasks.data.conll import SENTENCES, TOKENS, joined
 from optkit.tasks.data.data_settings import DataSettings
@@ -41,6 +42,8 @@ class Report:
     left_out: int
     """Rows that are pieces of texts in train and of others in dev."""
     leaks: Leaks
+    classes: tuple[str, ...]
+    """Values of the column `label` that dev alone has, from which no model could learn them."""
 
     def lines(self) -> Iterator[str]:
         """Yield what there is to say, in lines."""
@@ -48,6 +51,8 @@ class Report:
             yield f"{name}: {part.rows:,} rows in {part.groups:,} groups, {part.path}"
         if self.left_out:
             yield f"left out: {self.left_out:,} rows that are pieces of texts in train and of others in dev"
+        if self.classes:
+            yield f"dev: no row of train has the label {listed(self.classes)}; take another --seed, or a larger table"
         found = list(self.leaks.sentences()) or ["no row is equal to one of train, nearly equal, or shares its text"]
         yield from (f"dev: {sentence}" for sentence in found)
 
@@ -75,7 +80,8 @@ def split(path: Path, by: str, out: Path, share: float = 0.1, seed: int = 0, col
     found = divide(groups, share * len(table), seed)
     if not found.part or not found.rest:
         sizes = f"{len(table):,} rows in {len(set(names)):,} groups, none of which makes a dev split of {share:.0%} at most"
-        raise problem(path, sizes, "many groups of a few rows each", "give dev a larger share: --dev 0.3")
+        fix = "give dev a larger share: --dev 0.3" if len(set(names)) > 1 else "add rows of other groups"
+        raise problem(path, sizes, "many groups of a few rows each", fix)
     _check_free(out)
     parts, sides = [], []
     for name, rows in zip(SPLITS, (found.rest, found.part), strict=True):
@@ -83,7 +89,15 @@ def split(path: Path, by: str, out: Path, share: float = 0.1, seed: int = 0, col
         parts.append(Part(written, len(rows), len({names[row] for row in rows})))
         sides.append(Side([texts[row] for row in rows], [texts[row][0] for row in rows]))
     train, dev = parts
-    return Report(train, dev, len(found.left_out), leaks.find(*sides))
+    return Report(train, dev, len(found.left_out), leaks.find(*sides), _alone(table, found.rest, found.part))
+
+
+def _alone(table: Table, train: Sequence[int], dev: Sequence[int]) -> tuple[str, ...]:
+    """Return the classes that dev alone has; none where labels are so many that they are values."""
+    labels = [str(value) for value in table.columns.get("label", ())]
+    if not 0 < len(set(labels)) <= max(MOST_CLASSES, len(labels) / 2):
+        return ()
+    return tuple(sorted({labels[row] for row in dev} - {labels[row] for row in train}))
 
 
 def _belonging(table: Table, by: str, columns: DataSettings) -> tuple[list[tuple[str, ...]], list[str], list[list[int]]]:
@@ -114,7 +128,9 @@ def _texts(table: Table) -> list[tuple[str, ...]]:
 
 
 def _check_free(out: Path) -> None:
-    """Raise `InputError` where files of splits are there already, which might be mixed with the new ones."""
+    """Raise `InputError` where a file is in the way, or files of splits, which might be mixed with the new ones."""
+    if out.exists() and not out.is_dir():
+        raise problem(out, "a file", "a folder", "give another folder: --out DIR")
     if out.is_dir() and (there := [path.name for path in sorted(out.iterdir()) if path.name.startswith(SPLITS)]):
         raise problem(out, listed(there), "no files of splits", "give another folder: --out DIR")
 
@@ -122,7 +138,10 @@ def _check_free(out: Path) -> None:
 def _write(out: Path, name: str, source: Path, columns: Mapping[str, Sequence[Any]], rows: Sequence[int]) -> Path:
     """Write some rows of a table in the kind of its file, and return the path."""
     ending = Path(source.name.lower().removesuffix(".gz")).suffix
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(out, error) from error
     chosen = [[values[row] for values in columns.values()] for row in rows]
     if ending not in (".csv", ".tsv"):
         lines = [json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False, default=str) for row in chosen]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from optkit.core.errors import InputError
+from optkit.core.errors import InputError, MachineError
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.table_split import split
 from optkit.tasks.registry import load
@@ -79,6 +79,7 @@ GROUPED = "text,label,group\na,0,g\nb,1,g\nc,0,h\n"
         (GROUPED.replace("group", "story"), "group", {}, "found no such column .*--group-column NAME"),
         (GROUPED, "group", {"group_column": "label"}, "found a column 'group'; expected none"),
         (GROUPED.replace("h", "g"), "group", {}, "3 rows in 1 groups, none of which makes a dev split of 40% at most"),
+        (GROUPED.replace("h", "g"), "group", {}, "Fix: add rows of other groups"),
         (GROUPED.replace("text", "words"), "group", {}, "no column with text"),
         (GROUPED.replace("c,", ","), "group", {}, "line 4: found empty text in 'text'"),
     ],
@@ -88,6 +89,28 @@ def test_tables_that_cannot_be_divided(text: str, by: str, columns: dict, messag
     with pytest.raises(InputError, match=message):
         split(tmp_path / "all.csv", by, tmp_path / "out", 0.4, columns=DataSettings(**columns))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_dev_alone_has_is_said(tmp_path: Path) -> None:
+    rows = "".join(f"{word} film,{word},{word}\n" for word in ("good", "bad") * 4 + ("odd",))
+    (tmp_path / "all.csv").write_text(f"text,label,group\n{rows}")
+    found = [list(split(tmp_path / "all.csv", "group", tmp_path / f"{seed}", 0.2, seed).lines()) for seed in range(3)]
+    assert any("dev: no row of train has the label odd; take another --seed" in line for lines in found for line in lines)
+    (tmp_path / "values.csv").write_text("text,label,group\n" + "".join(f"film {n},{n}.5,{n}\n" for n in range(60)))
+    assert not split(tmp_path / "values.csv", "group", tmp_path / "values", 0.2).classes
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "message"),
+    [
+        ("all.tsv", InputError, "found a file; expected a folder"),
+        ("all.tsv/deeper", MachineError, "all.tsv/deeper: cannot be written: Not a directory"),
+    ],
+)
+def test_folders_that_cannot_be_made(place: str, error: type[Exception], message: str, tmp_path: Path) -> None:
+    table = phrases(tmp_path / "all.tsv")
+    with pytest.raises(error, match=message):
+        split(table, "sentence", tmp_path / place)
 
 
 def test_places_that_are_none(tmp_path: Path) -> None:
