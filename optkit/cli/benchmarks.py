@@ -54,13 +54,17 @@ def load(
 
     Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
     """
+    from optkit.core.errors import InputError
     from optkit.core.printable import say
     from optkit.pipeline import preflight
     from optkit.pipeline.load_test import run
 
     recipes = [recipe, *(beside or ())]
-    (spec,), (asked, *others) = specs_of(recipes, task, data, model, training, [seed], engine, checkpoints, name=name)
-    preflight.require([asked, *others], spec)
+    (spec,), found = specs_of(recipes, task, data, model, training, [seed], engine, checkpoints, name=name)
+    if len(found) < len(recipes):  # it is found once, however often it is named
+        raise InputError(f"--beside: found {', '.join(recipes)}, expected every recipe once. Leave out what stands twice")
+    asked, *others = found
+    preflight.require(found, spec)
     for sentence in run(asked, spec, seconds, p99_ms, out, again, others):
         say(sentence)
 

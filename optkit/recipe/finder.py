@@ -26,7 +26,7 @@ def find(names: Sequence[str]) -> tuple[list[Recipe], dict[str, Recipe]]:
         names: paths of recipe modules, or names of modules in `recipes/` or in the package.
 
     Returns:
-        The recipes asked for, the baseline first; and all recipes by name.
+        The recipes asked for, in their order and each once; and all recipes by name.
 
     Raises:
         InputError: an unknown name, a module that cannot be imported, or mistakes in recipes, all reported together.
@@ -40,7 +40,7 @@ def find(names: Sequence[str]) -> tuple[list[Recipe], dict[str, Recipe]]:
         mistakes += mistakes_of_teachers(recipe, known, broken)
     if mistakes:
         raise InputError("\n".join(dict.fromkeys(mistakes)))
-    return sorted(asked.values(), key=lambda recipe: not recipe.is_baseline), known
+    return list(asked.values()), known
 
 
 def find_recipe(name: str) -> Recipe:

@@ -129,6 +129,11 @@ def test_wrong_input_is_said_in_one_line_without_a_traceback(arguments: list[str
     assert "Traceback" not in err and not Path("checkpoints").exists()
 
 
+def test_a_recipe_is_not_loaded_beside_itself(run: Run) -> None:
+    status, _, err = run("load", "ptq_int8", "--task", "sample", "--beside", "recipes/ptq_int8.py")
+    assert status == 2 and "--beside: found ptq_int8, recipes/ptq_int8.py, expected every recipe once" in err
+
+
 def test_an_interruption_says_how_to_go_on(run: Run) -> None:
     (Path("recipes") / "slow.py").write_text("raise KeyboardInterrupt\n")
     status, out, err = run("run", "slow", "--task", "sample")

@@ -63,10 +63,10 @@ def test_by_name_and_by_path(write: Callable[..., None], tmp_path: Path) -> None
     assert set(known) == {*NAMES, "one", "two", "three"}
 
 
-def test_the_baseline_comes_first_and_is_always_known(write: Callable[..., None]) -> None:
+def test_the_order_is_that_of_the_names_and_the_baseline_is_always_known(write: Callable[..., None]) -> None:
     write(a=module("a", "Quantize()"), baseline_fp32=module(BASELINE), z=module("z", "Quantize(epochs=1)"))
     asked, _ = finder.find(["z", "a", "baseline_fp32"])
-    assert [recipe.name for recipe in asked] == [BASELINE, "z", "a"]
+    assert [recipe.name for recipe in asked] == ["z", "a", BASELINE]
     Path("recipes/baseline_fp32.py").unlink()
     asked, known = finder.find(["a"])
     assert [recipe.name for recipe in asked] == ["a"] and known[BASELINE].is_baseline
