@@ -132,7 +132,7 @@ def _lost_ms(start: Recipe, stage: Quantize, spec: RunSpec) -> dict[str, float]:
 
     The float one computes in the type that what stays float has in the INT8 one.
     """
-    untrained = stage.model_copy(update={**_UNTRAINED, "keep_float": ()})
+    untrained = stage.model_copy(update={**_UNTRAINED, "keep_float": ()}).as_read()
     quantised = with_stages((*start.stages, untrained), start.training, spec)
     both = engine_folders(converted(start, spec)), engine_folders(converted(quantised, spec))
     wanted = "bf16" if read_record(both[1]["int8"])["variant"] == "bf16" else "fp32"

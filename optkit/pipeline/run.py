@@ -36,11 +36,12 @@ def in_order(graph: Graph) -> Mapping[str, Any]:
             something, which others would lack too.
     """
     results, errors = as_far_as_possible(graph, at_once=(MachineError,))
-    found = [*errors.values()]
-    for error in found[1:]:
-        log.error("%s", error)
-    if found:
-        raise found[0]
+    if errors:
+        left_out = [name for name in graph if name not in results and name not in errors]
+        log.error("%s", "; ".join([f"{name}: {error}" for name, error in errors.items()]))
+        if left_out:
+            log.error("left out, as they need what failed: %s", ", ".join(left_out))
+        raise next(iter(errors.values()))
     return results
 
 

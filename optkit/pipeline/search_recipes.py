@@ -1,5 +1,6 @@
 """What a search has found, written as ordinary recipe files."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ _OWN = "optkit."
 _LINE = 100
 
 
-def recipe_of(stages: Sequence[Stage], gate: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of some stages; the same stages have the same name."""
-    digest = key_of({"stages": [stage.model_dump(mode="json") for stage in stages]})
+def recipe_of(stages: Sequence[Stage], gate: Mapping[str, Any], model: int = 0) -> Recipe:
+    """Return the recipe of some stages for one of a search's models; the same of both have the same name."""
+    content: dict[str, Any] = {"stages": [stage.model_dump(mode="json") for stage in stages]}
+    digest = key_of(content | ({"model": model} if model else {}))
     return Recipe(name=f"found_{digest[:8]}", stages=tuple(stages), **gate)
 
 
@@ -41,7 +43,7 @@ def write(recipe: Recipe, folder: Path, does: str, options: str) -> Path:
         + f"\nrecipe = Recipe(\n    name={recipe.name!r},\n    stages=[\n"
         + "".join(_stage(stage) for stage in recipe.stages)
         + f"    ],\n{gate})\n\n"
-        + f'if __name__ == "__main__":\n    optkit.main(recipe)  # python {path} {options}\n'
+        + f'if __name__ == "__main__":\n    optkit.main(recipe)  # python {shlex.quote(str(path))} {options}\n'
     )
     write_text(path, text)
     return path

@@ -11,10 +11,10 @@ import difflib
 import itertools
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, get_args
 
 from optkit.compression.registry import TECHNIQUES
 from optkit.core.errors import InputError
@@ -30,7 +30,7 @@ DEFAULT = Path(__file__).with_name("templates") / "search_space.json"
 TECHNIQUES_CHOICE = "techniques"
 """Name of the choice of techniques among a trial's parameters."""
 _OF_MODEL = {"distill.layers": families.depth, "distill.hidden_size": families.width}
-"""Settings of which a number below 1 is a share of what the model has."""
+"""Settings of which a number such as 0.5 or 1.0 is a share of what the model has."""
 _EPOCHS = ("epochs", "steps")
 _OF_PHASE = ("representation_epochs", "representation_steps")
 """Settings of a representation phase, which goes with the training on answers: without these there is none."""
@@ -41,6 +41,8 @@ class Draws(Protocol):
     """What draws values: a trial of Optuna."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
 
@@ -53,6 +55,8 @@ class Range:
     high: float
     log: bool = False
     """Whether equal ratios are equally likely, in place of equal differences."""
+    whole: bool = False
+    """Whether whole numbers alone are drawn."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Space:
                 continue  # it would make no other recipe
             name = f"{technique}.{setting}"
             value = _drawn(trial, name, own[setting])
-            if name in _OF_MODEL and value is not None and value < 1:
+            if name in _OF_MODEL and _is_share(value):
                 value = max(1, round(value * _OF_MODEL[name](config)))
             given[setting] = value
         return kind(**given).checked()
@@ -152,15 +156,18 @@ def read(path: Path = DEFAULT) -> Space:
                 mistakes.append(f"start: {name} is {value!r}, which is none of the space's values")
     if mistakes:
         raise InputError(report(f"{path}: the space has", mistakes) + f"\n{_FIX}")
-    for name, why in _never_read(settings):
+    for name, why in _never_read(settings, asked):
         log.warning("%s: no recipe of the space reads %s, which is left out: %s", path, name, why)
     return Space(tuple(map(tuple, content.techniques)), settings, tuple(content.start))
 
 
-def _never_read(settings: Mapping[str, tuple[Any, ...] | Range]) -> Iterator[tuple[str, str]]:
+def _never_read(settings: Mapping[str, tuple[Any, ...] | Range], techniques: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield the settings that nothing reads, whatever the others of the space are, and why."""
     for name in settings:
         technique, _, setting = name.partition(".")
+        if technique not in techniques:
+            yield name, f"no techniques of the space have {technique}"
+            continue
         kind = TECHNIQUES.get(technique)
         others = kind.read_where[setting].others if setting in kind.read_where else ()
         ends = {other: _ends(settings[place]) for other in others if (place := f"{technique}.{other}") in settings}
@@ -177,7 +184,7 @@ def _ends(choices: tuple[Any, ...] | Range) -> tuple[Any, ...]:
 def _is_among(value: Any, possible: tuple[Any, ...] | Range) -> bool:
     if isinstance(possible, Range):
         return _is_number(value) and possible.low <= value <= possible.high
-    return _text(value) in map(_text, possible)
+    return _text(value) in map(_text, possible) or (_is_number(value) and value in filter(_is_number, possible))
 
 
 def _choices(name: str, given: Any, mistakes: list[str]) -> tuple[Any, ...] | Range:
@@ -195,28 +202,44 @@ def _choices(name: str, given: Any, mistakes: list[str]) -> tuple[Any, ...] | Ra
         return ()
     found: tuple[Any, ...] | Range
     if isinstance(given, dict):
-        found = _range(name, given, mistakes)
+        found = _range(name, given, _annotated(stage, setting), mistakes)
     else:
         found = tuple(given)
         if not given:
             mistakes.append(f"setting {name!r}: found no values: the space is empty")
     for value in _ends(found):
-        if name in _OF_MODEL and isinstance(value, float) and 0 < value < 1:
+        if name in _OF_MODEL and _is_share(value):
             continue
         mistakes += [mistake for mistake in stage(**{setting: value})._mistakes if f".{setting} " in mistake]
     return found
 
 
-def _range(name: str, given: dict[str, Any], mistakes: list[str]) -> Range:
+def _annotated(stage: type[Stage], setting: str) -> set[Any]:
+    """The types that a setting takes."""
+    annotation = stage.model_fields[setting].annotation
+    return set(get_args(annotation)) or {annotation}
+
+
+def _range(name: str, given: dict[str, Any], types: set[Any], mistakes: list[str]) -> Range:
     low, high, log = given.get("low"), given.get("high"), given.get("log", False)
     known = isinstance(log, bool) and not given.keys() - {"low", "high", "log"}
+    if not types & {int, float}:
+        mistakes.append(f"setting {name!r}: found {given!r}, expected a list of values, as it takes no range")
+        return Range(1.0, 2.0)
     if known and _is_number(low) and _is_number(high) and low < high and (low > 0 or not log):
-        return Range(float(low), float(high), log)
+        whole = float not in types and not (_is_share(low) and _is_share(high))
+        if not whole or (float(low).is_integer() and float(high).is_integer()):
+            return Range(float(low), float(high), log, whole)
     mistakes.append(
-        f'setting {name!r}: found {given!r}, expected {{"low": …, "high": …}} with low below high, and perhaps "log": true '
-        "for ends above 0"
+        f'setting {name!r}: found {given!r}, expected {{"low": …, "high": …}} with low below high, both whole where the '
+        'setting is, and perhaps "log": true for ends above 0'
     )
     return Range(1.0, 2.0)
+
+
+def _is_share(value: Any) -> bool:
+    """Whether a number of a model's layers or channels is a share of what it has: 0.5, and 1.0, but not 1."""
+    return isinstance(value, float) and 0 < value <= 1
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -224,6 +247,8 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def _drawn(trial: Draws, name: str, choices: tuple[Any, ...] | Range) -> Any:
+    if isinstance(choices, Range) and choices.whole:
+        return trial.suggest_int(name, int(choices.low), int(choices.high), log=choices.log)
     if isinstance(choices, Range):
         return trial.suggest_float(name, choices.low, choices.high, log=choices.log)
     if len(choices) == 1:

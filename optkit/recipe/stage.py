@@ -235,6 +235,11 @@ class Taught(Stage):
                 f"{type(self).__name__}.{name} is {getattr(self, name):g} and there is no teacher to follow: name one, or "
                 f"leave {name} at 0"
             )
+        if self.follows and not self.hidden_weight and not self.relation_weight:
+            raise ValueError(
+                f"{type(self).__name__} has a representation phase, and both hidden_weight and relation_weight are 0: give "
+                "one of them a weight, or leave the phase out"
+            )
         if len(self.teachers) > 1 and not self.answers:
             raise ValueError(
                 f"{type(self).__name__}.teacher names {len(self.teachers)}, and nothing is trained on their averaged "

@@ -141,3 +141,9 @@ def test_what_modules_cost(folder: Path, options: list[str], capsys) -> None:
     main_ends([*command, "--format", "table"], 0)
     assert "each part alone in INT8" in capsys.readouterr().out
     main_ends([*command, "--plot", "costs.gif"], 2)
+
+
+def test_what_modules_cost_where_the_recipe_trains(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    main_ends(["sensitivity", "qat_gelu10", *options, "--examples", "16", "--format", "json"], 0)
+    costs = [cost for cost in json.loads(capsys.readouterr().out) if cost["technique"] == "quantize"]
+    assert costs and all(set(cost["lost_ms"]) for cost in costs)

@@ -24,6 +24,10 @@ class First:
         self.asked.append(name)
         return choices[0]
 
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        self.asked.append(name)
+        return low
+
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         self.asked.append(name)
         return low
@@ -47,6 +51,29 @@ def test_shares_are_of_the_model(tmp_path: Path) -> None:
     given = {"techniques": [["distill"]], "settings": {"distill.layers": [0.5], "distill.hidden_size": [384]}}
     (stage,) = space_of(tmp_path, given).draw(First(), BertConfig(num_hidden_layers=12))
     assert (stage.layers, stage.hidden_size) == (6, 384)  # type: ignore[attr-defined]
+
+
+def test_a_range_of_whole_numbers(tmp_path: Path) -> None:
+    ranges = {"distill.layers": {"low": 2, "high": 4}, "distill.epochs": {"low": 0.5, "high": 2}}
+    (stage,) = space_of(tmp_path, {"techniques": [["distill"]], "settings": ranges}).draw(First(), BertConfig())
+    assert stage == Distill(layers=2, epochs=0.5)
+    shares = {"distill.layers": {"low": 0.25, "high": 1.0}}
+    (stage,) = space_of(tmp_path, {"techniques": [["distill"]], "settings": shares}).draw(First(), BertConfig())
+    assert stage == Distill(layers=3)
+    (stage,) = space_of(tmp_path, {"techniques": [["distill"]], "settings": {"distill.layers": [1.0]}}).draw(
+        First(), BertConfig(num_hidden_layers=6)
+    )
+    assert stage == Distill(layers=6)
+
+
+def test_a_setting_of_no_technique_of_the_space_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    space_of(tmp_path, {"techniques": [["quantize"]], "settings": {"distill.layers": [2]}})
+    assert "no recipe of the space reads distill.layers, which is left out: no techniques of the space have" in caplog.text
+
+
+def test_equal_stages_of_two_models_are_two_recipes() -> None:
+    names = [search_recipes.recipe_of([Quantize()], {}, model).name for model in (0, 1, 1)]
+    assert names[0] != names[1] == names[2]
 
 
 def test_what_nothing_reads_is_not_drawn(tmp_path: Path) -> None:
@@ -143,6 +170,8 @@ def test_what_no_recipe_reads_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
             },
             "start: quantize.epochs is 7, which is none",
         ),
+        ({"techniques": [["quantize"]], "settings": {"quantize.shift": {"low": 0, "high": 1}}}, "as it takes no range"),
+        ({"techniques": [["distill"]], "settings": {"distill.layers": {"low": 1.5, "high": 3}}}, "both whole"),
         ({"settings": {}}, "lacks techniques"),
         ({"techniques": "quantize"}, "expected an array"),
     ],

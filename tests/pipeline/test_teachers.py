@@ -230,7 +230,7 @@ def test_a_student_of_two_seeds_and_of_texts_without_labels(
     baseline = Recipe(name=BASELINE, training=Training(steps=8, learning_rate=1e-3))
     stage = Distill(layers=1, steps=4, representation_epochs=0, teacher=[f"{BASELINE}@0", f"{BASELINE}@1"])
     student = Recipe(name="student", stages=[stage], training=baseline.training)
-    (tmp_path / "more.txt").write_text("the plot\na dull film\n" * 20)
+    (tmp_path / "more.txt").write_text("".join(f"the plot {n}\na dull film {n}\n" for n in range(20)))
     contents = []
     for more in (None, str(tmp_path / "more.txt")):
         task = registry.load("classification", tiny_data, unlabelled=more)
