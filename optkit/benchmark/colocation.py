@@ -31,7 +31,8 @@ def measure(models: Sequence[Model], samples: Samples, logs: Path, seconds: floa
             stands.
     """
     run = partial(scenarios.closed_loop, seconds=seconds, extensions=0)  # all of a round take the same time
-    with scratch_server(models, logs) as server, ThreadPoolExecutor(len(models)) as threads:
+    # the server ends first, and with it what threads still ask after Ctrl-C
+    with ThreadPoolExecutor(len(models)) as threads, scratch_server(models, logs) as server:
         bench = Bench(server, samples)
         for _ in range(ROUNDS):
             for model in models:

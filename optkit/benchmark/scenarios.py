@@ -6,14 +6,15 @@ a bound. Beside them there is the closed loop of several clients.
 """
 
 import re
-import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from optkit.benchmark.client_pool import EXTENSIONS, ClientPool
+from optkit.benchmark.load_run import Answered, LoadRun
 from optkit.benchmark.measurement import CLOSED_LOOP, OFFLINE, SERVER, Reading
 from optkit.core import temporary
 from optkit.core.errors import MachineError
@@ -31,6 +32,7 @@ STREAMS = 8
 _RATES = (0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1)
 """Rates that the Server scenario tries, over the rate that Offline reached."""
 _HALVINGS = 3
+_DROPPED_S = 1e-3  # for each query after a failure: the load generator goes on to its time, and keeps a record of each
 _SUMMARY = {
     "p50": r"50\.00 percentile latency \(ns\) +: (\d+)",
     "p90": r"90\.00 percentile latency \(ns\) +: (\d+)",
@@ -125,52 +127,29 @@ def _falling(run: Callable[[float], Measured], rate: float) -> Iterator[Measured
 
 
 def _run(pool: ClientPool, samples: Samples, scenario: str, seconds: float, batch: int, **settings: float) -> Reading:
-    """One run of the load generator on a thread of its own, so that Ctrl-C reaches this one."""
+    """One run of the load generator."""
     lg = _loadgen()
     wanted = lg.TestSettings()
     wanted.scenario, wanted.mode = getattr(lg.TestScenario, scenario), lg.TestMode.PerformanceOnly
     wanted.min_duration_ms, wanted.min_query_count = round(seconds * 1e3), 1
     for name, value in settings.items():
         setattr(wanted, name, value)
-    with temporary.folder("optkit-load") as folder, _system(lg, pool, samples, batch) as (system, library):
-        output, logs = lg.LogOutputSettings(), lg.LogSettings()
-        output.outdir, output.copy_summary_to_stdout = str(folder), False
-        logs.log_output = output
-        arguments = (system, library, wanted, logs, "")
-        thread = threading.Thread(target=lg.StartTestWithLogSettings, args=arguments, daemon=True)
-        thread.start()
-        try:
-            thread.join()
-        except BaseException as error:
-            pool.failure = pool.failure or MachineError(f"load: interrupted ({type(error).__name__})")
-            thread.join()  # what is left is answered at once
-            raise
-        pool.check()
-        return read((folder / "mlperf_log_summary.txt").read_text(), scenario, settings.get("server_target_qps"))
 
-
-@contextmanager
-def _system(lg: Any, pool: ClientPool, samples: Samples, batch: int) -> Iterator[tuple[Any, Any]]:
-    """What the load generator calls: the system under test, and its library of examples, which is in memory already."""
-
-    def issue(queries: Sequence[Any]) -> None:
+    def ask(queries: Sequence[Any], answered: Answered) -> None:
         ordered = sorted(queries, key=lambda query: samples.length(query.index)) if batch > 1 else queries
         for first in range(0, len(ordered), batch):
+            if pool.failure is not None:
+                time.sleep(_DROPPED_S)
+                answered([query.id for query in ordered[first:]])
+                break
             part = ordered[first : first + batch]
             feed = samples.alone[part[0].index] if batch == 1 else samples.feed([query.index for query in part])
-            pool.ask(feed, _answered(lg, [query.id for query in part]))
+            pool.ask(feed, partial(answered, [query.id for query in part]))
 
-    system = lg.ConstructSUT(issue, lambda: None)
-    library = lg.ConstructQSL(len(samples), len(samples), lambda indices: None, lambda indices: None)
-    try:
-        yield system, library
-    finally:
-        lg.DestroyQSL(library)
-        lg.DestroySUT(system)
-
-
-def _answered(lg: Any, queries: Sequence[int]) -> Callable[[], None]:
-    return lambda: lg.QuerySamplesComplete([lg.QuerySampleResponse(query, 0, 0) for query in queries])
+    with temporary.folder("optkit-load") as folder:
+        LoadRun(lg, ask, len(samples)).run(wanted, folder)
+        pool.check()
+        return read((folder / "mlperf_log_summary.txt").read_text(), scenario, settings.get("server_target_qps"))
 
 
 def read(summary: str, scenario: str, target_rate: float | None = None) -> Reading:

@@ -1,5 +1,10 @@
 """Load on a real server by the real load generator: what is counted, what breaks, and what is said."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from copy import copy
 from types import SimpleNamespace
 
@@ -147,6 +152,55 @@ def test_only_stable_windows_count():
     assert not _steady(stalling, 0, clients=1).stable
     few = _steady([(1.0, 500.0), (2.0, 500.0)], 0, clients=2)
     assert (few.rate, few.stable, len(few.latencies_ms)) == (4.0, False, 2)
+
+
+ASKING = """
+import sys
+from types import SimpleNamespace
+from datasets import Dataset
+from optkit.benchmark import scenarios
+from optkit.benchmark.client_pool import ClientPool
+from optkit.benchmark.scenarios import Samples
+from optkit.cli.app import app, main
+from optkit.serving.client import Client
+from optkit.tasks.collate import Collator
+
+@app.command()
+def asking() -> None:
+    rows = [[101] * 8] * 16
+    columns = {"input_ids": rows, "attention_mask": [[1] * 8] * 16}
+    tokenizer = SimpleNamespace(pad_token_id=0, pad_token_type_id=0, model_input_names=list(columns), model_max_length=64)
+    samples = Samples(Dataset.from_dict({**columns, "length": [8] * 16}), Collator(tokenizer, 64), count=16)
+    with Client(sys.argv[1], "single") as client, ClientPool(client, 8) as pool:
+        pool.warm(samples.alone)
+        print("asks", flush=True)
+        scenarios.SCENARIO
+
+main(["asking"])
+"""
+INTERRUPTED = {
+    "SingleStream": "single_stream(pool, samples, 60)",
+    "MultiStream": "multi_stream(pool, samples, 60)",
+    "Offline": "offline(pool, samples, 60, 3000)",
+    "Server": "server(pool, samples, 60, 50, 1e5)",
+}
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("scenario", INTERRUPTED)
+def test_ctrl_c_ends_a_run_at_once_and_leaves_nothing(scenario, times, server, tmp_path):  # noqa: F811
+    code = ASKING.replace("SCENARIO", INTERRUPTED[scenario])
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", code, server.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout.readline() == "asks\n", process.stderr.read()
+        time.sleep(1)
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said.splitlines()[-1][:27]) == (130, "optkit: interrupted (SIGINT"), said
+    assert "Traceback" not in said and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("scenario", ["Offline", "closed loop", "Server"])

@@ -145,8 +145,8 @@ def test_an_interrupt_that_is_ignored_stays_ignored() -> None:
     code = (
         "import os, signal, sys\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from optkit.cli import app\n"
-        "with app._ended_by_signals():\n"
+        "from optkit.cli import ending\n"
+        "with ending.Ending().asked_for():\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    print('went on', flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
