@@ -7,7 +7,11 @@ from typing import Any
 
 from optkit.benchmark.measurement import Measurement, median_ratio
 from optkit.benchmark.serving_settings import Settings
+from optkit.core.errors import InputError
+from optkit.serving.front import crowd
 
+MOST_CLIENTS = crowd.MOST - 12
+"""Clients that a server takes at the same time, with a few connections left for who looks at its statistics."""
 KINDS = ("latency", "throughput")
 Gain = tuple[float, float, float]
 """A ratio with its 95 % interval."""
@@ -23,6 +27,13 @@ class Goal:
     """Number of concurrent clients, each waiting for its answer."""
     p99_ms: float | None = None
     """Bound that the 99th percentile has to hold."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.clients <= MOST_CLIENTS:
+            raise InputError(
+                f"{self.clients} clients: expected 1 to {MOST_CLIENTS}, as the server takes {crowd.MOST} connections and "
+                "refuses what comes beyond them. Give --clients fewer"
+            )
 
     def value(self, line: Measurement) -> float:
         """Return the figure to maximise."""

@@ -106,9 +106,9 @@ def tune(
 
     if goal not in KINDS:
         raise InputError(f"--goal {goal}: expected one of {', '.join(KINDS)}")
+    wanted = Goal(goal, clients or (1 if goal == "latency" else 16), p99_ms)
     (spec,), (asked,) = specs_of([recipe], task, data, model, training, [seed], engine, checkpoints, name=name)
     preflight.require([asked], spec)
-    wanted = Goal(goal, clients or (1 if goal == "latency" else 16), p99_ms)
     found = tuning.run(asked, spec, wanted, minutes, precision, again)
     sys.stdout.write(tuning.render(found))
     say(found["choice"]["reason"])
