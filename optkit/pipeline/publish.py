@@ -13,6 +13,7 @@ from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, rea
 from optkit.evaluation.results import Row
 from optkit.models import thresholds_file
 from optkit.pipeline import projects, rows
+from optkit.recipe.stage import BASELINE
 from optkit.registry import layout, provenance, smoke_test, trial
 from optkit.registry.disk import WAIT_S, locked
 from optkit.registry.live_server import Running
@@ -123,6 +124,10 @@ def publish(
         row = rows.best(found, task, seed, precision)
         recipe, precision = row.recipe, row.precision
         log.info("the best that passed its gate: %s (%s), served by %s", recipe, precision, row.engine)
+        if recipe == BASELINE and any(one.recipe != BASELINE for one in found):
+            log.warning(
+                "%s is the model that recipes start from: what they made is slower, or has not passed its gate", BASELINE
+            )
     row = rows.one_of_recipe(found, recipe, task, seed, precision)
     _gate(row, options.force)
     release = _release(home.recipe(recipe, seed), row, found, options)

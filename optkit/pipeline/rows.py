@@ -1,6 +1,5 @@
 """Result rows from what the steps left on disk: one per seed and precision, and one over all seeds."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +33,6 @@ from optkit.pipeline.result_file import RESULT, baseline_of
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.tasks.outcomes import value
-
-log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
     from optkit.tasks.base import Task
@@ -172,8 +169,6 @@ def best(rows: Sequence[Row], task: str, seed: int, precision: str | None = None
     if not passed:
         said = "".join(f"\n  - {row.recipe} ({row.precision}): {row.verdict}: {'; '.join(row.reasons)}" for row in found)
         raise GateError(f"task {task!r}, seed {seed}: no recipe passed its gate:{said}")
-    if {row.recipe for row in passed} == {BASELINE} and any(row.recipe != BASELINE for row in found):
-        log.warning("no recipe has passed its gate: what is best is the model that they started from")
     return max(passed, key=lambda row: _geometric_mean(row.speedup))
 
 

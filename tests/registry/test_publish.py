@@ -289,6 +289,13 @@ def test_no_recipe_passed(tmp_path, target):
         publish("best", "classification", tmp_path / "checkpoints", target)
 
 
+def test_where_nothing_but_the_start_has_passed_it_is_said(tmp_path, target, caplog):
+    small.result(tmp_path / "checkpoints", small.BASELINE)
+    small.result(tmp_path / "checkpoints", "worse", weights=5, delta=-3.0, delta_ci95=[-4.0, -2.0], speedup={"1": 9.0})
+    publish("best", "classification", tmp_path / "checkpoints", target)
+    assert "baseline_fp32 is the model that recipes start from: what they made is slower, or has not passed" in caplog.text
+
+
 def test_what_is_published_is_asked_in_words(checkpoints, target, capsys):
     """A server for one question, a server that runs, and both protocols of the example."""
     publish("tiny", "classification", checkpoints, target)
