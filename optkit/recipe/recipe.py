@@ -36,7 +36,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Name of the recipe and of its folder: small letters, digits and underscores."""
     stages: tuple[Annotated[SerializeAsAny[Stage], BeforeValidator(from_dictionary)], ...] = ()
     training: Training = Training()
-    """Training settings of the baseline; a stage inherits those that it does not set itself."""
+    """Training settings of the baseline; a stage has a budget, a schedule and an average of its own, and inherits others:
+    batch size, weight decay, precision, …, and the learning rate where it has none."""
     max_drop: float = Field(1.0, ge=0)
     """Gate: largest drop of the headline metric, in points, from the served FP32 baseline."""
     max_kl: float | None = Field(None, ge=0)

@@ -1,4 +1,4 @@
-"""Training settings of the baseline; a stage inherits those that it does not set itself."""
+"""Training settings of the baseline; a stage has a budget, a schedule and an average of its own, and inherits the others."""
 
 from typing import Any, Literal, Self
 
