@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from optkit.cli import benchmarks, comparison, machine, publishing, recipe_files, recipes, searching, servers, splitting
+from optkit.cli.commands import Application
 
-app = typer.Typer(
+app = Application(
     help="Quantize, sparsify and distil BERT-type models, and serve what is measured to be good.",
     no_args_is_help=True,
     add_completion=False,

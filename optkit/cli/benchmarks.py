@@ -34,7 +34,7 @@ def load(
     p99_ms: Annotated[
         float, typer.Option("--p99-ms", help="bound of the 99th percentile under random load", min=0.1)
     ] = 100.0,
-    seconds: Annotated[float, typer.Option(help="least time of each measurement", min=0.1)] = 5.0,
+    seconds: Annotated[float, typer.Option(help="least time of each measurement", min=0.1, max=600)] = 5.0,
     beside: Annotated[
         list[str] | None, typer.Option(help="also serve this recipe beside it; may be repeated", metavar="RECIPE")
     ] = None,

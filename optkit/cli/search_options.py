@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optkit.cli.commands import LARGEST
 from optkit.cli.options import specs_of
 from optkit.core.errors import InputError
 from optkit.models.model_settings import ModelSettings
@@ -34,9 +35,10 @@ def seconds_of(text: str) -> float:
         InputError: it is none.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if not found or not float(found[1]):
-        raise InputError(f"--time {text}: expected a time above 0, as 90s, 30m or 2h")
-    return float(found[1]) * _UNITS[found[2]]
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not 0 < seconds <= LARGEST:
+        raise InputError(f"--time {text:.40}: expected a time above 0, as 90s, 30m or 2h")
+    return seconds
 
 
 def made_for(

@@ -1,5 +1,6 @@
 """The command line, as far as it answers before any work is done."""
 
+import inspect
 import logging
 import subprocess
 import sys
@@ -91,6 +92,7 @@ def test_the_help_names_all_commands(run: Run) -> None:
     [
         (["run", "ptq_int8"], "Missing option '--task'"),
         (["run", "--task", "sample"], "Missing argument 'RECIPE…'"),
+        (["load", "ptq_int8", "--task", "sample", "--seconds", "601"], "600"),  # queries are drawn beforehand, in memory
         (["run", "ptq_int8", "--tusk", "sample"], "No such option: --tusk"),
         (["run", "ptq_int8", "--task", "sample", "--seed", "one"], "Invalid value for '--seed': "),
         (["run", "ptq_int8", "--task", "sample", "--seed", "-1"], "seed"),
@@ -107,6 +109,28 @@ def test_wrong_options(arguments: list[str], message: str, run: Run) -> None:
     assert message in err
 
 
+def with_a_number(value: str) -> Iterator[list[str]]:
+    """Command lines that lack nothing, each with one of the options that take a number."""
+    for command in app.registered_commands:
+        options = inspect.signature(command.callback).parameters if command.callback else {}
+        needed = [name for name, option in options.items() if option.default is inspect.Parameter.empty]
+        dashed = ("task", "by", "out", "keep", "url")
+        words = [word for name in needed for word in ([f"--{name}"] if name in dashed else []) + ["1"]]
+        for name, option in options.items():
+            if "float" in str(option.annotation):
+                yield [command.callback.__name__, *words, f"--{name.replace('_', '-')}", value]
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e300"])
+def test_a_number_that_one_cannot_compute_with_is_refused_by_every_option(value: str, run: Run) -> None:
+    tried = list(with_a_number(value))
+    assert len(tried) > 20 and ["load", "1", "--task", "1", "--seconds", value] in tried
+    for arguments in tried:
+        status, out, err = run(*arguments)
+        assert (status, out) == (2, "") and f"Invalid value for '{arguments[-2]}'" in err, (arguments, err)
+    assert not Path("checkpoints").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -121,7 +145,7 @@ def test_wrong_options(arguments: list[str], message: str, run: Run) -> None:
         (["split", "rows.tsv", "--by", "group", "--out", "out"], "rows.tsv: found no such file"),
         (
             ["tune", "ptq_int8", "--task", "sample", "--clients", "501"],
-            "501 clients: expected 1 to 500, as the",
+            "501 clients: expected 1 to 500, as the server",
         ),
         (["compare", "--task", "sample", "--format", "xml"], "--format xml: expected one of table, json, csv, html"),
     ],
