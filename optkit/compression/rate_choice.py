@@ -61,9 +61,10 @@ def train_with_best(
             log.warning("learning rate %g is left out: %s", rate, error)
             continue
         found = mean_loss(model, judged.batches(context.training.batch_size), loss(judged))
-        log.info("learning rate %g: loss %.4g on the examples held out", rate, found)
         if not math.isfinite(found):
+            log.warning("learning rate %g is left out: the loss is %g on the examples held out", rate, found)
             continue
+        log.info("learning rate %g: loss %.4g on the examples held out", rate, found)
         trials.append(_Trial(found, rate, history, weights(model)))
     if not trials:
         raise TrainingError(f"the loss is not finite with any of the learning rates {stage.learning_rates}; give lower ones")

@@ -38,7 +38,6 @@ def in_order(graph: Graph) -> Mapping[str, Any]:
     results, errors = as_far_as_possible(graph, at_once=(MachineError,))
     if errors:
         left_out = [name for name in graph if name not in results and name not in errors]
-        log.error("%s", "; ".join([f"{name}: {error}" for name, error in errors.items()]))
         if left_out:
             log.error("left out, as they need what failed: %s", ", ".join(left_out))
         raise next(iter(errors.values()))
@@ -61,7 +60,7 @@ def as_far_as_possible(graph: Graph, at_once: tuple[type[Exception], ...] = ()) 
             except OptkitError as error:
                 if isinstance(error, at_once):
                     raise
-                log.warning("%s failed, what does not need it goes on: %s", name, str(error).splitlines()[0])
+                log.warning("%s failed, what does not need it goes on: %s", name, error)
                 errors[name] = error
         dropped.add(name)
     return results, errors

@@ -96,8 +96,9 @@ class Space:
         }
         given, kind = dict[str, Any](), TECHNIQUES.get(technique)
         for setting in sorted(own, key=lambda name: (unread.depth(kind.read_where, name), name not in _EPOCHS)):
-            untrained = given.get("epochs", given.get("steps")) == 0 and not kind(**given).trains
-            if (setting in _OF_PHASE and untrained) or setting in kind(**given).unread():
+            so_far = kind(**given)
+            untrained = given.get("epochs", given.get("steps")) == 0 and not so_far.trains
+            if (setting in _OF_PHASE and untrained) or setting in so_far.unread():
                 continue  # it would make no other recipe
             name = f"{technique}.{setting}"
             value = _drawn(trial, name, own[setting])

@@ -215,10 +215,15 @@ class Taught(Stage):
         return self.answers or self.follows
 
     @property
+    def heeds_teacher(self) -> bool:
+        """Whether a teacher would have a say: its representations are followed, or the labels have not all the weight."""
+        return self.follows or (self.answers and self.label_weight < 1)
+
+    @property
     def teachers(self) -> tuple[str, ...]:
         """The teachers, if there are some; empty if nothing is trained, or on the labels alone."""
         named = (self.teacher,) if isinstance(self.teacher, str) else self.teacher or ()
-        return named if self.follows or (self.answers and self.label_weight < 1) else ()
+        return named if self.heeds_teacher else ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -44,7 +44,7 @@ TRAINING: Mapping[str, ReadWhere] = {
     "dropout": TRAINED,
     "teacher": ReadWhere(
         (*TRAINED.others, "label_weight"),
-        lambda stage: stage.follows or (stage.answers and stage.label_weight < 1),
+        lambda stage: stage.heeds_teacher,
         "nothing is trained beside it: there are no epochs or steps, or the labels have all the weight",
     ),
     "temperature": TAUGHT,

@@ -99,11 +99,10 @@ def config(engine_folder: Path, **settings: Unpack[Settings]) -> str:
     if own := runtime.native_parallelism(instances, threads):
         fields["parameters"] = fields.get("parameters", {}) | {name: {"string_value": own[name]} for name in own}
     if "dynamic_batching" in fields:
-        told = {
-            "max_queue_delay_microseconds": delay,
-            "preferred_batch_size": list(settings.get("preferred_batch_sizes", ())),
-        }
-        fields["dynamic_batching"] = fields["dynamic_batching"] | {name: value for name, value in told.items() if value}
+        told: dict[str, Any] = {} if delay is None else {"max_queue_delay_microseconds": delay}
+        if preferred := settings.get("preferred_batch_sizes"):
+            told["preferred_batch_size"] = list(preferred)
+        fields["dynamic_batching"] = fields["dynamic_batching"] | told
     return text(runtime.tensors(engine_folder), runtime.largest_batch(record), fields)
 
 

@@ -333,6 +333,12 @@ def test_the_length_and_batches_of_a_plan_are_its_profiles(place, built):
     assert {spec.batch_size for spec in message.optimization.cuda.graph_spec} == {smallest, best, largest}
 
 
+@pytest.mark.parametrize(("told", "delay"), [({}, 100), ({"queue_delay_us": 0}, 0), ({"queue_delay_us": 700}, 700)])
+def test_a_delay_that_is_told_goes_before_a_plans_own(built, told, delay):
+    message = parse(native.config(built("tensorrt", "fp16"), **told))
+    assert message.dynamic_batching.max_queue_delay_microseconds == delay
+
+
 def test_two_heads_of_question_answering(exported, tmp_path):  # noqa: F811
     (folder := tmp_path / "engine").mkdir()
     engines.runtime("onnxruntime").build(exported("question_answering")[1], "fp32", folder)
