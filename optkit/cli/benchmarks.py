@@ -48,9 +48,9 @@ def load(
     """Put load on a recipe's engines behind the server, with MLPerf's load generator; print each measurement as CSV.
 
     SingleStream, MultiStream, Offline, 1 to 64 clients, and requests at a rising random rate until the bound breaks; all
-    with and without batching by the server. What is measured is written at once and kept when a run is broken off; what
-    was measured to the end is kept beside the recipe's results, and shown by `optkit compare`. With --beside, what engines
-    on one server do to each other: each alone, all loaded, all asked at once.
+    with and without batching by the server. What is measured is written at once, for --out into FILE.partial until it is
+    whole; what was measured to the end is kept beside the recipe's results, and shown by `optkit compare`. With --beside,
+    what engines on one server do to each other: each alone, all loaded, all asked at once.
 
     Example: optkit load qat_gelu10 --task sample --p99-ms 50 --out load.csv
     """

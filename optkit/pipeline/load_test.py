@@ -5,6 +5,7 @@ What was measured to the end lies beside the recipe's other results, as a finish
 
 import csv
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,8 @@ def run(
         spec: what the recipe is run on.
         seconds: of each measurement, at least.
         p99_ms: bound of the 99th percentile under random load.
-        out: CSV file; standard output if None. It holds what was measured also when the run breaks off.
+        out: CSV file; standard output if None. When the run breaks off it stays as it was, and what
+            was measured is in the file `.partial` beside it.
         again: measure although it was measured before.
         others: recipes whose engines are served beside it, to see what they do to each other.
 
@@ -141,13 +143,22 @@ def _opened(out: Path | None) -> Iterator[TextIO]:
     if out is None:
         yield sys.stdout
         return
+    written = out if out.exists() and not out.is_file() else out.with_name(f"{out.name}.partial")  # a pipe is written itself
     with _naming(out):
-        file = out.open("w", encoding="utf-8", newline="")
+        file = written.open("w", encoding="utf-8", newline="")
     try:
         yield file
+    except BaseException:
+        if written != out:
+            log.warning("%s has what was measured; %s is written when all is", written, out)
+        raise
     finally:
         with _naming(out):  # what is left in its buffer is written now
             file.close()
+    if written != out:
+        with _naming(out):
+            atomic.flush(written)
+            os.replace(written, out)
 
 
 @contextmanager

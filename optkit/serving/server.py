@@ -114,7 +114,28 @@ class Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End the server.
+
+        Raises:
+            MachineError: in the place of one that came of the server's own end, which clients cannot tell.
+        """
+        told = not isinstance(error, MachineError) or str(self.log) in str(error)
+        how = None if told else self._how_it_ended_meanwhile()
+        quoted = how and log.quote(self.log)
         self.close()
+        if how:
+            raise MachineError(
+                f"Triton server on {self.url} ended while it was asked ({how}). {self.log} says:\n{quoted}"
+            ) from error
+
+    def _how_it_ended_meanwhile(self) -> str | None:
+        """How the server ended, where it does within a second: its front tells clients before the process is gone."""
+        patience = Patience(1.0)
+        while self.alive():
+            if patience.is_over():
+                return None
+            time.sleep(0.02)
+        return self.how_it_ended()
 
     def load(self, model: str) -> None:
         """Load or reload a model of the repository.

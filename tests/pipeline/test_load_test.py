@@ -31,4 +31,16 @@ def test_what_fails_while_the_file_is_open_is_not_the_files_fault(tmp_path):
     with pytest.raises(ConnectionResetError), load_test._writer(tmp_path / "load.csv") as write:
         write(LINE)
         raise ConnectionResetError
-    assert (tmp_path / "load.csv").read_text().count("\n") == 2
+    assert (tmp_path / "load.csv.partial").read_text().count("\n") == 2 and not (tmp_path / "load.csv").exists()
+
+
+def test_a_file_of_an_earlier_run_stays_until_another_is_whole(tmp_path, caplog):
+    out = tmp_path / "load.csv"
+    out.write_text("earlier")
+    with pytest.raises(KeyboardInterrupt), load_test._writer(out) as write:
+        write(LINE)
+        raise KeyboardInterrupt
+    assert out.read_text() == "earlier" and "load.csv.partial has what was measured" in caplog.text
+    with load_test._writer(out) as write:
+        write(LINE)
+    assert out.read_text().count("\n") == 2 and [path.name for path in tmp_path.iterdir()] == ["load.csv"]

@@ -83,6 +83,19 @@ def parent(toy_repository, tmp_path):
         process.stdout.close()
 
 
+def test_who_started_a_server_is_told_how_it_ended_and_where_its_log_is(toy_repository, tmp_path):
+    def ask_one_that_dies():
+        with Server(toy_repository, tmp_path, ["single"]) as running, Client(running.url, "single") as client:
+            client.infer(toy.feed(1, 8))
+            tritonserver(running.identity).kill()
+            client.infer_many([toy.feed(1, 8)] * 1000)
+
+    said = rf"ended while it was asked \(killed by SIGKILL\)\. {tmp_path}/\S+ says:\n"
+    with pytest.raises(MachineError, match=said) as error:
+        ask_one_that_dies()
+    assert "Ask again in a moment" not in str(error.value) and "request" in str(error.value.__cause__)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_parent_ends(parent, number):
     process, identity, _ = parent
