@@ -3,6 +3,7 @@
     python benchmarks/cluster.py                                     # the sample task's ten recipes
     python benchmarks/cluster.py --recipes baseline_fp32 ptq_int8    # fewer
     python benchmarks/cluster.py --parts train                       # without engines and scores
+    python benchmarks/cluster.py --limit-train 5000                  # shorter trainings
 
 Every way begins with an empty folder of checkpoints and a process of its own. Then each takes the same steps once more, all
 finished: what that takes per step is reading, comparing with SHA-256 and, on a cluster, sending. On a machine whose cores
@@ -27,6 +28,7 @@ from optkit.pipeline.run import Execute, in_order
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.step_graph import graph_of
 from optkit.recipe import finder
+from optkit.recipe.recipe import modules_of
 from optkit.tasks.registry import load
 
 WAYS = {"one process, one core": (1, 0), "one process, two cores": (2, 0), "two nodes of one core": (1, 2)}
@@ -54,6 +56,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="sample", help="default %(default)s")
     parser.add_argument("--recipes", nargs="*", default=sorted(finder.modules(finder.SHIPPED)), help="default: all")
+    parser.add_argument("--limit-train", type=int, help="training rows; default: all")
     parser.add_argument("--parts", choices=PARTS, default="all", help="default %(default)s")
     parser.add_argument("--seconds", type=float, default=1.0, help="to measure each served model; default %(default)s")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -64,7 +67,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """The seconds that all steps take, and that they take when they are finished."""
     asked, known = finder.find(arguments.recipes)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        spec = RunSpec(load(arguments.task), None, 0, Path(folder), known, seconds=arguments.seconds)
+        task = load(arguments.task, limit_train=arguments.limit_train)
+        spec = RunSpec(task, None, 0, Path(folder), known, seconds=arguments.seconds)
         execute = way_to(arguments.way, asked, spec, stack)
         graph = {title: step for title, step in graph_of(asked, [spec]).items() if step.kind in PARTS[arguments.parts]}
         times = []
@@ -81,6 +85,7 @@ def way_to(way: str, recipes: list[Any], spec: RunSpec, stack: ExitStack) -> Exe
     if not nodes:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
         return in_order
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # whatever token this user has to other clusters
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -89,7 +94,7 @@ def way_to(way: str, recipes: list[Any], spec: RunSpec, stack: ExitStack) -> Exe
         cluster.add_node(num_cpus=1, resources={} if number else {MEASURE: 1})
     cluster.wait_for_nodes()
     os.environ["RAY_ADDRESS"] = cluster.address
-    return stack.enter_context(stack.enter_context(connected(ClusterSettings("auto"))).on(recipes, [spec]))
+    return stack.enter_context(stack.enter_context(connected(ClusterSettings("auto"))).on(modules_of(recipes), spec))
 
 
 if __name__ == "__main__":

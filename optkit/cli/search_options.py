@@ -96,6 +96,11 @@ def made_for(
     return whole, place, trials
 
 
+def models_of(given: Sequence[str]) -> tuple[str | None, ...]:
+    """Return the models to start from, each once; None alone is the task's own."""
+    return tuple(dict.fromkeys(str(Path(one)) if Path(one).is_dir() else one for one in given)) or (None,)
+
+
 def project_names(name: str | None, models: int) -> list[str | None]:
     """Return the name of each model's project: with several models it has the model's number."""
     return [name if name is None or models == 1 else f"{name}-{number}" for number in range(1, models + 1)]

@@ -11,7 +11,16 @@ from optkit.cli.benchmarks import OneRecipe, Seed
 from optkit.cli.measuring import measuring
 from optkit.cli.option_groups import on_cluster, on_data, on_model
 from optkit.cli.options import Checkpoints, Engines, Name, Out, TaskName, specs_of
-from optkit.cli.search_options import check_picture, draw_costs, draw_front, made_for, options_of, project_names, seconds_of
+from optkit.cli.search_options import (
+    check_picture,
+    draw_costs,
+    draw_front,
+    made_for,
+    models_of,
+    options_of,
+    project_names,
+    seconds_of,
+)
 from optkit.models.model_settings import ModelSettings
 from optkit.pipeline.cluster_settings import ClusterSettings
 from optkit.tasks.data.data_settings import DataSettings
@@ -122,7 +131,7 @@ def search(
     from optkit.recipe.training import Training
     from optkit.report import search_report
 
-    wanted, models = Goal.of(goal, max_drop, p99_ms), tuple(dict.fromkeys(model or [])) or (None,)
+    wanted, models = Goal.of(goal, max_drop, p99_ms), models_of(model or ())
     seconds = None if time is None else seconds_of(time)
     budget = search_study.Budget(24 if trials is None and time is None else trials, seconds)
     seeds = list(dict.fromkeys(seed or [0, 1]))

@@ -14,8 +14,9 @@ from optkit.core.errors import InputError
 from optkit.engines import registry as engines
 from optkit.engines.base import Runtime
 from optkit.engines.candidate import Candidate
+from optkit.engines.conversion_file import FILE
 from optkit.engines.record import empty_folder
-from optkit.engines.select import FILE, Conversion
+from optkit.engines.select import Conversion
 
 log = logging.getLogger(__name__)
 

@@ -38,6 +38,8 @@ _BF16 = {"avx512_bf16", "amx_bf16"}
 _PARTS_PER_THREAD = 2
 """Number of parts of a thread's share of a batch, so that a thread held up elsewhere leaves work to the others."""
 
+_LEAST_ROWS = 4
+"""Rows of a part: of fewer, parts take longer than all threads on the batch together."""
 
 _KERNELS = 1000
 """Kernels that a compiled model keeps for shapes seen before, about four a shape; those unused for longest go first.
@@ -157,14 +159,13 @@ class OpenVINO(Runtime):
         A batch large enough is cut into parts of whole rows, each run by one thread: unlike threads that share every
         operator, they never wait for each other. Below that, all threads work on the batch together.
         """
-        tensors = {name: np.ascontiguousarray(feed[name]) for name in handle.inputs}
+        tensors = {name: np.require(feed[name], requirements="CW") for name in handle.inputs}
         rows = len(tensors["input_ids"])
-        is_large = handle.side_by_side and rows >= len(handle.side_by_side)
+        is_large = handle.side_by_side and rows >= _LEAST_ROWS * len(handle.side_by_side)
         requests = handle.side_by_side if is_large else (handle.request,)
-        bounds = np.linspace(0, rows, len(requests) + 1).round().astype(int)
-        # never by `infer`: with one thread it loses OpenVINO's errors, and the request still has its last answer
+        bounds = [rows * part // len(requests) for part in range(len(requests) + 1)]
         for request, (first, last) in zip(requests, itertools.pairwise(bounds), strict=True):
-            request.start_async({name: tensor[first:last] for name, tensor in tensors.items()}, share_inputs=True)
+            _start(request, {name: tensor[first:last] for name, tensor in tensors.items()})
         _wait(requests)
         # copied: the requests own the results' memory, and the next call writes into it
         logits: NDArray[np.float32] = np.concatenate([request.get_output_tensor().data for request in requests])
@@ -249,6 +250,18 @@ class OpenVINO(Runtime):
     def runs_on_older(self, record: Record) -> bool:
         """Return True: models of 2026.4.1 were loaded and answered right by all versions from 2026.1.0 on."""
         return True
+
+
+def _start(request: "openvino.InferRequest", tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Start a request on tensors that it reads where they are, which takes a tenth of a millisecond less than by a mapping.
+
+    Never by `infer`: with one thread it loses OpenVINO's errors, and the request still has its last answer.
+    """
+    import openvino
+
+    for name, tensor in tensors.items():
+        request.set_tensor(name, openvino.Tensor(tensor, shared_memory=True))
+    request.start_async()
 
 
 def _wait(requests: "Iterable[openvino.InferRequest]") -> None:

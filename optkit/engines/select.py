@@ -28,12 +28,12 @@ from optkit.engines import registry as engines
 from optkit.engines.base import Runtime
 from optkit.engines.build_options import BuildOptions
 from optkit.engines.candidate import Candidate, Feed, judge
+from optkit.engines.conversion_file import FILE
 from optkit.engines.record import empty_folder
 from optkit.tasks.base import Task
 
-FILE = "conversion.json"
 SHAPES = ((1, 32), (1, 128), (8, 128), (32, 128))
-"""Shapes [batch, sequence] at which candidates are timed."""
+"""Shapes [batch, sequence] at which candidates are timed, where a recipe names none."""
 
 DECIDED_ROUNDS, DECIDED_RATIO = 3, 1.5
 """Number of rounds after which a candidate has lost at a shape, if it takes this many times as long as the fastest."""

@@ -2,6 +2,7 @@
 died."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from optkit.pipeline.step_graph import Graph, Kind, Step
 _LOOK_S = 1.0
 _END_S = 30.0  # the end of a server takes the longest
 _TRIES = 4
+_UNHEARD = ". This process shows a token; to a cluster that was started without one: export RAY_AUTH_MODE=disabled"
 log = logging.getLogger(__name__)
 
 
@@ -170,7 +172,10 @@ class _Work:
         self.view.lost(name)
         self.lost[name] += 1
         if self.lost[name] == _TRIES:
-            self._fail(name, MachineError(f"{name}: its process was lost {_TRIES} times, the last time so: {_first(error)}"))
+            lost = isinstance(error, self.run.ray.exceptions.OwnerDiedError)
+            unheard = lost and os.environ.get("RAY_AUTH_MODE") == "token"
+            why = f"{name}: its process was lost {_TRIES} times, the last time so: {_last(error)}{_UNHEARD * unheard}"
+            self._fail(name, MachineError(why))
             return
         log.warning("%s: its node or process died (%s); it goes on elsewhere", name, type(error).__name__)
         self.waiting[name] = self.graph[name]
@@ -187,6 +192,11 @@ class _Work:
 
 def _first(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+def _last(error: Exception) -> str:
+    """What was raised, which a trace of Ray's ends with."""
+    return str(error).strip().rpartition("\n")[2]
 
 
 def _ship_rows_in_files(ray: Any) -> None:

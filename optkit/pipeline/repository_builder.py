@@ -15,8 +15,8 @@ from optkit.compression import checkpoint
 from optkit.core.errors import InputError
 from optkit.core.step_cache import writing
 from optkit.engines import registry as engines
+from optkit.engines.conversion_file import FILE as CONVERSION
 from optkit.engines.record import read_record
-from optkit.engines.select import FILE as CONVERSION
 from optkit.evaluation.artifacts import engine_folders
 from optkit.evaluation.through_server import model_config
 from optkit.models import loading

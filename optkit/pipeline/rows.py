@@ -11,6 +11,7 @@ import numpy as np
 from optkit.core.errors import GateError, InputError
 from optkit.core.json_door import read_json
 from optkit.core.step_cache import verify
+from optkit.engines import conversion_file
 from optkit.evaluation import changes, doubts
 from optkit.evaluation.artifacts import (
     ANSWERS,
@@ -86,7 +87,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             min_speedup=recipe.min_speedup,
             max_p99_ms=recipe.max_p99_ms,
             evidence=_evidence(folder, precision),
-            remarks=checkpoint_remarks.read(folder),
+            remarks=[*checkpoint_remarks.read(folder), *conversion_file.faster_elsewhere(folder / "engines", precision)],
             stages=loss_by_stage([folder], precision, task.metric),
             layers=depth(read_json(folder / "config.json")),
             sparsity=recipe.sparsity,
@@ -230,12 +231,11 @@ def _scores(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _evidence(folder: Path, precision: str) -> dict[str, Any]:
-    audit = read_json(folder / "graph" / "audit.json")
-    conversion = read_json(folder / "engines" / "conversion.json")
-    chosen = next(c for c in conversion["candidates"] if c["chosen"] and c["precision"] == precision)
+    audit, chosen = read_json(folder / "graph" / "audit.json"), conversion_file.kept(folder / "engines", precision)
     return {
         **chosen["evidence"],
         "variant": chosen["variant"],
+        "chosen_by": [*chosen["ms"]],
         **{name: audit[name] for name in ("encoder_gemms", "covered_gemms")},
         "covered_share": audit.get("covered_share", 1.0),  # older audits have none, and cover all
     }

@@ -107,7 +107,12 @@ def run_all(recipes: Sequence[Recipe], specs: Sequence[RunSpec], execute: Execut
         state.destroy_process_group()
         if not state.is_main_process:
             return []
-    found: list[Result] = [*_rows(recipes, specs, execute)]
+    try:
+        found: list[Result] = [*_rows(recipes, specs, execute)]
+    except OptkitError:
+        if len(recipes) > 1:
+            log.warning("optkit compare --task %s --name %s shows what is finished", specs[0].home.task, specs[0].home.name)
+        raise
     return [*found, *(_refused(name, reason, specs) for name, reason in refused.items())]
 
 

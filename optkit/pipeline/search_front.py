@@ -1,6 +1,6 @@
 """The arithmetic of a search: dev in two parts, the Pareto front, and the ranking within a budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PASS, UNDECIDED, FAIL = VERDICTS
+ABOUT = 1.03
+"""Costs of so near a ratio are one: a time measured twice differs by as much."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,15 @@ class Delta(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.points:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
+
+class Judged(NamedTuple):
+    """What candidates are ranked by."""
+
+    verdict: str
+    """On the budget, one of `VERDICTS`."""
+    delta: Delta
+    cost: float
 
 
 def parts_of_dev(task: "Task", outcomes: int, seed: int = 0) -> Parts:
@@ -107,7 +118,21 @@ def front(points: Sequence[T], costs: Callable[[T], tuple[float, ...]]) -> list[
     return found
 
 
-def rank(verdict: str, delta: Delta, cost: float) -> tuple[int, float, float]:
-    """Return what sorts candidates: within the budget first, the cheapest of them; then the nearest to it."""
+def ranked(candidates: Iterable[T], judged: Callable[[T], Judged]) -> list[T]:
+    """Return candidates in order: within the budget first, the cheapest of them, of those about as cheap the one that loses
+    least; then the nearest to the budget."""
+    found, left = list[T](), sorted(((judged(one), one) for one in candidates), key=lambda pair: _rank(*pair[0]))
+    while left:
+        first = left[0][0]
+        about = [
+            place
+            for place, (own, _) in enumerate(left)
+            if own.verdict == first.verdict == PASS and own.cost <= first.cost * ABOUT
+        ]
+        found.append(left.pop(max(about, key=lambda place: left[place][0].delta.points, default=0))[1])
+    return found
+
+
+def _rank(verdict: str, delta: Delta, cost: float) -> tuple[int, float, float]:
     place = VERDICTS.index(verdict)
     return (place, cost, -delta.points) if verdict == PASS else (place, -delta.points, cost)

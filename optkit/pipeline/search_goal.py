@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optkit.core.errors import InputError
+from optkit.engines.select import SHAPES
 from optkit.evaluation.latency import BATCH_SIZES
 from optkit.evaluation.results import Row
 
@@ -47,6 +48,11 @@ class Goal:
         return () if self.kind == SIZE else BATCH_SIZES if self.kind == THROUGHPUT else (self.batch_size,)
 
     @property
+    def workload(self) -> tuple[tuple[int, int], ...]:
+        """Shapes that engines are chosen by, see `Recipe.workload`: those of the batch size that counts; empty for all."""
+        return tuple(shape for shape in SHAPES if self.kind.startswith(LATENCY) and shape[0] == self.batch_size)
+
+    @property
     def unit(self) -> str:
         """What `cost` is in, for people."""
         return "MB" if self.kind == SIZE else f"{self.kind}, time against the FP32 baseline's"
@@ -78,7 +84,7 @@ class Goal:
         low, high = row.p99_ms_ci95[str(self.batch_size)]
         return "pass" if high <= self.p99_ms else "fail" if low > self.p99_ms else "undecided"
 
-    def gate(self) -> dict[str, Any]:
-        """Return the settings of a recipe's gate that say the same of the recipe's own baseline."""
+    def of_recipe(self) -> dict[str, Any]:
+        """Return the settings of a recipe that say the same: its gate, against its own baseline, and its workload."""
         bound = {} if self.p99_ms is None else {"max_p99_ms": {str(self.batch_size): self.p99_ms}}
-        return {"max_drop": self.max_drop, **bound}
+        return {"max_drop": self.max_drop, **bound, **({"workload": self.workload} if self.workload else {})}

@@ -14,11 +14,11 @@ _OWN = "optkit."
 _LINE = 100
 
 
-def recipe_of(stages: Sequence[Stage], gate: Mapping[str, Any], model: int = 0) -> Recipe:
+def recipe_of(stages: Sequence[Stage], settings: Mapping[str, Any], model: int = 0) -> Recipe:
     """Return the recipe of some stages for one of a search's models; the same of both have the same name."""
     content: dict[str, Any] = {"stages": [stage.model_dump(mode="json") for stage in stages]}
     digest = key_of(content | ({"model": model} if model else {}))
-    return Recipe(name=f"found_{digest[:8]}", stages=tuple(stages), **gate)
+    return Recipe(name=f"found_{digest[:8]}", stages=tuple(stages), **settings)
 
 
 def write(recipe: Recipe, folder: Path, does: str, options: str) -> Path:
@@ -35,14 +35,14 @@ def write(recipe: Recipe, folder: Path, does: str, options: str) -> Path:
         {(type(one).__module__, type(one).__name__) for one in recipe.stages}
         - {(type(one).__module__, name) for one in recipe.stages for name in own}
     )
-    gate = "".join(f"    {name}={value!r},\n" for name, value in _gate(recipe).items())
+    settings = "".join(f"    {name}={value!r},\n" for name, value in _settings(recipe).items())
     path = folder / f"{recipe.name}.py"
     text = (
         f"{_docstring(does)}\n\nimport optkit\nfrom optkit import {', '.join(sorted(['Recipe', *own]))}\n"
         + "".join(f"from {module} import {name}\n" for module, name in others)
         + f"\nrecipe = Recipe(\n    name={recipe.name!r},\n    stages=[\n"
         + "".join(_stage(stage) for stage in recipe.stages)
-        + f"    ],\n{gate})\n\n"
+        + f"    ],\n{settings})\n\n"
         + f'if __name__ == "__main__":\n    optkit.main(recipe)  # python {shlex.quote(str(path))} {options}\n'
     )
     write_text(path, text)
@@ -54,8 +54,9 @@ def _docstring(text: str) -> str:
     return f'"""{escaped}"""'
 
 
-def _gate(recipe: Recipe) -> dict[str, Any]:
-    return {name: value for name in ("max_drop", "max_p99_ms") if (value := getattr(recipe, name)) is not None}
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    found = {name: getattr(recipe, name) for name in ("max_drop", "max_p99_ms", "workload")}
+    return {name: value for name, value in found.items() if value not in (None, ())}
 
 
 def _stage(stage: Stage) -> str:

@@ -147,7 +147,7 @@ def _study_key(plan: Plan, specs: Sequence[RunSpec]) -> str:
 
 
 def _recipe(plan: Plan, one: Tried) -> Recipe:
-    return search_recipes.recipe_of(one.stages, plan.goal.gate(), one.model)
+    return search_recipes.recipe_of(one.stages, plan.goal.of_recipe(), one.model)
 
 
 def _write(plan: Plan, members: Sequence[Tried], options: Sequence[str]) -> dict[str, Path]:

@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, get_args
 
@@ -31,9 +32,6 @@ TECHNIQUES_CHOICE = "techniques"
 """Name of the choice of techniques among a trial's parameters."""
 _OF_MODEL = {"distill.layers": families.depth, "distill.hidden_size": families.width}
 """Settings of which a number such as 0.5 or 1.0 is a share of what the model has."""
-_EPOCHS = ("epochs", "steps")
-_OF_PHASE = ("representation_epochs", "representation_steps")
-"""Settings of a representation phase, which goes with the training on answers: without these there is none."""
 _FIX = "see docs/search.md for what a search space holds"
 
 
@@ -95,10 +93,8 @@ class Space:
             name.partition(".")[2]: choices for name, choices in self.settings.items() if name.startswith(f"{technique}.")
         }
         given, kind = dict[str, Any](), TECHNIQUES.get(technique)
-        for setting in sorted(own, key=lambda name: (unread.depth(kind.read_where, name), name not in _EPOCHS)):
-            so_far = kind(**given)
-            untrained = given.get("epochs", given.get("steps")) == 0 and not so_far.trains
-            if (setting in _OF_PHASE and untrained) or setting in so_far.unread():
+        for setting in sorted(own, key=partial(unread.depth, kind.read_where)):
+            if setting in kind(**given).unread():
                 continue  # it would make no other recipe
             name = f"{technique}.{setting}"
             value = _drawn(trial, name, own[setting])

@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from optkit.compression.registry import stage_of
 from optkit.core.errors import MachineError, OptkitError
 from optkit.pipeline import search_front
-from optkit.pipeline.search_front import Delta
+from optkit.pipeline.search_front import Delta, Judged
 from optkit.pipeline.search_space import Space
 from optkit.pipeline.search_trials import Outcome, Stopped, Trials
 from optkit.recipe.stage import Stage
@@ -47,7 +47,9 @@ class Tried:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to search: a number of trials, those of earlier runs among them, or seconds from now, or both."""
+    """How long to search: a number of trials, those of earlier runs among them, or seconds from now, or both.
+
+    A recipe that is drawn again is the same trial."""
 
     trials: int | None = None
     seconds: float | None = None
@@ -185,14 +187,19 @@ def _has_ended(trial: "optuna.trial.FrozenTrial") -> bool:
     return bool({_OUTCOME, _WHY} & trial.user_attrs.keys())
 
 
+def _count(trials: "Iterable[optuna.trial.FrozenTrial]") -> int:
+    """How many trials there are, a recipe that was drawn several times counting once."""
+    return len({repr((own[_STAGES], own[_MODEL])) if _MODEL in (own := one.user_attrs) else one.number for one in trials})
+
+
 def _done(study: "optuna.Study") -> int:
-    return sum(map(_has_ended, study.get_trials(deepcopy=False)))
+    return _count(filter(_has_ended, study.get_trials(deepcopy=False)))
 
 
 def _position(study: "optuna.Study", trial: "optuna.Trial") -> int:
     """The place of a trial among those that count, which is not its number in the journal: those broken off have one too."""
     earlier = (one for one in study.get_trials(deepcopy=False) if one.number < trial.number)
-    return 1 + sum(_has_ended(one) or not one.state.is_finished() for one in earlier)
+    return 1 + _count(one for one in earlier if _has_ended(one) or not one.state.is_finished())
 
 
 def _tell(study: "optuna.Study", drawn: _Drawn, outcome: Outcome, unit: str) -> None:
@@ -241,8 +248,8 @@ def not_finished(study: "optuna.Study") -> list[str]:
 
 
 def finalists(tried: Sequence[Tried], max_drop: float, count: int) -> list[Tried]:
-    """Return the recipes that are trained in full: those of the front, within the budget first, the cheapest of them; then
-    those of the front without these, and so on, as a trial's time and loss are measured in short.
+    """Return the recipes that are trained in full: those of the front, as `ranked` has them; then those of the front without
+    these, and so on, as a trial's time and loss are measured in short.
 
     The surest, by the lower end of its interval, is among several: those that are faster may turn out to be undecided, all.
 
@@ -254,7 +261,7 @@ def finalists(tried: Sequence[Tried], max_drop: float, count: int) -> list[Tried
     found, left = list[Tried](), list(tried)
     while left:
         best = search_front.front(left, lambda one: one.costs)
-        order = sorted(best, key=lambda one: search_front.rank(_reach(one, max_drop), one.outcome.delta, one.outcome.cost))
+        order = search_front.ranked(best, lambda one: Judged(_reach(one, max_drop), one.outcome.delta, one.outcome.cost))
         found += [one for one in order if one.stages]
         left = [one for one in left if one not in best]
     surest = max(found, key=lambda one: (one.outcome.delta.low, -one.outcome.cost), default=None)

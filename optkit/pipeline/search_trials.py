@@ -176,6 +176,8 @@ class Trials:
 
     def _measuring(self, one: _Trial) -> Graph:
         recipe = one.recipe(len(one.stages))
+        if one.stages:  # the baseline's engines are others' too
+            recipe = recipe.model_copy(update={"workload": self.goal.workload})
         run = partial(best_engine, recipe, one.spec, self.specs[0], self.goal)
         return {title("measure", recipe.name, one.spec): Step("measure", run, ())}
 

@@ -20,7 +20,10 @@ from optkit.recipe.training import Training
 
 _OF_PARTS = "mistakes_of_parts"
 _GATE = ("max_drop", "max_kl", "max_flips", "min_speedup", "max_p99_ms")
+_SERVED = (*_GATE, "workload")
+"""What has no say in the checkpoint."""
 Positive = Annotated[float, Field(gt=0)]
+Size = Annotated[int, Field(ge=1)]
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -48,6 +51,9 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Gate: smallest speed-up over the served FP32 baseline, for every batch size or by batch size."""
     max_p99_ms: Positive | dict[str, Positive] | None = None
     """Gate: largest 99th percentile of the served latency in ms, for every batch size or by batch size."""
+    workload: tuple[tuple[Size, Size], ...] = ()
+    """What the engines are for, as batches of (rows, tokens): `[(1, 32)]` keeps the engine that is the fastest at one short
+    row. Empty keeps the fastest in the mean over 1x32, 1x128, 8x128 and 32x128."""
     description: str = ""
 
     def __init__(self, **given: Any) -> None:
@@ -114,7 +120,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
     def resolved(self) -> dict[str, Any]:
         """Return all settings that affect the result, in JSON types, as hashed and stored with a checkpoint."""
-        return self.model_dump(mode="json", exclude={"description", *_GATE})
+        return self.model_dump(mode="json", exclude={"description", *_SERVED})
 
     def digest(self) -> str:
         """Return the SHA-256 of `resolved`, as hexadecimal digits."""

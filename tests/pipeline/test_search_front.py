@@ -9,7 +9,7 @@ import pytest
 
 from optkit.core.errors import InputError
 from optkit.pipeline import search_front
-from optkit.pipeline.search_front import Delta, Parts
+from optkit.pipeline.search_front import Delta, Judged, Parts
 from optkit.pipeline.search_goal import Goal
 from optkit.tasks.base import Task
 
@@ -23,19 +23,23 @@ def test_the_front_by_hand() -> None:
 
 
 def test_the_ranking_by_hand() -> None:
-    """Within the budget the cheapest comes first; beyond it the nearest, whatever it costs."""
+    """Within the budget the cheapest comes first, and of those about as cheap the one that loses least; beyond it the
+    nearest comes first, whatever it costs."""
     candidates = {
         "slow": Delta(0.0, -0.2, 0.2),
         "fast": Delta(-0.3, -0.5, -0.1),
+        "as fast": Delta(-0.1, -0.3, 0.1),
         "perhaps": Delta(-0.4, -0.8, 0.0),
         "nearer": Delta(-1.0, -1.4, -0.6),
         "far": Delta(-3.0, -3.5, -2.5),
     }
-    costs = {"slow": 0.9, "fast": 0.4, "perhaps": 0.1, "nearer": 0.3, "far": 0.01}
+    costs = {"slow": 0.9, "fast": 0.4, "as fast": 0.41, "perhaps": 0.1, "nearer": 0.3, "far": 0.01}
     verdicts = {name: delta.verdict(0.5) for name, delta in candidates.items()}
-    assert list(verdicts.values()) == ["pass", "pass", "undecided", "fail", "fail"]
-    order = sorted(candidates, key=lambda name: search_front.rank(verdicts[name], candidates[name], costs[name]))
-    assert order == ["fast", "slow", "perhaps", "nearer", "far"]
+    assert list(verdicts.values()) == ["pass", "pass", "pass", "undecided", "fail", "fail"]
+    order = search_front.ranked(candidates, lambda name: Judged(verdicts[name], candidates[name], costs[name]))
+    assert order == ["as fast", "fast", "slow", "perhaps", "nearer", "far"]
+    costs["as fast"] = 0.42
+    assert search_front.ranked(candidates, lambda name: Judged(verdicts[name], candidates[name], costs[name]))[0] == "fast"
 
 
 def test_a_delta_of_one_part_by_hand() -> None:
@@ -107,7 +111,12 @@ def test_costs_by_hand() -> None:
         "undecided",
         "fail",
     ]
-    assert Goal("latency@8", 0.5, 20).gate() == {"max_drop": 0.5, "max_p99_ms": {"8": 20}}
+    assert Goal("latency@8", 0.5, 20).of_recipe() == {
+        "max_drop": 0.5,
+        "max_p99_ms": {"8": 20},
+        "workload": ((8, 128),),
+    }
+    assert Goal("latency@1", 0.5, None).workload == ((1, 32), (1, 128)) and not Goal("size", 0.5, None).workload
 
 
 @pytest.mark.parametrize("goal", ["latency", "latency@3", "accuracy", ""])

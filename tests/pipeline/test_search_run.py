@@ -12,6 +12,7 @@ import torch
 from transformers import BertModel
 
 from optkit.core.json_door import read_json
+from optkit.engines import conversion_file
 from tests.conftest import main_ends
 
 pytestmark = pytest.mark.server
@@ -109,8 +110,12 @@ def test_a_budget_that_nothing_meets(folder: Path, options: list[str]) -> None:
     main_ends([*search, "--finalists", "1", "--seed", "0", "--trial-share", "0.5", "--out", "none"], 1)
     report = read_json(folder / "none" / "report.json")
     assert report["said"][0].startswith("nothing is within the budget; the nearest is")
-    assert "ms of the 99th percentile at batch 1" in report["said"][0]
+    assert "ms, as the 99th percentile at batch 1 may reach" in report["said"][0]
     assert {one["verdict"] for one in report["finals"]} == {"fail"}
+    (found,) = (one for one in report["finals"] if one["file"])
+    assert "workload=((1, 32), (1, 128))," in (folder / found["file"]).read_text()
+    engines = folder / "checkpoints" / "classification" / "found" / found["recipe"] / "seed-0" / "engines"
+    assert {shape[:2] for shape in conversion_file.kept(engines, "int8")["ms"]} == {"1x"}, "engines are chosen by the goal"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import BertConfig
 
-from optkit import Distill, Quantize, Recipe
+from optkit import Distill, Quantize, Recipe, Sparsify
 from optkit.core.errors import InputError
 from optkit.pipeline import search_recipes, search_space
 from optkit.recipe import finder
@@ -93,6 +93,12 @@ def test_a_student_that_nothing_trains_is_not_drawn(tmp_path: Path) -> None:
         space.draw(First(), BertConfig())
     made, trained = space.draw(Last(), BertConfig())
     assert made.needs_training and trained.trains
+
+
+def test_a_representation_phase_alone_can_be_drawn(tmp_path: Path) -> None:
+    phase = {"sparsify.epochs": [0], "sparsify.representation_epochs": [2]}
+    (stage,) = space_of(tmp_path, {"techniques": [["sparsify"]], "settings": phase}).draw(First(), BertConfig())
+    assert stage == Sparsify(epochs=0, representation_epochs=2)
 
 
 class Last(First):

@@ -108,6 +108,13 @@ def test_the_same_recipe_is_not_run_twice(tmp_path: Path) -> None:
     assert len(runner.ran) == 2 == len(search_study.finished(study))
 
 
+def test_a_recipe_that_is_drawn_again_takes_no_place_of_another(tmp_path: Path) -> None:
+    space = Space((("quantize",),), {"quantize.calibrator": ("kl", "mse", "entropy")})
+    study, runner = search_study.open_study(tmp_path / "journal", "random", 0), Runner()
+    search_study.search(study, runner, space, ["a model"], Budget(3), warm=False)  # type: ignore[arg-type]
+    assert {one.calibrator for one in runner.ran} == {"kl", "mse", "entropy"} and len(study.trials) > 3
+
+
 def test_a_hopeless_trial_is_ended_early_and_the_rest_goes_on(tmp_path: Path) -> None:
     class Stopping(Runner):
         def outcome(self, stage: Any) -> Outcome | OptkitError:

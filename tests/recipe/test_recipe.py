@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -107,7 +108,15 @@ def test_the_digest_changes_with_what_shapes_the_result(changed: dict) -> None:
 
 
 def test_the_digest_leaves_out_what_does_not_shape_the_result() -> None:
-    assert Recipe(name="one").digest() == Recipe(name="one", description="of one", max_drop=0.5).digest()
+    served = {"max_drop": 0.5, "workload": [(1, 32)]}
+    assert Recipe(name="one").digest() == Recipe(name="one", description="of one", **served).digest()
+
+
+@pytest.mark.parametrize("workload", [[(0, 32)], [(1,)], "1x32", [1, 32]])
+def test_a_workload_is_batches_of_rows_and_tokens(workload: Any) -> None:
+    with pytest.raises(RecipeError, match=r"Recipe\.workload"):
+        Recipe(name="one", workload=workload)
+    assert Recipe(name="one", workload=[[1, 32], (8, 128)]).workload == ((1, 32), (8, 128))
 
 
 def test_teachers_are_those_that_training_needs() -> None:

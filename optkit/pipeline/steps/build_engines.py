@@ -9,7 +9,7 @@ from optkit.core.code_version import code_version
 from optkit.core.json_door import read_json
 from optkit.core.step_cache import content_at
 from optkit.engines import registry as engines
-from optkit.engines.select import convert
+from optkit.engines.select import SHAPES, convert
 from optkit.models import loading, thresholds_file
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.export_graph import exported
@@ -47,6 +47,7 @@ def converted(recipe: Recipe, spec: RunSpec, beside_scored: bool = False) -> Pat
             task=spec.task.deciding(loaded.thresholds),
             options=spec.options,
             max_length=loading.max_length(loaded, spec.task),
+            shapes=recipe.workload or SHAPES,
         )
         for stage in recipe.stages:
             stage.check_engines(conversion, loaded.model)
@@ -59,6 +60,7 @@ def converted(recipe: Recipe, spec: RunSpec, beside_scored: bool = False) -> Pat
         "machine": engines.machine(kinds),
         "options": engines.options(kinds, spec.options),
         "code": code_version(__name__, *spec.modules(recipe), *engines.modules(kinds)),
+        **({"workload": recipe.workload} if recipe.workload else {}),
     }
     folder = spec.folder(recipe) / "engines"
     are_others = not step_cache.is_finished(folder, step_cache.key_of(depends_on))
