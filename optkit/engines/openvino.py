@@ -159,7 +159,7 @@ class OpenVINO(Runtime):
         A batch large enough is cut into parts of whole rows, each run by one thread: unlike threads that share every
         operator, they never wait for each other. Below that, all threads work on the batch together.
         """
-        tensors = {name: np.require(feed[name], requirements="CW") for name in handle.inputs}
+        tensors = {name: np.require(feed[name], requirements=["C", "W"]) for name in handle.inputs}
         rows = len(tensors["input_ids"])
         is_large = handle.side_by_side and rows >= _LEAST_ROWS * len(handle.side_by_side)
         requests = handle.side_by_side if is_large else (handle.request,)

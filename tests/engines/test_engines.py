@@ -48,7 +48,7 @@ def test_an_engine_answers_as_its_graph(built, exported, kind, precision, varian
     assert np.linalg.norm(ours - theirs) / np.linalg.norm(theirs) < NOISE[precision]
 
 
-@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("rows", [1, 16])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kind", CPU_KINDS)
 def test_a_request_that_fails_is_an_error_and_leaves_nothing_behind(built, kind, threads, rows):
@@ -114,9 +114,20 @@ def test_a_result_is_not_overwritten_by_the_next(built, kind):
     np.testing.assert_array_equal(first, kept)
 
 
-@pytest.mark.parametrize("batch", [1, 3, 4, 7, 9])
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_inputs_that_cannot_be_written_are_read(built, kind):
+    """As Arrow's arrays."""
+    engine = engines.load(built(kind, "fp32"), threads=1)
+    asked = feed(2, 8)
+    expected = engine.infer(asked)
+    for array in asked.values():
+        array.flags.writeable = False
+    np.testing.assert_array_equal(engine.infer(asked), expected)
+
+
+@pytest.mark.parametrize("batch", [1, 15, 16, 17, 19])
 def test_the_number_of_threads_changes_no_answer(built, batch):
-    """With two threads a batch of four rows or more is cut into four parts, some of them a row longer."""
+    """With two threads a batch of sixteen rows or more is cut into four parts, some of them a row longer."""
     folder = built("openvino", "fp32", head="question_answering")
     one, two = (engines.load(folder, threads).infer(feed(batch, 11)) for threads in (1, 2))
     np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-5)

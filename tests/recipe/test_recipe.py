@@ -114,7 +114,7 @@ def test_the_digest_leaves_out_what_does_not_shape_the_result() -> None:
 
 @pytest.mark.parametrize("workload", [[(0, 32)], [(1,)], "1x32", [1, 32]])
 def test_a_workload_is_batches_of_rows_and_tokens(workload: Any) -> None:
-    with pytest.raises(RecipeError, match=r"Recipe\.workload"):
+    with pytest.raises(RecipeError, match="workload"):
         Recipe(name="one", workload=workload)
     assert Recipe(name="one", workload=[[1, 32], (8, 128)]).workload == ((1, 32), (8, 128))
 
