@@ -19,14 +19,12 @@ def kept(folder: Path, precision: str) -> dict[str, Any]:
         folder: of the engines, with `conversion.json`.
         precision: such as "int8".
     """
-    (chosen,) = (one for one in _agreed(folder, precision) if one["chosen"])
-    return chosen
+    return _agreed(folder, precision)[0]
 
 
 def faster_elsewhere(folder: Path, precision: str) -> Iterator[str]:
     """Say at which shapes an engine that was not kept was much faster than the one that was."""
-    chosen = kept(folder, precision)
-    others = [one for one in _agreed(folder, precision) if not one["chosen"]]
+    chosen, *others = _agreed(folder, precision)
     for shape, ms in chosen["ms"].items():
         best = min(others, key=lambda one: one["ms"].get(shape, math.inf), default=chosen)
         if (ratio := ms / best["ms"].get(shape, math.inf)) >= MUCH_FASTER:
@@ -37,4 +35,7 @@ def faster_elsewhere(folder: Path, precision: str) -> Iterator[str]:
 
 
 def _agreed(folder: Path, precision: str) -> list[dict[str, Any]]:
-    return [one for one in read_json(folder / FILE)["candidates"] if one["precision"] == precision and one["agreed"]]
+    """The candidates of a precision that agreed, the one that was kept first."""
+    told = read_json(folder / FILE)["candidates"]
+    found = [one for one in told if one["precision"] == precision and (one["agreed"] or one["chosen"])]
+    return sorted(found, key=lambda one: not one["chosen"])

@@ -87,4 +87,4 @@ class Goal:
     def of_recipe(self) -> dict[str, Any]:
         """Return the settings of a recipe that say the same: its gate, against its own baseline, and its workload."""
         bound = {} if self.p99_ms is None else {"max_p99_ms": {str(self.batch_size): self.p99_ms}}
-        return {"max_drop": self.max_drop, **bound, **({"workload": self.workload} if self.workload else {})}
+        return {"max_drop": self.max_drop, **bound, "workload": self.workload}

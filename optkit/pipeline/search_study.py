@@ -161,7 +161,12 @@ class _Drawn:
 
     @property
     def key(self) -> str:
-        return repr((self.told, self.model))
+        return _key({_STAGES: self.told, _MODEL: self.model})
+
+
+def _key(attributes: Mapping[str, Any]) -> str:
+    """What tells a trial's recipe from others."""
+    return repr((attributes[_STAGES], attributes[_MODEL]))
 
 
 def _draw(
@@ -189,7 +194,7 @@ def _has_ended(trial: "optuna.trial.FrozenTrial") -> bool:
 
 def _count(trials: "Iterable[optuna.trial.FrozenTrial]") -> int:
     """How many trials there are, a recipe that was drawn several times counting once."""
-    return len({repr((own[_STAGES], own[_MODEL])) if _MODEL in (own := one.user_attrs) else one.number for one in trials})
+    return len({_key(own) if _MODEL in (own := one.user_attrs) else one.number for one in trials})
 
 
 def _done(study: "optuna.Study") -> int:
@@ -238,7 +243,7 @@ def finished(study: "optuna.Study") -> list[Tried]:
         own = trial.user_attrs
         if _OUTCOME in own:
             stages = tuple(stage_of(settings).as_read() for settings in own[_STAGES])  # of earlier versions too
-            found.setdefault(repr((own[_STAGES], own[_MODEL])), Tried(own[_MODEL], stages, _outcome(own[_OUTCOME])))
+            found.setdefault(_key(own), Tried(own[_MODEL], stages, _outcome(own[_OUTCOME])))
     return list(found.values())
 
 

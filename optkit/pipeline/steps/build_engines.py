@@ -60,7 +60,7 @@ def converted(recipe: Recipe, spec: RunSpec, beside_scored: bool = False) -> Pat
         "machine": engines.machine(kinds),
         "options": engines.options(kinds, spec.options),
         "code": code_version(__name__, *spec.modules(recipe), *engines.modules(kinds)),
-        **({"workload": recipe.workload} if recipe.workload else {}),
+        "workload": recipe.workload,
     }
     folder = spec.folder(recipe) / "engines"
     are_others = not step_cache.is_finished(folder, step_cache.key_of(depends_on))

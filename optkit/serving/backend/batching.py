@@ -14,9 +14,6 @@ Feed = Mapping[str, np.ndarray]
 Infer = Callable[[Feed], np.ndarray]
 
 
-_LARGEST = np.iinfo(np.int64).max
-
-
 @dataclass(frozen=True)
 class Limits:
     """What a request may ask for."""
@@ -60,9 +57,6 @@ def answer(
 
 def _runs(feeds: Sequence[Feed], indices: Sequence[int], call: float) -> Iterator[list[int]]:
     """Yield the indices of the requests that share a run of the engine."""
-    if len(indices) == 1:
-        yield [*indices]
-        return
     groups: dict[int | None, list[int]] = defaultdict(list)
     for index in indices:
         # Without a mask a padded token would count: then only requests of one length share a run.
@@ -95,10 +89,10 @@ def _wrong_shape(feed: Feed, limits: Limits) -> str | None:
 def _wrong_values(feed: Feed, limits: Limits) -> str | None:
     for name, array in feed.items():
         highest = 1 if name != "input_ids" else limits.vocab_size - 1 if limits.vocab_size else None
-        # without a sign, a number below 0 is larger than any other
-        if array.view(np.uint64).max() > (_LARGEST if highest is None else highest):
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or (highest is not None and high > highest):
             upper = "or more" if highest is None else f"to {highest}"
-            return f"{name}: found values from {array.min()} to {array.max()}, expected 0 {upper}"
+            return f"{name}: found values from {low} to {high}, expected 0 {upper}"
     return None
 
 
