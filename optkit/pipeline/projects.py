@@ -90,6 +90,7 @@ class Project(NamedTuple):
         """Write down that it was run on a source."""
         known = self.sources or []
         if source not in known:
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / FILE, {"sources": [*known, source]})
 
 

@@ -83,8 +83,14 @@ class Stage(Settings, ABC):
     @model_validator(mode="after")
     def _is_read(self) -> Self:
         """Refuse what would be ignored; what is stored, with its technique, may come from an earlier version."""
-        if "technique" in self.model_fields_set:
-            return self
+        return self if "technique" in self.model_fields_set else self.all_read()
+
+    def all_read(self) -> Self:
+        """Return the stage itself.
+
+        Raises:
+            ValueError: it has settings that nothing reads, other than their usual values.
+        """
         why = {name: why for name, why in self.unread().items() if getattr(self, name) not in (None, self._usual(name))}
         if why:
             found = "; ".join(f"{name}={getattr(self, name)!r}, as {reason}" for name, reason in why.items())
@@ -259,10 +265,10 @@ class Taught(Stage):
 
 
 def from_dictionary(given: Any) -> Any:
-    """Return the stage that a dictionary describes; any other value is returned unchanged.
+    """Return the stage that a user's dictionary describes; any other value is returned unchanged.
 
     Raises:
-        ValueError: no technique of that name has been imported.
+        ValueError: no technique of that name has been imported, or there are settings that nothing reads.
     """
     if not isinstance(given, dict):
         return given
@@ -272,7 +278,8 @@ def from_dictionary(given: Any) -> Any:
     if kind is None:
         expected = dict.fromkeys((*known, *_ELSEWHERE.names()))
         raise ValueError(f"no such technique is imported; expected one of {', '.join(expected)}")
-    return kind(**given)
+    stage = kind(**given)
+    return stage if stage._mistakes else stage.all_read()
 
 
 def _kinds(base: type) -> Iterator[type[Stage]]:

@@ -1,6 +1,7 @@
 """The process of the front, from the side of the one that starts it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from typing import BinaryIO
 
 LARGEST_BODY = 16 * 2**20
 """Bytes of a request's body."""
+DRAIN = signal.SIGUSR1
+"""Asks a front to let requests come to their end, and to begin no others."""
 _SOURCE = Path(__file__).parents[2]
 _CODE = "import sys; sys.path.append(sys.argv.pop(1)); from optkit.serving.front.listen import main; main(sys.argv[1:])"
 

@@ -5,7 +5,7 @@ import shlex
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +18,10 @@ from optkit.serving import config as configuration
 from optkit.serving import ensemble, install, log, repository
 from optkit.serving.front_process import LARGEST_BODY
 from optkit.serving.server import Server
+
+
+class _Asked(Exception):
+    """Ctrl-C, or a signal that asks for the end: unwinds as an error does, so that another signal lets it finish."""
 
 
 def serve(
@@ -46,6 +50,7 @@ def serve(
         _require_backend(repository_folder, name)
     settings: dict[str, Any] = {"cache_mb": cache_mb, "grpc": grpc, "largest_body": largest_body}
     with (
+        suppress(_Asked),
         nullcontext(logs) if logs else temporary.folder("optkit-serve", keep_after=MachineError) as kept,
         Server(repository_folder, kept, names, http_port=http_port, grace_s=5.0, **settings) as server,
     ):
@@ -60,8 +65,9 @@ def serve(
             while True:
                 _keep_alive(server)
                 threading.Event().wait(0.5)
-        except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or a signal that asks for the end
+        except (KeyboardInterrupt, SystemExit) as end:
             say("stopping")
+            raise _Asked from end
 
 
 def _served(folder: Path) -> tuple[str, ...]:

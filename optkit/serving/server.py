@@ -203,15 +203,14 @@ class Server:
         self._closed = True
         try:
             if self._triton is not None:
+                self._front.send_signal(front_process.DRAIN)  # else Triton waits for connections that are idle
                 self._triton.close()
         finally:
             self._stack.close()
 
     def _check(self) -> None:
         if not self.repository.is_dir():
-            raise InputError(
-                f"model repository {self.repository}: no such folder. Publish a model first, or name another one"
-            )
+            raise InputError(f"model repository {self.repository}: no such folder. Publish a model first or name another")
         for model in self.models:
             self._require(model)
 

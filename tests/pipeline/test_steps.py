@@ -30,6 +30,7 @@ from optkit.core.json_door import read_json
 from optkit.core.step_cache import content_at, read_record
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
 from optkit.pipeline import load_test, refusals, rows, tune
+from optkit.pipeline.projects import Source
 from optkit.pipeline.publish import Options, publish
 from optkit.pipeline.run import run, run_all
 from optkit.pipeline.run_spec import RunSpec
@@ -472,9 +473,10 @@ def test_a_training_that_was_killed_goes_on_where_it_was(spec, tmp_path, monkeyp
         return real(*arguments)
 
     monkeypatch.setattr(loop, "_optimise", optimise)
-    elsewhere = replace(spec, root=tmp_path)
+    elsewhere = replace(spec, root=tmp_path, given=Source("/reviews"))
     with pytest.raises(KeyboardInterrupt):
         trained(recipe, elsewhere)
+    assert elsewhere.home.sources == [elsewhere.given], "a run on another folder of that name does not take this place"
     assert list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.safetensors"))
     again = trained(recipe, elsewhere)
     assert len(done) == 36 + (96 - 30), "a snapshot is taken every ten steps here"

@@ -58,8 +58,16 @@ def test_what_is_stored_is_taken_as_it_is() -> None:
     stored = {**Quantize().model_dump(mode="json"), "keep_budget": 0.3, "quant_noise": 0.5}
     stage = stage_of(stored)
     assert isinstance(stage, Quantize) and (stage.keep_budget, stage.quant_noise) == (0.3, 0.5)
-    assert Recipe(name="one", stages=[stored]).stages == (stage,)
     assert stage.as_read() == Quantize()
+
+
+def test_a_dictionary_is_given_and_not_stored() -> None:
+    """What a program read from a file of its own is as much a wish as what is written in Python."""
+    with pytest.raises(RecipeError, match=r"uantize has settings that nothing reads, leave them out: keep_budget=0\.3"):
+        Recipe(name="one", stages=[{"technique": "quantize", "keep_budget": 0.3}])
+    for stages in ([Quantize(steps=5, learning_rate=1e-4)], [Sparsify(criterion="sparsegpt", representation_steps=3)]):
+        recipe = Recipe(name="one", stages=stages)
+        assert Recipe(**recipe.resolved()) == recipe, "a dump has the usual values too"
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES.names())

@@ -21,10 +21,14 @@ from . import toy
 
 pytestmark = pytest.mark.server
 CODE = "import sys; from pathlib import Path; from optkit.serving.serve import serve; serve(Path(sys.argv[1]), 0)"
+COMMAND = (
+    "import sys; from optkit.cli import app, ending; ending.ONCE_S = 0.0; "
+    "app.main(['serve', '--unpublished', '--port', '0', '--repository', sys.argv[1]])"
+)
 
 
 @contextmanager
-def serving(repository):
+def serving(repository, code=CODE):
     """Yield the address of `optkit serve`, and a function that waits for a line that it prints."""
 
     def told(pattern):
@@ -35,7 +39,7 @@ def serving(repository):
                 return line
         raise AssertionError("".join(lines))
 
-    process = subprocess.Popen([sys.executable, "-c", CODE, str(repository)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, str(repository)], stderr=subprocess.PIPE, text=True)
     try:
         url = re.search(r"http://(\S+)", told("serving .* on")).group(1)
         told("curl")
@@ -78,6 +82,16 @@ def test_a_server_that_dies_is_started_again(number, tmp_path):
         for name in ("one", "two", "three"):
             with Client(url, name) as other:
                 assert (other.infer(feed) == before).all()
+
+
+def test_another_signal_lets_the_server_end(tmp_path):
+    place(tmp_path / "repository", "one")
+    with serving(tmp_path / "repository", COMMAND) as (_, told, process):
+        process.send_signal(signal.SIGINT)
+        told("stopping")
+        for _ in range(5):
+            time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize(("words", "ids"), [(30522, [101, 102]), (102, [101, 101]), (50, [49, 49]), (None, [101, 102])])

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,27 @@ def test_no_folder_of_the_python_backend_is_left(grace_s, toy_repository, tmp_pa
             break
     assert there == [True] and status in (0, 256 - signal.SIGKILL)
     assert not own.pop().exists()
+
+
+def test_requests_in_flight_are_answered_before_the_end_and_no_others(tmp_path):
+    toy.place(tmp_path / "repository", toy.folder(tmp_path / "engine", sleep_s=1.5), "slow")
+    with ThreadPoolExecutor() as threads, Server(tmp_path / "repository", tmp_path, ["slow"], grace_s=20.0) as running:
+        asked = threads.submit(Client(running.url, "slow").infer, toy.feed(2, 8))
+        time.sleep(0.5)
+        ending = threads.submit(running.close)
+        time.sleep(0.3)
+        with pytest.raises(MachineError, match="Triton has ended, or is starting"):
+            Client(running.url, "slow").infer(toy.feed(2, 8))
+        assert asked.result().shape == (2, 3)
+        ending.result()
+    assert running._triton.supervisor.returncode == 0
+
+
+def test_the_end_does_not_wait_for_connections_that_are_idle(toy_repository, tmp_path):
+    with Server(toy_repository, tmp_path, ["single"], grace_s=20.0) as running, Client(running.url, "single") as client:
+        client.infer(toy.feed(1, 8))
+        running.close()
+    assert "HTTP service connections" not in running.log.read_text()
 
 
 def test_of_two_folders_made_at_once_none_is_taken(toy_repository, tmp_path):

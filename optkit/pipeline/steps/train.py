@@ -46,10 +46,10 @@ def trained(recipe: Recipe, spec: RunSpec) -> Path:
     }
     folder = spec.folder(recipe)
     snapshots = Snapshots(folder.with_name(f".{folder.name}.training"), step_cache.key_of(depends_on))
+    if spec.given is not None:  # before hours of training, in which a run on other data might choose the same folder
+        spec.home.remember(spec.given)
     step_cache.step(folder, depends_on, lambda unfinished: _train(recipe, parent, spec, unfinished, snapshots), keep=True)
     snapshots.clear()
-    if spec.given is not None:
-        spec.home.remember(spec.given)
     return folder
 
 

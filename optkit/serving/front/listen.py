@@ -16,6 +16,7 @@ from optkit.serving.front.crowd import MOST, Crowd
 from optkit.serving.front.relay import Conversation
 from optkit.serving.front.rules import INFERENCE, METRICS, Rules
 from optkit.serving.front.upstream import Upstreams
+from optkit.serving.front_process import DRAIN
 from optkit.serving.slots import FILE, Slots
 from optkit.serving.ticket import Ticket
 
@@ -47,14 +48,20 @@ def main(arguments: Sequence[str]) -> None:
 
 async def _listen(ticket: Ticket, place: Path, largest: int, http: int, metrics: int, parent: int) -> None:
     crowd, folder = Crowd(largest), Path(ticket.folder)
-    slots = Slots(folder / FILE)
+    slots, loop = Slots(folder / FILE), asyncio.get_running_loop()
+    connections = []
     for descriptor, everybody, name in ((http, INFERENCE, "http"), (metrics, METRICS, "metrics")):
         rules, upstreams = Rules(everybody, ticket.secret, largest), Upstreams(str(folder / name))
         listener = socket.socket(fileno=descriptor)
-        await asyncio.get_running_loop().create_server(
-            partial(Conversation, crowd, slots, rules, upstreams), sock=listener, backlog=MOST
-        )
+        await loop.create_server(partial(Conversation, crowd, slots, rules, upstreams), sock=listener, backlog=MOST)
+        connections.append(upstreams)
+    loop.add_signal_handler(DRAIN, _drain, connections)
     while os.getppid() == parent:
         await asyncio.sleep(SWEEP_S)
         crowd.sweep()
     tickets.remove(place)  # as the parent cannot any more; the port is still ours
+
+
+def _drain(connections: list[Upstreams]) -> None:
+    for upstreams in connections:
+        upstreams.drain()

@@ -109,11 +109,15 @@ class Upstreams:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._kept = KEPT
         self._idle: list[Upstream] = []
         self._opening: set[asyncio.Task[None]] = set()
 
     def give(self, conversation: Conversation) -> None:
         """Give a conversation a connection, now or as soon as it is open, or refuse it."""
+        if not self._kept:
+            conversation.refuse(503, _AWAY)
+            return
         if self._idle:
             conversation.connected(self._idle.pop())
             return
@@ -131,7 +135,7 @@ class Upstreams:
 
     def take_back(self, upstream: Upstream) -> None:
         """Keep a connection for the next request."""
-        if len(self._idle) < KEPT and not upstream.transport.is_closing():
+        if len(self._idle) < self._kept and not upstream.transport.is_closing():
             self._idle.append(upstream)
         else:
             upstream.transport.close()
@@ -140,3 +144,10 @@ class Upstreams:
         """Leave out a connection that is closed."""
         if upstream in self._idle:
             self._idle.remove(upstream)
+
+    def drain(self) -> None:
+        """Give no connection any more and close each when its answer has come: Triton waits for them before it ends."""
+        self._kept = 0
+        for upstream in self._idle:
+            upstream.transport.close()
+        self._idle.clear()
