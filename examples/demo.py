@@ -14,7 +14,7 @@ from pathlib import Path
 
 from optkit.core.cpu import INT8_FLAGS, cpu_features, int8_saturates
 from optkit.evaluation.results import Row
-from optkit.pipeline import rows
+from optkit.pipeline import row_choice, rows
 
 NAME, TASK, TRAIN = "demo", "sample", "3000"
 RECIPES = ("baseline_fp32", "ptq_int8", "qat_gelu10")
@@ -33,7 +33,7 @@ def main() -> None:
     print(version)
     print(optkit("ask", version.parent.name, QUESTION, "--serve"))
     found = rows.read(Path("checkpoints"), TASK, NAME)
-    say(*summary(rows.best(found, TASK, 0), rows.one_of_recipe(found, RECIPES[0], TASK, 0, "fp32"), version))
+    say(*summary(row_choice.best(found, TASK, 0), row_choice.one_of_recipe(found, RECIPES[0], TASK, 0, "fp32"), version))
 
 
 def expectation() -> list[str]:

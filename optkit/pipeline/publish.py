@@ -12,7 +12,7 @@ from optkit.core.step_cache import verify
 from optkit.evaluation.artifacts import EVIDENCE, SAMPLE, TEXT, TEXT_SAMPLE, read_sample
 from optkit.evaluation.results import Row
 from optkit.models import thresholds_file
-from optkit.pipeline import projects, rows
+from optkit.pipeline import projects, row_choice, rows
 from optkit.recipe.stage import BASELINE
 from optkit.registry import layout, provenance, smoke_test, trial
 from optkit.registry.disk import WAIT_S, locked
@@ -121,14 +121,14 @@ def publish(
     home = projects.find(root, task, project)
     found = rows.read(root, task, home.name)
     if recipe == BEST:
-        row = rows.best(found, task, seed, precision)
+        row = row_choice.best(found, task, seed, precision)
         recipe, precision = row.recipe, row.precision
         log.info("the best that passed its gate: %s (%s), served by %s", recipe, precision, row.engine)
         if recipe == BASELINE and any(one.recipe != BASELINE for one in found):
             log.warning(
                 "%s is the model that recipes start from: what they made is slower, or has not passed its gate", BASELINE
             )
-    row = rows.one_of_recipe(found, recipe, task, seed, precision)
+    row = row_choice.one_of_recipe(found, recipe, task, seed, precision)
     _gate(row, options.force)
     release = _release(home.recipe(recipe, seed), row, found, options)
     beside = _shadow(release, options)

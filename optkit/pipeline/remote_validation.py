@@ -38,7 +38,7 @@ from optkit.evaluation.results import Row
 from optkit.graph import reference
 from optkit.models import loading
 from optkit.models.loading import LoadedModel
-from optkit.pipeline import projects, rows
+from optkit.pipeline import projects, row_choice, rows
 from optkit.recipe.stage import BASELINE
 from optkit.serving.client import Client
 from optkit.serving.config import OUTPUT
@@ -98,7 +98,7 @@ def validate(
         GateError: an answer is not a finite number.
     """
     home = projects.find(root, task.name, project)
-    row = rows.one_of_recipe(rows.read(root, task.name, home.name), recipe, task.name, seed, precision)
+    row = row_choice.one_of_recipe(rows.read(root, task.name, home.name), recipe, task.name, seed, precision)
     folder = home.recipe(recipe, seed)
     if task.metric != row.metric:
         task.choose_metric(row.metric)

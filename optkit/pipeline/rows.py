@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optkit.core.errors import GateError, InputError
+from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
 from optkit.core.step_cache import verify
 from optkit.engines import conversion_file
@@ -127,52 +127,6 @@ def read(root: Path, task: str, project: str | None = None) -> list[Row]:
     return _ranked([*rows, *(pool(group) for group in groups.values() if len(group) > 1)])
 
 
-def of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precision: str | None = None) -> list[Row]:
-    """Find the current rows of one recipe and seed, of one precision or of all.
-
-    Raises:
-        InputError: there are none.
-    """
-    found = [row for row in rows if (row.recipe, row.seed) == (recipe, seed)]
-    if not found:
-        raise InputError(f"recipe {recipe!r} has no current result for task {task!r} and seed {seed}; first: optkit run")
-    chosen = [row for row in found if precision in (None, row.precision)]
-    if not chosen:
-        have = ", ".join(row.precision for row in found)
-        raise InputError(f"recipe {recipe!r} has no engine in {precision}; it has engines in {have}")
-    return chosen
-
-
-def one_of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precision: str | None = None) -> Row:
-    """The one current row of a recipe and seed, as `of_recipe` finds it.
-
-    Raises:
-        InputError: there is none, or there are several precisions and none was named.
-    """
-    chosen = of_recipe(rows, recipe, task, seed, precision)
-    if len(chosen) != 1:
-        precisions = ", ".join(row.precision for row in chosen)
-        raise InputError(f"recipe {recipe!r} has engines in {precisions}; name one with --precision")
-    return chosen[0]
-
-
-def best(rows: Sequence[Row], task: str, seed: int, precision: str | None = None) -> Row:
-    """Find the fastest row of one seed that passed its gate, by the geometric mean of its speed-ups.
-
-    Raises:
-        InputError: nothing of that seed and precision has been run.
-        GateError: none passed.
-    """
-    found = [row for row in rows if row.seed == seed and precision in (None, row.precision)]
-    if not found:
-        raise InputError(f"task {task!r} has no current results of seed {seed}; first: optkit run RECIPE… --task {task}")
-    passed = [row for row in found if row.verdict == "pass"]
-    if not passed:
-        said = "".join(f"\n  - {row.recipe} ({row.precision}): {row.verdict}: {'; '.join(row.reasons)}" for row in found)
-        raise GateError(f"task {task!r}, seed {seed}: no recipe passed its gate:{said}")
-    return max(passed, key=lambda row: _geometric_mean(row.speedup))
-
-
 def pool(group: Mapping[Path, Row]) -> Row:
     """One row over several seeds of a recipe and precision, its interval over examples and seeds.
 
@@ -222,7 +176,7 @@ def _ranked(rows: list[Row]) -> list[Row]:
 def _rank(row: Row) -> tuple[bool, int, float, int]:
     is_baseline = row.recipe == BASELINE
     verdict = 0 if is_baseline else VERDICTS.index(row.verdict)
-    return not is_baseline, verdict, -_geometric_mean(row.speedup), row.seed or 0
+    return not is_baseline, verdict, -row.mean_speedup, row.seed or 0
 
 
 def _scores(folder: Path) -> dict[str, np.ndarray]:
@@ -264,10 +218,6 @@ def _ratio_ci95(other: Mapping[str, Any], own: Mapping[str, Any]) -> list[float]
     """The 95 % interval of the ratio of two medians; never too narrow, as both ends take the worst of the two intervals."""
     (low, high), (own_low, own_high) = other["p50_ci95"], own["p50_ci95"]
     return [1.0, 1.0] if other is own else [round(low / own_high, 3), round(high / own_low, 3)]
-
-
-def _geometric_mean(ratios: Mapping[str, float]) -> float:
-    return float(np.exp(np.mean(np.log(list(ratios.values())))))
 
 
 def _mean(values: list[Any]) -> Any:

@@ -11,7 +11,7 @@ from optkit.evaluation import gate
 from optkit.evaluation.artifacts import EXAMPLES
 from optkit.evaluation.results import Row
 from optkit.evaluation.tolerance import Tolerance, exceeds
-from optkit.pipeline import projects, rows
+from optkit.pipeline import projects, row_choice, rows
 from optkit.report import figures
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def explain(
         InputError: the recipe has no current result, or not of that precision, or one of an older optkit.
     """
     home = projects.find(root, task, project)
-    found = rows.of_recipe(rows.read(root, task, home.name), recipe, task, seed, precision)
+    found = row_choice.of_recipe(rows.read(root, task, home.name), recipe, task, seed, precision)
     path = home.recipe(recipe, seed) / "served" / EXAMPLES
     if not path.is_file():
         raise InputError(f"{path}: missing, as an older optkit scored the recipe; run it again: optkit run {recipe} …")

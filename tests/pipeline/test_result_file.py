@@ -10,7 +10,7 @@ import pytest
 from optkit.core import step_cache
 from optkit.core.errors import InputError
 from optkit.evaluation.results import Refusal
-from optkit.pipeline import refusals, rows
+from optkit.pipeline import refusals, row_choice, rows
 from optkit.pipeline.publish import publish
 from tests.conftest import main_ends
 from tests.registry import small
@@ -92,7 +92,7 @@ def test_a_result_of_before_there_were_seals_is_read_and_says_so(results, tiny, 
     record = json.loads(path.read_text())
     del record["sealed"]
     path.write_text(json.dumps(record))
-    assert len(rows.of_recipe(rows.read(results, "classification"), "tiny", "classification", 0)) == 1
+    assert len(row_choice.of_recipe(rows.read(results, "classification"), "tiny", "classification", 0)) == 1
     assert f"{tiny / 'result.json'}: not sealed" in caplog.text
 
 
@@ -105,5 +105,5 @@ def test_a_result_of_other_scores_is_left_out(results, tiny, caplog):
         tiny / "served", {**depends_on, "seconds": 9}, lambda made: shutil.copytree(kept, made, dirs_exist_ok=True)
     )
     with pytest.raises(InputError, match=r"'tiny' has no current result"):
-        rows.of_recipe(rows.read(results, "classification"), "tiny", "classification", 0)
+        row_choice.of_recipe(rows.read(results, "classification"), "tiny", "classification", 0)
     assert "tiny/seed-0: left out, its baseline, its engines or its scores have changed since" in caplog.text
