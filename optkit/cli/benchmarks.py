@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli.option_groups import on_data, on_model
-from optkit.cli.options import Checkpoints, Engines, Name, Out, TaskName, specs_of
+from optkit.cli.options import Checkpoints, Engines, Name, Out, Seed, TaskName, specs_of
 from optkit.models.model_settings import ModelSettings
 from optkit.tasks.data.data_settings import DataSettings
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from optkit.recipe.training import Training
 
 OneRecipe = Annotated[str, typer.Argument(help="recipe file, or name: see optkit recipes", metavar="RECIPE")]
-Seed = Annotated[int, typer.Option(help="training seed", min=0)]
 Again = Annotated[bool, typer.Option("--again", help="measure anew what was measured before")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli.option_groups import on_project
-from optkit.cli.options import Checkpoints, Out, TaskName
+from optkit.cli.options import Checkpoints, Out, Seed, TaskName
 
 if TYPE_CHECKING:
     from optkit.pipeline.projects import Source
@@ -62,7 +62,7 @@ def explain(
     recipe: Annotated[str, typer.Argument(help="name of the recipe", metavar="RECIPE")],
     task: TaskName,
     project: "tuple[str | None, Source]",
-    seed: Annotated[int, typer.Option(help="training seed of the run", min=0)] = 0,
+    seed: Seed = 0,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8; all that the recipe has by default")] = None,
     most: Annotated[int, typer.Option(help="examples to show for each engine, 50 at most", min=0)] = 10,
     checkpoints: Checkpoints = Path("checkpoints"),

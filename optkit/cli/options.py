@@ -36,6 +36,12 @@ TaskName = Annotated[str, typer.Option("--task", help=f"{', '.join(_TASKS)} or {
 Name = Annotated[
     str | None, typer.Option(help="name of the project [default: of the data's and the model's folders]", metavar="NAME")
 ]
+LARGEST_SEED = 2**32 - 1
+"""What NumPy's generator takes."""
+Seed = Annotated[int, typer.Option(help="training seed", min=0, max=LARGEST_SEED)]
+Seeds = Annotated[
+    list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0, max=LARGEST_SEED)
+]
 Engines = Annotated[list[str] | None, typer.Option("--engine", help="kind of engine; may be repeated", metavar="KIND")]
 BuildOption = Annotated[
     list[str] | None, typer.Option("--option", help="what an engine's build is told; may be repeated", metavar="KEY=VALUE")

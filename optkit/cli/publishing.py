@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from optkit.cli.option_groups import on_project
-from optkit.cli.options import DEFAULT_REPOSITORY, Checkpoints, ModelName, Repository, TaskName, Trusted
+from optkit.cli.options import DEFAULT_REPOSITORY, Checkpoints, ModelName, Repository, Seed, TaskName, Trusted
 
 if TYPE_CHECKING:
     from optkit.pipeline.projects import Source
@@ -33,7 +33,7 @@ def publish(
     task: TaskName,
     project: "tuple[str | None, Source]",
     repository: Repository = DEFAULT_REPOSITORY,
-    seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
+    seed: Seed = 0,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or int8, where the recipe has several")] = None,
     force: Annotated[bool, typer.Option("--force", help="although the gate says no; needs --why")] = False,
     replace: Annotated[

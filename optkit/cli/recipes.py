@@ -9,7 +9,17 @@ import typer
 
 from optkit.cli.measuring import measuring
 from optkit.cli.option_groups import on_cluster, on_data, on_model
-from optkit.cli.options import BuildOption, Checkpoints, Engines, Name, TaskName, engine_options, specs_of
+from optkit.cli.options import (
+    BuildOption,
+    Checkpoints,
+    Engines,
+    Name,
+    Seed,
+    Seeds,
+    TaskName,
+    engine_options,
+    specs_of,
+)
 from optkit.cli.tensorrt_flags import with_flags
 from optkit.models.model_settings import ModelSettings
 from optkit.pipeline.cluster_settings import ClusterSettings
@@ -33,7 +43,7 @@ def run(
     model: ModelSettings,
     cluster: ClusterSettings,
     name: Name = None,
-    seed: Annotated[list[int] | None, typer.Option(help="training seed; may be repeated [default: 0]", min=0)] = None,
+    seed: Seeds = None,
     engine: Engines = None,
     option: BuildOption = None,
     seconds: Annotated[float, typer.Option(help="time to measure each served model at each batch size", min=0)] = 4.0,
@@ -93,7 +103,7 @@ def build(
         bool, typer.Option("--text", help="python, native: add the models around the engine that take text")
     ] = False,
     name: Name = None,
-    seed: Annotated[int, typer.Option(help="training seed", min=0)] = 0,
+    seed: Seed = 0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:
     """Train, export and convert one recipe, without serving it; print the folder of its engines.

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from optkit.cli.benchmarks import OneRecipe, Seed
+from optkit.cli.benchmarks import OneRecipe
 from optkit.cli.measuring import measuring
 from optkit.cli.option_groups import on_cluster, on_data, on_model
-from optkit.cli.options import Checkpoints, Engines, Name, Out, TaskName, specs_of
+from optkit.cli.options import LARGEST_SEED, Checkpoints, Engines, Name, Out, Seed, TaskName, specs_of
 from optkit.cli.search_options import (
     check_picture,
     draw_costs,
@@ -113,7 +113,12 @@ def search(
     engine: Engines = None,
     name: Name = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="seed of the finalists; may be repeated [default: 0 and 1]", min=0)
+        list[int] | None,
+        typer.Option(
+            help="seed of the finalists, the first of the draws too; may be repeated [default: 0 and 1]",
+            min=0,
+            max=LARGEST_SEED,
+        ),
     ] = None,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from optkit.cli.option_groups import data_settings, grouped
-from optkit.cli.options import DEFAULT_REPOSITORY, DEFAULT_URL, Checkpoints, ModelName, Name, Repository, TaskName, Trusted
+from optkit.cli.options import (
+    DEFAULT_REPOSITORY,
+    DEFAULT_URL,
+    Checkpoints,
+    ModelName,
+    Name,
+    Repository,
+    Seed,
+    TaskName,
+    Trusted,
+)
 from optkit.core.errors import InputError
 from optkit.tasks.data.data_settings import DataSettings
 
@@ -99,7 +109,7 @@ def validate(
     ] = None,
     name: Name = None,
     precision: Annotated[str | None, typer.Option(help="of the engine, where the recipe has several")] = None,
-    seed: Annotated[int, typer.Option(help="training seed of the engine", min=0)] = 0,
+    seed: Seed = 0,
     timeout: Annotated[float, typer.Option(help="seconds for each request", min=0.1)] = 60.0,
     checkpoints: Checkpoints = Path("checkpoints"),
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from optkit.cli.options import LARGEST_SEED
 from optkit.core.errors import InputError
 from optkit.core.printable import escaped
 from optkit.tasks.data.data_settings import DataSettings
@@ -23,7 +24,7 @@ def split(
     by: Annotated[str, typer.Option(help="sentence: texts that rows are pieces of; group: a column", metavar="WAY")],
     out: Annotated[Path, typer.Option(help="folder for train and dev", metavar="DIR")],
     dev: Annotated[float, typer.Option(help="share of the rows for dev, at most", metavar="X")] = 0.1,
-    seed: Annotated[int, typer.Option(help="seed of the draw", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the draw", min=0, max=LARGEST_SEED)] = 0,
     text_column: Annotated[str | None, typer.Option(help="column of the text, or of a pair's first", metavar="NAME")] = None,
     text_pair_column: Annotated[str | None, typer.Option(help="column of a pair's second text", metavar="NAME")] = None,
     group_column: Annotated[str | None, typer.Option(help="column of the groups [default: group]", metavar="NAME")] = None,

@@ -36,7 +36,8 @@ def guarded(loaded: LoadedModel, stage: Taught, context: Context, train: Callabl
     loss = answers_loss(teachers, plain, judged)
 
     def judge() -> float:
-        return mean_loss(loaded.model, judged.batches(context.training.batch_size), loss)
+        found = mean_loss(loaded.model, judged.batches(context.training.batch_size), loss)
+        return max(0.0, found)  # none is negative but by rounding
 
     before, start = judge(), weights(loaded.model)
     history = train(learned)

@@ -56,6 +56,15 @@ class Effect:
     """Share of the multiply-adds of the modules that the technique changes."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What parts cost, or bring."""
+
+    effects: list[Effect]
+    rounding: float
+    """Divergence that may be nothing but FP32's rounding."""
+
+
 def distance_name(task: TaskKind) -> str:
     """Return what divergences are of a task's answers."""
     return "squared distance" if task.choice is None else "KL (nats)"
@@ -81,6 +90,11 @@ def effects(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind, groups: Mapp
         Effect(part, _distance(_altered(trial, names, feeds, task), reference, task), kept.share(able, names))
         for part, names in groups.items()
     ]
+
+
+def rounding(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind) -> float:
+    """Return the divergence of the model's answers that may be nothing but FP32's rounding."""
+    return _rounding(_altered(trial, (), feeds, task), task)
 
 
 def singles(names: Collection[str]) -> dict[str, list[str]]:
@@ -191,7 +205,7 @@ def chosen(
     reference = _altered(trial, (), checked_on, task)
     before = _distance(_altered(trial, trial.names, checked_on, task), reference, task)
     rounding, unit = _rounding(reference, task), distance_name(task)
-    said = f"{setting}='auto', at most {budget:.0%} of the multiply-adds"
+    said = f"{setting}='auto', at most {100 * budget:g}% of the multiply-adds"
     nothing = f"{said}: nothing is left {state}, as"
     if before <= rounding:
         return [], (

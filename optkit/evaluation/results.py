@@ -80,6 +80,8 @@ class Row:
     """Gate: smallest speed-up, for every batch size or by batch size."""
     max_p99_ms: float | dict[str, float] | None = None
     """Gate: largest 99th percentile of the latency in ms, for every batch size or by batch size."""
+    workload: list[list[int]] = field(default_factory=list)
+    """Batches of (rows, tokens) that the engine was chosen for; empty for any."""
     groups: int = 0
     """Number of groups that intervals draw; 0 where they draw the examples."""
     kl: float | None = None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from optkit.core import mirror, temporary
+from optkit.core import atomic, mirror, temporary
 from optkit.core.cpu import available_threads
 from optkit.core.errors import InputError, MachineError
 from optkit.engines import registry as engines
@@ -56,7 +56,10 @@ class Cluster:
             MachineError: nodes do not fit the run, each other or this process, or do not share the store.
         """
         root = Path(os.path.abspath(spec.root))
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise atomic.disk_error(root, error) from error
         with temporary.folder(".cluster", root) as board:
             kinds = spec.engines
             modules = {type(spec.task).__module__, *techniques, *engines.modules(kinds)}

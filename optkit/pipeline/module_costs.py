@@ -53,6 +53,8 @@ class Cost:
     """What the divergence is of: "KL (nats)", or "squared distance" where a task has no probabilities."""
     share: float
     """Share of the multiply-adds of the modules that the technique can change."""
+    rounding: float
+    """Divergence that may be nothing but FP32's rounding."""
     lost_ms: dict[str, float] | None
     """Time that leaving the part out costs in ms, by batch size: its share of what all modules together save, measured with
     engines side by side. None where that is not measured: no kernel of a CPU is faster by 2:4."""
@@ -95,6 +97,11 @@ def _measured(recipe: Recipe, stage: Quantize | Sparsify, spec: RunSpec, example
 
     before = [one for one in recipe.stages if one.order < stage.order]
     start = with_stages(before, recipe.training, spec)
+    if before and before[-1].needs_training:
+        log.warning(
+            "%s: %s makes a model that answers nothing before a later stage trains it: costs are of its chance answers",
+            *(recipe.name, before[-1].technique),
+        )
     folder = trained(start, spec)
     lost = _lost_ms(start, stage, spec) if speed and isinstance(stage, Quantize) else None
     place = folder / f"sensitivity-{stage.technique}"
@@ -105,8 +112,12 @@ def _measured(recipe: Recipe, stage: Quantize | Sparsify, spec: RunSpec, example
         context = context_of(start, spec, loaded)
         trial = stage.one_by_one(loaded, context)
         groups = {**sensitivity.by_layer(trial.model, trial.names), **sensitivity.singles(trial.names)}
-        effects = sensitivity.effects(trial, list(context.feeds(examples)), spec.task, groups)
-        atomic.write_json(unfinished / FILE, [asdict(effect) for effect in effects])
+        feeds = list(context.feeds(examples))
+        effects, rounding = (
+            sensitivity.effects(trial, feeds, spec.task, groups),
+            sensitivity.rounding(trial, feeds, spec.task),
+        )
+        atomic.write_json(unfinished / FILE, asdict(sensitivity.Measured(effects, rounding)))
 
     depends_on = {
         "checkpoint": content_at(folder),
@@ -116,10 +127,13 @@ def _measured(recipe: Recipe, stage: Quantize | Sparsify, spec: RunSpec, example
     }
     step_cache.step(place, depends_on, make)
     unit = sensitivity.distance_name(spec.task)
-    effects = [sensitivity.Effect(**own) for own in read_json(place / FILE, list[sensitivity.Effect])]
+    told = read_json(place / FILE, sensitivity.Measured)
     return [
-        Cost(stage.technique, start.name, one.part, one.divergence, unit, one.share, _of_share(lost, one.share))
-        for one in effects
+        Cost(
+            *(stage.technique, start.name, one.part, one.divergence, unit, one.share),
+            *(told["rounding"], _of_share(lost, one.share)),
+        )
+        for one in (sensitivity.Effect(**own) for own in told["effects"])
     ]
 
 
@@ -186,6 +200,11 @@ def _table(costs: Sequence[Cost]) -> str:
             times = [f"{(cost.lost_ms or {}).get(str(size), 0):.3f}" for size in BATCHES] if timed else []
             made.add_row(cost.part, f"{cost.divergence:.3g}", f"{cost.divergence / total:.1%}", f"{cost.share:.1%}", *times)
         parts.append(made)
+        if max(cost.divergence for cost in own) <= own[0].rounding:
+            parts.append(
+                f"These say nothing: no part moves the answers by more than FP32 may round them, {own[0].rounding:.2g}. Has "
+                "the model learned anything?"
+            )
     if any(cost.lost_ms for cost in costs):
         parts.append(
             "ms: a part's share of what all modules together save in INT8, by two engines measured side by side here."

@@ -11,7 +11,7 @@ from optkit.core.errors import InputError
 from optkit.engines import select
 from optkit.evaluation.latency import BATCH_SIZES
 from optkit.graph import trial_export
-from optkit.models import families
+from optkit.models import families, loading
 from optkit.models.loading import LoadedModel
 from optkit.pipeline.run_spec import RunSpec
 from optkit.pipeline.steps.train import trained
@@ -149,6 +149,8 @@ def check(
     """
     loaded = start
     _check_thresholds(recipe)
+    if task is not None:
+        _say_clipped(recipe, loading.max_length(start, task))
     for stage in recipe.stages:
         TECHNIQUES.get(stage.technique)  # its checkpoint will be read by that name
         loaded = LoadedModel(stage.preflight(loaded.model, recipe.name), start.tokenizer)
@@ -170,6 +172,15 @@ def _check_thresholds(recipe: Recipe) -> None:
         if isinstance(given, dict) and (others := [repr(size) for size in given if size not in measured]):
             found = f"{name} names batch {', '.join(others)}"
             raise InputError(f"{found}; expected batch sizes that are measured: {', '.join(measured)}")
+
+
+def _say_clipped(recipe: Recipe, longest: int) -> None:
+    for rows, tokens in recipe.workload:
+        if tokens > longest:
+            log.warning(
+                "recipe %r: its workload has %dx%d tokens, and nothing is read beyond %d: engines are chosen at %dx%d",
+                *(recipe.name, rows, tokens, longest, rows, longest),
+            )
 
 
 def _try_graph(start: LoadedModel, spec: RunSpec, quantised: bool) -> None:

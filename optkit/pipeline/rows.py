@@ -86,6 +86,7 @@ def rows_of(recipe: Recipe, task: "Task", seed: int, folder: Path, baseline: Pat
             max_flips=recipe.max_flips,
             min_speedup=recipe.min_speedup,
             max_p99_ms=recipe.max_p99_ms,
+            workload=[list(shape) for shape in recipe.workload],
             evidence=_evidence(folder, precision),
             remarks=[*checkpoint_remarks.read(folder), *conversion_file.faster_elsewhere(folder / "engines", precision)],
             stages=loss_by_stage([folder], precision, task.metric),

@@ -47,11 +47,13 @@ class Final:
 
     def verdict(self, delta: Delta, max_drop: float) -> str:
         """Return whether it is within the budget, by one of the two differences; what fails its gate is not."""
-        return max(delta.verdict(max_drop), self.p99, "fail" if self._refused() else "pass", key=VERDICTS.index)
+        return max(delta.verdict(max_drop), self.p99, "fail" if self.refused else "pass", key=VERDICTS.index)
 
-    def _refused(self) -> bool:
-        """Whether the gate fails for another reason than the loss, which is judged here by parts, against the reference."""
-        return self.row.verdict == "fail" and not all(reason.startswith("delta ") for reason in self.row.reasons)
+    @property
+    def refused(self) -> list[str]:
+        """Why its gate fails, beside the loss and the 99th percentile, which are judged here, against the reference."""
+        failed = self.row.verdict == "fail"
+        return [reason for reason in self.row.reasons if failed and not reason.startswith(("delta ", "p99 "))]
 
     def as_dict(self, goal: Goal) -> dict[str, Any]:
         """Return what a report tells, in JSON's types."""
@@ -193,7 +195,7 @@ def _missing(best: Final, delta: Delta, goal: Goal) -> str:
         lacking.append(
             f"{high - bound:.1f} ms, as the 99th percentile at batch {at} may reach {high:.1f} and the budget is {bound:g}"
         )
-    return " and ".join([*lacking, *(best.row.reasons if best._refused() else [])])
+    return " and ".join([*lacking, *best.refused])
 
 
 def as_dict(found: Sequence[Final], goal: Goal, parts: Parts, more: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,11 @@ _LINE = 100
 
 
 def recipe_of(stages: Sequence[Stage], settings: Mapping[str, Any], model: int = 0) -> Recipe:
-    """Return the recipe of some stages for one of a search's models; the same of both have the same name."""
+    """Return the recipe of some stages for one of a search's models; the same of both have the same name, whatever the
+    budget: that is judged anew without training. Engines for another workload are another recipe's."""
     content: dict[str, Any] = {"stages": [stage.model_dump(mode="json") for stage in stages]}
-    digest = key_of(content | ({"model": model} if model else {}))
+    others = {"model": model, "workload": settings.get("workload")}
+    digest = key_of(content | {name: value for name, value in others.items() if value})
     return Recipe(name=f"found_{digest[:8]}", stages=tuple(stages), **settings)
 
 

@@ -24,7 +24,8 @@ from optkit.core.settings import report
 from optkit.models import families
 from optkit.recipe import unread
 from optkit.recipe.recipe import Recipe
-from optkit.recipe.stage import Stage
+from optkit.recipe.stage import BASELINE, Stage
+from optkit.recipe.teacher_names import is_folder, recipe_of
 
 log = logging.getLogger(__name__)
 DEFAULT = Path(__file__).with_name("templates") / "search_space.json"
@@ -144,6 +145,11 @@ def read(path: Path = DEFAULT) -> Space:
         if set(names) <= set(known) and (order := [TECHNIQUES.get(name).order for name in names]) != sorted(set(order))
     ]
     settings = {name: _choices(name, given, mistakes) for name, given in content.settings.items()}
+    mistakes += [
+        f"settings {name!r} and {steps!r}: expected one of them, as both are a budget"
+        for name in settings
+        if name.endswith("epochs") and (steps := f"{name.removesuffix('epochs')}steps") in settings
+    ]
     for one in content.start:
         for name, value in one.items():
             possible = tuple(content.techniques) if name == TECHNIQUES_CHOICE else settings.get(name)
@@ -191,7 +197,10 @@ def _choices(name: str, given: Any, mistakes: list[str]) -> tuple[Any, ...] | Ra
         mistakes.append(f"setting {name!r}: expected <technique>.<setting>, as 'quantize.epochs'")
         return ()
     stage = TECHNIQUES.get(technique)
-    if setting not in stage.model_fields or setting == "technique":
+    if setting == "technique":
+        mistakes.append(f"setting {name!r}: is what the technique is called, and no choice")
+        return ()
+    if setting not in stage.model_fields:
         close = difflib.get_close_matches(setting, stage.model_fields, 1)
         mistakes.append(
             f"setting {name!r}: {technique} has none of this name" + (f"; did you mean {close[0]!r}?" if close else "")
@@ -208,7 +217,16 @@ def _choices(name: str, given: Any, mistakes: list[str]) -> tuple[Any, ...] | Ra
         if name in _OF_MODEL and _is_share(value):
             continue
         mistakes += [mistake for mistake in stage(**{setting: value})._mistakes if f".{setting} " in mistake]
+        if setting == "teacher":
+            mistakes += _unknown_teachers(name, value)
     return found
+
+
+def _unknown_teachers(name: str, given: Any) -> Iterator[str]:
+    """Yield a mistake for each teacher that a search does not train: of recipes it has the baseline alone."""
+    for one in [given] if isinstance(given, str) else given or ():
+        if isinstance(one, str) and not is_folder(one) and recipe_of(one) != BASELINE:
+            yield f"setting {name!r}: found the recipe {one!r}, expected {BASELINE}, one of its seeds, or a folder"
 
 
 def _annotated(stage: type[Stage], setting: str) -> set[Any]:

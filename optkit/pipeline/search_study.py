@@ -98,9 +98,10 @@ def open_study(journal: Path, sampler: str, seed: int, side_by_side: int = 1) ->
     for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params)
+    drawn_by = (seed + len(study.trials)) % 2**32  # a run that goes on draws others
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is new in it
-        study.sampler = _sampler(optuna, sampler, seed + len(study.trials), side_by_side)  # a run that goes on draws others
+        study.sampler = _sampler(optuna, sampler, drawn_by, side_by_side)
     return study
 
 
@@ -183,7 +184,8 @@ def _draw(
         return None
     for name, value in {_STAGES: drawn.told, _MODEL: model}.items():
         trial.set_user_attr(name, value)
-    log.info("%s: %s%s", title, _said(drawn.stages), f" of {models[model]}" if len(models) > 1 else "")
+    if _earlier(study, drawn) is None:
+        log.info("%s: %s%s", title, _said(drawn.stages), f" of {models[model]}" if len(models) > 1 else "")
     return drawn
 
 
@@ -208,10 +210,12 @@ def _position(study: "optuna.Study", trial: "optuna.Trial") -> int:
 
 
 def _tell(study: "optuna.Study", drawn: _Drawn, outcome: Outcome, unit: str) -> None:
-    """Tell the study what came of a trial."""
+    """Tell the study what came of a trial, and the log, unless the recipe was tried before."""
+    known = _earlier(study, drawn) is not None
     drawn.trial.set_user_attr(_OUTCOME, asdict(outcome))
     study.tell(drawn.trial, [-outcome.delta.points, outcome.cost])
-    log.info("%s: %s points, %s %.3g (%s)", drawn.title, outcome.delta, unit, outcome.cost, outcome.precision)
+    if not known:
+        log.info("%s: %s points, %s %.3g (%s)", drawn.title, outcome.delta, unit, outcome.cost, outcome.precision)
 
 
 def _ended(study: "optuna.Study", trial: "optuna.Trial", error: OptkitError, title: str) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from optkit.core.errors import InputError, OptkitError
 from optkit.engines import registry as engines
-from optkit.engines import side_by_side
+from optkit.engines import select, side_by_side
 from optkit.engines.record import read_record
 from optkit.evaluation.artifacts import STAGE_SCORES, engine_folders, read_scores
 from optkit.models import tokenizers
@@ -83,9 +83,14 @@ class _Trial:
         """The recipe of the first stages."""
         return with_stages(self.stages[:count], self.spec.baseline.training, self.spec)
 
-    def refusal(self) -> OptkitError | None:
-        """Why the recipe does not apply to the model."""
+    def refusal(self, here: bool) -> OptkitError | None:
+        """Why the recipe does not apply to the model, or has no engine on this machine, where they are built here."""
         recipe = self.recipe(len(self.stages))
+        if here:
+            try:
+                select.plan(self.spec.engines, recipe.is_quantised)
+            except InputError as error:
+                return error
         reason = preflight.why_not([recipe], self.spec.architecture(), self.spec).get(recipe.name)
         return InputError(reason) if reason else None
 
@@ -143,7 +148,7 @@ class Trials:
         """
         going = [_Trial(tuple(stages), model, self.specs[model]) for stages, model in trials]
         for one in going:
-            one.ended = one.refusal()
+            one.ended = one.refusal(here=self._attempt is as_far_as_possible)
         for count in range(1, max(len(one.stages) for one in going) + 1):
             self._train([one for one in going if one.ended is None and len(one.stages) >= count], count)
         self._measure([one for one in going if one.ended is None])

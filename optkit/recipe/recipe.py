@@ -23,7 +23,9 @@ _GATE = ("max_drop", "max_kl", "max_flips", "min_speedup", "max_p99_ms")
 _SERVED = (*_GATE, "workload")
 """What has no say in the checkpoint."""
 Positive = Annotated[float, Field(gt=0)]
-Size = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, strict=True)]
+MOST_TOKENS = 2**18
+"""Tokens of one batch of a workload, at most: every engine is timed at it, and more may take all of a machine's memory."""
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -75,6 +77,13 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         if mistakes:
             raise PydanticCustomError(_OF_PARTS, "mistakes in parts", {_OF_PARTS: mistakes})
         return parts
+
+    @field_validator("workload")
+    @classmethod
+    def _fits_in_memory(cls, shapes: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        if too_large := [f"{rows}x{tokens}" for rows, tokens in shapes if rows * tokens > MOST_TOKENS]:
+            raise ValueError(f"expected batches of up to {MOST_TOKENS:,} tokens; found {', '.join(too_large)}")
+        return shapes
 
     @property
     def is_baseline(self) -> bool:

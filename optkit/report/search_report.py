@@ -22,7 +22,7 @@ def render(found: Found) -> str:
     counted = (
         f"{trials} trials, {len(found.front)} of them and of the baselines on the front, {found.plan.out} has their recipes"
     )
-    return plain(made, *found.said, counted, *files)
+    return plain(made, *found.said, *_noted(found.finals), counted, *files)
 
 
 def _cells(final: Final, found: Found) -> list[str]:
@@ -32,6 +32,15 @@ def _cells(final: Final, found: Found) -> list[str]:
     cells += [] if goal.kind == SIZE else [f"{1 / final.cost:.2f}"]
     cells += [f"{row.latency_ms[str(goal.batch_size)]['p99']:.1f}"] if goal.p99_ms else []
     return [*cells, final.verdict(final.reported, goal.max_drop)]
+
+
+def _noted(finals: list[Final]) -> list[str]:
+    """Why gates fail, and what else a reader should know of an engine, such as that another was faster."""
+    return [
+        f"{final.recipe} {final.row.precision}: {said}"
+        for final in finals
+        for said in dict.fromkeys([*(f"its gate fails, {why}" for why in final.refused), *final.row.remarks])
+    ]
 
 
 def _once(finals: list[Final]) -> list[Final]:

@@ -96,6 +96,7 @@ def test_the_help_names_all_commands(run: Run) -> None:
         (["run", "ptq_int8", "--tusk", "sample"], "No such option: --tusk"),
         (["run", "ptq_int8", "--task", "sample", "--seed", "one"], "Invalid value for '--seed': "),
         (["run", "ptq_int8", "--task", "sample", "--seed", "-1"], "seed"),
+        (["search", "--task", "sample", "--seed", str(2**32)], "Invalid value for '--seed': "),
         (["run", "ptq_int8", "--task", "sample", "--limit-train", "many"], "Invalid value for '--limit-train': "),
         (["serve", "--port", "70000"], "Invalid value for '--port': "),
         (["serve", "--cache-mb", "-1"], "Invalid value for '--cache-mb': "),

@@ -37,6 +37,10 @@ def test_eight_bits_that_are_slower_than_16_on_the_whole_fail_on_every_processor
     said = f"the {precision.upper()} engine is slower than the 16-bit one (0.80x at batch 1, 1.20x at batch 8)"
     assert judge(slower) == ("fail", [said])
     assert judge(replace(row, speedup_vs_16bit={"1": 0.9, "8": 1.2})) == ("pass", [])  # 1.04
+    assert judge(replace(slower, workload=[[8, 128]])) == ("pass", []), "for batch 8 it was chosen"
+    said = "slower than the 16-bit one (0.80x at batch 1)"
+    assert said in judge(replace(row, speedup_vs_16bit={"1": 0.8, "8": 1.9}, workload=[[1, 32], [1, 128]]))[1][0]
+    assert judge(replace(slower, workload=[[4, 32]]))[0] == "fail", "nothing is measured at 4: all sizes count"
     assert judge(replace(row, speedup_vs_16bit=None)) == ("pass", []), "the machine has no 16 bits"
     assert judge(replace(slower, precision="fp32"))[0] == "pass", "float engines promise no speed"
 

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, B
 
 from optkit import Distill, Quantize, Recipe, Sparsify
 from optkit.core.errors import InputError
+from optkit.models import loading
 from optkit.models.loading import LoadedModel
 from optkit.pipeline import preflight
 from optkit.pipeline.preflight import check
@@ -52,6 +53,15 @@ def test_labels_beside_texts_without_labels_are_refused(bert: LoadedModel, tiny_
     with pytest.raises(InputError, match=r"sparsify: label_weight is 0\.1, and --unlabelled brings texts without labels"):
         check(Recipe(name="hard", stages=[Sparsify(label_weight=0.1)]), bert, lambda name: bert, task)
     check(Recipe(name="alone", stages=[Sparsify(teacher=None, label_weight=1)]), bert, lambda name: bert, task)
+
+
+def test_a_workload_that_is_longer_than_what_is_read_is_said(
+    bert: LoadedModel, tiny_task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    check(Recipe(name="long", workload=[(1, 8), (2, 600)]), bert, lambda name: bert, tiny_task)
+    longest = loading.max_length(bert, tiny_task)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("recipe 'long': its workload has 2x600 tokens") and said.endswith(f"chosen at 2x{longest}")
 
 
 @pytest.mark.parametrize("threshold", [{"max_p99_ms": {"x": 2.0}}, {"min_speedup": {"8": 1.5, "7": 2.0}}])

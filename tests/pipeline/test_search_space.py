@@ -76,6 +76,12 @@ def test_equal_stages_of_two_models_are_two_recipes() -> None:
     assert names[0] != names[1] == names[2]
 
 
+def test_engines_for_another_workload_are_another_recipe() -> None:
+    workloads = [{}, {"workload": ()}, {"workload": ((1, 32),)}, {"workload": ((8, 128),)}]
+    names = [search_recipes.recipe_of([Quantize()], settings).name for settings in workloads]
+    assert names[0] == names[1] and len(set(names)) == 3
+
+
 def test_what_nothing_reads_is_not_drawn(tmp_path: Path) -> None:
     settings = {"quantize.learning_rate": {"low": 1e-6, "high": 1e-4, "log": True}, "quantize.epochs": [0, 1]}
     given = {"techniques": [["quantize"]], "settings": {**settings, "quantize.calibrator": ["mse", "max"]}}
@@ -178,6 +184,15 @@ def test_what_no_recipe_reads_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
         ),
         ({"techniques": [["quantize"]], "settings": {"quantize.shift": {"low": 0, "high": 1}}}, "as it takes no range"),
         ({"techniques": [["distill"]], "settings": {"distill.layers": {"low": 1.5, "high": 3}}}, "both whole"),
+        ({"techniques": [["quantize"]], "settings": {"quantize.technique": ["quantize"]}}, "and no choice"),
+        (
+            {"techniques": [["quantize"]], "settings": {"quantize.teacher": ["baseline_fp32@1", "./big", "qat_gelu10"]}},
+            "'quantize.teacher': found the recipe 'qat_gelu10', expected baseline_fp32, one of its seeds, or a folder",
+        ),
+        (
+            {"techniques": [["quantize"]], "settings": {"quantize.epochs": [1], "quantize.steps": [5, 9]}},
+            "'quantize.epochs' and 'quantize.steps': expected one of them",
+        ),
         ({"settings": {}}, "lacks techniques"),
         ({"techniques": "quantize"}, "expected an array"),
     ],

@@ -112,11 +112,17 @@ def test_the_digest_leaves_out_what_does_not_shape_the_result() -> None:
     assert Recipe(name="one").digest() == Recipe(name="one", description="of one", **served).digest()
 
 
-@pytest.mark.parametrize("workload", [[(0, 32)], [(1,)], "1x32", [1, 32]])
+@pytest.mark.parametrize("workload", [[(0, 32)], [(1,)], "1x32", [1, 32], [(True, 32)], [("1", "32")], [(1.0, 32)]])
 def test_a_workload_is_batches_of_rows_and_tokens(workload: Any) -> None:
     with pytest.raises(RecipeError, match="workload"):
         Recipe(name="one", workload=workload)
     assert Recipe(name="one", workload=[[1, 32], (8, 128)]).workload == ((1, 32), (8, 128))
+
+
+def test_a_workload_fits_in_memory() -> None:
+    with pytest.raises(RecipeError, match="expected batches of up to 262,144 tokens; found 20000x128, 1x1000000"):
+        Recipe(name="one", workload=[(20000, 128), (8, 128), (1, 1000000)])
+    assert Recipe(name="one", workload=[(2048, 128)]).workload
 
 
 def test_teachers_are_those_that_training_needs() -> None:
