@@ -105,6 +105,11 @@ def run_finals(
     return search_front.ranked(found, lambda one: Judged(one.verdict(one.chosen, goal.max_drop), one.chosen, one.cost))
 
 
+def any_holds(finals: Sequence[Final], goal: Goal) -> bool:
+    """Return whether a recipe that was found may be within the budget, where it was chosen."""
+    return any(one.file is not None and one.verdict(one.chosen, goal.max_drop) != "fail" for one in finals)
+
+
 def _baseline_ratio(spec: RunSpec, reference: RunSpec, goal: Goal, execute: Execute) -> dict[int, float]:
     """The time of a model's FP32 baseline over the reference's, by batch size, timed beside each other without a server."""
     run = partial(time_ratios, spec.baseline, spec, reference.baseline, reference, goal.batch_sizes)

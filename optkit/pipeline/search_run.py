@@ -102,13 +102,20 @@ def run(
         log.warning("no trial has come to an end: %s", "; ".join(dict.fromkeys(lost)) or "there was no time for one")
     front = search_front.front(tried, lambda one: one.costs)
     chosen = search_study.finalists(tried, plan.goal.max_drop, plan.finalists)
-    files = _write(plan, [*front, *chosen], options)
+    most_sure = search_study.surest(tried)
+    files = _write(plan, [*front, *chosen, *([most_sure] if most_sure else [])], options)
 
-    def specs_of(model: int) -> tuple[list[RunSpec], list[Recipe]]:
-        own = [str(files[_recipe(plan, one).name]) for one in chosen if one.model == model]
-        return full(model, own)
+    def served() -> list[Final]:
+        def specs_of(model: int) -> tuple[list[RunSpec], list[Recipe]]:
+            return full(model, [str(files[_recipe(plan, one).name]) for one in chosen if one.model == model])
 
-    finals = search_finals.run_finals(plan.models, specs_of, files, trials.parts, plan.goal, nodes or in_order)
+        return search_finals.run_finals(plan.models, specs_of, files, trials.parts, plan.goal, nodes or in_order)
+
+    finals = served()
+    if most_sure and most_sure not in chosen and not search_finals.any_holds(finals, plan.goal):
+        log.info("no finalist holds the budget when it is trained in full: the surest trial is trained too")
+        chosen.append(most_sure)
+        finals = served()
     more = {
         "models": plan.models,
         "space": plan.space.as_dict(),

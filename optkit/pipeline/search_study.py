@@ -273,10 +273,16 @@ def finalists(tried: Sequence[Tried], max_drop: float, count: int) -> list[Tried
         order = search_front.ranked(best, lambda one: Judged(_reach(one, max_drop), one.outcome.delta, one.outcome.cost))
         found += [one for one in order if one.stages]
         left = [one for one in left if one not in best]
-    surest = max(found, key=lambda one: (one.outcome.delta.low, -one.outcome.cost), default=None)
-    if count > 1 and surest and surest not in found[:count]:
-        return [*found[: count - 1], surest]
+    most_sure = surest(found)
+    if count > 1 and most_sure and most_sure not in found[:count]:
+        return [*found[: count - 1], most_sure]
     return found[:count]
+
+
+def surest(tried: Sequence[Tried]) -> Tried | None:
+    """Return the trial that loses least by the lower end of its interval; None where there are baselines alone."""
+    recipes = [one for one in tried if one.stages]
+    return max(recipes, key=lambda one: (one.outcome.delta.low, -one.outcome.cost), default=None)
 
 
 def _reach(one: Tried, max_drop: float) -> str:

@@ -1,9 +1,10 @@
-"""What a search says beside its table: why a gate fails, and what else is known of an engine."""
+"""What finalists are judged by, and what a search says of them beside its table."""
 
 from dataclasses import replace
 
-from optkit.pipeline.search_finals import Final
+from optkit.pipeline.search_finals import Final, any_holds
 from optkit.pipeline.search_front import Delta
+from optkit.pipeline.search_goal import Goal
 from optkit.report.search_report import _noted
 from tests.evaluation.test_gate import RIGHT
 
@@ -27,3 +28,12 @@ def test_the_loss_is_judged_against_the_reference_and_not_by_the_gate() -> None:
     )
     assert not _noted([found]) and found.verdict(found.chosen, 1.0) == "pass"
     assert not _noted([final("undecided", [SLOWER], [])])
+
+
+def test_whether_a_recipe_holds_the_budget() -> None:
+    goal, beyond = Goal("size", 1.0, None), Delta(-3.0, -4.0, -2.0)
+    baseline = final("pass", [], [])
+    lost, open_, slower = (replace(baseline, file="found_1.py", chosen=own) for own in (beyond, Delta(-1, -3, 1), beyond))
+    assert not any_holds([baseline, lost, slower], goal), "that the baseline holds it says nothing"
+    assert any_holds([baseline, lost, open_], goal)
+    assert not any_holds([replace(final("fail", [SLOWER], []), file="found_1.py")], goal)
