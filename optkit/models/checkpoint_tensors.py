@@ -34,6 +34,8 @@ _HEADS = re.compile(
     r"qa_classifier|classifier|pre_classifier|score|sequence_summary|logits_proj)\."
 )
 """Heads of other tasks, which a model for this one has no place for."""
+_CLASSIFIERS = re.compile(r"(pre_classifier|classifier|score)\.")
+"""Heads that tell classes: what a model that has one has no place for is a part of it, or another's."""
 _HARMLESS = re.compile(r"(.+\.)?(position_ids|token_type_ids|inv_freq)|(.+\.)?pooler\..+")
 """Buffers that are computed, and a pooler whose output this head does not take."""
 _MERGE = (
@@ -169,6 +171,7 @@ def _account(names: Collection[str], unexpected: Collection[str], places: _Place
         if found := [name for name in left if pattern.fullmatch(name)]:
             raise InputError(f"--model {source}: {listed(found)} {what}")
     heads = [name for name in left if _HEADS.match(name.removeprefix(places.prefix))]
+    _account_head(heads, used.values(), places, source)
     harmless = [name for name in left if name not in heads and (_HARMLESS.fullmatch(name) or places.ignores(name))]
     if lost := [name for name in left if name in unexpected and name not in (*heads, *harmless)]:
         raise InputError(
@@ -179,6 +182,21 @@ def _account(names: Collection[str], unexpected: Collection[str], places: _Place
         groups = Counter(re.match(r"(cls\.)?[^.]+", name.removeprefix(places.prefix))[0] for name in unused)  # type: ignore[index]
         parts = ", ".join(f"{group} ({count})" for group, count in groups.items())
         log.info("%s: tensors of other heads that this one does not take are left out: %s", source, parts)
+
+
+def _account_head(heads: Iterable[str], used: Collection[str], places: _Places, source: str) -> None:
+    """Raise `InputError` if a model's own classifier is whole and a part of it has no place; warn where it is another's."""
+    own = [key for key in places.state if _CLASSIFIERS.match(key)]
+    left = [name for name in heads if own and _CLASSIFIERS.match(name.removeprefix(places.prefix))]
+    if not left:
+        return
+    kind = type(places.model).__name__
+    if set(own) <= set(used):
+        raise InputError(
+            f"--model {source}: its head has {listed(left)}, for which {kind} has no place: it would answer otherwise "
+            "without. Correct architectures and model_type in config.json, or save the model without them"
+        )
+    log.warning("%s: its head (%s) is another than %s has, and is left out", source, listed(left), kind)
 
 
 def _account_beside(beside: Iterable[Path], stored: Collection[str], source: str) -> None:

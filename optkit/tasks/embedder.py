@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import MODEL_MAPPING, PreTrainedModel
 
 from optkit.core.errors import InputError
-from optkit.tasks.sentence_folder import FIELD, POOLINGS
+from optkit.tasks.sentence_folder import FIELD, POOLINGS, WHOLE
 
 
 class AutoModelForEmbedding:
@@ -83,14 +83,21 @@ def _forward(base: Any) -> Any:
         hidden = self.base_model(*args, **inputs)[0]
         head = getattr(self.config, FIELD)
         vectors = pool(hidden, mask, head["pooling"])
+        if head["normalize"] == WHOLE:
+            vectors = _of_length_1(vectors)
         if head["dimensions"] < vectors.shape[1]:
             vectors = vectors[:, : head["dimensions"]]
-        if head["normalize"]:  # not functional.normalize, whose graph leaves the number of dimensions open
-            vectors = vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        if head["normalize"] is True:
+            vectors = _of_length_1(vectors)
         return {FIELD: vectors}
 
     forward.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
     return forward
+
+
+def _of_length_1(vectors: torch.Tensor) -> torch.Tensor:
+    """Not by functional.normalize, whose graph leaves the number of dimensions open."""
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
 
 
 def _checked(config: Any) -> dict[str, Any]:

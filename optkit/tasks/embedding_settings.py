@@ -8,7 +8,7 @@ from typing import Any
 
 from optkit.core.errors import InputError
 from optkit.tasks import sentence_folder
-from optkit.tasks.sentence_folder import FIELD, POOLINGS, SETTINGS, SentenceModel
+from optkit.tasks.sentence_folder import FIELD, POOLINGS, SETTINGS, WHOLE, SentenceModel
 from optkit.tasks.vectors import KINDS
 
 _STATED = "stated"
@@ -77,9 +77,12 @@ class EmbeddingSettings:
         size = self._checked(found.pooling, min(found.dimensions or most, most), most, folder)
         if stated is None:
             log.info("%s: no modules.json; vectors are the tokens' %s, normalised", folder, found.pooling)
-        head = {"pooling": found.pooling, "normalize": found.normalize, "dimensions": size, "trained": stated is not None}
+        # cosines are the same of vectors of length 1, dot products are not
+        cut_after = found.normalize and found.similarity == "dot" and size < most
+        normalize = WHOLE if cut_after else found.normalize
+        head = {"pooling": found.pooling, "normalize": normalize, "dimensions": size, "trained": stated is not None}
         setattr(config, FIELD, head)
-        self._read_by(tokenizer, found, folder)
+        self._read_by(tokenizer, found, folder, by_dot=found.similarity == "dot" and normalize is not True)
 
     def _checked(self, pooling: str, stated: int, most: int, folder: Path) -> int:
         """Return the number of dimensions: what was said, or else what is stated, of the most that there are."""
@@ -92,7 +95,7 @@ class EmbeddingSettings:
             raise InputError(f"--task-option vectors=binary: {size} dimensions are no multiple of 8")
         return size
 
-    def _read_by(self, tokenizer: Any, found: SentenceModel, folder: Path) -> None:
+    def _read_by(self, tokenizer: Any, found: SentenceModel, folder: Path, by_dot: bool) -> None:
         """Have a tokenizer read texts as the folder says."""
         if found.lower_case and tokenizer.tokenize("A B") != tokenizer.tokenize("a b"):
             raise InputError(f"{folder}: do_lower_case is true, and its tokenizer tells capitals apart; set Lowercase in it")
@@ -102,7 +105,7 @@ class EmbeddingSettings:
         if any(prompts.values()) and not found.pools_prompts:
             raise InputError(f"{folder}: include_prompt is false: prompts are not pooled, which graphs cannot leave out")
         said: dict[str, Any] = {"prompts": {"": "", **prompts}} if any(prompts.values()) else {}
-        if found.similarity != "cosine" and not found.normalize:
+        if by_dot:
             said["similarity"] = found.similarity
         if said:
             tokenizer.init_kwargs[SETTINGS] = said

@@ -19,6 +19,8 @@ FIELD = "sentence_embedding"
 SETTINGS = "sentence"
 """Setting of a tokenizer: `prompts` that go before texts by name, "" being the default one, and `similarity`."""
 POOLINGS = ("mean", "cls", "last")
+WHOLE = "whole"
+"""Normalisation of the whole vector, of which the first dimensions are kept then: they are shorter than 1."""
 SIMILARITIES = ("cosine", "dot")
 MODULES = "modules.json"
 _FILE = "config_sentence_transformers.json"

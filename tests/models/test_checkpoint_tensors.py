@@ -35,6 +35,26 @@ def without_prefix(tensors: Tensors) -> None:
         tensors[name.removeprefix("bert.")] = tensors.pop(name)
 
 
+@pytest.mark.parametrize("name", ["pre_classifier.weight", "classifier.temperature", "score.weight"])
+def test_a_part_of_a_head_that_has_no_place_is_refused(name: str, folder: Path, refusal: Refusal) -> None:
+    def add(tensors: Tensors) -> None:
+        tensors[name] = torch.ones(2, 2)
+
+    edit_weights(folder, add)
+    assert f"its head has {name}, for which BertForSequenceClassification has no place" in refusal()
+
+
+@pytest.mark.parametrize("other", ["classifier.out_proj", "score"])
+def test_a_head_of_another_kind_is_said(other: str, folder: Path, tiny_task: Task, caplog: pytest.LogCaptureFixture) -> None:
+    def rename(tensors: Tensors) -> None:
+        for part in ("weight", "bias"):
+            tensors[f"{other}.{part}"] = tensors.pop(f"classifier.{part}")
+
+    edit_weights(folder, rename)
+    assert not loading.load(folder, tiny_task).fine_tuned
+    assert f"its head ({other}.bias, {other}.weight) is another than BertForSequenceClassification has" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

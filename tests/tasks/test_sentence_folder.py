@@ -76,6 +76,18 @@ def test_a_folder_may_state_how_many_dimensions_are_kept(data: Path, tmp_path: P
     assert vectors(loading.load(folder, whole), TEXTS).shape[1] == 32
 
 
+def test_vectors_that_are_compared_by_dot_products_are_cut_after_their_normalisation(data: Path, tmp_path: Path) -> None:
+    folder = sentence_model(tmp_path / "model", truncate_dim=16, similarity_fn_name="dot")
+    model = loading.load(folder, load("embedding", data))
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    assert (np.linalg.norm(expected, axis=1) < 0.99).all()
+    assert np.allclose(vectors(model, TEXTS), expected, atol=1e-6)
+    assert sentence_folder.by_dot(model.tokenizer)
+    graph = export_onnx(model, tmp_path / "graph")
+    feed = dict(model.tokenizer(TEXTS, padding="max_length", max_length=24, return_tensors="np"))
+    assert np.allclose(reference.infer(reference.load(graph), feed), expected, atol=1e-5)
+
+
 def test_a_folder_of_the_newest_library_is_read(data: Path, tmp_path: Path) -> None:
     """With all the settings that it writes by itself."""
     SentenceTransformer(str(sentence_model(tmp_path / "model")), device="cpu").save_pretrained(str(tmp_path / "again"))
