@@ -281,6 +281,7 @@ def _check_head(model: PreTrainedModel, task: Task) -> None:
     if not name.endswith(expected):
         raise InputError(f"{name}: found another head than the task's, expected a model …{expected}")
     missing_tensors.check_kind(model.config, task, name)
+    task.check_head(model)
     if task.labels and model.config.num_labels != len(task.labels):
         raise InputError(
             f"{name}: its head has {model.config.num_labels} classes, the task has {len(task.labels)} "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from optkit.core.json_door import read_json
 from optkit.tasks.base import LONGEST, Prediction, Split, Task
 from optkit.tasks.collate import by_example
 from optkit.tasks.correlation import CORRELATIONS
@@ -17,12 +20,14 @@ from optkit.tasks.degenerate import Doubt, of_values
 from optkit.tasks.outcomes import VALUES
 from optkit.tasks.outcomes import value as metric_of
 from optkit.tasks.served import ServedForm, Tensors, TextSettings
-from optkit.tasks.texts import TextTask
+from optkit.tasks.texts import TARGET, TextTask
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
 _AGREE = 0.1
 """How far two served answers to the same text may be apart, over the expected ones' mean absolute deviation."""
 
@@ -94,6 +99,36 @@ class Regression(TextTask):
     @classmethod
     def load(cls, name: str, data: DataSettings) -> Task:
         return cls(name, cls.read(name, data), data.limit_train)
+
+    def adopt(self, folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Take from a model's configuration whether its value ends in a sigmoid; warn where the data go beyond."""
+        from optkit.tasks import value_head
+
+        value_head.adopt(config)
+        values = np.concatenate([self.examples(split)[TARGET][:] for split in ("train", "dev")])
+        if value_head.ends_in_sigmoid(config) and not 0 <= values.min() <= values.max() <= 1:
+            log.warning(
+                "%s: its values end in a sigmoid and lie between 0 and 1, those of the data between %.4g and %.4g: "
+                "correlations mean what they did, the error and training on values do not. Scale the data to 0 … 1",
+                *(folder, values.min(), values.max()),
+            )
+
+    def library_files(self, checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
+        from optkit.tasks import value_head
+
+        return {"config.json": value_head.of_graph(read_json(checkpoint / "config.json"))}
+
+    def check_head(self, model: PreTrainedModel) -> None:
+        """Raise `InputError` for a model in memory whose configuration states a sigmoid that it does not compute."""
+        from optkit.tasks import value_head
+
+        value_head.check(model)
+
+    @staticmethod
+    def auto_class() -> Any:
+        from optkit.tasks.value_head import AutoModelForValue
+
+        return AutoModelForValue
 
     @classmethod
     def has_head(cls, config: Any) -> bool:

@@ -13,7 +13,7 @@ from optkit.tasks.degenerate import Doubt
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from optkit.tasks.base import OwnModel
 
@@ -43,6 +43,13 @@ class Seldom:
 
         Raises:
             InputError: the folder says something that cannot be done.
+        """
+
+    def check_head(self, model: PreTrainedModel) -> None:
+        """Check a model in memory that has the task's head by its class and its number of classes.
+
+        Raises:
+            InputError: the head is otherwise another than the task's.
         """
 
     def library_files(self, checkpoint: Path, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
