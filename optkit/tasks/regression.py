@@ -104,6 +104,8 @@ class Regression(TextTask):
         """Take from a model's configuration whether its value ends in a sigmoid; warn where the data go beyond."""
         from optkit.tasks import value_head
 
+        if config.num_labels == 1 and value_head.stated(config) is None:
+            log.info("%s: its config.json states no activation; values are what its head gives, without a sigmoid", folder)
         value_head.adopt(config)
         values = np.concatenate([self.examples(split)[TARGET][:] for split in ("train", "dev")])
         if value_head.ends_in_sigmoid(config) and not 0 <= values.min() <= values.max() <= 1:

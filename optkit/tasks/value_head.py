@@ -78,7 +78,7 @@ def adopt(config: Any) -> None:
 
 
 def of_graph(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a `config.json` for a graph, whose output is the value already: libraries add no sigmoid to it."""
+    """Return the fields of a `config.json` for a graph, whose output is the value: libraries add no sigmoid to it."""
     others = ("sentence_transformers", "sbert_ce_default_activation_function")
     return {**{name: told for name, told in config.items() if name not in others}, "problem_type": "regression"}
 
