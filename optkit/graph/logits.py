@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from optkit.core.errors import InputError
 from optkit.graph import attention_mask, deberta, rotary
 from optkit.graph.attention_mask import Form
-from optkit.models.families import encoder_linears, far, first_position
+from optkit.models.families import encoder_linears, far, first_position, uncounted
 from optkit.models.tokenizers import takes_segments
 from optkit.tasks.base import TaskKind
 
@@ -29,7 +29,7 @@ class Logits(nn.Module):
     """A model as a plain function from token tensors to one logits tensor.
 
     It makes position ids, unless the model shall count by itself, and, in the form that the model takes, the mask; see
-    `optkit.graph.attention_mask`.
+    `optkit.graph.attention_mask`. A model that does not count its padding does not count it among a text's tokens either.
     """
 
     def __init__(self, model: PreTrainedModel, max_length: int, task: TaskKind, form: Form, counts: bool = False) -> None:
@@ -37,6 +37,7 @@ class Logits(nn.Module):
         self.model, self.task, self.form = model, task, form
         self.names = input_names(model)
         self.takes_positions = not counts and "position_ids" in inspect.signature(model.forward).parameters
+        self.uncounted = uncounted(model)
         first = first_position(model)
         self.register_buffer("positions", torch.arange(first, first + max_length)[None], persistent=False)
         self.rotary = rotary.tables(model, torch.arange(max_length)[None])
@@ -48,7 +49,7 @@ class Logits(nn.Module):
         if self.form == "added":
             feed["attention_mask"] = attention_mask.additive(mask)
         if self.takes_positions:
-            feed["position_ids"] = positions[:, : feed["input_ids"].shape[1]]
+            feed["position_ids"] = self._position_ids(feed["input_ids"])
         with contextlib.ExitStack() as stack:
             if self.form == "inside":
                 own = positions[:, : feed["input_ids"].shape[1]]
@@ -56,6 +57,13 @@ class Logits(nn.Module):
             stack.enter_context(deberta.traceable(self.model, positions))
             stack.enter_context(rotary.traceable(self.rotary))
             return self.task.logits(self.model(**feed))
+
+    def _position_ids(self, ids: torch.Tensor) -> torch.Tensor:
+        """Position ids of tokens [batch, sequence]: [1, sequence] where every token counts."""
+        if self.uncounted is None:
+            return cast(torch.Tensor, self.positions)[:, : ids.shape[1]]
+        counted = (ids != self.uncounted).long()
+        return counted.cumsum(1) * counted + self.uncounted
 
     def infer(self, feed: Feed) -> NDArray[np.float32]:
         """Return the logits of a feed, int64 [batch, sequence], as an array."""
@@ -71,16 +79,21 @@ def input_names(model: PreTrainedModel) -> list[str]:
 
 
 def example(model: PreTrainedModel, names: list[str], batch: int, sequence: int) -> Feed:
-    """A feed [batch, sequence] with padding on every row but the first; the same at every call."""
+    """A feed [batch, sequence] with padding on every row but the first; the same at every call.
+
+    Padding's ids are among the first row's tokens too, as they are in texts with an unknown word, or with `</s>`, where
+    these are the model's padding: whatever the model looks for by its id is there.
+    """
     generator = torch.Generator().manual_seed(batch * 1000 + sequence)
     ids = torch.randint(0, model.config.vocab_size, (batch, sequence), generator=generator)
     mask = torch.ones_like(ids)
     for row in range(1, batch):
         mask[row, max(1, sequence - row) :] = 0
     padding = getattr(model.config, "pad_token_id", None) or 0
-    ids = torch.where((mask == 0) | (ids == padding), torch.where(mask == 0, padding, (padding + 1) % 3), ids)
-    if 0 <= (uncounted := first_position(model) - 1) != padding:
-        ids[0, 1] = uncounted
+    ids = ids.masked_fill(mask == 0, padding)
+    for place, token in enumerate(dict.fromkeys((uncounted(model), padding)), start=1):
+        if token is not None and place < sequence:
+            ids[0, place] = token
     types = (torch.arange(sequence) >= sequence // 2).long().expand(batch, sequence) * mask
     return {name: {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}[name] for name in names}
 
@@ -102,7 +115,7 @@ def plain_function(model: PreTrainedModel, max_length: int, task: TaskKind) -> L
     feeds, differences = examples(model, max_length), list[float]()
     with floating(model), torch.no_grad():
         expected = [_real(task, task.logits(model(**feed)).numpy(), feed) for feed in feeds]
-        # a model whose padding has another id than its embeddings say can but count by itself
+        # a model whose positions its modules do not tell, or that takes none for all rows, can but count by itself
         for counts, form in itertools.product((False, True), attention_mask.FORMS):
             wrapper = Logits(model, max_length, task, form, counts).eval()
             differences.append(_difference(wrapper, feeds, expected))

@@ -247,14 +247,20 @@ def word_embeddings(model: "PreTrainedModel") -> "torch.Tensor":
     return cast("nn.Embedding", model.get_input_embeddings()).weight
 
 
+def uncounted(model: "PreTrainedModel") -> int | None:
+    """Return the token that a model's position ids do not count, and whose own position id is its number; None where they
+    count every token."""
+    if family_of(model.config).first_position is not None:
+        return None
+    embeddings = getattr(model.base_model, "embeddings", None)
+    token: int | None = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return token
+
+
 def first_position(model: "PreTrainedModel") -> int:
     """Return the position id of the first token."""
-    told = family_of(model.config).first_position
-    if told is not None:
-        return told
-    embeddings = getattr(model.base_model, "embeddings", None)
-    offset = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
-    return 0 if offset is None else offset + 1
+    token = uncounted(model)
+    return family_of(model.config).first_position or 0 if token is None else token + 1
 
 
 def longest_input(model: "PreTrainedModel") -> int | None:

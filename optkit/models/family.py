@@ -65,7 +65,8 @@ class Family:
     refused: str = ""
     """Reason why optkit cannot take the family, as the end of a sentence; empty where it can."""
     first_position: int | None = None
-    """Position id of the first token; None to detect it (RoBERTa-like models start after the padding id)."""
+    """Position id of the first token of a model that counts every token; None to detect it (RoBERTa-like models start after
+    the padding id, and do not count padding)."""
 
     def role(self, module: str) -> str | None:
         """Return the role of a Linear module or parameter by its name: the field above that lists it; None if none does."""

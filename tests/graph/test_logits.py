@@ -33,6 +33,7 @@ def test_a_graph_is_what_its_model_computes_by_itself(name, tmp_path):
     handle = reference.load(path)
     for batch, sequence in ((1, 2), (2, 11), (4, 23), (3, LENGTH)):
         feed = texts(model, batch, sequence)
+        feed["input_ids"][0, sequence // 2] = model.config.pad_token_id or 0  # which may be a word of the text too
         if "token_type_ids" in input_names(model):
             feed["token_type_ids"] = (torch.arange(sequence) > sequence // 2).long().expand(batch, sequence)
         with torch.no_grad():
@@ -67,12 +68,34 @@ def test_the_form_of_the_mask_is_found_by_trying(name, form, counts):
     assert (found.form, not found.takes_positions) == (form, counts)
 
 
-def test_an_example_has_no_padding_among_its_tokens_but_what_the_model_does_not_count():
+@pytest.mark.parametrize(("name", "uncounted"), [("mpnet", 1), ("xlm-roberta", 1), ("roformer", None)])
+def test_tokens_that_are_padding_are_counted_as_the_model_counts_them(name, uncounted):
+    model = classifier(name)
+    made = plain_function(model, LENGTH, Classification)
+    assert made.takes_positions == (name != "roformer")
+    assert made.uncounted == uncounted
+    feed = texts(model, 3, 12)
+    feed["input_ids"][:, 4] = model.config.pad_token_id
+    feed |= {"token_type_ids": torch.zeros_like(feed["input_ids"])} if "token_type_ids" in made.names else {}
+    with torch.no_grad():
+        expected = model(**feed).logits.numpy()
+    np.testing.assert_allclose(made.infer(feed), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_of_a_model_that_counts_every_token_slices_its_positions(tmp_path):
+    def operators(name):
+        return [node.op_type for node in onnx.load(exported(classifier(name), tmp_path / name)).graph.node]
+
+    assert "CumSum" not in operators("albert")
+    assert operators("xlm-roberta").count("CumSum") == 1
+
+
+def test_an_example_has_padding_among_its_tokens():
     model = classifier("mpnet", pad_token_id=0)  # while its embeddings take 1 for padding
     feed = example(model, ["input_ids", "attention_mask"], 8, 9)
-    assert feed["input_ids"][0, 1] == 1
-    assert not (feed["input_ids"][feed["attention_mask"] == 1] == 0).any()
-    assert not plain_function(model, LENGTH, Classification).takes_positions
+    assert feed["input_ids"][0, 1:3].tolist() == [1, 0]
+    assert (feed["input_ids"][feed["attention_mask"] == 0] == 0).all()
+    assert plain_function(model, LENGTH, Classification).takes_positions
 
 
 def test_bigbird_takes_what_its_full_attention_takes(tmp_path):
