@@ -121,7 +121,7 @@ def keep_first_segment(model: PreTrainedModel, source: str) -> None:
 def differences(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> list[str]:
     """Return the parts in which two fast tokenizers differ, such as "normalizer"; empty if they read texts alike."""
     one, other = _parts(ours), _parts(theirs)
-    return [name for name in one if one[name] != other[name]]
+    return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -135,7 +135,8 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 def _parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     stored = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
-    return {name: stored[name] for name in ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")}
+    parts = {name: stored[name] for name in ("normalizer", "pre_tokenizer", "model", "post_processor", "added_tokens")}
+    return {**parts, "split_special_tokens": True} if tokenizer.split_special_tokens else parts
 
 
 def _check_convertible(path: Path, source: str) -> None:

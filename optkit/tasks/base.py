@@ -278,6 +278,7 @@ class Task(LogitsAxes, Belonging, Choosing, Deciding, Seldom, ABC):
             padding={name: int(padding.get(name, 0)) for name in tokenizer.model_input_names},
             max_length=self.length(tokenizer),
             truncation_side=tokenizer.truncation_side,
+            split_special_tokens=bool(tokenizer.split_special_tokens),
             labels=self.labels,
             more={"thresholds": list(self.thresholds)} if self.thresholds else {},
         )

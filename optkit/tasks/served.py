@@ -22,6 +22,8 @@ OFFSETS = ("context_starts", "context_ends")
 """Names of the tensors with each token's start and end in the last text, in characters, int32 [features, sequence];
 `NOWHERE` for tokens outside of it."""
 NOWHERE = -1
+_WHERE_SET = ("split_special_tokens", "more", "logits")
+"""Settings that are written only where they say something."""
 
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 """Output tensors, `{name: (Triton's type, shape)}`."""
@@ -115,6 +117,8 @@ class TextSettings:
     max_length: int
     """Longest feature in tokens; longer texts are truncated or split into windows."""
     truncation_side: str = "right"
+    split_special_tokens: bool = False
+    """Whether a special token that stands in a text, such as `[SEP]`, is read as the letters that it is written with."""
     labels: tuple[str, ...] = ()
     """Class names in the order of the logits."""
     stride: int = 0
@@ -132,7 +136,7 @@ class TextSettings:
 
     def write(self, folder: Path) -> None:
         """Write the settings to `text.json` in a folder."""
-        content = {name: value for name, value in asdict(self).items() if name not in ("more", "logits") or value}
+        content = {name: value for name, value in asdict(self).items() if name not in _WHERE_SET or value}
         (folder / SETTINGS).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod

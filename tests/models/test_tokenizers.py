@@ -208,3 +208,7 @@ def test_differences_and_fingerprints(tiny_tokenizer: BertTokenizerFast) -> None
     assert tokenizers.fingerprint(called) == print_of, "what a call leaves in it does not count"
     called.model_max_length = 8
     assert tokenizers.fingerprint(called) != print_of
+    split = BertTokenizerFast(vocab=tiny_tokenizer.get_vocab(), model_max_length=16, split_special_tokens=True)
+    assert split("[SEP]")["input_ids"] != tiny_tokenizer("[SEP]")["input_ids"]
+    assert tokenizers.differences(tiny_tokenizer, split) == ["split_special_tokens"]
+    assert tokenizers.fingerprint(split) != print_of

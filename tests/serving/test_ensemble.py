@@ -33,7 +33,13 @@ def minilm():
     return AutoTokenizer.from_pretrained(config.parent)
 
 
-TOKENIZERS = {"sample": sample.tokenizer, "letters": texts.letters, "byte_level": texts.byte_level, "minilm": minilm}
+TOKENIZERS = {
+    "sample": sample.tokenizer,
+    "letters": texts.letters,
+    "as_letters": texts.as_letters,
+    "byte_level": texts.byte_level,
+    "minilm": minilm,
+}
 
 
 @pytest.fixture(params=TOKENIZERS)
@@ -81,7 +87,18 @@ def test_texts_without_words_become_the_tokens_of_the_tokenizer(tokenizer, tmp_p
     assert unpadded(tokens(encoder, ["input_ids", "attention_mask"], text=texts.EMPTY), "input_ids") == expected
 
 
-@pytest.mark.parametrize("kind", ["letters", "byte_level", "minilm"])
+def test_separators_in_a_text_are_its_letters_where_the_tokenizer_says_so(tmp_path):
+    encoder = Encoder(texts.source(tmp_path / "step", texts.classification(tmp_path / "data"), texts.as_letters()))
+    (ids,) = unpadded(tokens(encoder, ["input_ids", "attention_mask"], text=["a [SEP] b"]), "input_ids")
+    words = texts.letters().convert_ids_to_tokens(ids)
+    assert words == ["[CLS]", "a", "[UNK]", "s", "##e", "##p", "[UNK]", "b", "[SEP]"]
+    settings = tmp_path / "step/text/text.json"
+    settings.write_text(settings.read_text().replace(' "split_special_tokens": true,\n', ""))
+    (ids,) = unpadded(tokens(Encoder(settings.parent), ["input_ids", "attention_mask"], text=["a [SEP] b"]), "input_ids")
+    assert texts.letters().convert_ids_to_tokens(ids) == ["[CLS]", "a", "[SEP]", "b", "[SEP]"], "as of old folders"
+
+
+@pytest.mark.parametrize("kind", ["letters", "as_letters", "byte_level", "minilm"])
 def test_windows_of_a_passage_are_those_of_the_training(kind, tmp_path):
     tokenizer = TOKENIZERS[kind]()
     task = texts.questions(tmp_path / "data")

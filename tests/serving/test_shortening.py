@@ -17,6 +17,7 @@ from . import texts
 TOKENIZERS = {
     "sample": sample.tokenizer,
     "letters": texts.letters,
+    "as_letters": texts.as_letters,
     "byte_level": texts.byte_level,
     "unigrams": tiny_families.unigrams,
     "byte_pairs": tiny_families.bytes_pairs,

@@ -43,6 +43,11 @@ def byte_level():
     return RobertaTokenizerFast(vocab=stored["vocab"], merges=merges, model_max_length=48)
 
 
+def as_letters():
+    """Reads special tokens that stand in a text as the letters that they are written with."""
+    return BertTokenizerFast(vocab=letters().get_vocab(), model_max_length=64, split_special_tokens=True)
+
+
 def classification(folder, pair=False):
     """Odd texts in two classes."""
     folder.mkdir()

@@ -30,18 +30,23 @@ class Encoder:
     def __init__(self, folder: Path) -> None:
         self.settings = TextSettings.read(folder)
         self.form = registry.form(self.settings.head)
-        self.whole = Tokenizer.from_file(str(folder / ensemble.TOKENIZER))
+        self.whole = self._tokenizer(folder)
         self.whole.no_truncation()
-        self.whole.no_padding()
         self.shortener = Shortener(self.whole)
-        self.cutting = Tokenizer.from_file(str(folder / ensemble.TOKENIZER))
-        self.cutting.no_padding()
+        self.cutting = self._tokenizer(folder)
         self.cutting.enable_truncation(
             self.settings.max_length,
             stride=self.settings.stride,
             strategy=self._strategy(),
             direction=self.settings.truncation_side,
         )
+
+    def _tokenizer(self, folder: Path) -> Tokenizer:
+        """Return the folder's tokenizer; how it reads special tokens is no part of its file."""
+        found = Tokenizer.from_file(str(folder / ensemble.TOKENIZER))
+        found.no_padding()
+        found.encode_special_tokens = self.settings.split_special_tokens
+        return found
 
     def features(self, texts: Sequence[tuple[str, ...]]) -> list[Encoding]:
         """One feature per text, or pair of texts; what is too long is cut.
