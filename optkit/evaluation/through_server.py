@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from optkit.core import temporary
 from optkit.engines.record import read_record
 from optkit.evaluation import latency
 from optkit.evaluation.invariance import QUEUE_DELAY_US, Probes
+from optkit.models import families
+from optkit.models.loading import LoadedModel
 from optkit.serving import repository
 from optkit.serving.client import Client
 from optkit.serving.config import ModelConfig
@@ -47,7 +48,7 @@ def through_server(
     shapes: Mapping[str, tuple[int, ...] | None],
     scored: Sequence[str],
     features: "Dataset",
-    tokenizer: PreTrainedTokenizerBase,
+    loaded: LoadedModel,
     task: Task,
     max_sequence: int,
     probes: Probes,
@@ -61,7 +62,7 @@ def through_server(
         shapes: of their logits without the batch, by the same names; None for the task's.
         scored: the models to send every feature to.
         features: of the dev split.
-        tokenizer: which made the features.
+        loaded: the model in PyTorch, whose tokenizer made the features.
         task: whose logits they are.
         max_sequence: longest request in tokens that the models can take.
         probes: asked of the scored models in several ways.
@@ -71,10 +72,10 @@ def through_server(
     Raises:
         MachineError: the server cannot be started, dies, stalls, or answers with something else.
     """
-    collator = Collator.of(task, tokenizer)
+    collator = Collator.of(task, loaded.tokenizer)
     with temporary.folder(".scratch-repository", logs.parent) as scratch, ExitStack() as stack:
         configs = {
-            name: model_config(name, engine, tokenizer, task, max_sequence, shapes[name]) for name, engine in engines.items()
+            name: model_config(name, engine, loaded, task, max_sequence, shapes[name]) for name, engine in engines.items()
         }
         for name, engine in engines.items():
             repository.place(scratch, engine, configs[name], link=True)
@@ -112,18 +113,20 @@ def _ask_together(server: Server, model: str, probes: Probes) -> tuple[list[np.n
 def model_config(
     name: str,
     engine: Path,
-    tokenizer: PreTrainedTokenizerBase,
+    loaded: LoadedModel,
     task: Task,
     max_sequence: int,
     logits: tuple[int, ...] | None = None,
 ) -> ModelConfig:
     """What the server has to know of an engine; the logits have the task's shape unless another one is given."""
+    types = families.token_types(loaded.model.config)
     return ModelConfig(
         name=name,
         inputs=tuple(read_record(engine)["inputs"]),
         logits=task.logits_shape if logits is None else logits,
         max_batch_size=64,
         max_sequence=max_sequence,
-        pad_id=tokenizer.pad_token_id,
-        vocab_size=len(tokenizer),
+        pad_id=loaded.tokenizer.pad_token_id,
+        vocab_size=len(loaded.tokenizer),
+        token_types=types if types > 2 else None,
     )

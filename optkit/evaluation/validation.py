@@ -71,9 +71,7 @@ def validate(
     engines = candidates | beside
     shape = task.shape_of_logits(own.parent)
     shapes = dict.fromkeys(candidates, shape) | dict.fromkeys(beside, task.shape_of_logits(baseline.parent))
-    served = through_server(
-        engines, shapes, list(candidates), features, loaded.tokenizer, task, length, probes, logs, seconds
-    )
+    served = through_server(engines, shapes, list(candidates), features, loaded, task, length, probes, logs, seconds)
     shared = parity.before_engines(task, loaded, own.parent / "graph" / "model.onnx", features, collator)
     redrawn = parity.redrawn(task, loaded, features, collator, shared)
     evidence, examples, outcomes, predictions, answered = {}, {}, {}, {}, {}

@@ -145,9 +145,7 @@ def _configs(recipe: Recipe, spec: RunSpec, found: Mapping[str, Path]) -> tuple[
     loaded = checkpoint.load(spec.folder(recipe), spec.task)
     shape = spec.task.shape_of_logits(spec.folder(recipe))
     length = loading.max_length(loaded, spec.task)
-    return loaded, {
-        name: model_config(name, engine, loaded.tokenizer, spec.task, length, shape) for name, engine in found.items()
-    }
+    return loaded, {name: model_config(name, engine, loaded, spec.task, length, shape) for name, engine in found.items()}
 
 
 def copy(built: Path, out: Path) -> None:

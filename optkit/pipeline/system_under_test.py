@@ -46,7 +46,7 @@ def system_under_test(recipe: Recipe, spec: RunSpec) -> SystemUnderTest:
     length = loading.max_length(loaded, spec.task)
     shape, served = spec.task.shape_of_logits(folder), []
     for precision, engine in engine_folders(engines).items():
-        config = model_config(f"{recipe.name}.{precision}", engine, loaded.tokenizer, spec.task, length, shape)
+        config = model_config(f"{recipe.name}.{precision}", engine, loaded, spec.task, length, shape)
         served.append(Model(recipe.name, precision, engine, config))
     samples = Samples(spec.features("dev", loaded.tokenizer), spec.collator(loaded.tokenizer))
     return SystemUnderTest(served, samples, folder, content_at(engines))

@@ -17,7 +17,7 @@ from optkit.core.errors import InputError, MachineError
 OUTPUT = "logits"
 FILE = "config.pbtxt"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-PARAMETERS = ("max_sequence", "pad_id", "vocab_size", "threads")
+PARAMETERS = ("max_sequence", "pad_id", "vocab_size", "token_types", "threads")
 WARMUP = "warmup"
 """Parameter with shapes, `1x16,8x128`; the others are numbers."""
 SHAPES = re.compile(r"[0-9]{1,9}x[0-9]{1,9}(,[0-9]{1,9}x[0-9]{1,9})*")
@@ -47,6 +47,8 @@ class ModelConfig:
     """What fills up `input_ids` where requests of different lengths share a batch."""
     vocab_size: int | None = None
     """Ids from here on are refused; not checked if None."""
+    token_types: int | None = None
+    """Types of tokens from here on are refused; two are taken if None."""
     threads: int | None = None
     """Threads of the engine; the engine's own choice if None."""
     instances: int = 1
@@ -234,7 +236,7 @@ def _wrong_tensors(config: ModelConfig) -> list[str]:
 
 def _wrong_numbers(config: ModelConfig) -> list[str]:
     least = {"max_batch_size": 1, "max_sequence": 1, "instances": 1, "threads": 1, "vocab_size": 1, "live": 1}
-    least |= {"pad_id": 0, "queue_delay_us": 0}
+    least |= {"token_types": 1, "pad_id": 0, "queue_delay_us": 0}
     found = {name: getattr(config, name) for name in least}
     return [
         f"{name}: found {value}, expected at least {least[name]}"

@@ -119,7 +119,7 @@ def test_prompts_and_kinds_of_vectors_are_served(kind: str, tmp_path: Path) -> N
     spec = RunSpec(task, str(folder), 0, tmp_path / "checkpoints", known, ("onnxruntime",), 0.1)
     served, engine = scored(spec.baseline, spec) / TEXT, converted(spec.baseline, spec) / "fp32"
     root, loaded = tmp_path / "models", spec.start()
-    config = model_config("cats", engine, loaded.tokenizer, task, 24, task.shape_of_logits(spec.folder(spec.baseline)))
+    config = model_config("cats", engine, loaded, task, 24, task.shape_of_logits(spec.folder(spec.baseline)))
     repository.place(root, engine, config)
     ensemble.stage(root, served, "cats", config)
     theirs = SentenceTransformer(str(folder), device="cpu")

@@ -74,6 +74,17 @@ def test_an_engine_with_the_wrong_number_of_rows_is_an_error():
     assert "engine answered [5, 2] to 2 rows" in refusal.reason
 
 
+@pytest.mark.parametrize(("types", "told"), [(2, {}), (3, {"token_types": 3}), (5, {"token_types": 5})])
+def test_a_models_number_of_token_types_bounds_them(types, told):
+    limits = Limits(max_sequence=16, **told)
+    highest, beyond = (toy.feed(1, 3) | {"token_type_ids": np.array([[0, 1, one]])} for one in (types - 1, types))
+    answered, refusal = answer([highest, beyond], Engine(), limits)
+    assert isinstance(answered, np.ndarray)
+    assert refusal.reason == f"token_type_ids: found values from 0 to {types}, expected 0 to {types - 1}"
+    (refusal,) = answer([toy.feed(1, 3) | {"attention_mask": np.array([[1, 1, 2]])}], Engine(), limits)
+    assert refusal.reason == "attention_mask: found values from 1 to 2, expected 0 to 1"
+
+
 @pytest.mark.parametrize("feed", [{"input_ids": np.ones((2, 0), np.int64)}, {"input_ids": np.ones(3, np.int64)}])
 def test_an_empty_or_flat_request_is_refused(feed):
     (refusal,) = answer([feed], Engine(), LIMITS)

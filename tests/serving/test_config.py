@@ -14,7 +14,7 @@ from optkit.serving.config import ModelConfig
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 PLAIN = ModelConfig("plain", INPUTS, (2,))
 FULL = ModelConfig(
-    "full-1.2_x", INPUTS, (-1, 2), max_batch_size=16, max_sequence=384, pad_id=1, vocab_size=50265, threads=4,
+    "full-1.2_x", INPUTS, (-1, 2), max_batch_size=16, max_sequence=384, pad_id=1, vocab_size=50265, token_types=3, threads=4,
     instances=2, queue_delay_us=500, preferred_batch_sizes=(4, 8), cache=True, warmup=((1, 16), (16, 384)),
 )  # fmt: skip
 
@@ -42,7 +42,8 @@ def test_triton_sees_what_was_meant():
     assert message.response_cache.enable and message.parameters["warmup"].string_value == "1x16,16x384"
     plain = config.parse(config.write(PLAIN))
     assert not plain.HasField("dynamic_batching") and not plain.HasField("response_cache")
-    assert "warmup" not in plain.parameters
+    assert "warmup" not in plain.parameters and "token_types" not in plain.parameters
+    assert message.parameters["token_types"].string_value == "3"
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "a..b", ".hidden", "-x", "a b", "ä", "a\n", 'a"', "/etc"])

@@ -257,7 +257,7 @@ def test_text_goes_in_and_words_come_out(spec: RunSpec, tmp_path: Path) -> None:
 
     tokenizer, engine = spec.start().tokenizer, converted(spec.baseline, spec) / "fp32"
     write(spec.task, tokenizer, {}, tmp_path)
-    config = model_config("toy", engine, tokenizer, spec.task, 16)
+    config = model_config("toy", engine, spec.start(), spec.task, 16)
     ensemble.stage(tmp_path, tmp_path / "text", "toy", config)
     before, after = (tmp_path / step / "1" for step in ensemble.steps("toy"))
     texts = ["this lovely cast", "a plot", "dull dull the awful story"]
@@ -311,7 +311,7 @@ def test_a_server_answers_it(spec: RunSpec, tmp_path: Path, monkeypatch: pytest.
     served, engine = scored(spec.baseline, spec), converted(spec.baseline, spec) / "fp32"
     ladder = read_json(served / EVIDENCE)["precisions"]["fp32"]["ladder"]
     assert {values["value"] for values in ladder.values()} == {100.0}
-    root, config = tmp_path / "models", model_config("toy", engine, spec.start().tokenizer, spec.task, 16)
+    root, config = tmp_path / "models", model_config("toy", engine, spec.start(), spec.task, 16)
     repository.place(root, engine, config)
     ensemble.stage(root, served / TEXT, "toy", config)
     with Server(root, tmp_path / "logs", [ensemble.pipeline("toy")]) as server, TextClient(server.url, "toy") as client:

@@ -21,6 +21,7 @@ class Limits:
     max_sequence: int
     pad_id: int = 0
     vocab_size: int | None = None
+    token_types: int = 2
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,12 @@ def _wrong_shape(feed: Feed, limits: Limits) -> str | None:
 
 
 def _wrong_values(feed: Feed, limits: Limits) -> str | None:
+    highest_of = {
+        "input_ids": limits.vocab_size - 1 if limits.vocab_size else None,
+        "token_type_ids": limits.token_types - 1,
+    }
     for name, array in feed.items():
-        highest = 1 if name != "input_ids" else limits.vocab_size - 1 if limits.vocab_size else None
+        highest = highest_of.get(name, 1)
         low, high = int(array.min()), int(array.max())
         if low < 0 or (highest is not None and high > highest):
             upper = "or more" if highest is None else f"to {highest}"
