@@ -44,7 +44,12 @@ OTHERS = ("a", "cast", "film", "plot", "story", "the", "this", "with")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 LONGEST = {
+    "test_aot_engine.py",
     "test_cluster.py",
+    "test_cluster_store.py",
+    "test_embedding.py",
+    "test_going_back.py",
+    "test_kernels.py",
     "test_live_server.py",
     "test_models_table.py",
     "test_quiet.py",
@@ -52,6 +57,9 @@ LONGEST = {
     "test_sample_reranking.py",
     "test_sample_tasks.py",
     "test_search.py",
+    "test_search_run.py",
+    "test_selection.py",
+    "test_sparse_products.py",
     "test_steps.py",
     "test_style.py",
     "test_text_pipeline.py",
