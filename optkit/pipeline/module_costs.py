@@ -113,10 +113,8 @@ def _measured(recipe: Recipe, stage: Quantize | Sparsify, spec: RunSpec, example
         trial = stage.one_by_one(loaded, context)
         groups = {**sensitivity.by_layer(trial.model, trial.names), **sensitivity.singles(trial.names)}
         feeds = list(context.feeds(examples))
-        effects, rounding = (
-            sensitivity.effects(trial, feeds, spec.task, groups),
-            sensitivity.rounding(trial, feeds, spec.task),
-        )
+        effects = sensitivity.effects(trial, feeds, spec.task, groups)
+        rounding = sensitivity.rounding(trial, feeds, spec.task)
         atomic.write_json(unfinished / FILE, asdict(sensitivity.Measured(effects, rounding)))
 
     depends_on = {

@@ -102,8 +102,7 @@ def run(
         log.warning("no trial has come to an end: %s", "; ".join(dict.fromkeys(lost)) or "there was no time for one")
     front = search_front.front(tried, lambda one: one.costs)
     chosen = search_study.finalists(tried, plan.goal.max_drop, plan.finalists)
-    most_sure = search_study.surest(tried)
-    files = _write(plan, [*front, *chosen, *([most_sure] if most_sure else [])], options)
+    files = _write(plan, [*front, *chosen], options)
 
     def served() -> list[Final]:
         def specs_of(model: int) -> tuple[list[RunSpec], list[Recipe]]:
@@ -111,9 +110,10 @@ def run(
 
         return search_finals.run_finals(plan.models, specs_of, files, trials.parts, plan.goal, nodes or in_order)
 
-    finals = served()
+    finals, most_sure = served(), search_study.surest(tried)
     if most_sure and most_sure not in chosen and not search_finals.any_holds(finals, plan.goal):
         log.info("no finalist holds the budget when it is trained in full: the surest trial is trained too")
+        files |= _write(plan, [most_sure], options)
         chosen.append(most_sure)
         finals = served()
     more = {
