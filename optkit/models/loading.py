@@ -23,6 +23,7 @@ from optkit.models import (
     families,
     missing_tensors,
     model_source,
+    padding_check,
     scales,
     tensor_files,
     thresholds_file,
@@ -77,7 +78,7 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
 
     Raises:
         InputError: not a model, weights that are not float32, a bare model without its tokenizer or with a head of no known
-            task, or a head for another task, for other classes, or for the classes in another order.
+            task, a head for another task, other classes, or the classes in another order, or logits that padding moves.
     """
     if task is not None and not isinstance(task, Task):
         raise InputError(f"task: found {task!r}, expected a task, as optkit.load_task gives it")
@@ -103,6 +104,8 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
         tokenizer = copy.deepcopy(tokenizer)  # the user's own stays as it is
         tokenizers.fit(tokenizer, bare, type(bare).__name__)
     kind = type(task) if task is not None else registry.task_of(model)
+    if kind is not None:
+        padding_check.check_config(bare.config, kind)
     return LoadedModel(model, cast(PreTrainedTokenizerBase, tokenizer), fine_tuned=True, task=kind)
 
 
@@ -138,14 +141,15 @@ def load(
 
     Raises:
         InputError: a folder without weights, config or tokenizer, a pickle, a file that cannot be read, tensors that are
-            missing, of another shape or for nothing, a tokenizer that does not fit, or a head with other classes than the
-            task, or in an order that is not known.
+            missing, of another shape or for nothing, a tokenizer that does not fit, a head with other classes than the task,
+            or in an order that is not known, or logits that padding moves.
         MachineError: the hub cannot be reached.
     """
     found = model_source.find(source, revision, local_files_only)
     folder, name = found.folder, found.name
     with reading(f"--model {name}"):
         tokenizer, config, names = _described(found, task)
+        padding_check.check_config(config, task)
         tensor_files.check_wrapped(folder, name)
         with torch.device("meta"):
             config_door.check_size(task.auto_class().from_config(config, trust_remote_code=False), f"--model {name}")

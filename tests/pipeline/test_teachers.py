@@ -24,6 +24,7 @@ from optkit.tasks import registry
 from optkit.tasks.base import Task
 from optkit.tasks.collate import run
 from tests.conftest import saved
+from tests.models.last_place import xlm
 
 
 @pytest.fixture
@@ -141,6 +142,15 @@ def test_two_folders_of_one_name_are_kept_apart(
     both = [np.stack(teachers.logits(str(place))) for place in (folder, tmp_path / "elsewhere" / "big", folder)]
     assert np.array_equal(both[0], both[2]) and not np.allclose(both[0], both[1])
     assert len(list((teachers.spec.root / "classification" / ".teachers").glob("big-*/logits.npz"))) == 2
+
+
+def test_a_folder_whose_answers_depend_on_padding(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
+    xlm(len(tiny_model.tokenizer)).save_pretrained(folder)
+    with pytest.raises(InputError) as error:
+        teachers.load(str(folder))
+    assert str(error.value).startswith(
+        f"teacher {str(folder)!r}: XLMForSequenceClassification is not supported: padding moves"
+    )
 
 
 def test_a_folder_without_a_head(teachers: Teachers, folder: Path, tiny_model: LoadedModel) -> None:
