@@ -84,7 +84,8 @@ def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str)
     given = [name for name in tokenizer.model_input_names if name in taken]
     tokenizer.model_input_names = list(dict.fromkeys([*given, *taken]))
     limits = [families.longest_input(model) or 0, tokenizer.model_max_length]
-    stated = [limit for limit in limits if 0 < limit < _NEVER_SO_LONG]  # XLNet says -1, tokenizers say 1e30
+    # XLNet says -1, tokenizers say 1e30, or 512.0
+    stated = [int(limit) for limit in limits if 1 <= limit < _NEVER_SO_LONG]
     tokenizer.model_max_length = min(stated, default=_NO_LIMIT)
 
 

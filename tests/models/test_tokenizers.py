@@ -131,10 +131,11 @@ def test_a_table_larger_than_the_vocabulary_is_fine(folder: Path, tiny_model: Lo
     assert loading.load(folder, tiny_task).fine_tuned
 
 
-@pytest.mark.parametrize(("stated", "expected"), [(10**30, 16), (8, 8), (4096, 16), (None, 16)])
-def test_the_length_is_what_both_take(stated: int | None, expected: int, folder: Path, tiny_task: Task) -> None:
+@pytest.mark.parametrize(("stated", "expected"), [(10**30, 16), (8, 8), (8.0, 8), (4096, 16), (None, 16)])
+def test_the_length_is_what_both_take(stated: float | None, expected: int, folder: Path, tiny_task: Task) -> None:
     edit_json(folder / "tokenizer_config.json", model_max_length=stated)
-    assert loading.load(folder, tiny_task).tokenizer.model_max_length == expected
+    found = loading.load(folder, tiny_task).tokenizer.model_max_length
+    assert found == expected and isinstance(found, int)
     assert loading.architecture(folder, tiny_task).tokenizer.model_max_length == expected
 
 
