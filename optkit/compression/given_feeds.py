@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ def _feed(loaded: LoadedModel, batch: Mapping[str, Any]) -> Feed:
     if "input_ids" not in names:
         raise InputError(f"calibration: found a batch with {', '.join(batch) or 'nothing'}, expected input_ids and the like")
     feed = {name: _integers(name, batch[name]) for name in names}
-    rows, words = feed["input_ids"], len(cast(torch.Tensor, loaded.model.get_input_embeddings().weight))
+    rows, words = feed["input_ids"], len(families.word_embeddings(loaded.model))
     longest = families.longest_input(loaded.model) or rows.shape[1]
     if rows.shape[1] > longest:
         raise InputError(f"calibration: found input_ids of {rows.shape[1]} tokens, the model has positions for {longest}")

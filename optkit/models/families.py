@@ -243,8 +243,21 @@ def linears(module: "nn.Module") -> "dict[str, nn.Linear]":
 
 
 def word_embeddings(model: "PreTrainedModel") -> "torch.Tensor":
-    """Return the word embeddings [words, width]."""
-    return cast("nn.Embedding", model.get_input_embeddings()).weight
+    """Return the word embeddings [words, width].
+
+    Raises:
+        InputError: the model has no such table: it reads characters or bytes.
+    """
+    try:
+        table: torch.Tensor | None = getattr(model.get_input_embeddings(), "weight", None)
+    except NotImplementedError:  # of transformers, where it finds none
+        table = None
+    if table is None:
+        raise InputError(
+            f"model type {model.config.model_type!r} is not supported: {type(model).__name__} has no table of word "
+            "embeddings; it reads characters, bytes or what is no text. Choose an encoder of the BERT, DeBERTa or ModernBERT family"
+        )
+    return table
 
 
 def uncounted(model: "PreTrainedModel") -> int | None:

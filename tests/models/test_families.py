@@ -138,3 +138,18 @@ def test_a_head_of_several_parts_is_no_layer() -> None:
     bert = BertForSequenceClassification(BertConfig(**{**SIZES, "num_hidden_layers": 1}))
     bert.classifier = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 2))
     assert set(families.encoder_linears(bert)) == {name for name in families.linears(bert) if ".layer.0." in name}
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        ("Canine", {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}),
+        ("Perceiver", {"vocab_size": 20, "d_latents": 32, "d_model": 32, "num_latents": 8}),
+    ],
+)
+def test_a_model_without_word_embeddings_is_refused_by_its_type(family: str, sizes: dict[str, int]) -> None:
+    found = model(family, sizes)
+    with pytest.raises(InputError) as error:
+        families.word_embeddings(found)
+    refused = f"model type '{family.lower()}' is not supported: {family}ForSequenceClassification has no table of word "
+    assert str(error.value).startswith(refused)
