@@ -3,7 +3,9 @@
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -30,6 +32,9 @@ _NO_LIMIT = 512
 """Longest input of a model and a tokenizer that both state none."""
 _NEVER_SO_LONG = 10**6
 """From here on a tokenizer's limit is none, as 1e30 says."""
+_RANDOM = ("dropout", "alpha", "nbest_size")
+"""Settings of BPE and Unigram by which a text has other tokens each time."""
+log = logging.getLogger(__name__)
 
 
 class _Settings(TypedDict, total=False):
@@ -60,6 +65,7 @@ def load(folder: Path, source: str) -> PreTrainedTokenizerBase:
         raise InputError(f"{source}: its tokenizer has no fast version; add a tokenizer.json to the folder")
     if present:
         _check_special(tokenizer, folder / present[0], source)
+    settle(tokenizer, source)
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
@@ -75,6 +81,7 @@ def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str)
     Raises:
         InputError: the tokenizer has tokens or segments beyond the model's tables, or no padding token.
     """
+    settle(tokenizer, source)
     _check_words(tokenizer, model, source)
     _find_padding(tokenizer, model, source)
     taken = ["input_ids", "attention_mask"]
@@ -87,6 +94,23 @@ def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str)
     # XLNet says -1, tokenizers say 1e30, or 512.0
     stated = [int(limit) for limit in limits if 1 <= limit < _NEVER_SO_LONG]
     tokenizer.model_max_length = min(stated, default=_NO_LIMIT)
+
+
+def settle(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Change a tokenizer in place so that a text has the same tokens each time: no dropout, no samples."""
+    reader = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    drawn = {name: value for name in _RANDOM if (value := getattr(reader, name, None))}
+    for name in drawn:
+        setattr(reader, name, None)
+    if drawn:
+        _say_settled(source, ", ".join(f"model.{name} {value:.3g}" for name, value in drawn.items()))
+
+
+@cache
+def _say_settled(source: str, settings: str) -> None:
+    """Say once of a tokenizer, which is loaded several times."""
+    said = "%s: its tokenizer has %s, by which a text has other tokens each time; left out, here and where it is served"
+    log.warning(said, source, settings)
 
 
 def takes_segments(model: PreTrainedModel) -> bool:

@@ -1,12 +1,14 @@
 """Tokenizers and their models: the inputs, the length and the words on which they agree."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     BertTokenizerFast,
@@ -21,6 +23,7 @@ from transformers import (
 
 from optkit.compression import checkpoint
 from optkit.core.errors import InputError
+from optkit.evaluation import text_sample
 from optkit.graph import reference
 from optkit.graph.export import export
 from optkit.graph.logits import input_names
@@ -29,6 +32,7 @@ from optkit.models.loading import LoadedModel, inference
 from optkit.tasks import registry
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
+from tests import tiny_families
 from tests.models.conftest import Refusal, edit_json
 
 
@@ -196,6 +200,34 @@ def test_a_sentencepiece_model_becomes_a_fast_tokenizer(tiny_task: Task, tmp_pat
     (tmp_path / "saved").mkdir()
     checkpoint.save(loaded, [], [], tmp_path / "saved")
     assert (tmp_path / "saved" / "tokenizer.json").is_file()
+
+
+def test_a_tokenizer_that_draws_its_tokens_is_made_to_give_the_same(
+    tmp_path: Path, tiny_task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tiny_families.FAMILIES["roberta"].write(tmp_path / "model")
+    text, file = "a lovely film with an awful plot", folder / "tokenizer.json"
+    expected = loading.load(folder, tiny_task).tokenizer(text)["input_ids"]
+    stored = json.loads(file.read_text())
+    stored["model"]["dropout"] = 0.5
+    file.write_text(json.dumps(stored))
+    assert len({str(AutoTokenizer.from_pretrained(folder)(text)["input_ids"]) for _ in range(9)}) > 1
+    for _ in range(2):
+        loaded = loading.load(folder, tiny_task)
+        assert [loaded.tokenizer(text)["input_ids"] for _ in range(9)] == [expected] * 9
+    assert caplog.text.count("its tokenizer has model.dropout 0.5, by which a text has other tokens each time") == 1
+    text_sample.write_settings(tiny_task, loaded.tokenizer, tmp_path / "text")
+    assert json.loads((tmp_path / "text/tokenizer.json").read_text())["model"]["dropout"] is None
+
+
+def test_a_tokenizer_in_memory_that_samples_is_made_to_give_the_same(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    tokenizer = tiny_families.unigrams()
+    text, reader = "a lovely film with an awful plot", tokenizer.backend_tokenizer.model
+    expected = tokenizer(text)["input_ids"]
+    reader.alpha, reader.nbest_size = 0.1, 64
+    assert len({str(tokenizer(text)["input_ids"]) for _ in range(9)}) > 1
+    tokenizers.settle(tokenizer, "it")
+    assert [tokenizer(text)["input_ids"] for _ in range(9)] == [expected] * 9
 
 
 def test_differences_and_fingerprints(tiny_tokenizer: BertTokenizerFast) -> None:
