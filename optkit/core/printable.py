@@ -2,6 +2,8 @@
 
 import re
 import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +12,11 @@ from optkit.core.errors import MachineError
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but tab and new line, marks that turn the direction of text around, and halves of surrogate pairs."""
+_UNSEEN = re.compile(
+    "[\\s\x00-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+"""Blanks, control characters, and what Unicode says may be shown as nothing (Default_Ignorable_Code_Point)."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Begins of what spreadsheets compute, or skip before they look for it."""
 
@@ -17,6 +24,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 def escaped(text: str) -> str:
     """Write control characters out: the byte that begins a terminal's commands becomes `\\x1b`."""
     return _HIDDEN.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def seen(name: str) -> str:
+    """Return what is seen of a name: without blanks and what is shown as nothing, and in one of the ways to write letters
+    (NFKC), in which `é` is one character also where it was two."""
+    return _UNSEEN.sub("", unicodedata.normalize("NFKC", name))
+
+
+def told_apart(names: Iterable[str]) -> list[str]:
+    """Return names as they are, but those of which others are seen alike with everything beyond ASCII written out."""
+    names = list(names)
+    alike = Counter(seen(name) for name in set(names))
+    return [ascii(name) if alike[seen(name)] > 1 else name for name in names]
 
 
 def cell(value: object) -> object:

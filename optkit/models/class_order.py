@@ -1,11 +1,12 @@
 """Order of a head's classes: which row of a classifier answers with which class of the data.
 
-Classes are matched by their names: equal but for case, blanks and underscores; equal numbers; or each the beginning of
-one other, as `pos` of `positive`. What names do not tell, the user tells; nothing is guessed.
+Classes are matched by their names: equal but for case, blanks, underscores and what is not seen; equal numbers; or each the
+beginning of one other, as `pos` of `positive`. What names do not tell, the user tells; nothing is guessed.
 """
 
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
+from optkit.core.printable import seen, told_apart
 from optkit.models.families import word_embeddings
 
 log = logging.getLogger(__name__)
@@ -63,18 +65,19 @@ def order(found: Sequence[str], classes: Sequence[str], labels: Sequence[str] | 
     """
     if labels is not None:
         return _by_user([label.strip() for label in labels], classes, source)
-    for alike in (_exactly, str.casefold, _letters, _number):
+    for alike in (_exactly, seen, str.casefold, _letters, _number):
         if (rows := _matched(found, classes, alike)) is not None:
             return rows
     if (rows := _by_beginnings(found, classes)) is not None:
         pairs = ", ".join(f"{found[row]} is {name}" for row, name in zip(rows, classes, strict=True))
         log.warning("%s: the names of its classes are taken for the data's by their beginnings: %s", source, pairs)
         return rows
+    told = told_apart([*found, *classes])
     raise InputError(
-        f"{source}: its head's classes are {', '.join(found)} (id2label in config.json), the data's are "
-        f"{', '.join(classes)}, and the names do not tell which is which. Say it by --labels (labels=[…] in Python), the "
-        f"data's classes in the order of the head's rows, such as --labels {','.join(classes)}; or write the data's names "
-        "into its id2label, as for a teacher"
+        f"{source}: its head's classes are {', '.join(told[: len(found)])} (id2label in config.json), the data's are "
+        f"{', '.join(told[len(found) :])}, and the names do not tell which is which. Say it by --labels (labels=[…] in "
+        f"Python), the data's classes in the order of the head's rows, such as --labels {','.join(classes)}; or write the "
+        "data's names into its id2label, as for a teacher"
     )
 
 
@@ -118,12 +121,13 @@ def permute(model: PreTrainedModel, rows: Sequence[int], source: str) -> None:
 
 
 def _by_user(labels: Sequence[str], classes: Sequence[str], source: str) -> list[int]:
-    if sorted(labels) != sorted(classes):
-        raise InputError(
-            f"{source}: --labels {','.join(labels)} are not the data's classes; expected each of {', '.join(classes)} once, "
-            "in the order of the head's rows"
-        )
-    return [list(labels).index(name) for name in classes]
+    for alike in (_exactly, seen):
+        if (rows := _matched(labels, classes, alike)) is not None:
+            return rows
+    raise InputError(
+        f"{source}: --labels {','.join(labels)} are not the data's classes; expected each of {', '.join(classes)} once, "
+        "in the order of the head's rows"
+    )
 
 
 def _matched(found: Sequence[str], classes: Sequence[str], alike: Callable[[str], str | None]) -> list[int] | None:
@@ -153,7 +157,9 @@ def _exactly(name: str) -> str:
 
 def _letters(name: str) -> str:
     """Return a name without case, blanks, underscores and punctuation; one without letters, as -1, stays."""
-    return re.sub(r"[\W_]+", "", name.casefold()) if any(map(str.isalpha, name)) else name.strip()
+    if not any(map(str.isalpha, name)):
+        return name.strip()
+    return "".join(one for one in seen(name).casefold() if one.isalnum() or unicodedata.category(one).startswith("M"))
 
 
 def _number(name: str) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 
 from optkit.core import printable, progress
 from optkit.core.plain_text import plain, table
-from optkit.core.printable import Printable, cell, escaped, printing, say
+from optkit.core.printable import Printable, cell, escaped, printing, say, seen, told_apart
 
 OBEYED = "\x1b[2J\x1b]0;title\x07 \x9b31m \r over \x08 \u202egnp\ud800"
 SHOWN = r"\x1b[2J\x1b]0;title\x07 \x9b31m \r over \x08 \u202egnp\ud800"
@@ -21,6 +21,16 @@ def test_control_characters_are_written_out_and_nothing_else() -> None:
     every = "".join(map(chr, range(0x110000)))
     left = [character for character in escaped(every) if not character.isprintable() and character not in "\t\n"]
     assert not any(character < "\xa0" or "\ud800" <= character <= "\udfff" for character in left)
+
+
+def test_what_is_seen_of_a_name() -> None:
+    for name in ("neg", "neg\u200b", " n\u2060eg\u00a0", "ｎｅｇ", "ne\u00adg", "neg\ufe0f", "\ufeffneg"):
+        assert seen(name) == "neg"
+    assert seen("ne\u0301g") == seen("n\u00e9g") == "n\u00e9g" != seen("neg")
+    shown = "".join(map(chr, range(0xA1, 0xAD)))
+    assert len(seen(shown)) >= len(shown) - 1, "of Latin-1 alone blanks and the soft hyphen are not seen"
+    assert told_apart(["a", "b", "a"]) == ["a", "b", "a"]
+    assert told_apart(["n\u00e9g", "pos", "ne\u0301g"]) == [r"'n\xe9g'", "pos", r"'ne\u0301g'"]
 
 
 def test_standard_output_and_messages_show_them(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,10 @@ from optkit.models.class_order import names_of, order, permute, served_names
         (["b", "B"], ["B", "b"], [1, 0]),
         (["C", "C++"], ["C++", "C"], [1, 0]),
         (["schlecht", "größer"], ["GRÖSSER", "schlecht"], [1, 0]),
+        (["Positif", "Ne\u0301gatif"], ["N\u00e9gatif", "Positif"], [1, 0]),
+        (["positif", "ne\u0301gatif"], ["N\u00c9GATIF", "Positif"], [1, 0]),
+        (["pos\u200b", "neg"], ["neg", "pos"], [1, 0]),
+        (["कि", "का"], ["का", "कि"], [1, 0]),
     ],
 )
 def test_names_that_tell(found: list[str], classes: list[str], rows: list[int]) -> None:
@@ -48,6 +52,7 @@ def test_names_that_tell(found: list[str], classes: list[str], rows: list[int]) 
         (["10", "20"], ["1", "2"]),
         (["1", "0"], ["-1", "0"]),
         (["yes", "no"], ["false", "true"]),
+        (["कि", "x"], ["का", "x"]),
     ],
 )
 def test_names_that_do_not_tell(found: list[str], classes: list[str]) -> None:
@@ -63,6 +68,14 @@ def test_the_user_tells() -> None:
     for labels in (["a", "b"], ["a", "b", "d"], ["a", "a", "b"], ["a", "b", "c", "c"]):
         with pytest.raises(InputError, match=r"--labels \S+ are not the data's classes; expected each of a, b, c once"):
             order(["x", "y", "z"], ["a", "b", "c"], labels, "it")
+
+
+def test_names_that_look_alike_are_told_apart() -> None:
+    assert order(["x", "y"], ["n\u00e9g", "pos"], ["pos", "ne\u0301g"], "it") == [1, 0]
+    with pytest.raises(
+        InputError, match=r"classes are 'ne\\u0301g', b \(id2label.*the data's are 'n\\xe9g', c, and the names"
+    ):
+        order(["ne\u0301g", "b"], ["n\u00e9g", "c"], None, "it")
 
 
 def test_a_match_by_beginnings_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -102,6 +102,21 @@ def test_values_that_training_reaches_slowly_are_told(caplog: pytest.LogCaptureF
     assert "rows: values of up to 100, which training reaches slowly; divide them, so that they lie within 20" in caplog.text
 
 
+def test_values_that_float32_cannot_tell_apart_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        task_of([0.1 + 0.2, 0.3, 1 / 3, 5.0, 1000.1])
+    assert "float32" not in caplog.text, "what rounding moves is nothing beside their spread"
+    with caplog.at_level(logging.WARNING):
+        task_of([1e9 + number for number in range(40)])
+    # the spacing of float32 is 64 from 2**29 to 2**30; 1e9 is a multiple of 64
+    assert "rows: float32, in which values are learned, moves them by up to 32: 40 different ones become 2" in caplog.text
+    assert "subtract 1000000000" in caplog.text
+    with pytest.raises(
+        InputError, match=r"float32 cannot tell apart \(1000000000 to 1000000001\).*subtract what all have in"
+    ):
+        task_of([1e9, 1e9 + 1])
+
+
 def test_doubts() -> None:
     labels = (np.arange(ROWS) / 8).tolist()
     task, random = task_of(labels), np.random.default_rng(0)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from optkit.core.json_door import encodable
+from optkit.core.printable import seen, told_apart
 from optkit.tasks.data.tables import Table, listed, problem, shown
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,12 @@ def classes_of(table: Table, names: Sequence[str]) -> tuple[str, ...]:
         raise problem(table.source, found, "two or more", "add rows of the other classes")
     if table.class_names:
         _check_names(table, table.class_names)
+        warn_of_likeness(table, table.class_names)
         return table.class_names
     _check_names(table, sorted(present))
     _check_scores(table, present, len(names))
     _check_numbers(table, present)
-    warn_of_case(table, present)
+    warn_of_likeness(table, present)
     numbers = all(_WHOLE_NUMBER.fullmatch(name) for name in present)
     return tuple(sorted(present, key=(lambda name: (int(name), name)) if numbers else None))
 
@@ -63,7 +65,9 @@ def class_index(table: Table, row: int, name: str, index: Mapping[str, int]) -> 
     """Return the place of a row's class among those of the train file."""
     if name not in index:
         fix = "correct the label, or add rows of this class to the train file"
-        raise problem(table.at(row), f"label {shown(name)}", f"a class of the train file: {listed(index)}", fix)
+        given, *classes = told_apart([name, *index])
+        label = shown(name) if given == name else given
+        raise problem(table.at(row), f"label {label}", f"a class of the train file: {listed(classes)}", fix)
     return index[name]
 
 
@@ -105,12 +109,13 @@ def _check_scores(table: Table, present: Collection[str], rows: int) -> None:
         raise problem(table.source, found, "several rows of each class", "name the column of the class: --label-column NAME")
 
 
-def warn_of_case(table: Table, present: Collection[str]) -> None:
-    """Warn of classes, or types of entities, whose names differ in capitals alone: they may be meant as one."""
+def warn_of_likeness(table: Table, present: Collection[str]) -> None:
+    """Warn of classes, or types of entities, whose names differ in capitals alone, or in what is not seen: they may be meant
+    as one."""
     written: dict[str, list[str]] = {}
     for name in sorted(present):
-        written.setdefault(name.casefold(), []).append(name)
-    alike = [" and ".join(names) for names in written.values() if len(names) > 1]
+        written.setdefault(seen(name).casefold(), []).append(name)
+    alike = [" and ".join(told_apart(names)) for names in written.values() if len(names) > 1]
     if alike:
         log.warning("%s: %s are different classes; write them alike if they are one", table.source, listed(alike))
 

@@ -3,6 +3,9 @@
 import logging
 import math
 import re
+from collections.abc import Sequence
+
+import numpy as np
 
 from optkit.tasks.data.tables import Table, problem, shown
 
@@ -11,6 +14,8 @@ _EASY = 20.0
 """Largest value that a head reaches from around 0 in a usual training, whose steps are small."""
 _LARGEST = 3.4e38
 """Largest number of float32, in which values are learned."""
+_ROUNDED = 1e-3
+"""Share of the values' standard deviation by which float32 may move one."""
 _LARGEST_GRADE = 1000
 _WRITTEN = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 log = logging.getLogger(__name__)
@@ -34,7 +39,25 @@ def values_of(table: Table) -> list[float]:
             "%s: values of up to %g, which training reaches slowly; divide them, so that they lie within %g",
             *(table.source, largest, _EASY),
         )
+    _check_rounding(table, values)
     return values
+
+
+def _check_rounding(table: Table, values: Sequence[float]) -> None:
+    """Raise `InputError` for values that are one in float32, in which they are learned; warn of those that it moves far."""
+    exact = np.array(values)
+    rounded = exact.astype(np.float32)
+    if len(set(rounded.tolist())) < 2:
+        found = f"values that float32 cannot tell apart ({min(values):.17g} to {max(values):.17g})"
+        raise problem(
+            table.source, found, "values that differ in 7 digits", "subtract what all have in common, and scale the rest"
+        )
+    moved = float(np.abs(rounded - exact).max())
+    if moved > _ROUNDED * float(exact.std()):
+        said = (
+            "%s: float32, in which values are learned, moves them by up to %.3g: %d different ones become %d; subtract %.17g"
+        )
+        log.warning(said, table.source, moved, len(set(values)), len(set(rounded.tolist())), min(values))
 
 
 def grades_of(table: Table, column: str) -> list[int]:

@@ -171,7 +171,24 @@ def _delimited(path: Path, fix: str, **dialect: Any) -> Table:
     table = Table(str(path), dict(zip(header, zip(*rows[1:], strict=True), strict=False)), lines[1:])
     if dialect.get("quoting") == csv.QUOTE_NONE:
         _check_quotes(table)
+    else:
+        _check_blanks(table)
     return table
+
+
+def _check_blanks(table: Table) -> None:
+    """Warn of fields with a blank before their quotes, which are text then."""
+    if quoted := [name for name in table.columns if len(name) > 1 and name[0] == name[-1] == '"']:
+        fix = "write no blank between a comma and a quote"
+        raise problem(f"{table.source}, line 1", f"columns in quotes ({listed(quoted)}), a blank before them", "names", fix)
+    fields = (field for column in table.columns.values() for field in column if field[:1].isspace())
+    count = sum(len(field) > 1 and field[0] == field[-1] == '"' for field in map(str.strip, fields))
+    if count:
+        log.warning(
+            "%s: %d fields have a blank before their quotes, which are text then, and stay. If they are not meant as text, "
+            "write no blank between a comma and a quote",
+            *(table.source, count),
+        )
 
 
 def _check_quotes(table: Table) -> None:

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from optkit.core.printable import told_apart
 from optkit.tasks.base import Split
-from optkit.tasks.data.classes import warn_of_case
+from optkit.tasks.data.classes import warn_of_likeness
 from optkit.tasks.data.conll import LINES, TAGS, TOKENS
 from optkit.tasks.data.data_settings import DataSettings
 from optkit.tasks.data.groups import grouped
@@ -168,7 +169,7 @@ def _labels(train: Sentences) -> tuple[str, ...]:
     if not present:
         found = f"no entity in {len(train.tags):,} rows"
         raise problem(train.table.source, found, "tags other than O", "add rows with entities")
-    warn_of_case(train.table, present)
+    warn_of_likeness(train.table, present)
     own = [name for name in train.names if TAG.fullmatch(name)]
     kinds = dict.fromkeys([*(tag.partition("-")[2] for tag in own if tag != OUTSIDE), *present])
     return tuple(dict.fromkeys([*own, OUTSIDE, *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI")]))
@@ -179,6 +180,7 @@ def _check_types(dev: Sentences, labels: Sequence[str]) -> None:
     for row, tags in enumerate(dev.tags):
         for kind, first, _ in entities(tags):
             if f"B-{kind}" not in labels:
-                known = listed(label[2:] for label in labels if label.startswith("B-"))
+                given, *known = told_apart([kind, *(label[2:] for label in labels if label.startswith("B-"))])
+                found = f"the type {kind!r}" if given == kind else f"the type {given}"
                 fix = "correct the tag, or add rows of this type to the train file"
-                raise problem(dev.place(row, first), f"the type {kind!r}", f"one of the train file: {known}", fix)
+                raise problem(dev.place(row, first), found, f"one of the train file: {listed(known)}", fix)

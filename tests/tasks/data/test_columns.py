@@ -113,3 +113,38 @@ def test_scores_are_no_classes(write) -> None:
 def test_classes_that_differ_in_capitals_alone_are_told(write, caplog) -> None:
     assert load("classification", write(both("text,label\na,Pos\nb,pos\nc,neg\n"))).labels == ("Pos", "neg", "pos")
     assert "train.csv: Pos and pos are different classes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ("neg", "neg\u200b", r"'neg' and 'neg\u200b'"),
+        ("ne\u0301gatif", "n\u00e9gatif", r"'ne\u0301gatif' and 'n\xe9gatif'"),
+        ("not sure", "not\u00a0sure", r"'not sure' and 'not\xa0sure'"),
+        ("\u2764", "\u2764\ufe0f", r"'\u2764' and '\u2764\ufe0f'"),
+        ("n\u00c9g", "ne\u0301g", "ne\u0301g and n\u00c9g"),
+    ],
+)
+def test_classes_that_look_alike_are_told_apart(one: str, other: str, told: str, write, caplog) -> None:
+    rows = f"text,label\na,{one}\nb,{other}\nc,pos\n"
+    assert set(load("classification", write(both(rows))).labels) == {one, other, "pos"}
+    assert f"train.csv: {told} are different classes" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_labels_that_look_alike_are_told_apart(ending: str, write, caplog) -> None:
+    lists = '{"text": "a", "labels": ["neg", "x"]}\n{"text": "b", "labels": ["ne\u00adg"]}\n'
+    rows = "text,neg,ne\u00adg,x\na,1,0,1\nb,0,1,0\n"
+    load("multi_label", write(both(lists if ending == "jsonl" else rows, ending)))
+    assert rf"train.{ending}: 'neg' and 'ne\xadg' are different classes" in caplog.text
+
+
+def test_classes_that_are_written_otherwise_are_not_told(write, caplog) -> None:
+    load("classification", write(both("text,label\na,\u00a1s\u00ed!\nb,\u00bfs\u00ed?\nc,si\n")))
+    assert "different classes" not in caplog.text
+
+
+def test_a_class_of_dev_that_looks_as_one_of_train_is_told_apart(write) -> None:
+    files = {"train.csv": "text,label\na,n\u00e9g\nb,pos\n", "dev.csv": "text,label\na,ne\u0301g\nb,pos\n"}
+    with pytest.raises(InputError, match=r"found label 'ne\\u0301g'; expected a class of the train file: 'n\\xe9g', pos"):
+        load("classification", write(files))

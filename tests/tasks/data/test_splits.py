@@ -121,6 +121,16 @@ def test_another_delimiter_is_told(write) -> None:
         load("classification", write({"train.csv": "text;label\na;b\n", "dev.tsv": MORE}))
 
 
+def test_blanks_before_quotes_are_warned_of_or_refused(write, caplog) -> None:
+    rows = 'text,label\n"a, b", "yes"\nc, no\n'
+    assert load("classification", write({"train.csv": rows, "dev.tsv": 'text\tlabel\na\t"yes"\n'})).labels == ('"yes"', "no")
+    assert "train.csv: 1 fields have a blank before their quotes, which are text then, and stay" in caplog.text
+    with pytest.raises(
+        InputError, match=r'columns in quotes \("label"\), a blank before them.*no blank between a comma and a'
+    ):
+        load("classification", write({"train.csv": rows.replace("label", ' "label"'), "dev.tsv": MORE}))
+
+
 def test_tsv_as_pandas_writes_it_is_warned_of_or_refused(write, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         load("classification", write({"train.tsv": ROWS + '"he said ""no"""\tno\n', "dev.tsv": MORE}))

@@ -113,6 +113,11 @@ def test_types_that_differ_in_capitals_alone_are_told(write, caplog: pytest.LogC
     assert "train.conll: Per and per are different classes" in caplog.text
 
 
+def test_types_that_look_alike_are_told_apart(write, caplog: pytest.LogCaptureFixture) -> None:
+    read(write, "Ada B-p\u00e9r\nB. I-p\u00e9r\nBonn B-loc\nEva B-pe\u0301r\n")
+    assert r"train.conll: 'pe\u0301r' and 'p\xe9r' are different classes" in caplog.text
+
+
 def test_a_type_has_both_tags_though_one_does_not_occur(write) -> None:
     assert read(write, "Ada\tB-per\nBonn\tB-loc\n").labels == ("O", "B-loc", "I-loc", "B-per", "I-per")
 
