@@ -29,6 +29,8 @@ _PLAIN: Mapping[str, Any] = {
     "return_dict": True,
 }
 """Fields that change how a model computes or what it gives besides, and not its logits."""
+_ATTENTION = (None, "eager", "sdpa")
+"""Implementations of attention that need no other package, and that graphs are made of; all give the same logits."""
 _BYTES = 4  # of a parameter in float32
 
 
@@ -60,6 +62,9 @@ def read(folder: Path) -> Any:
         if (told := getattr(config, name, value)) != value:
             log.info("%s: %s is %r, which changes no logits: taken as %r", path, name, told, value)
             setattr(config, name, value)
+    if (told := config._attn_implementation) not in _ATTENTION:
+        log.info("%s: attention is %r, which changes no logits: taken as PyTorch's own", path, told)
+        config._attn_implementation = None
     return config
 
 

@@ -149,7 +149,11 @@ def load(
     folder, name = found.folder, found.name
     with reading(f"--model {name}"):
         tokenizer, config, names = _described(found, task)
+<<<<<<< HEAD
         padding_check.check_config(config, task)
+=======
+        tensor_files.check(folder, name)
+>>>>>>> 189d0f7 (Weights that are missing, cut off or called otherwise are named, with what to do)
         tensor_files.check_wrapped(folder, name)
         with torch.device("meta"):
             config_door.check_size(task.auto_class().from_config(config, trust_remote_code=False), f"--model {name}")

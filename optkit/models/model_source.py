@@ -10,6 +10,7 @@ from typing import Any
 from optkit.core import atomic
 from optkit.core.errors import InputError, MachineError
 from optkit.models import tokenizers
+from optkit.tasks import sentence_folder
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[\w.-]+)?", re.ASCII)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -62,6 +63,8 @@ def check(found: Source) -> None:
     """Raise `InputError` unless a folder has weights that are no pickle, a configuration and a tokenizer."""
     folder, name = found.folder, found.name
     weights = [*folder.glob("*.safetensors")]
+    if not weights:
+        sentence_folder.read(folder)  # which says where else they lie
     pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
     if not weights and pickles:
         raise InputError(

@@ -1,15 +1,18 @@
 """The safetensors files of a folder: which of them have the weights, what is in them, and what it is called."""
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypedDict
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from optkit.core.errors import InputError
 from optkit.core.json_door import read_json
 
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 
 
@@ -23,13 +26,48 @@ def files(folder: Path) -> list[Path]:
     Raises:
         InputError: the index names files elsewhere.
     """
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file() or not index.is_file():
-        return [folder / "model.safetensors"]
+    index = folder / _INDEX
+    if (folder / _WEIGHTS).is_file() or not index.is_file():
+        return [folder / _WEIGHTS]
     names = sorted(set(read_json(index, _Index, "save the model again with save_pretrained")["weight_map"].values()))
     if strange := [name for name in names if Path(name).name != name]:
         raise InputError(f"{index}: names the file {strange[0]!r}, expected names of files beside it")
     return [folder / name for name in names]
+
+
+def check(folder: Path, source: str) -> None:
+    """Raise `InputError` unless the files that transformers reads are there, and each is whole.
+
+    Args:
+        folder: has some `*.safetensors`.
+        source: whose it is, for messages.
+    """
+    paths = files(folder)
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise InputError(f"--model {source}: {_missing(folder, missing, len(paths))}")
+    for path in paths:
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except SafetensorError as error:
+            reason = str(error).removeprefix("Error while deserializing header: ")
+            raise InputError(
+                f"--model {source}: {path.name} is damaged, or was not written to its end ({reason}; it has "
+                f"{path.stat().st_size:,} bytes); download it again, or save it again with save_pretrained"
+            ) from error
+
+
+def _missing(folder: Path, missing: list[str], expected: int) -> str:
+    """Return what is wrong with a folder that lacks files with weights, and what to do."""
+    if missing != [_WEIGHTS]:
+        return (
+            f"{len(missing)} of the {expected} files with weights that {_INDEX} names are not there ({missing[0]}"
+            f"{', …' if len(missing) > 1 else ''}); download the folder again, or save it again with save_pretrained"
+        )
+    there = sorted(path.name for path in folder.glob("*.safetensors"))
+    if any(map(_SHARD.fullmatch, there)):
+        return f"no {_INDEX}, which says which tensors are in {there[0]} and the others like it; download it too"
+    return f"no {_WEIGHTS} in it; if {there[0]} is the model, rename it to {_WEIGHTS}"
 
 
 def types(paths: Iterable[Path]) -> dict[str, str]:
