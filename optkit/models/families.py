@@ -255,7 +255,7 @@ def word_embeddings(model: "PreTrainedModel") -> "torch.Tensor":
     if table is None:
         raise InputError(
             f"model type {model.config.model_type!r} is not supported: {type(model).__name__} has no table of word "
-            "embeddings; it reads characters, bytes or what is no text. Choose an encoder of the BERT, DeBERTa or ModernBERT family"
+            "embeddings; it reads characters, bytes or what is no text. Choose an encoder of words, such as BERT"
         )
     return table
 

@@ -149,12 +149,8 @@ def load(
     folder, name = found.folder, found.name
     with reading(f"--model {name}"):
         tokenizer, config, names = _described(found, task)
-<<<<<<< HEAD
         padding_check.check_config(config, task)
-=======
         tensor_files.check(folder, name)
->>>>>>> 189d0f7 (Weights that are missing, cut off or called otherwise are named, with what to do)
-        tensor_files.check_wrapped(folder, name)
         with torch.device("meta"):
             config_door.check_size(task.auto_class().from_config(config, trust_remote_code=False), f"--model {name}")
         model, report = task.auto_class().from_pretrained(
@@ -300,6 +296,5 @@ def _check_head(model: PreTrainedModel, task: Task) -> None:
     ]:
         raise InputError(
             f"{name}: its head's classes are {', '.join(class_order.names_of(model.config))} (config.id2label), the task's "
-            f"are {', '.join(task.labels)}; save it and let optkit.load_model sort them, or sort the rows of its classifier "
-            "and id2label into the task's order"
+            f"are {', '.join(task.labels)}; save it and let optkit.load_model sort them, or sort its rows and id2label so"
         )

@@ -36,7 +36,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def check(folder: Path, source: str) -> None:
-    """Raise `InputError` unless the files that transformers reads are there, and each is whole.
+    """Raise `InputError` unless the files that transformers reads are there and whole, and their model is not wrapped.
 
     Args:
         folder: has some `*.safetensors`.
@@ -55,6 +55,7 @@ def check(folder: Path, source: str) -> None:
                 f"--model {source}: {path.name} is damaged, or was not written to its end ({reason}; it has "
                 f"{path.stat().st_size:,} bytes); download it again, or save it again with save_pretrained"
             ) from error
+    _check_wrapped(folder, source)
 
 
 def _missing(folder: Path, missing: list[str], expected: int) -> str:
@@ -90,7 +91,7 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for path in sorted(folder.glob("model*.safetensors")) for name, tensor in read(path).items()}
 
 
-def check_wrapped(folder: Path, source: str) -> None:
+def _check_wrapped(folder: Path, source: str) -> None:
     """Raise `InputError` for weights whose names all begin with what wraps a model while it is trained."""
     names = types(files(folder))
     for prefix, wrapper in _WRAPPERS.items():
