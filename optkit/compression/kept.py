@@ -21,6 +21,10 @@ FIELD = "optkit_kept"
 """Field of a configuration: {technique: names of modules}; not there where none are kept."""
 
 
+UNCALLED = "uncalled"
+"""Stands in the field beside the techniques, for Linear modules that the model never calls on texts."""
+
+
 def _listed(given: Any) -> Any:
     return (given,) if isinstance(given, str) and given != "auto" else given
 

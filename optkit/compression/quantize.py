@@ -119,11 +119,13 @@ class Quantize(Taught):
         if self.shift:
             self._shift(loaded, context)
         kept.record(loaded.model, self.technique, self._left_float(loaded, context))
-        quantizers.insert(loaded.model, self, kept.names(loaded.model, self.technique))
+        if not loaded.amax:
+            kept.record(loaded.model, kept.UNCALLED, ())
+        quantizers.insert(loaded.model, self, self._unquantised(loaded.model))
         if loaded.amax:
             quantizers.load_amax(loaded.model, loaded.amax)
         else:
-            self._calibrate(loaded.model, context)
+            self._calibrate(loaded, context)
         history = self._train(loaded, context) if self.trains else []
         self._round_embeddings(loaded)
         return history
@@ -190,11 +192,17 @@ class Quantize(Taught):
         self.model_copy(update={**untrained, "keep_float": (), "embeddings": False}).apply(made, context)
         return sensitivity.quantised(made.model)
 
-    def _calibrate(self, model: "PreTrainedModel", context: "Context") -> None:
+    def _unquantised(self, model: "PreTrainedModel") -> frozenset[str]:
+        """The names of the encoder's modules without quantisers: those that are left float, and those never called."""
+        return kept.names(model, self.technique) | kept.names(model, kept.UNCALLED)
+
+    def _calibrate(self, loaded: "LoadedModel", context: "Context") -> None:
         from optkit.compression import quantizers
 
-        count = self.calibration_examples
-        quantizers.calibrate(model, partial(context.run_examples, count=count))
+        model, count = loaded.model, self.calibration_examples
+        if uncalled := quantizers.calibrate(model, partial(context.run_examples, count=count)):
+            kept.record(model, kept.UNCALLED, uncalled)
+            loaded.remarks.append(f"quantize: {', '.join(uncalled)} stay float: the model never calls them on texts")
         if self.calibrator == "kl":
             groups = quantizers.same_inputs(model, next(iter(context.feeds(count))))
             quantizers.least_divergence(model, context.feeds(count), context.task, groups)
@@ -225,7 +233,7 @@ class Quantize(Taught):
         """
         from optkit.compression import quantizers
 
-        quantizers.insert(model, self, kept.names(model, self.technique))
+        quantizers.insert(model, self, self._unquantised(model))
         amax = {name.removesuffix("._amax"): tensor for name, tensor in tensors.items() if name.endswith("._amax")}
         quantizers.load_amax(model, amax)
 

@@ -79,15 +79,19 @@ def _linears_alone() -> Iterator[None]:
         CUSTOM_MODEL_PLUGINS.update(kept)
 
 
-def calibrate(model: PreTrainedModel, forward: Forward) -> None:
+def calibrate(model: PreTrainedModel, forward: Forward) -> list[str]:
     """Set every amax from the batches that `forward` runs through the model, one at a time. Weights with a single scale that
     read the same tensor get the same.
+
+    Returns:
+        Names of Linear modules that the model never called, such as those of LUKE for entities: they stay float.
 
     Raises:
         InputError: a quantiser has seen no value other than zero, or one that is not finite.
     """
     model.eval()
-    with torch.no_grad(), reading_the_same(quantised_linears(model)) as groups:
+    linears = quantised_linears(model)
+    with torch.no_grad(), reading_the_same(linears) as groups, _called(linears) as called:
         try:
             mtq.calibrate(model, "max", forward)
         except (FloatingPointError, AssertionError) as error:  # of our calibrators, and of Model Optimizer's
@@ -97,7 +101,13 @@ def calibrate(model: PreTrainedModel, forward: Forward) -> None:
             ) from error
     for group in groups.values():
         _share_scale([model.get_submodule(f"{name}.weight_quantizer") for name in group])
+    uncalled = [name for name in linears if called and name not in called]
+    quantised = by_linear(model)
+    for quantiser in [quantiser for name in uncalled for quantiser in quantised[name]]:
+        quantiser.disable()
+        quantiser.reset_amax()
     check(model)
+    return uncalled
 
 
 def same_inputs(model: PreTrainedModel, feed: Feed) -> Groups:
@@ -160,6 +170,18 @@ def reading_the_same(linears: Mapping[str, torch.nn.Linear]) -> Iterator[dict[st
     ]
     try:
         yield groups
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _called(linears: Mapping[str, torch.nn.Linear]) -> Iterator[set[str]]:
+    """Watch which Linear modules are called; gives their names."""
+    called: set[str] = set()
+    hooks = [linear.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, linear in linears.items()]
+    try:
+        yield called
     finally:
         for hook in hooks:
             hook.remove()

@@ -17,6 +17,10 @@ OWN: dict[str, Family] = {
         "texts choose ModernBERT"
     ),
     "mobilebert": Family(attention_output=("attention.output.dense",)),
+    "mra": Family(
+        refused="its attention is computed by a CUDA kernel, and is all zeros where that is not, as in a graph; choose "
+        "another encoder"
+    ),
     "xlnet": Family(
         refused="its attention multiplies by tensors that are no Linear modules, which could not be quantized or made "
         "sparse; choose another encoder"

@@ -21,6 +21,7 @@ def test_what_can_be_exported_passes(family, task):
         ("Funnel", "model type 'funnel' is not supported: it pools its tokens"),
         ("Longformer", "model type 'longformer' is not supported: its attention slides over chunks"),
         ("XLNet", "model type 'xlnet' is not supported"),
+        ("Mra", "model type 'mra' is not supported: its attention is computed by a CUDA kernel"),
         ("Xmod", "model type 'xmod' is not supported: it chooses among adapters by each text's language"),
         ("LayoutLM", "model type 'layoutlm' is not supported: it reads the place of each word"),
         ("T5", "model type 't5' is not supported: it has a decoder beside its encoder"),
