@@ -1,9 +1,11 @@
 """Classes: from the column `label` to class names and indices."""
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
 
 from optkit.core.json_door import encodable
 from optkit.core.printable import seen, told_apart
@@ -130,16 +132,28 @@ def class_name(table: Table, row: int, value: object) -> str:
         return _without_point(_written(table, row, value.strip()))
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value.is_integer() and table.class_names is None:
+    if isinstance(value, float | Decimal) and _is_whole(value) and table.class_names is None:
         return str(int(value))
     if isinstance(value, int):
         if table.class_names is None:
             return str(value)
         if 0 <= value < len(table.class_names):
             return table.class_names[value]
-    missing = value is None or value == "" or value == -1 or isinstance(value, str)
+    missing = value is None or value == "" or value == -1 or isinstance(value, str) or value != value
     found = f"no label ({shown(value)})" if missing else f"label {shown(value)} ({type(value).__name__})"
-    raise problem(table.at(row), found, "a class: text or a whole number", "label the row, or remove it")
+    raise problem(table.at(row), found, "a class: text or a whole number", _fix(table, value, missing))
+
+
+def _is_whole(value: float | Decimal) -> bool:
+    return math.isfinite(value) and value == int(value)
+
+
+def _fix(table: Table, value: object, missing: bool) -> str:
+    """Return what to do about a label that is none."""
+    if missing or (isinstance(value, int | float) and table.class_names):
+        return "label the row, or remove it"
+    several = "; several labels of a row: --task multi_label" if isinstance(value, list | tuple) else ""
+    return f"write each class as text, or as a whole number{several}"
 
 
 def _written(table: Table, row: int, name: str) -> str:

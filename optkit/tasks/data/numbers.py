@@ -4,6 +4,7 @@ import logging
 import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def _value(table: Table, row: int, value: object) -> float:
 
 def _number(value: object) -> float:
     """Return a number, or one that is written as text; NaN for anything else."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
     if not is_number and not (isinstance(value, str) and _WRITTEN.fullmatch(value.strip())):
         return math.nan
     try:

@@ -17,11 +17,13 @@ from typing import Any
 from optkit.core.errors import InputError
 from optkit.core.json_door import loads, read_bytes
 from optkit.tasks.base import SPLITS, Split
-from optkit.tasks.data import parquet_rows, splits
+from optkit.tasks.data import parquet_rows, quoting, splits
 from optkit.tasks.data.tables import LARGEST, SPLIT, Table, check_folder, header_of, joined, listed, problem, shown
 
 csv.field_size_limit(2**31 - 1)  # a text may have more than Python's 131,072 characters
 log = logging.getLogger(__name__)
+_BEGIN = 64
+"""Bytes of a file by which its encoding is told."""
 _ARRAY = "write an array of objects: [{…}, {…}], or each object on a line of its own"
 
 
@@ -110,6 +112,9 @@ def text_of(path: Path) -> str:
         InputError: the file is empty, too large or not UTF-8; the message names the line.
     """
     data = _bytes(path)
+    if (kind := _wide(data)) is not None:
+        fix = f"save the file as UTF-8 (iconv -f {kind} -t utf-8 {path.name})"
+        raise problem(path, f"every other byte is zero, as in {kind.upper()}", "text in UTF-8", fix)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -124,6 +129,15 @@ def text_of(path: Path) -> str:
         fix = f"end lines with a line feed (tr '\\r' '\\n' < {path.name})"
         raise problem(path, "lines that end with a carriage return alone", "line feeds", fix)
     return text
+
+
+def _wide(data: bytes) -> str | None:
+    """Return the encoding of a text whose characters have two bytes, the one of them zero; None for any other."""
+    for kind, first in (("utf-16le", 1), ("utf-16be", 0)):
+        zero, other = data[first:_BEGIN:2], data[1 - first : _BEGIN : 2]
+        if zero and not any(zero) and all(other):
+            return kind
+    return None
 
 
 def _bytes(path: Path) -> bytes:
@@ -160,60 +174,21 @@ def _delimited(path: Path, fix: str, **dialect: Any) -> Table:
     except csv.Error as error:
         raise problem(f"{path}, line {start}", f"an unreadable row ({error})", "one row per line", fix) from None
     header = header_of(f"{path}, line {lines[0]}", rows[0])
-    _check_delimiter(path, header, dialect.get("delimiter", ","))
+    quoting.check_delimiter(path, header, dialect.get("delimiter", ","))
     if not rows[1:]:
         found = f"a header ({listed(header)}) and no rows"
         raise problem(path, found, "a line that names the columns, and one row per example", "add the rows, or that line")
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(header):
             expected = f"{len(header)} ({listed(header)})"
-            raise problem(f"{path}, line {line}", f"{len(row)} columns", expected, fix)
+            told = fix if len(header) > 1 else f"name the columns in line {lines[0]}, and remove what is before their names"
+            raise problem(f"{path}, line {line}", f"{len(row)} columns", expected, told)
     table = Table(str(path), dict(zip(header, zip(*rows[1:], strict=True), strict=False)), lines[1:])
     if dialect.get("quoting") == csv.QUOTE_NONE:
-        _check_quotes(table)
+        quoting.check_quotes(table)
     else:
-        _check_blanks(table)
+        quoting.check_blanks(table)
     return table
-
-
-def _check_blanks(table: Table) -> None:
-    """Warn of fields with a blank before their quotes, which are text then."""
-    if quoted := [name for name in table.columns if len(name) > 1 and name[0] == name[-1] == '"']:
-        fix = "write no blank between a comma and a quote"
-        raise problem(f"{table.source}, line 1", f"columns in quotes ({listed(quoted)}), a blank before them", "names", fix)
-    fields = (field for column in table.columns.values() for field in column if field[:1].isspace())
-    count = sum(len(field) > 1 and field[0] == field[-1] == '"' for field in map(str.strip, fields))
-    if count:
-        log.warning(
-            "%s: %d fields have a blank before their quotes, which are text then, and stay. If they are not meant as text, "
-            "write no blank between a comma and a quote",
-            *(table.source, count),
-        )
-
-
-def _check_quotes(table: Table) -> None:
-    """Warn of fields in quotes with doubled quotes inside, as pandas writes TSV: here quotes are text."""
-    if quoted := [name for name in table.columns if len(name) > 1 and name[0] == name[-1] == '"']:
-        fix = "save it as .csv, or write the TSV without quotes (quoting=csv.QUOTE_NONE)"
-        raise problem(f"{table.source}, line 1", f"columns in quotes ({listed(quoted)})", "a TSV without quoting", fix)
-    fields = (field for column in table.columns.values() for field in column)
-    count = sum(len(field) > 2 and field[0] == field[-1] == '"' and '""' in field[1:-1] for field in fields)
-    if count:
-        log.warning(
-            "%s: %d fields look quoted, as pandas writes them; in TSV quotes are text, and stay. If they are not meant as "
-            "text, save the file as .csv",
-            *(table.source, count),
-        )
-
-
-def _check_delimiter(path: Path, header: Sequence[str], delimiter: str) -> None:
-    """Raise `InputError` for a header of one column that another delimiter would split."""
-    others = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-    used = [name for other, name in others.items() if other != delimiter and other in header[0]]
-    if len(header) == 1 and used:
-        found = f"one column, {shown(header[0])}, with {used[0]} in it"
-        fix = "name a file with tabs .tsv; write others with commas"
-        raise problem(f"{path}, line 1", found, f"columns apart by {others[delimiter]}", fix)
 
 
 def no_json(path: Path, error: ValueError, fix: str) -> InputError:
@@ -228,6 +203,9 @@ def _json(path: Path) -> Table:
     content = text_of(path)
     try:
         rows = _rows_of(loads(content))
+    except _NoRowsError as error:
+        fix = f"{_ARRAY}; in pandas: to_json(…, orient='records')"
+        raise problem(path, str(error), "an object for each row", fix) from None
     except ValueError as error:
         if content.lstrip().startswith("["):
             raise no_json(path, error, _ARRAY) from None
@@ -240,10 +218,30 @@ def _json(path: Path) -> Table:
     return _of_objects(path, rows, range(1, len(rows) + 1), "row")
 
 
+class _NoRowsError(ValueError):
+    """An object has all rows in another way than one after the other."""
+
+
+def _is_of_columns(value: Mapping[str, Any]) -> bool:
+    """Return whether an object has all rows: lists of one length, or as pandas writes them, with a number for each row."""
+    parts = list(value.values())
+    if len(parts) > 1 and all(isinstance(part, list) for part in parts):
+        return len(parts[0]) > 1 and len({len(part) for part in parts}) == 1
+    if len(parts) > 1 and all(isinstance(part, dict) and part.keys() == parts[0].keys() for part in parts):
+        return any(len(part) > 1 and all(map(str.isdecimal, part)) for part in (value, parts[0]))
+    return value.keys() == {"columns", "index", "data"}
+
+
 def _rows_of(value: Any) -> list[Any] | None:
-    """Return the rows in a JSON value; None for an object that is a row itself."""
+    """Return the rows in a JSON value; None for an object that is a row itself.
+
+    Raises:
+        ValueError: an object that has all rows in another way.
+    """
     if isinstance(value, list):
         return value
+    if isinstance(value, dict) and _is_of_columns(value):
+        raise _NoRowsError(f"one object ({listed(value)}) with all rows")
     lists = [part for part in value.values() if isinstance(part, list)] if isinstance(value, dict) else []
     return lists[0] if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict) else None
 

@@ -1,7 +1,9 @@
 """Readers of TSV, CSV, JSON Lines and Parquet: text is kept as it is, and errors point at the line."""
 
 import json
+from decimal import Decimal
 
+import pandas
 import pyarrow
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
@@ -198,3 +200,68 @@ def test_two_candidates(write) -> None:
 def test_what_no_path_can_be_is_no_folder(path: str) -> None:
     with pytest.raises(InputError, match="found no such folder; expected a folder with a train and a dev file"):
         load("classification", path)
+
+
+@pytest.mark.parametrize(
+    "kind", [pyarrow.string_view(), pyarrow.large_string(), pyarrow.dictionary(pyarrow.int8(), pyarrow.string())]
+)
+def test_texts_of_any_kind_are_read_from_parquet(kind: pyarrow.DataType, tmp_path) -> None:
+    rows = ["a text", "another, of more than twelve bytes"]
+    for split in ("train", "dev"):
+        table = pyarrow.table({"text": pyarrow.array(rows, kind), "label": ["no", "yes"]})
+        parquet.write_table(table, tmp_path / f"{split}.parquet")
+    assert load("classification", tmp_path).examples("train")["text"][:] == rows
+
+
+def test_decimals_are_numbers(tmp_path) -> None:
+    for split in ("train", "dev"):
+        labels = pyarrow.array([Decimal("0.000"), Decimal("1.000"), Decimal("1" * 30)], pyarrow.decimal128(38, 3))
+        values = pyarrow.array([Decimal("0.5"), Decimal("-1.25"), Decimal(2)], pyarrow.decimal128(9, 3))
+        table = pyarrow.table({"text": ["a", "b", "c"], "label": labels, "value": values})
+        parquet.write_table(table, tmp_path / f"{split}.parquet")
+    assert load("classification", tmp_path).labels == ("0", "1", "1" * 30)
+    found = load("regression", tmp_path, label_column="value").examples("train")
+    assert found["label"][:] == [0.5, -1.25, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([b"neg", b"pos"], r"found label b'neg' \(bytes\).*Fix: write each class as text, or as a whole number$"),
+        ([["neg"], ["pos"]], r"found label \['neg'\] \(list\).*or as a whole number; several labels of a row: --task multi"),
+        ([{"a": 1}, {"a": 2}], r"found label {'a': 1} \(dict\).*Fix: write each class as text"),
+        ([float("nan"), 1.0], r"found no label \(nan\).*Fix: label the row, or remove it"),
+    ],
+)
+def test_what_to_do_about_a_label_is_of_its_kind(labels: list, message: str, tmp_path) -> None:
+    for split in ("train", "dev"):
+        parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": labels}), tmp_path / f"{split}.parquet")
+    with pytest.raises(InputError, match=message):
+        load("classification", tmp_path)
+
+
+@pytest.mark.parametrize("orient", ["list", "columns", "index", "split"])
+def test_json_with_all_rows_in_one_object_is_told(orient: str, tmp_path) -> None:
+    frame = pandas.DataFrame({"text": ["a", "b"], "label": ["no", "yes"]})
+    text = json.dumps(frame.to_dict("list")) if orient == "list" else frame.to_json(orient=orient)
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.json").write_text(text)
+    message = r"found one object \(.*\) with all rows; expected an object for each row.*to_json\(…, orient='records'\)"
+    with pytest.raises(InputError, match=message):
+        load("classification", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["utf-16le", "utf-16be"])
+def test_utf_16_without_its_mark_is_told(kind: str, tmp_path) -> None:
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.csv").write_bytes("text,label\na é,no\nb,yes\n".encode(kind))
+    with pytest.raises(InputError, match=rf"every other byte is zero, as in {kind.upper()}.*iconv -f {kind} -t utf-8 train"):
+        load("classification", tmp_path)
+
+
+def test_a_line_before_the_names_of_columns_is_told(tmp_path) -> None:
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.csv").write_text("# my data\ntext,label\na,no\nb,yes\n")
+    message = r"line 2: found 2 columns; expected 1 \(# my data\)\. Fix: name the columns in line 1, and remove what"
+    with pytest.raises(InputError, match=message):
+        load("classification", tmp_path)
