@@ -29,7 +29,7 @@ from optkit.core.errors import InputError, MachineError
 from optkit.core.json_door import read_json
 from optkit.core.step_cache import content_at, read_record
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
-from optkit.pipeline import load_test, refusals, rows, tune
+from optkit.pipeline import load_test, projects, refusals, rows, tune
 from optkit.pipeline.projects import Source
 from optkit.pipeline.publish import Options, publish
 from optkit.pipeline.run import run, run_all
@@ -505,9 +505,10 @@ def test_a_full_disk_leaves_nothing_half_written(workshop, tiny_data, tmp_path, 
         arguments = run_arguments(workshop, tiny_data, disk / "checkpoints", ["baseline_fp32"])
         process = start(arguments, tmp_path / "output")
         process.join(300)
-        # a lock file is empty, TensorBoard's curves are no result, and a model's trial is a finished step without files
+        # a lock file is empty, TensorBoard's curves are no result, a model's trial is a finished step without files, and the
+        # file of what a project was begun on is whole
         found = [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size]
-        left = [path for path in found if not {".tensorboard", ".trials"}.intersection(path.parts)]
+        left = [path for path in found if not {".tensorboard", ".trials", projects.FILE}.intersection(path.parts)]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     said = (tmp_path / "output").read_text()
