@@ -52,6 +52,7 @@ LONGEST = {
     "test_kernels.py",
     "test_live_server.py",
     "test_models_table.py",
+    "test_onnx_module.py",
     "test_quiet.py",
     "test_remote.py",
     "test_sample_reranking.py",
