@@ -83,18 +83,19 @@ def effects(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind, groups: Mapp
         task: gives the distributions in logits.
         groups: names of Linear modules by the part that they are.
     """
+    return measured(trial, feeds, task, groups).effects
+
+
+def measured(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind, groups: Mapping[str, Collection[str]]) -> Measured:
+    """Return the same beside what FP32 may round; arguments as of `effects`."""
     linears = encoder_linears(trial.model)
     able = {name: linears[name] for name in trial.names}
     reference = _altered(trial, (), feeds, task)
-    return [
+    found = [
         Effect(part, _distance(_altered(trial, names, feeds, task), reference, task), kept.share(able, names))
         for part, names in groups.items()
     ]
-
-
-def rounding(trial: OneByOne, feeds: Sequence[Feed], task: TaskKind) -> float:
-    """Return the divergence of the model's answers that may be nothing but FP32's rounding."""
-    return _rounding(_altered(trial, (), feeds, task), task)
+    return Measured(found, _rounding(reference, task))
 
 
 def singles(names: Collection[str]) -> dict[str, list[str]]:

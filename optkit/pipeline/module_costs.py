@@ -112,10 +112,8 @@ def _measured(recipe: Recipe, stage: Quantize | Sparsify, spec: RunSpec, example
         context = context_of(start, spec, loaded)
         trial = stage.one_by_one(loaded, context)
         groups = {**sensitivity.by_layer(trial.model, trial.names), **sensitivity.singles(trial.names)}
-        feeds = list(context.feeds(examples))
-        effects = sensitivity.effects(trial, feeds, spec.task, groups)
-        rounding = sensitivity.rounding(trial, feeds, spec.task)
-        atomic.write_json(unfinished / FILE, asdict(sensitivity.Measured(effects, rounding)))
+        measured = sensitivity.measured(trial, list(context.feeds(examples)), spec.task, groups)
+        atomic.write_json(unfinished / FILE, asdict(measured))
 
     depends_on = {
         "checkpoint": content_at(folder),

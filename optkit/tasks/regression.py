@@ -107,8 +107,10 @@ class Regression(TextTask):
         if config.num_labels == 1 and value_head.stated(config) is None:
             log.info("%s: its config.json states no activation; values are what its head gives, without a sigmoid", folder)
         value_head.adopt(config)
+        if not value_head.ends_in_sigmoid(config):
+            return
         values = np.concatenate([self.examples(split)[TARGET][:] for split in ("train", "dev")])
-        if value_head.ends_in_sigmoid(config) and not 0 <= values.min() <= values.max() <= 1:
+        if not 0 <= values.min() <= values.max() <= 1:
             log.warning(
                 "%s: its values end in a sigmoid and lie between 0 and 1, those of the data between %.4g and %.4g: "
                 "correlations mean what they did, the error and training on values do not. Scale the data to 0 … 1",

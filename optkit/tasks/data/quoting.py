@@ -11,11 +11,11 @@ log = logging.getLogger(__name__)
 
 def check_blanks(table: Table) -> None:
     """Warn of fields with a blank before their quotes, which are text then."""
-    if quoted := [name for name in table.columns if len(name) > 1 and name[0] == name[-1] == '"']:
+    if quoted := [name for name in table.columns if _in_quotes(name)]:
         fix = "write no blank between a comma and a quote"
         raise problem(f"{table.source}, line 1", f"columns in quotes ({listed(quoted)}), a blank before them", "names", fix)
     fields = (field for column in table.columns.values() for field in column if field[:1].isspace())
-    count = sum(len(field) > 1 and field[0] == field[-1] == '"' for field in map(str.strip, fields))
+    count = sum(_in_quotes(field.strip()) for field in fields)
     if count:
         log.warning(
             "%s: %d fields have a blank before their quotes, which are text then, and stay. If they are not meant as text, "
@@ -26,17 +26,21 @@ def check_blanks(table: Table) -> None:
 
 def check_quotes(table: Table) -> None:
     """Warn of fields in quotes with doubled quotes inside, as pandas writes TSV: here quotes are text."""
-    if quoted := [name for name in table.columns if len(name) > 1 and name[0] == name[-1] == '"']:
+    if quoted := [name for name in table.columns if _in_quotes(name)]:
         fix = "save it as .csv, or write the TSV without quotes (quoting=csv.QUOTE_NONE)"
         raise problem(f"{table.source}, line 1", f"columns in quotes ({listed(quoted)})", "a TSV without quoting", fix)
     fields = (field for column in table.columns.values() for field in column)
-    count = sum(len(field) > 2 and field[0] == field[-1] == '"' and '""' in field[1:-1] for field in fields)
+    count = sum(_in_quotes(field) and '""' in field[1:-1] for field in fields)
     if count:
         log.warning(
             "%s: %d fields look quoted, as pandas writes them; in TSV quotes are text, and stay. If they are not meant as "
             "text, save the file as .csv",
             *(table.source, count),
         )
+
+
+def _in_quotes(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] == '"'
 
 
 def check_delimiter(path: Path, header: Sequence[str], delimiter: str) -> None:
