@@ -291,7 +291,8 @@ def test_the_end_does_not_wait_for_connections_that_are_idle(toy_repository, tmp
     with Server(toy_repository, tmp_path, ["single"], grace_s=20.0) as running, Client(running.url, "single") as client:
         client.infer(toy.feed(1, 8))
         running.close()
-    assert "HTTP service connections" not in running.log.read_text()
+    asked_each_second = running.log.read_text().count("HTTP service connections")
+    assert asked_each_second <= 1  # Triton may have counted before the front had closed it; it waits four seconds else
 
 
 def test_of_two_folders_made_at_once_none_is_taken(toy_repository, tmp_path):
