@@ -121,11 +121,6 @@ class Row:
         """Options of a command line that name task and project."""
         return f"--task {self.task}" + (f" --name {self.project}" if self.project not in ("", self.task) else "")
 
-    @property
-    def mean_speedup(self) -> float:
-        """Geometric mean of the speed-ups over the FP32 baseline at all batch sizes."""
-        return math.prod(self.speedup.values()) ** (1 / max(1, len(self.speedup)))
-
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

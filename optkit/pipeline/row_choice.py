@@ -1,6 +1,7 @@
 """One recipe's rows among all of a task, and the best of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import geometric_mean
 
 from optkit.core.errors import GateError, InputError
 from optkit.evaluation.results import Row
@@ -36,7 +37,7 @@ def one_of_recipe(rows: Sequence[Row], recipe: str, task: str, seed: int, precis
 
 
 def best(rows: Sequence[Row], task: str, seed: int, precision: str | None = None) -> Row:
-    """Find the fastest row of one seed that passed its gate, by the geometric mean of its speed-ups.
+    """Find the fastest row of one seed that passed its gate, by `speed_among`.
 
     Raises:
         InputError: nothing of that seed has been run, or nothing in that precision.
@@ -53,4 +54,15 @@ def best(rows: Sequence[Row], task: str, seed: int, precision: str | None = None
     if not passed:
         said = "".join(f"\n  - {row.recipe} ({row.precision}): {row.verdict}: {'; '.join(row.reasons)}" for row in found)
         raise GateError(f"task {task!r}, seed {seed}: no recipe passed its gate:{said}")
-    return max(passed, key=lambda row: row.mean_speedup)
+    return max(passed, key=speed_among(passed))
+
+
+def speed_among(rows: Sequence[Row]) -> Callable[[Row], float]:
+    """What rows are ranked by: the geometric mean of the speed-ups over the baseline's 16-bit engine, else over FP32.
+
+    Each row's ratios were measured in turn, within its own run. Over 16 bits, an 8-bit row is compared with the 16-bit row
+    by a ratio of these two; over FP32, by ratios of two runs, between which the machine may have changed its speed.
+    """
+    if all(row.speedup_vs_16bit for row in rows):
+        return lambda row: geometric_mean((row.speedup_vs_16bit or {}).values())
+    return lambda row: geometric_mean(row.speedup.values())

@@ -31,6 +31,7 @@ from optkit.models.families import depth
 from optkit.pipeline import load_summary, projects, refusals, result_file
 from optkit.pipeline.loss_by_stage import loss_by_stage
 from optkit.pipeline.result_file import RESULT, baseline_of
+from optkit.pipeline.row_choice import speed_among
 from optkit.recipe.recipe import Recipe
 from optkit.recipe.stage import BASELINE
 from optkit.tasks.outcomes import value
@@ -171,13 +172,14 @@ def _judged(row: Row) -> Row:
 
 def _ranked(rows: list[Row]) -> list[Row]:
     """The baseline first, then the best: what passed before what did not, the fastest first."""
-    return sorted(rows, key=_rank)
+    speed = speed_among(rows)
 
+    def rank(row: Row) -> tuple[bool, int, float, int]:
+        is_baseline = row.recipe == BASELINE
+        verdict = 0 if is_baseline else VERDICTS.index(row.verdict)
+        return not is_baseline, verdict, -speed(row), row.seed or 0
 
-def _rank(row: Row) -> tuple[bool, int, float, int]:
-    is_baseline = row.recipe == BASELINE
-    verdict = 0 if is_baseline else VERDICTS.index(row.verdict)
-    return not is_baseline, verdict, -row.mean_speedup, row.seed or 0
+    return sorted(rows, key=rank)
 
 
 def _scores(folder: Path) -> dict[str, np.ndarray]:
