@@ -56,6 +56,16 @@ def check_model(model: "PreTrainedModel") -> None:
         )
 
 
+def take(model: "PreTrainedModel") -> None:
+    """Check a user's model and `prepare` it.
+
+    Raises:
+        InputError: it cannot be taken, whatever the recipe.
+    """
+    check_model(model)
+    prepare(model)
+
+
 def prepare(model: "PreTrainedModel") -> None:
     """Change a new model in place as its family's record says; called wherever a model is made or taken."""
     if name := family_of(model.config).prepare:

@@ -94,7 +94,7 @@ def loaded_model(model: Model, task: Task | None = None, tokenizer: PreTrainedTo
         if task is not None and model.task is not None and model.task.head != task.head:
             raise InputError(f"{type(bare).__name__}: its head is for {model.task.head}, the task is {task.head}")
         return model
-    families.prepare(bare)
+    families.take(bare)
     config_door.make_plain(bare)
     if task is not None:
         _check_head(bare, task)
@@ -162,7 +162,7 @@ def load(
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # found below, and said in the task's words
         )
-        families.prepare(model)
+        families.take(model)
         extras = checkpoint_tensors.take(folder, model, report["unexpected_keys"], name)
     missing = set(report["missing_keys"]) - extras.weights
     complete = not any(missing_tensors.in_head(tensor, model, task) for tensor in missing)

@@ -1,5 +1,7 @@
 """Families are told by their modules and usual names: where the layers are, which Linear is which, and how large it is."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
@@ -9,10 +11,13 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 from optkit.core.errors import InputError
 from optkit.engines.tensorrt import model_check
 from optkit.graph.products import module_of
-from optkit.models import families
+from optkit.models import families, loading
 from optkit.models.families import FAMILIES
 from optkit.models.family import ATTENTION, Family
 from optkit.models.layers import Layers
+from optkit.models.loading import LoadedModel
+from optkit.tasks.base import Task
+from tests.conftest import saved
 
 WORDS = {"vocab_size": 20, "pad_token_id": 0}
 SIZES = {**WORDS, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
@@ -22,8 +27,12 @@ OWN_WORDS = {**WORDS, "dim": 64, "n_layers": 3, "n_heads": 4, "hidden_dim": 128}
 def model(family: str, sizes: dict[str, int]) -> PreTrainedModel:
     """A classifier without weights."""
     with torch.device("meta"):
-        config = getattr(transformers, f"{family}Config")(**sizes)
-        return getattr(transformers, f"{family}ForSequenceClassification")(config)
+        return _made(family, sizes)
+
+
+def _made(family: str, sizes: dict[str, int]) -> PreTrainedModel:
+    config = getattr(transformers, f"{family}Config")(**sizes)
+    return getattr(transformers, f"{family}ForSequenceClassification")(config)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +162,23 @@ def test_a_model_without_word_embeddings_is_refused_by_its_type(family: str, siz
         families.word_embeddings(found)
     refused = f"model type '{family.lower()}' is not supported: {family}ForSequenceClassification has no table of word "
     assert str(error.value).startswith(refused)
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("Mra", "model type 'mra' is not supported: its attention is computed by a CUDA kernel"),
+        ("GPT2", "GPT2ForSequenceClassification is not supported: its tokens see those before them only"),
+    ],
+)
+def test_what_no_recipe_takes_is_refused_where_a_model_is_taken(
+    family: str, said: str, tiny_model: LoadedModel, tiny_task: Task, tmp_path: Path
+) -> None:
+    sizes = {**SIZES, "vocab_size": len(tiny_model.tokenizer), "num_labels": 2}
+    found = _made(family, sizes)
+    with pytest.raises(InputError, match=said):
+        loading.loaded_model(found)
+    folder = saved(tiny_model, tmp_path / family)
+    found.save_pretrained(folder)
+    with pytest.raises(InputError, match=said):
+        loading.load(folder, tiny_task)
