@@ -35,6 +35,8 @@ from optkit.tasks.classification import Classification
 Run = Callable[[], object]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 BASE = "onnxruntime fp32"
+SETTLING_S = 0.02
+"""How long libgomp's threads may wait for the next product of torch before they sleep."""
 
 
 def main() -> None:
@@ -154,13 +156,22 @@ def repeat(multiply: Callable, operands: list[tuple[torch.Tensor, ...]], layers:
 def measure(runs: dict[str, Run], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Median milliseconds of each, all taking turns in every round."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
+    for run in runs.values():
+        run()
+    for _ in range(rounds):
         for name, run in runs.items():
+            settle(run)
             start = clock()
             run()
-            if turn:  # the first warms up
-                times[name].append((clock() - start) * 1e3)
+            times[name].append((clock() - start) * 1e3)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def settle(run: Run) -> None:
+    """Call until the threads of what ran before no longer spin, and the caches hold what this one needs."""
+    end = time.perf_counter() + SETTLING_S
+    while time.perf_counter() < end:
+        run()
 
 
 def show(medians: dict[str, float], arguments: argparse.Namespace) -> None:
