@@ -112,8 +112,11 @@ S3_KEYS |= {"AWS_ALLOW_HTTP": "true"}
 def s3() -> Iterator[tuple[str, Any]]:
     """Address of an S3 server with conditional writes, and a client of it; it has the bucket `bucket`."""
     boto3 = pytest.importorskip("boto3", reason="an S3 server is needed: pip install -e '.[test]'")
+    from moto import backends
     from moto.server import ThreadedMotoServer
 
+    modules = tuple(backends.list_of_moto_modules())
+    backends.list_of_moto_modules = lambda: modules  # which it reads from the disk for each request, a sixth of its time
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

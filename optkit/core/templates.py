@@ -1,5 +1,6 @@
 """Templates in Jinja2: text with places for values, kept as files beside the modules that fill them in."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from optkit.core.printable import escaped
@@ -8,8 +9,10 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
+@cache
 def template(package: str, name: str) -> "Template":
-    """Read a template; what is put into HTML is escaped, so is what is HTML in Markdown, and a missing value is an error.
+    """Read a template, once. What is put into HTML is escaped, so is what is HTML in Markdown, and a missing value
+    is an error.
 
     `{{ value | number(".2f") }}` writes a number as Python's `format` does.
 

@@ -27,7 +27,7 @@ from optkit.serving.connection import address
 from optkit.serving.ticket import Ticket
 
 DEADLINE_S = 300.0
-_POLL_S, _GRPC_S = 0.25, 5.0
+_POLL_S, _GRPC_S = 0.05, 5.0
 log = logging.getLogger(__name__)
 _FOREIGN = "is another server than Triton listening there?"
 

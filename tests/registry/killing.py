@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+from optkit.core.templates import template
+from optkit.registry import live_server
 from optkit.registry.disk import locked
 from optkit.registry.live_server import Running
 from optkit.registry.release import place
@@ -16,8 +18,12 @@ from .conftest import trusting
 
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate")
 _INTERRUPTED = 130
-_launcher = multiprocessing.get_context("forkserver")
-_launcher.set_forkserver_preload(["onnx", "tokenizers", "optkit.registry.rollback"])  # found without pytest's sys.path
+launcher = multiprocessing.get_context("forkserver")
+"""One for all that are killed: what a publisher imports is there in each of its processes."""
+launcher.set_forkserver_preload(
+    [__name__, f"{__package__}.remote_killing", "obstore.store", "optkit.tasks.classification", "tritonclient.grpc"]
+)
+template("optkit.registry", "model_card.md.jinja")  # compiled once, and not by each process
 
 
 def publish(root, release, url=None):
@@ -36,9 +42,19 @@ def remove_old(root, release, url=None):
     prune(root, small.MODEL, keep=1)
 
 
+def together(count, work, *arguments):
+    """Do `work` in several processes at once."""
+    processes = [launcher.Process(target=work, args=arguments) for _ in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * count
+
+
 def killed_at(step, event, work, *arguments):
     """Do `work` and kill it before its step; False when it ended before, well."""
-    process = _launcher.Process(target=_run, args=(step, event, work, arguments))
+    process = launcher.Process(target=_run, args=(step, event, work, arguments))
     process.start()
     process.join(60)
     assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
@@ -47,7 +63,7 @@ def killed_at(step, event, work, *arguments):
 
 def interrupted_at(step, event, work, *arguments):
     """Do `work` in a process of its own and press Ctrl-C before its step; False when it ended before, well."""
-    process = _launcher.Process(target=_run_interrupted, args=(step, event, work, arguments))
+    process = launcher.Process(target=_run_interrupted, args=(step, event, work, arguments))
     process.start()
     process.join(60)
     assert process.exitcode in (0, _INTERRUPTED), process.exitcode
@@ -83,4 +99,5 @@ def _run(step, event, work, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
+    live_server._POLL_S = 1.5  # else most requests would be one: whether the trial, which takes a second, is unloaded
     work(*arguments)

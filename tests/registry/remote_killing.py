@@ -1,7 +1,6 @@
 """A publisher into an object store, in a process of its own, that is killed just before its n-th write."""
 
 import itertools
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -14,9 +13,7 @@ from optkit.registry.rollback import prune, rollback
 
 from . import small
 from .conftest import trusting
-
-_launcher = multiprocessing.get_context("forkserver")
-_launcher.set_forkserver_preload([__name__])
+from .killing import launcher
 
 
 def publish(url, release, wait_s=20.0):
@@ -42,7 +39,7 @@ def die_in_the_download(url, release):
 
 def killed_at(step, work, url, release):
     """Do `work` and kill it before its step (None: it does so itself); False when it ended before, well."""
-    process = _launcher.Process(target=_run, args=(step, work, url, release, dict(os.environ)))
+    process = launcher.Process(target=_run, args=(step, work, url, release, dict(os.environ)))
     process.start()
     process.join(120)
     assert process.exitcode in (0, -signal.SIGKILL), process.exitcode

@@ -2,10 +2,8 @@
 
 import itertools
 import json
-import pickle
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -203,17 +201,7 @@ def test_two_publishers_take_turns(repository, releases):
 
 
 def test_four_processes_publish_at_once(repository, releases):
-    code = (
-        f"import pickle, sys; from pathlib import Path; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "from tests.registry.killing import publish\n"
-        "publish(Path(sys.argv[1]), pickle.load(sys.stdin.buffer))"
-    )
-    content = pickle.dumps(releases[3])
-    started = [subprocess.Popen([sys.executable, "-c", code, str(repository)], stdin=subprocess.PIPE) for _ in range(4)]
-    for process in started:
-        process.stdin.write(content)
-        process.stdin.close()
-    assert [process.wait(120) for process in started] == [0] * 4
+    killing.together(4, killing.publish, repository, releases[3])
     assert repositories.versions(repository / small.MODEL) == (1, 2, 3, 4, 5, 6, 7)
     assert verify.verify(repository) == []
 
