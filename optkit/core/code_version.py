@@ -67,7 +67,7 @@ def _targets(tree: ast.AST, module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, module)
             yield from (own if _path(own := f"{base}.{alias.name}") else base for alias in node.names)
-        elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+        elif not isinstance(node, ast.expr) and not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
             yield from _targets(node, module)
 
 
@@ -105,11 +105,19 @@ def _tree(module: str) -> ast.Module:
     """The module's syntax tree without docstrings, also those of attributes."""
     path = _path(module)
     tree = ast.parse(b"" if path is None else path.read_bytes())
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]  # type: ignore[attr-defined]
     return tree
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """A tree's nodes without expressions, which are most of it and hold no statements."""
+    waiting = [tree]
+    while waiting:
+        yield (node := waiting.pop())
+        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
 
 
 @cache
