@@ -13,11 +13,9 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel
 
+from optkit.graph.passes import MASKED
 from optkit.models.families import layer_kinds
 
-MASKED = -1e4
-"""Value added to the scores of padding. exp(-1e4) is exactly 0 in float32, bf16 and FP16, and -1e4 is finite in all of them,
-so that a row of padding alone gives numbers rather than NaN."""
 Form = Literal["added", "inside", "plain"]
 FORMS: tuple[Form, ...] = ("added", "inside", "plain")
 

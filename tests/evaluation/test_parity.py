@@ -16,7 +16,7 @@ from optkit.evaluation.artifacts import EVIDENCE, EXAMPLES, SCORES
 from optkit.evaluation.difference import difference
 from optkit.evaluation.gate import judge
 from optkit.evaluation.validation import validate
-from optkit.graph.attention_mask import MASKED
+from optkit.graph.passes import MASKED
 from optkit.tasks.outcomes import value
 from tests.report.test_table import BASELINE
 
