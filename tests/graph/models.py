@@ -19,13 +19,13 @@ class ClippedGelu(nn.Module):
         return torch.clamp(nn.functional.gelu(hidden), max=10.0)
 
 
-def bert(cls=BertForSequenceClassification):
+def bert(cls=BertForSequenceClassification, layers=2):
     """A model with weights large enough for every quantiser, softmax and GELU to matter; the same at every call."""
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=128,
         max_position_embeddings=LENGTH,
