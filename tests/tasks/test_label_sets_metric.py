@@ -23,13 +23,18 @@ def test_ranking_is_scikit_learns() -> None:
     assert ranking_precision(logits, gold).mean() == pytest.approx(label_ranking_average_precision_score(gold, logits))
 
 
+def micro_f1(gold: np.ndarray, chosen: np.ndarray) -> float:
+    """Twice the hits over all that is right and all that was chosen: scikit-learn takes a thousand times as long."""
+    return 2 * (gold & chosen).sum() / max(1, gold.sum() + chosen.sum())
+
+
 def test_no_other_thresholds_have_a_higher_f1() -> None:
     """Every combination of cuts of small examples is tried."""
     random = np.random.default_rng(0)
     for _ in range(20):
         logits, gold = random.normal(size=(6, 3)), random.random((6, 3)) < 0.4
         cuts = [np.append(column - 1e-9, column.max() + 1) for column in logits.T]
-        best = max(f1_score(gold, logits > np.array(one), average="micro", zero_division=0) for one in product(*cuts))
+        best = max(micro_f1(gold, logits > np.array(one)) for one in product(*cuts))
         found = f1_score(gold, logits > best_thresholds(logits, gold), average="micro", zero_division=0)
         assert found == pytest.approx(best)
 
