@@ -4,29 +4,31 @@ import copy
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch comes: the workers share the cores
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
-from transformers import BertConfig, BertTokenizerFast
 
 from optkit.cli.app import main
-from optkit.compression.context import Context
 from optkit.compression.registry import TECHNIQUES
 from optkit.engines.registry import RUNTIMES
-from optkit.models import loading
 from optkit.models.families import FAMILIES
-from optkit.models.loading import LoadedModel
 from optkit.recipe.training import Training
 from optkit.tasks import registry
 from optkit.tasks.base import Task
 from optkit.tasks.collate import Collator
+
+if TYPE_CHECKING:  # torch and transformers take seconds: fixtures import them, and not each process of pytest
+    from transformers import BertConfig, BertTokenizerFast
+
+    from optkit.compression.context import Context
+    from optkit.models.loading import LoadedModel
 
 # What a shell starts in the background ignores Ctrl-C, and under nohup the end of its terminal, and so would all that tests
 # start and interrupt.
@@ -80,11 +82,13 @@ def nothing_stays() -> Iterator[None]:
     to the log: which tests come after it in its process is chance."""
     known = {kind: kind.names() for kind in (registry.TASKS, TECHNIQUES, RUNTIMES, FAMILIES)}
     logger = logging.getLogger("optkit")
-    before, threads = (logger.handlers[:], logger.level, logger.propagate), torch.get_num_threads()
+    before = logger.handlers[:], logger.level, logger.propagate
     yield
     logger.handlers, logger.level, logger.propagate = before
     logging.disable(logging.NOTSET)
-    assert torch.get_num_threads() == threads, "a test has changed the number of PyTorch's threads"
+    if torch := sys.modules.get("torch"):
+        threads = int(os.environ["OMP_NUM_THREADS"])
+        assert torch.get_num_threads() == threads, "a test has changed the number of PyTorch's threads"
     for kind, names in known.items():
         assert kind.names() == names, f"{kind.what}: a test has registered one and has not had it forgotten"
 
@@ -135,16 +139,20 @@ def tiny_task(tiny_data: Path) -> Task:
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer() -> BertTokenizerFast:
+def tiny_tokenizer() -> "BertTokenizerFast":
     """One token per word of `tiny_data`; reads 16 tokens."""
+    from transformers import BertTokenizerFast
+
     words = [*SPECIAL, *OTHERS, *OPINIONS["bad"], *OPINIONS["good"]]
     return BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}, model_max_length=16)
 
 
 @pytest.fixture(scope="session")
-def tiny_config(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> BertConfig:
+def tiny_config(tiny_tokenizer: "BertTokenizerFast", tiny_task: Task) -> "BertConfig":
     """Configuration of a BERT of two layers of width 32, without dropout. Whoever changes it, as a model does when it is
     called with labels, copies it first."""
+    from transformers import BertConfig
+
     return BertConfig(
         vocab_size=len(tiny_tokenizer),
         hidden_size=32,
@@ -161,13 +169,17 @@ def tiny_config(tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> BertConfi
 
 
 @pytest.fixture
-def tiny_model(tiny_config: BertConfig, tiny_tokenizer: BertTokenizerFast, tiny_task: Task) -> LoadedModel:
+def tiny_model(tiny_config: "BertConfig", tiny_tokenizer: "BertTokenizerFast", tiny_task: Task) -> "LoadedModel":
     """A model of `tiny_config` whose random weights are the same in every test."""
+    import torch
+
+    from optkit.models import loading
+
     torch.manual_seed(0)
     return loading.new(copy.deepcopy(tiny_config), tiny_tokenizer, tiny_task)
 
 
-def saved(loaded: LoadedModel, place: Path) -> Path:
+def saved(loaded: "LoadedModel", place: Path) -> Path:
     """Leave a model in a folder as `save_pretrained` does, its tokenizer beside it; return the folder."""
     loaded.model.save_pretrained(place)
     loaded.tokenizer.save_pretrained(place)
@@ -180,8 +192,10 @@ def nobody(name: str) -> Any:
 
 
 @pytest.fixture
-def tiny_context(tiny_task: Task, tiny_tokenizer: BertTokenizerFast, tmp_path: Path) -> Context:
+def tiny_context(tiny_task: Task, tiny_tokenizer: "BertTokenizerFast", tmp_path: Path) -> "Context":
     """The surroundings of a stage on the tiny task; whoever asks for a teacher fails."""
+    from optkit.compression.context import Context
+
     return Context(
         task=tiny_task,
         features=tiny_task.encode("train", tiny_tokenizer),
