@@ -23,9 +23,10 @@ test: $(VENV)/installed
 models: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.models_table $(FAMILIES)
 
-# Unit tests alone: no server, nothing that takes longer than a second.
+# Unit tests alone: no server, nothing that takes longer than a second. They wait for nothing, so that one process for each
+# processor is enough; each has all modules to import.
 test-fast: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not server and not slow and not gpu"
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 -m "not server and not slow and not gpu"
 
 # Damaged files, answers and configurations, drawn anew each night: thousands for each door, in some ten minutes.
 test-nightly: $(VENV)/installed

@@ -53,7 +53,10 @@ def room(module: str) -> int:
 
 def named(module: str) -> set[str]:
     """Modules that a text in the code names, such as those of a registry: they are imported when they are asked for."""
-    tree = ast.parse(MODULES[module].read_text())
+    source = MODULES[module].read_text()
+    if not re.search(r"[\"']optkit\.", source):
+        return set()  # nothing to be taken apart
+    tree = ast.parse(source)
     documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     texts = (
         node.value

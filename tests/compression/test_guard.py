@@ -29,6 +29,7 @@ def weights(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     return {name: linear.weight.detach().clone() for name, linear in encoder_linears(loaded.model).items()}
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_leaves_the_calibrated_weights(tiny_model: LoadedModel, context: Context) -> None:
     calibrated = copy.deepcopy(tiny_model)
     Quantize(calibration_examples=16).apply(calibrated, context)
@@ -69,6 +70,7 @@ def test_rows_that_judge_are_not_learned_from(tiny_model: LoadedModel, context: 
     assert "training made it no better" in tiny_model.remarks[0], "nothing was trained"
 
 
+@pytest.mark.slow
 def test_without_a_teacher_the_labels_judge(tiny_model: LoadedModel, tiny_context: Context) -> None:
     Quantize(epochs=2, teacher=None, learning_rate=3e-3, calibration_examples=16).apply(tiny_model, tiny_context)
     assert tiny_model.remarks[0].startswith("loss on ") and tiny_model.remarks[0].endswith("the trained weights are kept")

@@ -154,6 +154,7 @@ def test_the_stage_shifts_before_it_calibrates_and_adds_nothing(tiny_model: Load
     assert float(own[name].amax) < 0.5 * float(other[name].amax)
 
 
+@pytest.mark.slow
 def test_the_graph_is_the_same_but_for_its_numbers(tiny_model: LoadedModel, tiny_context: Context, tmp_path: Path) -> None:
     """The same operators on tensors of the same names, types and shapes: as fast and as large."""
     found = []

@@ -85,6 +85,7 @@ def test_order_and_groups(tiny_model: LoadedModel) -> None:
     assert [len(group) for group in block_clustering.in_groups(tiny_model.model, {ATTENTION[0]: 4}, 3)] == [1]
 
 
+@pytest.mark.slow
 def test_each_group_is_trained_with_what_is_free(tiny_model: LoadedModel, tiny_context: Context) -> None:
     """Five groups share the epochs; quantised weights move too, and stay shared."""
     quantised = copy.deepcopy(tiny_model)

@@ -86,6 +86,7 @@ def test_the_max_calibrator_sees_every_example(tiny_model: LoadedModel, tiny_con
     assert float(amax_of(tiny_model)[f"{QUERY}.input_quantizer"]) == max(largest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrator", CALIBRATORS)
 def test_post_training_quantization_keeps_the_answers(
     calibrator: Calibrator, trained: LoadedModel, tiny_context: Context, tiny_task: Task
@@ -209,6 +210,7 @@ def test_scales_that_do_not_fit_are_all_named(tiny_model: LoadedModel) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_training_moves_the_weights_and_not_the_scales(tiny_model: LoadedModel, tiny_context: Context) -> None:
     stage = Quantize(calibrator="percentile", epochs=2, learning_rate=1e-3, teacher=None)
     before = {name: linear.weight.clone() for name, linear in encoder_linears(tiny_model.model).items()}
@@ -226,6 +228,7 @@ def test_training_moves_the_weights_and_not_the_scales(tiny_model: LoadedModel, 
     assert max(entry["learning_rate"] for entry in history) <= 1e-3
 
 
+@pytest.mark.slow
 def test_training_brings_back_what_rounding_took(trained: LoadedModel, tiny_context: Context) -> None:
     before = logits(trained, tiny_context)
     stage = Quantize(calibrator="percentile", percentile=80, epochs=2, learning_rate=1e-3, label_weight=0.0)

@@ -30,6 +30,7 @@ def chosen(stage: Sparsify, loaded: LoadedModel, context: Context) -> tuple[floa
     return max(entry["learning_rate"] for entry in history), weights(loaded)
 
 
+@pytest.mark.slow
 def test_the_rate_that_learns_is_taken(
     tiny_model: LoadedModel, tiny_context: Context, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -47,6 +48,7 @@ def test_the_rate_that_learns_is_taken(
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items()), "as if trained with it alone"
 
 
+@pytest.mark.slow
 def test_teachers_answer_the_features_that_are_theirs(tiny_model: LoadedModel, tiny_context: Context) -> None:
     """Were they shifted by what is held out, the student would learn nothing of a teacher that is right."""
     labels = np.array(tiny_context.features["labels"])

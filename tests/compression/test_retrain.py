@@ -66,6 +66,7 @@ def test_without_epochs_nothing_is_trained(tiny_model: LoadedModel, tiny_context
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny_model.model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_every_stage_can_follow_representations_with_its_zeros_held(tiny_model: LoadedModel, tiny_context: Context) -> None:
     """A sparse model whose every hidden state is to become that of the dense one."""
     dense = replace(tiny_model, model=copy.deepcopy(tiny_model.model))
@@ -116,6 +117,7 @@ def test_a_budget_in_steps_goes_before_epochs(tiny_model: LoadedModel, tiny_cont
     assert retrain(tiny_model, Sparsify(steps=0), tiny_context, "retraining") == []
 
 
+@pytest.mark.slow
 def test_several_teachers_are_averaged(tiny_model: LoadedModel, tiny_context: Context) -> None:
     """One that is sure of the opposite against one that is surer of the labels."""
     labels = np.array(tiny_context.features["labels"])
@@ -173,6 +175,7 @@ def test_representations_follow_the_first_teacher_alone(tiny_model: LoadedModel,
     assert asked == ["first"]
 
 
+@pytest.mark.slow
 def test_texts_without_labels_are_learnt_from(
     tiny_model: LoadedModel, tiny_context: Context, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -134,6 +134,7 @@ def test_each_module_alone_and_the_model_as_before(
     assert again == [found["all"]], "measuring changes nothing"
 
 
+@pytest.mark.slow
 def test_auto_leaves_float_what_costs_most(tiny_model: LoadedModel, tiny_context: Context, tmp_path: Path) -> None:
     loaded = spoiled(tiny_model)
     # as in training, beside what is left float: all scales, and the checkpoint, and the graph

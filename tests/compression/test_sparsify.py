@@ -104,6 +104,7 @@ def test_sparsegpt_chooses_by_what_is_lost(tiny_model: LoadedModel, tiny_context
     assert 0 < errors["sparsegpt"] < errors["magnitude"]
 
 
+@pytest.mark.slow
 def test_retraining_moves_what_stays_and_nothing_else(tiny_model: LoadedModel, tiny_context: Context) -> None:
     PRUNE.apply(tiny_model, tiny_context)
     mask, before = zeros(tiny_model), weights(tiny_model)
@@ -113,6 +114,7 @@ def test_retraining_moves_what_stays_and_nothing_else(tiny_model: LoadedModel, t
     assert not any(torch.equal(weight, before[name]) for name, weight in weights(tiny_model).items())
 
 
+@pytest.mark.slow
 def test_zeros_stay_through_every_stage_and_on_disk(
     tiny_model: LoadedModel, tiny_context: Context, tiny_task: Task, tmp_path: Path
 ) -> None:
@@ -143,6 +145,7 @@ def amax(linear: torch.nn.Module) -> torch.Tensor:
     return linear.weight_quantizer.amax / 127 / 2  # type: ignore[union-attr,operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True])
 def test_the_graph_is_sparse(int8: bool, tiny_model: LoadedModel, tiny_context: Context, tmp_path: Path) -> None:
     PRUNE.apply(tiny_model, tiny_context)

@@ -31,6 +31,7 @@ def luke(tiny_model: LoadedModel) -> LoadedModel:
     return tiny_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrator", ["max", "mse", "kl"])
 def test_what_is_never_called_stays_float_by_name(
     calibrator: Calibrator, luke: LoadedModel, tiny_context: Context, tmp_path: Path
@@ -50,6 +51,7 @@ def test_what_is_never_called_stays_float_by_name(
     assert found.covered_gemms == found.encoder_gemms == 2 * 6
 
 
+@pytest.mark.slow
 def test_the_trial_before_training_takes_it(luke: LoadedModel) -> None:
     trial_export(luke.model.config, Classification, quantised=True)
 

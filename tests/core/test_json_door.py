@@ -121,6 +121,7 @@ class Whole(Told):
     lines: list[Line]
 
 
+@pytest.mark.slow
 @pytest.mark.doors
 @given(content=damage.misfits(TOLD) | damage.damaged(json.dumps(TOLD).encode()) | st.binary())
 def test_any_file_fits_or_is_refused_by_its_name(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -29,6 +29,7 @@ def test_it_is_over_after_its_time() -> None:
     assert 0.3 <= time.monotonic() - started < 0.6
 
 
+@pytest.mark.slow
 def test_the_time_that_a_process_was_stopped_counts_for_a_second_at_most() -> None:
     with subprocess.Popen([sys.executable, "-c", CODE], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "waiting\n"

@@ -48,6 +48,7 @@ def test_what_a_task_has_not() -> None:
     assert found["flips"] is None and found["flips_ci95"] is None
 
 
+@pytest.mark.slow
 def test_decisions_are_those_of_the_task(answering, tiny_task) -> None:
     features = answering["fp32"].features
     logits = [np.array([0.0, 1.0])] * len(features)
@@ -58,6 +59,7 @@ def test_decisions_are_those_of_the_task(answering, tiny_task) -> None:
     assert of_examples(other, found)["flips"].tolist() == [100.0, *[0.0] * (len(features) - 1)]
 
 
+@pytest.mark.slow
 def test_models_are_compared_by_their_answers(answering, tiny_task) -> None:
     exact, quantised = (evaluate(answering[precision].loaded, tiny_task) for precision in ("fp32", "int8"))
     found = quantised.changes(exact)

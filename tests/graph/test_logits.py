@@ -105,6 +105,7 @@ def test_bigbird_takes_what_its_full_attention_takes(tmp_path):
         export(classifier("bigbird"), tmp_path, 45, Classification)
 
 
+@pytest.mark.slow
 def test_the_model_is_given_back_as_it_was(tmp_path):
     for name in ("deberta", "deberta-v3", "modernbert"):
         model = classifier(name)

@@ -9,6 +9,7 @@ from optkit.tasks.classification import Classification
 from optkit.tasks.question_answering import QuestionAnswering
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["Bert", "ModernBert", "DebertaV2"])
 @pytest.mark.parametrize("task", [Classification, QuestionAnswering])
 def test_what_can_be_exported_passes(family, task):

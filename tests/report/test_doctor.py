@@ -99,6 +99,7 @@ def test_the_longest_input():
     assert "known to be fused up to 512" in model_check.of_config({**CONFIG, "max_position_embeddings": 4096})[1].found
 
 
+@pytest.mark.slow
 def test_coverage_of_a_graph(exported):  # noqa: F811
     assert "none" in model_check.of_graph(exported()[1])[0].found
     (finding,) = model_check.of_graph(exported(is_quantised=True)[1])

@@ -104,6 +104,7 @@ def test_megabytes_are_not_tokenised(kind, tmp_path):
     assert max(watched.longest, made.cutting.longest) < 10_000
 
 
+@pytest.mark.slow
 def test_of_a_pair_the_longer_text_loses_its_tokens(tmp_path):
     made = encoder(tmp_path, "letters", True, 64)  # 61 tokens of texts, an odd number
     for first, second in ((300, 299), (299, 300), (300, 300), (10, 9000), (9000, 10), (40, 9000), (7000, 300)):

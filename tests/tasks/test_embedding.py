@@ -277,6 +277,7 @@ def texts(write: Write) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_texts_alone(texts: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     from optkit.compression import checkpoint
     from optkit.evaluation.evaluate import evaluate
@@ -307,6 +308,7 @@ def test_texts_alone_train_no_baseline(texts: Path, tmp_path_factory: pytest.Tem
         preflight.require([spec.baseline], spec)
 
 
+@pytest.mark.slow
 def test_texts_alone_train_nothing_without_a_teacher(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     alone = Recipe(name="alone", stages=[Quantize(epochs=1, teacher=None)])
     spec = spec_of(texts, sentence_model(tmp_path_factory.mktemp("model")), tmp_path_factory.mktemp("root"), alone)
@@ -314,6 +316,7 @@ def test_texts_alone_train_nothing_without_a_teacher(texts: Path, tmp_path_facto
         preflight.require([alone], spec)
 
 
+@pytest.mark.slow
 def test_teachers_of_vectors_of_different_sizes_are_refused_before_training(
     texts: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

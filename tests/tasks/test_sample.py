@@ -83,6 +83,7 @@ def test_rows_are_pinned(split: Split) -> None:
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == SHA256[split], "raise VERSION and pin anew"
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_order_of_hashes() -> None:
     """A fresh interpreter with another hash seed writes the same rows."""
     code = "import json; from optkit.tasks.sample import rows; print(json.dumps(rows('dev')))"

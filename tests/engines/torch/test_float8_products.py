@@ -84,6 +84,7 @@ def test_a_quantised_tensor_that_something_else_reads_is_refused():
         to_float8(product(reader="DequantizeLinear")[0], np.float16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fp16", "bf16"])
 def test_a_graph_in_fp8_is_close_to_it(exported, kind):
     _, graph = exported(is_quantised=True)

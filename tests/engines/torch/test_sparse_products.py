@@ -119,6 +119,7 @@ def test_equal_products_are_tried_once(graphs):
     ]
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_2_4_are_not_eligible(exported):
     _, found = module_of(exported(is_quantised=True)[1], "fp16", lambda product: Way(1, 0))
     assert found == {"sparse_layers_eligible": 0, "sparse_layers_chosen": 0}

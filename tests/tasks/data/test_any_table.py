@@ -62,6 +62,7 @@ def files(draw: st.DrawFn) -> tuple[str, bytes]:
     return f"train{ending}{'.gz' * packed}", gzip.compress(content) if packed else content
 
 
+@pytest.mark.slow
 @pytest.mark.doors
 @given(file=files())
 def test_any_file_is_read_or_refused_by_its_name(file: tuple[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -38,6 +38,7 @@ def told(folder: Path, error: OptkitError) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.doors
 @given(content=damage.damaged(CONLL.encode()) | damage.misfits(ROWS), ending=st.sampled_from(["conll", "jsonl"]))
 def test_any_file_is_read_or_refused_by_its_name(
