@@ -194,7 +194,7 @@ def test_ctrl_c_ends_a_run_at_once_and_leaves_nothing(scenario, times, server, t
     command = [sys.executable, "-c", code, server.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout.readline() == "asks\n", process.stderr.read()
-        time.sleep(1)
+        time.sleep(0.5)
         for _ in range(times):
             process.send_signal(signal.SIGINT)
             time.sleep(0.2)
