@@ -6,7 +6,8 @@ bins, so memory stays flat in the number of batches and no value is ever dropped
 
 import numpy as np
 import torch
-from modelopt.torch.quantization.calib.calibrator import _Calibrator
+
+from optkit.compression.model_optimizer import Calibrator
 
 METHODS = ("percentile", "mse", "entropy")
 BINS = 4096
@@ -14,7 +15,7 @@ _EXACT = 2**24  # torch counts in float32, which is exact up to here
 _LEVELS = 128  # non-negative values of symmetric INT8
 
 
-class HistogramCalibrator(_Calibrator):
+class HistogramCalibrator(Calibrator):
     """Streaming histogram of |x| for a per-tensor quantiser.
 
     Args:

@@ -14,20 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
+from optkit.compression.calibration import METHODS, HistogramCalibrator
 from optkit.compression.fake_quantization import INT8_MAX
 from optkit.compression.kl_calibration import best_amax
+from optkit.compression.model_optimizer import CUSTOM_MODEL_PLUGINS, TensorQuantizer, mtq
 from optkit.core.errors import InputError
 from optkit.models.families import encoder_linears, word_embeddings
 from optkit.models.gelu import clip_gelu
 from optkit.tasks.base import Feed, TaskKind
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Model Optimizer warns of each transformers release it has not been tested with
-    import modelopt.torch.quantization as mtq
-    from modelopt.torch.quantization.nn import TensorQuantizer
-    from modelopt.torch.quantization.plugins.custom import CUSTOM_MODEL_PLUGINS
-
-from optkit.compression.calibration import METHODS, HistogramCalibrator
 
 if TYPE_CHECKING:
     from optkit.compression.quantize import Quantize, Weights
