@@ -29,7 +29,7 @@ LEAST_QUERIES = 500
 OFFLINE_BATCH = 32
 STREAMS = 8
 """Examples of one query of MultiStream."""
-_RATES = (0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1)
+RATES = (0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0, 1.1)
 """Rates that the Server scenario tries, over the rate that Offline reached."""
 _HALVINGS = 3
 _DROPPED_S = 1e-3  # for each query after a failure: the load generator goes on to its time, and keeps a record of each
@@ -110,7 +110,7 @@ def rising(run: Callable[[float], Measured], offline_rate: float) -> Iterator[Me
     Yields:
         Every run; the figure is the highest rate of a valid one.
     """
-    for number, share in enumerate(_RATES):
+    for number, share in enumerate(RATES):
         yield (measured := run(share * offline_rate))
         if measured.reading.valid:
             continue

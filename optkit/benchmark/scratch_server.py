@@ -19,6 +19,8 @@ from optkit.serving.server import Server
 log = logging.getLogger(__name__)
 QUEUE_DELAY_US = 1000
 """How long the server holds a request back for others to share its batch, where batching is on."""
+WARM_S = 0.3
+"""How long a model is asked before each measurement."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Bench:
             others: what other models do meanwhile.
         """
         with Client(self.server.url, model.config.name) as client, ClientPool(client, clients) as pool:
-            pool.warm(self.samples.alone)
+            pool.warm(self.samples.alone, WARM_S)
             before = client.statistics()
             reading = run(pool, self.samples)
             found = counted(before, client.statistics())

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -15,10 +14,11 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from torch.distributed.launcher import LaunchConfig, elastic_launch
 from transformers import BertModel
 
 from optkit import Distill, Recipe, Sparsify
-from optkit.benchmark import colocation, online, search
+from optkit.benchmark import colocation, online, scratch_server, search
 from optkit.benchmark import scenarios as load_generator
 from optkit.benchmark.choice import Goal
 from optkit.benchmark.serving_settings import Settings
@@ -40,9 +40,10 @@ from optkit.registry import layout
 from optkit.report.explain import explain
 from optkit.report.table import render
 from optkit.serving import repository
-from optkit.tasks.registry import load
+from optkit.tasks import registry as tasks
 from optkit.training import loop
 from optkit.training.resume import Snapshots
+from tests.conftest import main_ends
 
 pytestmark = pytest.mark.server
 
@@ -84,7 +85,7 @@ def workshop(tmp_path_factory, tiny_config, tiny_tokenizer):
 def spec(workshop, tiny_data):
     """The recipes' spec, in this process."""
     _, known = finder.find([str(workshop / "recipes" / f"{name}.py") for name in RECIPES])
-    task = load("classification", tiny_data)
+    task = tasks.load("classification", tiny_data)
     return RunSpec(task, str(workshop / "model"), 0, workshop / "checkpoints", known, seconds=0.05)
 
 
@@ -98,22 +99,32 @@ def results(spec):
 def start():
     """Starts the command line in a process of its own; the processes share the time that imports take."""
     launcher = multiprocessing.get_context("forkserver")
-    launcher.set_forkserver_preload(["optkit.pipeline.run", "optkit.tasks.classification", "modelopt.torch.quantization"])
+    launcher.set_forkserver_preload(
+        ["optkit.pipeline.run", "optkit.tasks.classification", "optkit.compression.quantizers", __name__]
+    )
 
-    def start_process(arguments, output):
-        process = launcher.Process(target=command_line, args=(arguments, output))
+    def start_process(arguments, output, command=main):
+        process = launcher.Process(target=into_file, args=(output, command, arguments))
         process.start()
         return process
 
     return start_process
 
 
-def command_line(arguments, output):
+def into_file(output, command, arguments):
     """Run by a process of its own: what `optkit` does, with all that it prints in a file."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    main(arguments)
+    command(arguments)
+
+
+def launched(arguments):
+    """What `torchrun --nproc-per-node 2 -m optkit` does, with processes that share what this one has imported."""
+    own = LaunchConfig(
+        1, 1, 2, run_id="two", rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", max_restarts=0, start_method="fork"
+    )
+    elastic_launch(own, main_ends)(arguments, 0)
 
 
 def run_arguments(workshop, data, checkpoints, recipes):
@@ -267,18 +278,29 @@ def test_explain_shows_the_rungs_and_the_examples_with_their_text(results, spec)
     kept.with_suffix(".aside").rename(kept)
 
 
-@pytest.fixture
-def short(monkeypatch):
-    """Load with few clients, rounds and queries."""
-    monkeypatch.setattr(online, "CLIENTS", (1, 16))
-    monkeypatch.setattr(online, "ROUNDS", 2)
-    monkeypatch.setattr(load_generator, "LEAST_QUERIES", 20)
+@pytest.fixture(scope="module")
+def short():
+    """Load and searches with few clients, rounds and queries, and hardly warmed up."""
+    few = {online: {"CLIENTS": (1, 16), "ROUNDS": 2}, load_generator: {"LEAST_QUERIES": 20, "RATES": (0.25, 0.5)}}
+    few |= {colocation: {"ROUNDS": 2}, search: {"LEAST_S": 0.1, "LEAST_ROUNDS": 2}, scratch_server: {"WARM_S": 0.05}}
+    with pytest.MonkeyPatch.context() as patch:
+        for module, values in few.items():
+            for name, value in values.items():
+                patch.setattr(module, name, value)
+        yield
 
 
-def test_load_is_a_line_for_every_measurement(results, spec, tmp_path, short):
-    said = load_test.run(spec.recipes["ptq_int8"], spec, 0.1, 1e5, tmp_path / "load.csv")
-    with (tmp_path / "load.csv").open() as file:
-        lines = list(csv.DictReader(file))
+@pytest.fixture(scope="module")
+def load(results, spec, short, tmp_path_factory):
+    """The lines of CSV of a recipe under load, and what they say."""
+    out = tmp_path_factory.mktemp("load") / "load.csv"
+    said = load_test.run(spec.recipes["ptq_int8"], spec, 0.1, 1e5, out)
+    return out.read_text(), said
+
+
+def test_load_is_a_line_for_every_measurement(load):
+    written, said = load
+    lines = list(csv.DictReader(written.splitlines()))
     for batching in ("off", "on"):
         scenarios = [line["scenario"] for line in lines if line["batching"] == batching]
         assert scenarios[:4] == ["SingleStream", "MultiStream", "Offline", "Server"]
@@ -288,27 +310,25 @@ def test_load_is_a_line_for_every_measurement(results, spec, tmp_path, short):
     assert len(said) == 2 and "16 clients (95 % interval" in said[1]
 
 
-def test_load_is_kept_and_shown_and_measured_anew_when_asked(results, spec, tmp_path, short, caplog):
-    recipe = spec.recipes["ptq_int8"]
-    first, second, third = (tmp_path / f"{number}.csv" for number in range(3))
-    said = load_test.run(recipe, spec, 0.1, 1e5, first)
+def test_load_is_kept_and_shown_and_measured_anew_when_asked(load, spec, tmp_path):
+    recipe, (written, said) = spec.recipes["ptq_int8"], load
+    second, third = (tmp_path / f"{number}.csv" for number in range(2))
     folder = spec.folder(recipe) / "load"
     key = content_at(folder)
     assert load_test.run(recipe, spec, 0.1, 1e5, second) == said
-    assert second.read_text() == first.read_text() and content_at(folder) == key
+    assert second.read_text() == written and content_at(folder) == key
     (row,) = (row for row in rows.read(spec.root, "classification") if row.recipe == "ptq_int8")
     assert [point["clients"] for point in row.load["curves"]["on"]] == [1, 16]
     assert row.load["batching_gain"]["rounds"] == 2 and row.load["p99_ms"] == 1e5
     assert all(sentence in render([row], "table") for sentence in said)
     assert "Under load" in render([row], "html")
     load_test.run(recipe, spec, 0.1, 1e5, third, again=True)
-    assert content_at(folder) != key and third.read_text() != first.read_text()
+    assert content_at(folder) != key and third.read_text() != written
 
 
-def test_models_beside_each_other_are_measured_alone_idle_and_busy(results, spec, tmp_path, short, monkeypatch):
-    monkeypatch.setattr(colocation, "ROUNDS", 2)
+def test_models_beside_each_other_are_measured_alone_idle_and_busy(load, spec, tmp_path):
     recipe, out = spec.recipes["ptq_int8"], tmp_path / "load.csv"
-    said = load_test.run(recipe, spec, 0.3, 1e5, out, others=[spec.baseline])
+    said = load_test.run(recipe, spec, 0.1, 1e5, out, others=[spec.baseline])
     with out.open() as file:
         lines = [line for line in csv.DictReader(file) if line["clients"] == str(colocation.CLIENTS)]
     engines = {(line["recipe"], line["precision"]) for line in lines}
@@ -320,7 +340,7 @@ def test_models_beside_each_other_are_measured_alone_idle_and_busy(results, spec
         assert memory[1] > memory[0], "the others are really loaded"
     assert len(said) == 2 + len(engines) and "ptq_int8 int8: beside baseline_fp32" in said[2]
     with pytest.raises(InputError, match=r"--beside: found ptq_int8, ptq_int8, expected every recipe once"):
-        load_test.run(recipe, spec, 0.3, 1e5, out, others=[recipe])
+        load_test.run(recipe, spec, 0.1, 1e5, out, others=[recipe])
 
 
 def test_a_server_that_dies_under_load_leaves_what_was_measured(results, spec, tmp_path, short):
@@ -348,18 +368,16 @@ def kill_server_after(path, lines):
         time.sleep(0.02)
 
 
-def test_what_tuning_finds_is_published(results, spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "LEAST_S", 0.2)
-    monkeypatch.setattr(search, "LEAST_ROUNDS", 2)
+def test_what_tuning_finds_is_published(results, spec, tmp_path, short):
     recipe, target = spec.recipes["ptq_int8"], tmp_path / "model_repository"
-    found = tune.run(recipe, spec, Goal("throughput", 4), 0.1)
+    found = tune.run(recipe, spec, Goal("throughput", 4), 0.03)
     kept = spec.folder(recipe) / "tuning" / "int8"
     assert found["goal"] == {"kind": "throughput", "clients": 4, "p99_ms": None} and found["choice"]["held"]
     assert sum(trial["phase"] == "final" for trial in found["trials"]) >= 2
     text = tune.render(found)
     assert "1 x all threads, no batching" in text and text.count(" yes\n") == 1
     written = (kept / "record.json").stat().st_mtime_ns
-    assert tune.run(recipe, spec, Goal("throughput", 4), 0.1) == found
+    assert tune.run(recipe, spec, Goal("throughput", 4), 0.03) == found
     assert (kept / "record.json").stat().st_mtime_ns == written, "the second run searches nothing"
     publish("ptq_int8", "classification", spec.root, target, options=ANYWAY)
     config = layout.read_config(target / "classification_ptq_int8")
@@ -369,9 +387,7 @@ def test_what_tuning_finds_is_published(results, spec, tmp_path, monkeypatch):
     assert layout.provenance(target / "classification_ptq_int8" / "1")["tuning"] == found
 
 
-def test_a_bound_that_nothing_holds_ends_in_status_1(results, spec, workshop, tiny_data, monkeypatch, capsys):
-    monkeypatch.setattr(search, "LEAST_S", 0.2)
-    monkeypatch.setattr(search, "LEAST_ROUNDS", 2)
+def test_a_bound_that_nothing_holds_ends_in_status_1(results, spec, workshop, tiny_data, short, monkeypatch, capsys):
     monkeypatch.chdir(workshop)
     given = ["tune", "qat_gelu10", "--task", "classification", "--data", str(tiny_data), "--model", spec.model]
     options = ["--goal", "latency", "--p99-ms", "0.1", "--minutes", "0.1", "--checkpoints", str(spec.root)]
@@ -517,13 +533,14 @@ def test_a_full_disk_leaves_nothing_half_written(workshop, tiny_data, tmp_path, 
     assert not left
 
 
-def test_two_processes_train_together(workshop, tiny_data, tmp_path):
+def test_two_processes_train_together(workshop, tiny_data, tmp_path, start):
     """Two processes as of `accelerate launch` on two GPUs: each takes half of every batch, the main one does the rest."""
     options = run_arguments(workshop, tiny_data, tmp_path / "checkpoints", ("baseline_fp32", "qat_gelu10"))
-    launched = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "optkit", *options]
-    finished = subprocess.run(launched, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count("served by tritonserver") == 1 and " qat_gelu10 " in finished.stdout  # by one of the two
+    process = start(options, tmp_path / "output", launched)
+    process.join(300)
+    said = (tmp_path / "output").read_text()
+    assert process.exitcode == 0, said
+    assert said.count("served by tritonserver") == 1 and " qat_gelu10 " in said  # by one of the two
     (path,) = (tmp_path / "checkpoints").glob("classification/*-model/baseline_fp32/seed-0/history.json")
     history = read_json(path)
     assert history[-1]["step"] == 6 * 256 / 16 - 1
