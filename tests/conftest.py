@@ -48,6 +48,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LONGEST = {
     "test_aot_engine.py",
     "test_cluster.py",
+    "test_cluster_command.py",
     "test_cluster_store.py",
     "test_embedding.py",
     "test_going_back.py",

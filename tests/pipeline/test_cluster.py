@@ -1,15 +1,11 @@
 """Recipes on a cluster of two nodes with one core each: the bytes of one process, and nothing lost with a node that dies."""
 
 import os
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from http.server import HTTPServer, SimpleHTTPRequestHandler
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ from optkit.compression.registry import TECHNIQUES
 from optkit.core.errors import InputError, MachineError
 from optkit.core.step_cache import RECORD, read_record
 from optkit.pipeline import cluster_nodes
-from optkit.pipeline.cluster import connected
+from optkit.pipeline.cluster import Cluster, connected
 from optkit.pipeline.cluster_nodes import MEASURE, Node, shares
 from optkit.pipeline.cluster_settings import ClusterSettings
 from optkit.pipeline.cluster_worker import Order
@@ -142,41 +138,22 @@ def nodes(workshop: Path) -> Iterator[Any]:
         cluster.shutdown()
 
 
+@pytest.fixture(scope="module")
+def cluster(nodes: list[Any]) -> Iterator[Cluster]:
+    """A connection to the nodes, whose workers import what they need once."""
+    with connected(ClusterSettings("auto")) as cluster:
+        yield cluster
+
+
 def free_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return int(held.getsockname()[1])
 
 
-def refused_within(address: str, seconds: float) -> str:
-    """What is said of an address that is no cluster's."""
-    begun = time.monotonic()
-    with pytest.raises(MachineError) as refused, connected(ClusterSettings(address)):
-        pass
-    assert time.monotonic() - begun < seconds
-    return str(refused.value)
-
-
-@pytest.mark.slow
-def test_an_address_that_does_not_answer_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Comes before the tests with nodes: `auto` would find those."""
-    import ray  # takes its time
-
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert "does not answer" in refused_within(f"ray://127.0.0.1:{free_port()}", 30)
-    assert "Could not find any running Ray instance" in refused_within("auto", 30)
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
-    assert "does not answer" in refused_within("auto", 30)
-    server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    assert "not Ray's client server" in refused_within(f"ray://127.0.0.1:{server.server_port}", 30)
-    server.shutdown()
-    assert not ray.is_initialized()
-
-
 @pytest.mark.slow
 def test_a_node_that_dies_loses_nothing_and_the_bytes_are_those_of_one_process(
-    workshop: Path, tiny_data: Path, nodes: list[Any], caplog: pytest.LogCaptureFixture
+    workshop: Path, tiny_data: Path, nodes: list[Any], cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipes, alone = spec_of(workshop, tiny_data, "alone")
     in_order(without_measuring(graph_of(recipes, [alone])))
@@ -186,7 +163,7 @@ def test_a_node_that_dies_loses_nothing_and_the_bytes_are_those_of_one_process(
     killer = threading.Thread(target=kill_in_its_midst, args=(workshop, nodes))
     killer.start()
     caplog.set_level("INFO", "optkit.pipeline.cluster_view")
-    with connected(ClusterSettings("auto")) as cluster, cluster.on(modules_of(recipes), spec) as execute:
+    with cluster.on(modules_of(recipes), spec) as execute:
         execute(without_measuring(graph_of(recipes, [spec])))
     killer.join()
     places = {
@@ -203,24 +180,22 @@ def test_a_node_that_dies_loses_nothing_and_the_bytes_are_those_of_one_process(
 
 @pytest.mark.slow
 def test_nodes_that_do_not_fit_are_named(
-    workshop: Path, tiny_data: Path, nodes: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workshop: Path, tiny_data: Path, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipes, spec = spec_of(workshop, tiny_data, "unfit")
     own = os.dup2(os.open(tmp_path, os.O_RDONLY), 900)  # a place that only this process has
-    with connected(ClusterSettings("auto")) as cluster:
-        blind = Order(Path("store"), Path(f"/proc/self/fd/{own}"), Path.cwd(), (), (), ())
-        with pytest.raises(
-            MachineError, match=r"store: expected a folder that all nodes share.*(\n.*)*does not see what is"
-        ):
-            cluster_nodes.require(cluster.ray, cluster.nodes, blind)
-        (tmp_path / "accelerate-0.1.dist-info").mkdir()
-        (tmp_path / "accelerate-0.1.dist-info" / "METADATA").write_text(
-            "Metadata-Version: 2.1\nName: accelerate\nVersion: 0.1\n"
-        )
-        monkeypatch.syspath_prepend(tmp_path)
-        said = r"nodes differ.*\n  - node \S+ \([0-9a-f]{8}\) (.*\n.*)*has accelerate \d[\d.]* \(the driver: 0.1\)"
-        with pytest.raises(MachineError, match=said), cluster.on(modules_of(recipes), spec):
-            raise AssertionError
+    cluster = replace(cluster, nodes=cluster_nodes.alive(cluster.ray))
+    blind = Order(Path("store"), Path(f"/proc/self/fd/{own}"), Path.cwd(), (), (), ())
+    with pytest.raises(MachineError, match=r"store: expected a folder that all nodes share.*(\n.*)*does not see what is"):
+        cluster_nodes.require(cluster.ray, cluster.nodes, blind)
+    (tmp_path / "accelerate-0.1.dist-info").mkdir()
+    (tmp_path / "accelerate-0.1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: accelerate\nVersion: 0.1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    said = r"nodes differ.*\n  - node \S+ \([0-9a-f]{8}\) (.*\n.*)*has accelerate \d[\d.]* \(the driver: 0.1\)"
+    with pytest.raises(MachineError, match=said), cluster.on(modules_of(recipes), spec):
+        raise AssertionError
     os.close(own)
 
 
@@ -285,47 +260,3 @@ def test_processes_that_train_together_are_no_cluster(monkeypatch: pytest.Monkey
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="found several processes"), connected(ClusterSettings("local")):
         pass
-
-
-def command(workshop: Path, data: Path, step_s: float, temporary: str) -> subprocess.Popen[str]:
-    """`optkit run` of the patient recipe on a cluster of its own."""
-    own = {**os.environ, "OPTKIT_TEST_STEP_S": str(step_s), "TMPDIR": temporary}
-    asked = [
-        sys.executable,
-        "-m",
-        "optkit",
-        "run",
-        str(workshop / "patient.py"),
-        "--task",
-        "classification",
-        "--data",
-        str(data),
-    ]
-    asked += ["--model", str(workshop / "model"), "--engine", "onnxruntime", "--seconds", "0.05", "--name", "patience"]
-    asked += ["--checkpoints", str(workshop / "command"), "--cluster", "local", "--train-cores", "1"]
-    return subprocess.Popen(asked, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.mark.slow
-@pytest.mark.server
-def test_an_interrupted_command_leaves_nothing_and_goes_on(workshop: Path, tiny_data: Path) -> None:
-    (workshop / "steps").unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:  # Ray's sockets allow no long names
-        first = command(workshop, tiny_data, 0.3, temporary)
-        while len(steps(workshop)) < 15 and first.poll() is None:
-            time.sleep(0.1)
-        started = psutil.Process(first.pid).children(recursive=True)
-        first.send_signal(signal.SIGINT)
-        said = first.communicate(timeout=120)[1]
-        assert first.returncode == 130, said
-        _, left = psutil.wait_procs(started, timeout=10)
-        assert started and not left
-        assert not [
-            path for path in (workshop / "command").rglob(".*") if "unfinished" in path.name or "cluster" in path.name
-        ]
-        assert not os.listdir(temporary)
-        second = command(workshop, tiny_data, 0.0, temporary)
-        table, said = second.communicate(timeout=600)
-    assert second.returncode == 0, said
-    assert "goes on after 10 steps" in said and len(steps(workshop)) < 15 + STEPS
-    assert "measured on " in table and " patient " in table and "score patient, seed 0: done in" in said

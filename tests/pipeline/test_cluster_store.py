@@ -11,7 +11,8 @@ import pytest
 from optkit.core import mirror, step_cache
 from optkit.core.errors import MachineError
 from optkit.core.object_store import Store
-from optkit.pipeline.cluster import connected
+from optkit.pipeline import cluster_nodes
+from optkit.pipeline.cluster import Cluster, connected
 from optkit.pipeline.cluster_nodes import MEASURE
 from optkit.pipeline.cluster_settings import ClusterSettings
 from optkit.pipeline.run import in_order
@@ -57,10 +58,18 @@ def nodes(workshop: Path, machines: tuple[Path, pytest.MonkeyPatch]) -> Iterator
     cluster.shutdown()
 
 
+@pytest.fixture(scope="module")
+def cluster(nodes: tuple[Any, list[Any]]) -> Iterator[Cluster]:
+    """A connection to the nodes, whose workers import what they need once."""
+    with connected(ClusterSettings("auto")) as cluster:
+        yield cluster
+
+
 def test_a_node_that_dies_loses_nothing_and_the_bytes_are_those_of_a_run_on_a_disk(
     workshop: Path,
     tiny_data: Path,
     nodes: tuple[Any, list[Any]],
+    cluster: Cluster,
     machines: tuple[Path, pytest.MonkeyPatch],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -71,7 +80,7 @@ def test_a_node_that_dies_loses_nothing_and_the_bytes_are_those_of_a_run_on_a_di
     graph = without_measuring(graph_of(recipes, [spec]))
     killer = threading.Thread(target=kill_in_its_midst, args=(workshop, nodes[1]))
     killer.start()
-    with connected(ClusterSettings("auto")) as cluster, cluster.on(modules_of(recipes), spec) as execute:
+    with cluster.on(modules_of(recipes), spec) as execute:
         execute(graph)
     killer.join()
     assert len(nodes[1]) == 1 and "its node or process died" in caplog.text
@@ -91,12 +100,12 @@ def test_a_node_that_dies_loses_nothing_and_the_bytes_are_those_of_a_run_on_a_di
 
 @pytest.mark.server
 def test_the_driver_judges_and_keeps_what_nodes_have_measured(
-    workshop: Path, tiny_data: Path, nodes: tuple[Any, list[Any]], capsys: pytest.CaptureFixture[str]
+    workshop: Path, tiny_data: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipes, spec = spec_of(workshop, tiny_data, "measured")
     spec = replace(spec, root=mirror.place(URL), engines=("onnxruntime",), seconds=0.05)
     (ptq,) = (recipe for recipe in recipes if recipe.name == "ptq")
-    with connected(ClusterSettings("auto")) as cluster, cluster.on(ptq.modules, spec) as execute:
+    with cluster.on(ptq.modules, spec) as execute:
         found = execute(graph_of([ptq], [spec]))
     assert [row.recipe for row in found[title("judge", "ptq", spec)]] == ["ptq"]
     main_ends(["compare", "--task", "classification", "--checkpoints", URL], 0)
@@ -107,7 +116,7 @@ def test_the_driver_judges_and_keeps_what_nodes_have_measured(
 
 
 def test_a_node_that_does_not_reach_the_store_is_named(
-    workshop: Path, tiny_data: Path, nodes: tuple[Any, list[Any]], monkeypatch: pytest.MonkeyPatch
+    workshop: Path, tiny_data: Path, nodes: tuple[Any, list[Any]], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Comes last: the node stays."""
     recipes, spec = spec_of(workshop, tiny_data, "blind")
@@ -115,10 +124,7 @@ def test_a_node_that_does_not_reach_the_store_is_named(
     with monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{free_port()}")
         nodes[0].add_node(num_cpus=1)
+    cluster = replace(cluster, nodes=cluster_nodes.alive(cluster.ray))
     said = rf"{URL}: expected a store that all nodes reach:\n  - node .*: checkpoints {URL}: cannot read store.json"
-    with (
-        connected(ClusterSettings("auto")) as cluster,
-        pytest.raises(MachineError, match=said),
-        cluster.on(modules_of(recipes), spec),
-    ):
+    with pytest.raises(MachineError, match=said), cluster.on(modules_of(recipes), spec):
         raise AssertionError
