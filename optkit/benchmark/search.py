@@ -27,7 +27,7 @@ LEAST_S = 1.0
 """Shortest measurement, in seconds."""
 _OVERHEAD_S = 2.0
 """What loading and warming a model costs, until it is known better."""
-LEAST_ROUNDS, _MOST_ROUNDS = 6, 24
+LEAST_ROUNDS, MOST_ROUNDS = 6, 24
 _FINALISTS = 2
 """Number of finalists besides the default."""
 
@@ -93,7 +93,7 @@ class Search:
         left_s = self.seconds - self._elapsed()
         window_s = max(LEAST_S, left_s / len(models) / (2 * LEAST_ROUNDS))
         with loaded(self.bench.server, *models.values()):
-            for number in range(_MOST_ROUNDS):
+            for number in range(MOST_ROUNDS):
                 if number >= LEAST_ROUNDS and self._elapsed() >= self.seconds:
                     break
                 for settings, model in models.items():

@@ -55,6 +55,8 @@ Trusted = Annotated[
 ]
 DEFAULT_REPOSITORY = "model_repository"
 DEFAULT_URL = "127.0.0.1:8000"
+SECONDS = 4.0
+"""How long each served model is measured at each batch size."""
 
 
 def specs_of(
@@ -66,7 +68,7 @@ def specs_of(
     seeds: list[int],
     kinds: list[str] | None,
     checkpoints: Path,
-    seconds: float = 4.0,
+    seconds: float | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     name: str | None = None,
     new: bool = False,
@@ -88,7 +90,7 @@ def specs_of(
         engines.runtime(kind).require()
     loaded = of_settings(task, data)
     unique = dict.fromkeys(seeds)
-    shared = (checkpoints, known, tuple(kinds or ()), seconds, options or {})
+    shared = (checkpoints, known, tuple(kinds or ()), SECONDS if seconds is None else seconds, options or {})
     told = (model.revision, model.labels)
     specs = [RunSpec(loaded, model.source, one, *shared, *told) for one in unique]
     given = projects.Source.of(data.source, model.source)

@@ -11,8 +11,11 @@ import pytest
 import torch
 from transformers import BertModel
 
+from optkit.benchmark import search as tuning
+from optkit.cli import options as command_line
 from optkit.core.json_door import read_json
 from optkit.engines import conversion_file
+from optkit.pipeline import module_costs, search_trials
 from tests.conftest import main_ends
 
 pytestmark = pytest.mark.server
@@ -29,7 +32,7 @@ SPACE = {
     },
     "start": [{"techniques": ["quantize"], "quantize.calibrator": "mse", "quantize.keep_float": "auto"}],
 }
-TRAINING = ["--epochs", "6", "--learning-rate", "3e-3", "--batch-size", "16", "--engine", "onnxruntime", "--name", "found"]
+TRAINING = ["--epochs", "3", "--learning-rate", "3e-3", "--batch-size", "16", "--engine", "onnxruntime", "--name", "found"]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,12 @@ def folder(tmp_path_factory, tiny_config, tiny_tokenizer, tiny_data):
 
 @pytest.fixture
 def options(folder: Path, tiny_data: Path, monkeypatch) -> list[str]:
+    """The options of all commands, which measure for a short time."""
+    monkeypatch.setattr(command_line, "SECONDS", 0.05)
+    for module in (module_costs, search_trials):
+        monkeypatch.setattr(module, "SECONDS", 0.1)
+    monkeypatch.setattr(tuning, "LEAST_S", 0.1)
+    monkeypatch.setattr(tuning, "MOST_ROUNDS", 2)
     monkeypatch.chdir(folder)
     return ["--task", "classification", "--data", str(tiny_data), "--model", str(folder / "model"), *TRAINING]
 
@@ -75,7 +84,7 @@ def test_a_search_goes_on_and_is_repeated(folder: Path, options: list[str], caps
     for command, more in (("tune", ["--minutes", "0.1"]), ("publish", ["--repository", str(folder / "repository")])):
         main_ends([*shlex.split(re.findall(rf"optkit ({command} .*)", said)[-1]), *more], 0)
     assert (folder / "repository" / f"found_{best['recipe']}" / "1").is_dir()
-    main_ends(["run", best["file"], *options, "--seed", "0"], 0)
+    main_ends(["run", best["file"], *options, "--seed", "0", "--seconds", "0.05"], 0)
     assert served.stat().st_mtime_ns == before, "optkit run finds it finished: it is the same"
     kept = {path.parents[2].name for path in folder.glob("checkpoints/.search/**/engines/record.json")}
     assert kept == {"baseline_fp32"}, "trials leave no engines behind"

@@ -282,7 +282,7 @@ def test_explain_shows_the_rungs_and_the_examples_with_their_text(results, spec)
 def short():
     """Load and searches with few clients, rounds and queries, and hardly warmed up."""
     few = {online: {"CLIENTS": (1, 16), "ROUNDS": 2}, load_generator: {"LEAST_QUERIES": 20, "RATES": (0.25, 0.5)}}
-    few |= {colocation: {"ROUNDS": 2}, search: {"LEAST_S": 0.1, "LEAST_ROUNDS": 2}, scratch_server: {"WARM_S": 0.05}}
+    few |= {colocation: {"ROUNDS": 2}, search: {"LEAST_S": 0.1, "MOST_ROUNDS": 2}, scratch_server: {"WARM_S": 0.05}}
     with pytest.MonkeyPatch.context() as patch:
         for module, values in few.items():
             for name, value in values.items():
