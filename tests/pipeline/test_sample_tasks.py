@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 PTQ = "ptq_int8"
 RECIPES = {BASELINE: Recipe(name=BASELINE), PTQ: Recipe(name=PTQ, stages=[Quantize()], max_drop=10)}
-STUDENT = Recipe(name="student", stages=[Distill(layers=2, representation_epochs=1, epochs=2, learning_rate=1e-3)])
+STUDENT = Recipe(name="student", stages=[Distill(layers=2, representation_epochs=0.5, epochs=1, learning_rate=1e-3)])
 
 
 class Case(NamedTuple):
