@@ -60,14 +60,22 @@ def _packages(module: str) -> list[str]:
     return [".".join(parts[:number]) for number in range(2, len(parts))]
 
 
+def _within(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements within another: imports and docstrings are statements, and most of a tree is expressions."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inner = getattr(node, name, None)
+        if isinstance(inner, list):  # that of a lambda is an expression
+            yield from inner
+
+
 def _targets(tree: ast.AST, module: str) -> Iterator[str]:
-    for node in ast.iter_child_nodes(tree):
+    for node in _within(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(node, module)
             yield from (own if _path(own := f"{base}.{alias.name}") else base for alias in node.names)
-        elif not isinstance(node, ast.expr) and not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+        elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
             yield from _targets(node, module)
 
 
@@ -105,19 +113,16 @@ def _tree(module: str) -> ast.Module:
     """The module's syntax tree without docstrings, also those of attributes."""
     path = _path(module)
     tree = ast.parse(b"" if path is None else path.read_bytes())
-    for node in _statements(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [one for one in body if not _is_text(one)] or [ast.Pass()]  # type: ignore[attr-defined]
+    _strip(tree)
     return tree
 
 
-def _statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """A tree's nodes without expressions, which are most of it and hold no statements."""
-    waiting = [tree]
-    while waiting:
-        yield (node := waiting.pop())
-        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
+def _strip(node: Any) -> None:
+    """Take texts that do nothing out of all bodies."""
+    if isinstance(getattr(node, "body", None), list):
+        node.body = [one for one in node.body if not _is_text(one)] or [ast.Pass()]
+    for inner in _within(node):
+        _strip(inner)
 
 
 @cache
