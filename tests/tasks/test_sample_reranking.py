@@ -59,7 +59,7 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     from optkit.serving.server import Server
 
     stages = {"baseline_fp32": [], "ptq_int8": [Quantize(calibrator="mse")]}
-    stages["student"] = [Distill(layers=2, representation_epochs=1, epochs=1, label_weight=0.0)]
+    stages["student"] = [Distill(layers=2, representation_epochs=0.5, epochs=1, label_weight=0.0)]
     recipes = {name: Recipe(name=name, stages=own, max_drop=10) for name, own in stages.items()}
     task = registry.load("sample_reranking")
     spec = RunSpec(task, None, 0, tmp_path / "checkpoints", recipes, ("onnxruntime",), seconds=0.05)
