@@ -1,7 +1,6 @@
 """The whole way on a tiny task: trained, exported, converted, served by Triton, judged and published; and interrupted."""
 
 import csv
-import multiprocessing
 import os
 import re
 import shutil
@@ -44,6 +43,7 @@ from optkit.tasks import registry as tasks
 from optkit.training import loop
 from optkit.training.resume import Snapshots
 from tests.conftest import main_ends
+from tests.forked import LAUNCHER
 
 pytestmark = pytest.mark.server
 
@@ -98,13 +98,9 @@ def results(spec):
 @pytest.fixture(scope="module")
 def start():
     """Starts the command line in a process of its own; the processes share the time that imports take."""
-    launcher = multiprocessing.get_context("forkserver")
-    launcher.set_forkserver_preload(
-        ["optkit.pipeline.run", "optkit.tasks.classification", "optkit.compression.quantizers", __name__]
-    )
 
     def start_process(arguments, output, command=main):
-        process = launcher.Process(target=into_file, args=(output, command, arguments))
+        process = LAUNCHER.Process(target=into_file, args=(output, command, arguments))
         process.start()
         return process
 

@@ -1,7 +1,6 @@
 """A publisher in a process of its own that is killed just before its n-th change of a repository, or request."""
 
 import itertools
-import multiprocessing
 import os
 import signal
 import sys
@@ -12,17 +11,13 @@ from optkit.registry.disk import locked
 from optkit.registry.live_server import Running
 from optkit.registry.release import place
 from optkit.registry.rollback import prune, rollback
+from tests.forked import LAUNCHER
 
 from . import small
 from .conftest import trusting
 
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate")
 _INTERRUPTED = 130
-launcher = multiprocessing.get_context("forkserver")
-"""One for all that are killed: what a publisher imports is there in each of its processes."""
-launcher.set_forkserver_preload(
-    [__name__, f"{__package__}.remote_killing", "obstore.store", "optkit.tasks.classification", "tritonclient.grpc"]
-)
 template("optkit.registry", "model_card.md.jinja")  # compiled once, and not by each process
 
 
@@ -44,7 +39,7 @@ def remove_old(root, release, url=None):
 
 def together(count, work, *arguments):
     """Do `work` in several processes at once."""
-    processes = [launcher.Process(target=work, args=arguments) for _ in range(count)]
+    processes = [LAUNCHER.Process(target=work, args=arguments) for _ in range(count)]
     for process in processes:
         process.start()
     for process in processes:
@@ -54,7 +49,7 @@ def together(count, work, *arguments):
 
 def killed_at(step, event, work, *arguments):
     """Do `work` and kill it before its step; False when it ended before, well."""
-    process = launcher.Process(target=_run, args=(step, event, work, arguments))
+    process = LAUNCHER.Process(target=_run, args=(step, event, work, arguments))
     process.start()
     process.join(60)
     assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
@@ -63,7 +58,7 @@ def killed_at(step, event, work, *arguments):
 
 def interrupted_at(step, event, work, *arguments):
     """Do `work` in a process of its own and press Ctrl-C before its step; False when it ended before, well."""
-    process = launcher.Process(target=_run_interrupted, args=(step, event, work, arguments))
+    process = LAUNCHER.Process(target=_run_interrupted, args=(step, event, work, arguments))
     process.start()
     process.join(60)
     assert process.exitcode in (0, _INTERRUPTED), process.exitcode

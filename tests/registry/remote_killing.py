@@ -10,10 +10,10 @@ from optkit.registry import remote
 from optkit.registry.disk import locked
 from optkit.registry.release import place
 from optkit.registry.rollback import prune, rollback
+from tests.forked import LAUNCHER
 
 from . import small
 from .conftest import trusting
-from .killing import launcher
 
 
 def publish(url, release, wait_s=20.0):
@@ -39,7 +39,7 @@ def die_in_the_download(url, release):
 
 def killed_at(step, work, url, release):
     """Do `work` and kill it before its step (None: it does so itself); False when it ended before, well."""
-    process = launcher.Process(target=_run, args=(step, work, url, release, dict(os.environ)))
+    process = LAUNCHER.Process(target=_run, args=(step, work, url, release, dict(os.environ)))
     process.start()
     process.join(120)
     assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
@@ -48,7 +48,7 @@ def killed_at(step, work, url, release):
 
 def _run(step, work, url, release, environment):
     os.environ.update(environment)
-    tempfile.tempdir = None  # which the launcher may have looked for before
+    tempfile.tempdir = None  # which its parent may have looked for before
     writes = itertools.count()
     for name in ("put", "swap", "delete"):
         setattr(Store, name, _deadly(getattr(Store, name), writes, step))
