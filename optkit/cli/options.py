@@ -75,10 +75,10 @@ def specs_of(
 ) -> "tuple[list[RunSpec], list[Recipe]]":
     """What to run on, and what to run, with everything that can be wrong in it found before compute is spent.
 
-    `new` says that a project may begin here: it is not looked for under other names.
+    `new` says that a project may begin here: it is not looked for under other names, and may train its baseline anew.
     """
     from optkit.engines import registry as engines
-    from optkit.pipeline import projects
+    from optkit.pipeline import projects, trained_with
     from optkit.pipeline.run_spec import RunSpec
     from optkit.recipe import finder
     from optkit.tasks.registry import of_settings
@@ -97,7 +97,10 @@ def specs_of(
     find = projects.to_run if new else projects.to_go_on
     project = find(checkpoints, task, name, given, lambda: specs[0].source)
     log.info("project %s, in %s", project.name, project.folder)
-    return [replace(spec, project=project.name, given=given) for spec in specs], asked
+    specs = [replace(spec, project=project.name, given=given) for spec in specs]
+    for spec in () if new else specs:
+        trained_with.check(spec)
+    return specs, asked
 
 
 def engine_options(kinds: list[str] | None, texts: list[str] | None) -> dict[str, dict[str, str]]:

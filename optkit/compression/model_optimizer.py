@@ -1,28 +1,33 @@
 """NVIDIA's Model Optimizer, imported quietly and without PyTorch's compiler."""
 
-import os
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-_VARIABLE = "TORCHDYNAMO_DISABLE"
+import torch
 
 
 @contextmanager
-def _nothing_compiled() -> Iterator[None]:
-    """Leave functions as they are where an import would have them compiled: that alone imports TorchInductor, which takes
-    longer than Model Optimizer itself. The one function that it does so with gathers logits of several GPUs."""
-    before = os.environ.get(_VARIABLE)
-    os.environ[_VARIABLE] = "1"
+def _without_compiler() -> Iterator[None]:
+    """Leave Model Optimizer's own functions as they are where its import would have them compiled: that alone imports
+    TorchInductor, which takes longer than all the rest. The one that it does so with gathers logits of several GPUs."""
+    compile_ = torch.compile
+
+    def compiled(*functions: Callable[..., Any], **options: Any) -> Any:
+        if not sys._getframe(1).f_globals.get("__name__", "").startswith("modelopt."):
+            return compile_(*functions, **options)  # of another library, or of another thread meanwhile
+        return functions[0] if functions else lambda function: function
+
+    torch.compile = compiled  # type: ignore[assignment]
     try:
         yield
     finally:
-        del os.environ[_VARIABLE]
-        if before is not None:
-            os.environ[_VARIABLE] = before
+        torch.compile = compile_
 
 
-with warnings.catch_warnings(), _nothing_compiled():
+with warnings.catch_warnings(), _without_compiler():
     warnings.simplefilter("ignore")  # it warns of each transformers release it has not been tested with
     import modelopt.torch.quantization as mtq
     from modelopt.torch.quantization.calib.calibrator import _Calibrator as Calibrator

@@ -50,8 +50,18 @@ class Engine(NamedTuple):
 
         Returns:
             Logits, float32, such as [batch, classes].
+
+        Raises:
+            InputError: an input is missing. What ids are is not looked at: the server does, which refuses strange ones.
         """
-        return self.runtime.infer(self.handle, feed)
+        try:
+            return self.runtime.infer(self.handle, feed)
+        except KeyError as error:
+            if error.args[0] in feed:
+                raise
+            raise InputError(
+                f"feed: found {', '.join(feed) or 'nothing'}, lacks {error.args[0]}; expected int64 arrays [batch, sequence]"
+            ) from error
 
     def evidence(self) -> dict[str, Any]:
         """Return what the runtime reports about its kernels, such as `int8_gemm_share`: share of products in INT8."""

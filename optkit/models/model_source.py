@@ -47,6 +47,11 @@ def find(source: str | Path, revision: str | None = None, local_files_only: bool
         InputError: neither a folder nor a name that the hub can have, a folder with a revision, or no such revision.
         MachineError: the hub cannot be reached, or does not give the model.
     """
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"model: found a {type(source).__name__}, expected a folder or a name on the hub. A model in memory is given "
+            "to the functions as it is, with tokenizer=…"
+        )
     name, folder = str(source), Path(source).expanduser()
     if name and os.path.isdir(folder):  # False too for what no path can be
         if revision is not None:

@@ -61,6 +61,15 @@ def test_a_request_that_fails_is_an_error_and_leaves_nothing_behind(built, kind,
         assert np.array_equal(engine.infer(feed(rows, LENGTH)), expected)
 
 
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_an_input_that_is_missing_is_named(built, kind):
+    engine, whole = engines.load(built(kind, "fp32"), threads=1), feed(2, LENGTH)
+    lacking = {name: array for name, array in whole.items() if name != "attention_mask"}
+    with pytest.raises(InputError, match=r"feed: found input_ids.*, lacks attention_mask; expected int64 arrays"):
+        engine.infer(lacking)
+    assert len(engine.infer(whole)) == 2
+
+
 INTERRUPTED = """
 import signal, sys
 from optkit.engines import registry

@@ -96,3 +96,8 @@ def test_a_folder_has_no_revisions_and_a_file_is_no_folder(folder: Path) -> None
 def test_names_that_no_path_can_have(name: str) -> None:
     with pytest.raises(InputError, match="--model "):
         model_source.find(name)
+
+
+def test_a_model_in_memory_is_no_place(tiny_model: loading.LoadedModel) -> None:
+    with pytest.raises(InputError, match=r"model: found a BertFor.*A model in memory is given to the functions as it is"):
+        model_source.find(tiny_model.model)  # type: ignore[arg-type]

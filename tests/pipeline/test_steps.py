@@ -399,6 +399,20 @@ def test_a_bound_that_nothing_holds_ends_in_status_1(results, spec, workshop, ti
         assert end.value.code == 2 and f"--{name} {value}: expected one of " in capsys.readouterr().err
 
 
+def test_a_command_that_looks_at_results_trains_no_other_baseline(results, spec, workshop, tiny_data, monkeypatch, capsys):
+    monkeypatch.chdir(workshop)
+    given = ["--task", "classification", "--data", str(tiny_data), "--model", spec.model, "--checkpoints", str(spec.root)]
+    before = content_at(spec.folder(spec.baseline))
+    for command in ("tune", "load", "build", "sensitivity"):
+        main_ends([command, "qat_gelu10", *given, "--epochs", "1"], 2)
+        said = capsys.readouterr().err
+        assert "its baseline of seed 0 was trained with epochs 6, and would be trained anew with epochs 1" in said
+        assert "Give the settings of its run: --epochs 6; or choose another --name" in said
+    main_ends(["build", "qat_gelu10", *given, "--limit-train", "32"], 2)
+    assert "was trained on other data, and would be trained anew" in capsys.readouterr().err
+    assert content_at(spec.folder(spec.baseline)) == before
+
+
 def test_what_is_live_is_not_published_again(results, spec, tmp_path):
     target = tmp_path / "model_repository"
     for _ in range(2):
