@@ -156,8 +156,6 @@ def repeat(multiply: Callable, operands: list[tuple[torch.Tensor, ...]], layers:
 def measure(runs: dict[str, Run], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
     """Median milliseconds of each, all taking turns in every round."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
     for _ in range(rounds):
         for name, run in runs.items():
             settle(run)

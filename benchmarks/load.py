@@ -21,6 +21,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from optkit.benchmark.client_pool import ClientPool
+from optkit.benchmark.scratch_server import WARM_S
 from optkit.engines import registry as engines
 from optkit.graph.export import export
 from optkit.serving import repository
@@ -56,7 +57,7 @@ def measure(given: argparse.Namespace) -> None:
             Client(server.url, MODEL) as client,
             ClientPool(client, given.clients) as pool,
         ):
-            pool.warm(feeds)
+            pool.warm(feeds, WARM_S)
             rates = np.array([one_round(pool, server.url, feeds, given.seconds) for _ in range(given.rounds)])
     ratios = rates[:, 0] / rates[:, 1]
     low, high = np.percentile(ratios, [25, 75])

@@ -75,7 +75,7 @@ class ClientPool:
         if self.failure is not None:
             raise self.failure
 
-    def warm(self, feeds: Sequence[Feed], seconds: float = 0.3) -> None:
+    def warm(self, feeds: Sequence[Feed], seconds: float) -> None:
         """Have every client open its connection and the server see the shapes."""
         self._loop(feeds, time.perf_counter() + seconds, [])
         self.check()

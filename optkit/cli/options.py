@@ -55,8 +55,6 @@ Trusted = Annotated[
 ]
 DEFAULT_REPOSITORY = "model_repository"
 DEFAULT_URL = "127.0.0.1:8000"
-SECONDS = 4.0
-"""How long each served model is measured at each batch size."""
 
 
 def specs_of(
@@ -79,7 +77,7 @@ def specs_of(
     """
     from optkit.engines import registry as engines
     from optkit.pipeline import projects, trained_with
-    from optkit.pipeline.run_spec import RunSpec
+    from optkit.pipeline.run_spec import SECONDS, RunSpec
     from optkit.recipe import finder
     from optkit.tasks.registry import of_settings
 
@@ -98,8 +96,9 @@ def specs_of(
     project = find(checkpoints, task, name, given, lambda: specs[0].source)
     log.info("project %s, in %s", project.name, project.folder)
     specs = [replace(spec, project=project.name, given=given) for spec in specs]
-    for spec in () if new else specs:
-        trained_with.check(spec)
+    if not new:
+        for spec in specs:
+            trained_with.check(spec)
     return specs, asked
 
 

@@ -84,8 +84,8 @@ def calibrate(model: PreTrainedModel, forward: Forward) -> list[str]:
         InputError: a quantiser has seen no value other than zero, or one that is not finite.
     """
     model.eval()
-    linears = quantised_linears(model)
-    with torch.no_grad(), reading_the_same(linears) as groups, _called(linears) as called:
+    linears, called = quantised_linears(model), set[str]()
+    with torch.no_grad(), reading_the_same(linears) as groups, _watching(linears, lambda name, _: called.add(name)):
         try:
             mtq.calibrate(model, "max", forward)
         except (FloatingPointError, AssertionError) as error:  # of our calibrators, and of Model Optimizer's
@@ -158,24 +158,19 @@ def reading_the_same(linears: Mapping[str, torch.nn.Linear]) -> Iterator[dict[st
                 groups.update(dict.fromkeys(joined, joined))
         seen[name] = weakref.ref(tensor)
 
+    with _watching(linears, watch):
+        yield groups
+
+
+@contextmanager
+def _watching(linears: Mapping[str, torch.nn.Linear], watch: Callable[[str, torch.Tensor], object]) -> Iterator[None]:
+    """Call `watch` with the name and the input of each Linear module that is called."""
     hooks = [
         linear.register_forward_pre_hook(lambda _, given, name=name: watch(name, given[0]))
         for name, linear in linears.items()
     ]
     try:
-        yield groups
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
-def _called(linears: Mapping[str, torch.nn.Linear]) -> Iterator[set[str]]:
-    """Watch which Linear modules are called; gives their names."""
-    called: set[str] = set()
-    hooks = [linear.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, linear in linears.items()]
-    try:
-        yield called
+        yield
     finally:
         for hook in hooks:
             hook.remove()

@@ -172,7 +172,7 @@ def asking() -> None:
     tokenizer = SimpleNamespace(pad_token_id=0, pad_token_type_id=0, model_input_names=list(columns), model_max_length=64)
     samples = Samples(Dataset.from_dict({**columns, "length": [8] * 16}), Collator(tokenizer, 64), count=16)
     with Client(sys.argv[1], "single") as client, ClientPool(client, 8) as pool:
-        pool.warm(samples.alone)
+        pool.warm(samples.alone, 0.3)
         print("asks", flush=True)
         scenarios.SCENARIO
 

@@ -12,10 +12,9 @@ import torch
 from transformers import BertModel
 
 from optkit.benchmark import search as tuning
-from optkit.cli import options as command_line
 from optkit.core.json_door import read_json
 from optkit.engines import conversion_file
-from optkit.pipeline import module_costs, search_trials
+from optkit.pipeline import module_costs, run_spec, search_trials
 from tests.conftest import main_ends
 
 pytestmark = pytest.mark.server
@@ -49,7 +48,7 @@ def folder(tmp_path_factory, tiny_config, tiny_tokenizer, tiny_data):
 @pytest.fixture
 def options(folder: Path, tiny_data: Path, monkeypatch) -> list[str]:
     """The options of all commands, which measure for a short time."""
-    monkeypatch.setattr(command_line, "SECONDS", 0.05)
+    monkeypatch.setattr(run_spec, "SECONDS", 0.05)
     for module in (module_costs, search_trials):
         monkeypatch.setattr(module, "SECONDS", 0.1)
     monkeypatch.setattr(tuning, "LEAST_S", 0.1)

@@ -172,11 +172,14 @@ def test_a_compiled_package_calls_the_operators(graphs, tmp_path, packed):
 
 
 @pytest.mark.slow
-def test_where_there_is_no_cusparselt_the_trial_keeps_the_dense_product(caplog):
+@pytest.mark.parametrize("operator", ["MatMul", "Int8Linear"])
+def test_where_there_is_no_cusparselt_the_trial_keeps_the_dense_product(operator, caplog):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
+    int8 = operator == "Int8Linear"
+    kind = TensorProto.INT8 if int8 else TensorProto.FLOAT16
     with caplog.at_level("INFO"):
-        assert sparse_trial.fastest(Product("Int8Linear", TensorProto.INT8, TensorProto.FLOAT16, 1, 64, 96), 48) is None
+        assert sparse_trial.fastest(Product(operator, kind, TensorProto.FLOAT16, int(int8), 64, 96), 48) is None
     assert "'way': None, 'us': " in caplog.text and "exit status 1" in caplog.text
 
 
