@@ -55,13 +55,14 @@ bench: $(VENV)/installed
 
 install: $(VENV)/installed
 
-# torch comes first and by its exact version, so that no other package asks for the CUDA build.
+# torch comes first and by its exact version, so that no other package asks for the CUDA build. Python compiles what is imported
+# when it is: all of it would take longer than anything else here.
 # The second TensorRT is the older API that the code must also fit; the tests look its names up, nothing is built with it.
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,signing,stores,tensorrt-builder,test]'
-	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/tensorrt-10.13 --upgrade tensorrt-cu12-bindings==10.13.3.9
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[cpu,signing,stores,tensorrt-builder,test]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --target $(VENV)/tensorrt-10.13 --upgrade tensorrt-cu12-bindings==10.13.3.9
 	touch $@
 
 # The builder without a GPU stays out: it is only asked where the tensorrt package is missing. TensorRT is that of the newest
@@ -69,7 +70,7 @@ $(VENV)/installed: setup.cfg constraints.txt
 $(GPU_VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(GPU_VENV)
 	grep -v ^tensorrt constraints.txt > $(GPU_VENV)/constraints.txt
-	$(GPU_VENV)/bin/python -m pip install --quiet --constraint $(GPU_VENV)/constraints.txt \
+	$(GPU_VENV)/bin/python -m pip install --quiet --no-compile --constraint $(GPU_VENV)/constraints.txt \
 	--editable '.[cpu,gpu,signing,stores,test]' 'tensorrt-cu13==$(TENSORRT)'
 	touch $@
 

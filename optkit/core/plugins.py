@@ -128,7 +128,7 @@ class Registry(Generic[T]):
         return thing
 
     def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(name, self.names(), n=1)
+        close = difflib.get_close_matches(str(name), self.names(), n=1)
         hint = f". Did you mean {close[0]!r}?" if close else ""
         return f"{self.what} {name!r}: there is none of that name; expected one of {', '.join(self.names())}{hint}"
 

@@ -206,8 +206,9 @@ class Runtime(ABC):
         return ()
 
     def longest_input(self, record: Record) -> int | None:
-        """Return the longest input of an engine in tokens; None if only the model limits it."""
-        return None
+        """Return the longest input of an engine in tokens; None if its record does not say, as those of before did not."""
+        longest: int | None = record.get("longest")
+        return longest
 
     # ---- serving from NVIDIA's containers
 

@@ -80,6 +80,8 @@ class ONNXRuntime(Runtime):
         self.require()
         import onnxruntime
 
+        from optkit.graph import onnx_file, products  # read graphs; not needed to run an engine
+
         folder = empty_folder(folder)
         settings = _settings(available_threads())
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -105,6 +107,7 @@ class ONNXRuntime(Runtime):
             variant="f32",
             version=onnxruntime.__version__,
             inputs=[tensor.name for tensor in session.get_inputs()],
+            longest=products.longest_sequence(onnx_file.structure(graph).graph),
         )
 
     def load(self, folder: Path, threads: int | None = None) -> Handle:

@@ -95,6 +95,8 @@ class OpenVINO(Runtime):
         self.require()
         import openvino
 
+        from optkit.graph import onnx_file, products  # read graphs; not needed to run an engine
+
         possible = {name: self.variants(name) for name in (*self.precisions(False), *self.precisions(True))}
         if precision not in possible or variant not in (None, *possible[precision]):
             raise InputError(
@@ -113,6 +115,7 @@ class OpenVINO(Runtime):
             variant=variant or possible[precision][0],
             version=openvino.__version__,
             inputs=[tensor.get_any_name() for tensor in model.inputs],
+            longest=products.longest_sequence(onnx_file.structure(graph).graph),
         )
 
     def load(self, folder: Path, threads: int | None = None) -> Handle:

@@ -41,6 +41,8 @@ class Engine(NamedTuple):
     runtime: Runtime
     handle: Any
     folder: Path
+    longest: int | None = None
+    """Tokens that it takes at most; None where its record does not say."""
 
     def infer(self, feed: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Run one batch.
@@ -52,9 +54,12 @@ class Engine(NamedTuple):
             Logits, float32, such as [batch, classes].
 
         Raises:
-            InputError: an input is missing. What ids are is not looked at: the server does, which refuses strange ones.
+            InputError: an input is missing, or has too many tokens. What ids are is not looked at: the server does, which
+                refuses strange ones.
         """
         try:
+            if self.longest is not None and (tokens := feed["input_ids"].shape[-1]) > self.longest:
+                raise InputError(f"feed: found {tokens} tokens, the engine takes {self.longest} at most. Cut the text")
             return self.runtime.infer(self.handle, feed)
         except KeyError as error:
             if error.args[0] in feed:
@@ -235,5 +240,6 @@ def load(folder: Path, threads: int | None = None) -> Engine:
         InputError: the folder holds no engine, or one of an unknown kind.
         MachineError: the runtime is not installed, or the machine lacks what the engine was built for.
     """
-    found = runtime(read_record(folder)["kind"])
-    return Engine(found, found.load(folder, threads), Path(folder))
+    record = read_record(folder)
+    found = runtime(record["kind"])
+    return Engine(found, found.load(folder, threads), Path(folder), found.longest_input(record))

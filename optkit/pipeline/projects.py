@@ -7,6 +7,7 @@ The first is the project that is called like its task. `project.json` beside a p
 """
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from optkit.core.json_door import read_json
 from optkit.core.step_cache import RECORD
 from optkit.tasks.data.data_settings import HUB
 
+log = logging.getLogger(__name__)
 FILE = "project.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _LONGEST = 60  # characters of a folder's name in a project's
@@ -159,6 +161,8 @@ def to_go_on(root: Path, task: str, name: str | None, given: Source, made_of: Ca
     Arguments and errors as of `to_run`; also raises InputError where there are several.
     """
     chosen, have = to_run(root, task, name, given, made_of), existing(root, task)
+    if name is not None and have and chosen not in have:
+        log.warning("project %r begins here: so far there are %s", name, ", ".join(project.name for project in have))
     fitting = [project for project in have if given in (project.sources or [])]
     return chosen if name is not None or chosen in have or not fitting else _only(fitting, root / task)
 

@@ -92,4 +92,5 @@ def docker_command(target: Path, record: Mapping[str, Any], tag: str) -> str:
     image = f"{IMAGE}:{tag}"
     dockerfile.write(target / FILE, image, containers.image(tag))
     build = f"docker build -f {shlex.quote(str(target / FILE))} -t {image} ."
-    return f"{build} && {containers.docker_command(target, record, with_optkit=image)}"
+    run = containers.docker_command(target, record, with_optkit=image)
+    return f"{build} && {run}  # in a folder with optkit's wheel: pip wheel --no-deps -w . PATH/TO/optkit"

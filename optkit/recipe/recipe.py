@@ -6,9 +6,10 @@ hashed, compared and written beside what it produced.
 
 import hashlib
 import json
+import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator
@@ -22,10 +23,21 @@ _OF_PARTS = "mistakes_of_parts"
 _GATE = ("max_drop", "max_kl", "max_flips", "min_speedup", "max_p99_ms")
 _SERVED = (*_GATE, "workload")
 """What has no say in the checkpoint."""
-Positive = Annotated[float, Field(gt=0)]
 Size = Annotated[int, Field(ge=1, strict=True)]
 MOST_TOKENS = 2**18
 """Tokens of one batch of a workload, at most: every engine is timed at it, and more may take all of a machine's memory."""
+
+
+def _threshold(given: Any) -> Any:
+    """A threshold of speed, with batch sizes as text, as JSON has them; raises `ValueError` for anything else."""
+    each = given if isinstance(given, Mapping) else {"": given}
+    numbers = all(type(value) in (int, float) and 0 < value < math.inf for value in each.values())
+    if given is not None and not (each and numbers and all(type(size) in (int, str) for size in each)):
+        raise ValueError("expected one number above 0 for every batch size, or one by batch size, as in {1: 5.0, 32: 40.0}")
+    return {str(size): value for size, value in given.items()} if isinstance(given, Mapping) else given
+
+
+Threshold = Annotated[float | dict[str, float] | None, BeforeValidator(_threshold)]
 
 
 class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -49,9 +61,9 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Gate: largest mean divergence (KL) of the baseline's probabilities from the recipe's, in nats."""
     max_flips: float | None = Field(None, ge=0, le=100)
     """Gate: largest share of the examples that are decided otherwise than by the baseline, in percent."""
-    min_speedup: Positive | dict[str, Positive] | None = None
+    min_speedup: Threshold = None
     """Gate: smallest speed-up over the served FP32 baseline, for every batch size or by batch size."""
-    max_p99_ms: Positive | dict[str, Positive] | None = None
+    max_p99_ms: Threshold = None
     """Gate: largest 99th percentile of the served latency in ms, for every batch size or by batch size."""
     workload: tuple[tuple[Size, Size], ...] = ()
     """What the engines are for, as batches of (rows, tokens): `[(1, 32)]` keeps the engine that is the fastest at one short

@@ -43,7 +43,7 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
         found = [name for name, version in table.items() if _runs(record, version)]
         if not found and table and runtime.runs_on_older(record):
             found = list(table)
-            _warn(record, found[-1], table[found[-1]])
+            _say_older(found[-1], kind, table[found[-1]], built)
         if not found:
             raise MachineError(
                 f"no Triton container with {kind} {built} is known, {f'only {table}' if table else 'nor any with another'}. "
@@ -62,7 +62,7 @@ def container(record: Mapping[str, Any], tag: str | None = None) -> str:
     if known and not _agree(version, known):
         _say_overridden(name, kind, version, known)
     if not _runs(record, version) and runtime.runs_on_older(record) and _is_seen(version, table):
-        _warn(record, name, version)
+        _say_older(name, kind, version, built)
     elif not _runs(record, version):
         raise MachineError(
             f"container {name} has {kind} {version}, the engine was built by {built} and would be refused. Build it with "
@@ -101,11 +101,12 @@ def _say_overridden(name: str, kind: str, version: str, known: str) -> None:
     )
 
 
-def _warn(record: Mapping[str, Any], name: str, version: str) -> None:
+@cache
+def _say_older(name: str, kind: str, version: str, built: str) -> None:
     log.warning(
         "container %s has %s %s, and the engine was built by %s. Older versions have been seen to run newer ones' engines, "
         "but none promises it: check it there with optkit validate --url, or build it again after %s",
-        *(name, record["kind"], version, built_version(record), engines.runtime(record["kind"]).install(version)),
+        *(name, kind, version, built, engines.runtime(kind).install(version)),
     )
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,12 @@ def test_an_unknown_name_is_said_with_those_that_there_are(registry: Registry[ty
         InputError, match=r"shape 'pth': there is none of that name; expected one of path, text\. Did you mean"
     ):
         registry.get("pth")
+
+
+@pytest.mark.parametrize("name", [None, 3])
+def test_what_is_no_name_is_refused_as_one_that_there_is_not(name: Any, registry: Registry[type]) -> None:
+    with pytest.raises(InputError, match=rf"shape {name}: there is none of that name; expected one of path, text"):
+        registry.get(name)
 
 
 def test_what_is_registered_is_found_until_it_is_forgotten(registry: Registry[type]) -> None:

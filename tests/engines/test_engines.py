@@ -57,8 +57,14 @@ def test_a_request_that_fails_is_an_error_and_leaves_nothing_behind(built, kind,
     expected = engine.infer(feed(rows, LENGTH))
     for _ in range(2):
         with pytest.raises(Exception, match=r"embeddings"):
-            engine.infer(feed(rows, LENGTH + 8))
+            engine.runtime.infer(engine.handle, feed(rows, LENGTH + 8))  # the runtime's own check
         assert np.array_equal(engine.infer(feed(rows, LENGTH)), expected)
+
+
+@pytest.mark.parametrize("kind", CPU_KINDS)
+def test_more_tokens_than_it_takes_are_refused(built, kind):
+    with pytest.raises(InputError, match=rf"feed: found {LENGTH + 1} tokens, the engine takes {LENGTH} at most"):
+        engines.load(built(kind, "fp32"), threads=1).infer(feed(2, LENGTH + 1))
 
 
 @pytest.mark.parametrize("kind", CPU_KINDS)

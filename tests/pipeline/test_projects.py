@@ -154,13 +154,16 @@ def test_the_layout_of_0_1_goes_on_with_its_own_data_and_with_no_others(root: Pa
     assert changed == plain, "from then on by its source, also where the data have changed"
 
 
-def test_going_on_finds_the_only_project_of_a_source_under_another_name(root: Path) -> None:
+def test_going_on_finds_the_only_project_of_a_source_under_another_name(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def going_on(name: str | None = None) -> str:
         return projects.to_go_on(root, TASK, name, Source.of("reviews", "mini"), never).name
 
     assert going_on() == "reviews-mini"
     run(root, "reviews", "mini", name="mine")
-    assert going_on() == "mine" and going_on("other") == "other"
+    assert going_on() == "mine" and not caplog.messages
+    assert going_on("other") == "other" and caplog.messages == ["project 'other' begins here: so far there are mine"]
     run(root, "reviews", "mini", name="yours")
     with pytest.raises(InputError, match="has the projects mine, yours"):
         going_on()

@@ -112,7 +112,7 @@ def test_the_image_is_said_and_written(spec, built, tmp_path):
         f"docker build -f '{root}/optkit.Dockerfile' -t tritonserver-optkit:26.09 . && "
         "docker run --rm -p 127.0.0.1:8000:8000 -p 127.0.0.1:8001:8001 -p 127.0.0.1:8002:8002 "
         f"-v '{root}:/models:ro' tritonserver-optkit:26.09 tritonserver --model-repository=/models "
-        "--disable-auto-complete-config"
+        "--disable-auto-complete-config  # in a folder with optkit's wheel: pip wheel --no-deps -w . PATH/TO/optkit"
     )
     assert {path.name for path in root.iterdir()} == {*NAMES, "optkit.Dockerfile"}
     lines = (root / "optkit.Dockerfile").read_text().splitlines()

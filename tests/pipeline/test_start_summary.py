@@ -9,6 +9,7 @@ from optkit.core.errors import InputError
 from optkit.models.loading import LoadedModel
 from optkit.pipeline import start_summary
 from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.steps.build_engines import say_longer
 from optkit.recipe.training import Training
 from optkit.tasks.registry import load
 
@@ -68,3 +69,11 @@ def test_a_length_that_the_model_does_not_take_is_refused(folder: Path, tiny_mod
     with pytest.raises(InputError, match="--max-length 17: the model takes 16 tokens at most"):
         load("classification", folder, max_length=17).encode("dev", tiny_model.tokenizer)
     assert max(load("classification", folder, max_length=9).encode("train", tiny_model.tokenizer)["length"][:]) == 9
+
+
+@pytest.mark.parametrize(("lengths", "warned"), [([100, 128, 500], False), ([90, 160, 500], True)])
+def test_texts_longer_than_the_shapes_that_engines_are_chosen_at(lengths: list[int], warned: bool, caplog) -> None:
+    say_longer(lengths, "qat")
+    found = [message.partition(". ") for message in caplog.messages]
+    said = "qat: engines are chosen at up to 128 tokens, and texts have 160 in the median"
+    assert found == [(said, ". ", "For these: Recipe(workload=[(1, 160)])")] * warned

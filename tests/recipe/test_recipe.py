@@ -1,5 +1,7 @@
 """Recipes: data that cannot be changed, whose mistakes are reported together."""
 
+import json
+import math
 import subprocess
 import sys
 from typing import Any
@@ -117,6 +119,16 @@ def test_a_workload_is_batches_of_rows_and_tokens(workload: Any) -> None:
     with pytest.raises(RecipeError, match="workload"):
         Recipe(name="one", workload=workload)
     assert Recipe(name="one", workload=[[1, 32], (8, 128)]).workload == ((1, 32), (8, 128))
+
+
+@pytest.mark.parametrize("threshold", [{}, {1: 0}, {"1": "fast"}, {(1,): 5.0}, {1: True}, {1: math.inf}, -1, "fast"])
+@pytest.mark.parametrize("name", ["max_p99_ms", "min_speedup"])
+def test_a_threshold_of_speed_is_one_number_or_one_by_batch_size(name: str, threshold: Any) -> None:
+    with pytest.raises(RecipeError, match=rf"1 mistake:\n.*Recipe.{name} is .*expected one number above 0 for every batch"):
+        Recipe(name="one", **{name: threshold})
+    recipe = Recipe(name="one", **{name: {1: 5, "8": 20.0}})
+    assert getattr(recipe, name) == {"1": 5.0, "8": 20.0}
+    assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
 
 
 def test_a_workload_fits_in_memory() -> None:

@@ -215,11 +215,6 @@ class AheadOfTime(Runtime):
         """What 2:4 is for on a GPU."""
         return promises_of_sparsity(row)
 
-    def longest_input(self, record: Record) -> int | None:
-        """Return the longest input that the package was compiled for."""
-        longest: int | None = record["longest"]
-        return longest
-
     def tensors(self, folder: Path) -> Tensors:
         """Inputs and outputs, by their numbers: Triton's platform for packages knows no other names of positions. Those of a
         packed one are made by optkit's backend alone."""

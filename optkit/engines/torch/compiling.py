@@ -80,15 +80,22 @@ def compiled(graph: Path, sixteen_bit: str | None, path: Path, device: str, shor
     module = OnnxModule(model.graph).eval().to(device)
     compress(module)
     program = exported(module, _TYPICAL[device], shortest, longest, graph)
+    to_package(program, path, device)
+    own = tuple(name for name in module.input_names if name not in INPUTS)
+    return Compiled(own, output, packed, longest, tables, evidence | {"packed": packed})
+
+
+def to_package(program: torch.export.ExportedProgram, path: Path, device: str) -> None:
+    """Compile a traced module to a package of AOTInductor, with kernels for this machine's processor or card."""
     # weights are packed for the CPU's kernels once; a package runs on as many threads as its process has
     settings: dict[str, Any] = {"freezing": True, "cpp.dynamic_threads": True} if device == "cpu" else {}
+    # compilers that know this C++ know every instruction set: no seconds of trials by each process, but the CPU's own word
+    settings["cpp.vec_isa_ok"] = True
     if hasattr(torch._inductor.config.aot_inductor, "precompile_headers"):
         # worth their time for many packages, not for one
         settings["aot_inductor.precompile_headers"] = False
     with torch.no_grad():
         torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=settings)
-    own = tuple(name for name in module.input_names if name not in INPUTS)
-    return Compiled(own, output, packed, longest, tables, evidence | {"packed": packed})
 
 
 def exported(

@@ -1,7 +1,10 @@
 """The engines: every candidate built and compared, the fastest that is right kept for each precision."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from optkit.compression import checkpoint
 from optkit.core import step_cache
@@ -21,6 +24,22 @@ from optkit.tasks.collate import fitting, random_batches
 log = logging.getLogger(__name__)
 
 
+def say_longer(lengths: Sequence[int], name: str) -> None:
+    """Warn where most texts are longer than the shapes at which engines are chosen.
+
+    Args:
+        lengths: of the texts, in tokens.
+        name: of the recipe, which may say other shapes.
+    """
+    usual, longest = int(np.median(lengths)), max(tokens for _, tokens in SHAPES)
+    if usual > longest:
+        log.warning(
+            "%s: engines are chosen at up to %d tokens, and texts have %d in the median. For these: "
+            "Recipe(workload=[(1, %d)])",
+            *(name, longest, usual, usual),
+        )
+
+
 def converted(recipe: Recipe, spec: RunSpec, beside_scored: bool = False) -> Path:
     """The folder with one engine per precision, `<precision>/`, and `conversion.json`, which says why that one.
 
@@ -37,6 +56,8 @@ def converted(recipe: Recipe, spec: RunSpec, beside_scored: bool = False) -> Pat
         log.info("%s: engines", recipe.name)
         loaded = checkpoint.load(spec.folder(recipe), spec.task)
         features = spec.features("dev", loaded.tokenizer)
+        if not recipe.workload:
+            say_longer(features["length"][:], recipe.name)
         conversion = convert(
             graph / "model.onnx",
             unfinished,

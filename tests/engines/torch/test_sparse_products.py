@@ -13,6 +13,7 @@ from optkit import Quantize
 from optkit.compression import quantizers
 from optkit.engines.torch import sparse_trial
 from optkit.engines.torch.compiling import exported as traced
+from optkit.engines.torch.compiling import to_package
 from optkit.engines.torch.fusions import fuse
 from optkit.engines.torch.onnx_module import OnnxModule
 from optkit.engines.torch.packing import pack
@@ -163,9 +164,8 @@ def test_sizes_stay_symbols(graphs, packed):
 def test_a_compiled_package_calls_the_operators(graphs, tmp_path, packed):
     module, _ = module_of(graphs["one layer"], "bf16", lambda product: Way(1, 0), packed)
     program, batch = traced(module, (4, 16), 4, 32, graphs["one layer"]), feed(3, 11, 0)
-    path = str(tmp_path / "model.pt2")
-    torch._inductor.aoti_compile_and_package(program, package_path=path)
-    package = torch._inductor.aoti_load_package(path)
+    to_package(program, tmp_path / "model.pt2", "cpu")
+    package = torch._inductor.aoti_load_package(str(tmp_path / "model.pt2"))
     package.input_names = module.input_names
     expected = reference.infer(reference.load(graphs["one layer"]), batch)
     assert np.abs(run(package, batch) - expected).mean() < 0.1 * np.abs(expected - expected.mean()).mean()
