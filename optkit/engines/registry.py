@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from optkit.core import temporary
 from optkit.core.cpu import available_threads, cpu_features
 from optkit.core.errors import InputError, MachineError
 from optkit.core.plugins import Registry
+from optkit.core.step_cache import writing
 from optkit.engines.base import Runtime
 from optkit.engines.record import read_record
 
@@ -201,14 +201,8 @@ def build_engine(
     require_running(kind)
     target = Path(folder) if folder is not None else graph.parent / f"{kind}-{precision}"
     _require_replaceable(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.folder(f".{target.name}", target.parent) as scratch:
-        built = scratch / "built"
-        built.mkdir()
-        made_by.build(graph, precision, built, variant, made_by.build_options(options or {}))
-        if target.exists():
-            target.rename(scratch / "old")
-        built.rename(target)
+    with writing(target) as unfinished:
+        made_by.build(graph, precision, unfinished, variant, made_by.build_options(options or {}))
     return load(target, threads)
 
 
