@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from optkit.core.errors import InputError, OptkitError
+from optkit.core.errors import GateError, InputError, OptkitError
 from optkit.engines import registry as engines
 from optkit.engines import select, side_by_side
 from optkit.engines.record import read_record
+from optkit.evaluation import doubts
 from optkit.evaluation.artifacts import STAGE_SCORES, engine_folders, read_scores
 from optkit.models import tokenizers
 from optkit.pipeline import preflight, search_front
@@ -125,16 +126,27 @@ class Trials:
         """Run the models' baselines, which comes before all trials.
 
         Raises:
+            GateError: the reference has learned nothing.
             OptkitError: one fails.
         """
         going = [_Trial((), model, spec) for model, spec in enumerate(self.specs)]
         self._train(going, 0)
+        self._check_reference()
         self._measure([one for one in going if one.ended is None])
         found = [one.ended for one in going]
         for ended in found:
             if isinstance(ended, OptkitError):
                 raise ended
         return [ended for ended in found if isinstance(ended, Outcome)]
+
+    def _check_reference(self) -> None:
+        folder = self.specs[0].folder(self.specs[0].baseline)
+        doubt = doubts.of_checkpoint(folder)
+        if doubt and doubt["verdict"] == "fail":
+            raise GateError(
+                f"the baseline that trials are compared with {doubt['reason']}: nothing would be found. Train it longer or "
+                "on more, as by --epochs, --learning-rate or --trial-share 1"
+            )
 
     def run(self, trials: Sequence[tuple[Sequence[Stage], int]]) -> list[Outcome | OptkitError]:
         """Run trials; finished stages of earlier ones are not done again.

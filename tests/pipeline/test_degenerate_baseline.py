@@ -12,6 +12,8 @@ from optkit.pipeline import rows
 from optkit.pipeline.publish import publish
 from optkit.pipeline.run import run
 from optkit.pipeline.run_spec import RunSpec
+from optkit.pipeline.search_goal import Goal
+from optkit.pipeline.search_trials import Trials
 from optkit.recipe.stage import BASELINE
 from tests.pipeline.test_repository_builder import RECIPES
 
@@ -45,3 +47,10 @@ def test_it_is_told_at_once_and_fails_with_all_that_is_made_from_it(constant_mod
     with pytest.raises(GateError, match="its gate says: fail\n  - the model answers 'good'"):
         publish(BASELINE, tiny_task.name, spec.root, tmp_path / "models")
     assert rows.read(spec.root, tiny_task.name)[0].degenerate == baseline.degenerate
+
+
+def test_a_search_ends_with_it_before_anything_is_timed(constant_model, tiny_task, tmp_path):
+    spec = RunSpec(tiny_task, str(constant_model), 0, tmp_path / "checkpoints", RECIPES, ("onnxruntime",))
+    with pytest.raises(GateError, match="the baseline that trials are compared with answers 'good' to each of the 64"):
+        Trials([spec], Goal("size", 0.5)).baselines()
+    assert not (spec.folder(spec.baseline) / "engines").exists()

@@ -10,8 +10,10 @@ import numpy as np
 from optkit.compression import checkpoint
 from optkit.compression.context import Context
 from optkit.core import step_cache
+from optkit.core.atomic import write_json
 from optkit.core.code_version import code_version
 from optkit.core.step_cache import content_at
+from optkit.evaluation import doubts
 from optkit.evaluation.artifacts import STAGE_SCORES, read_scores
 from optkit.models import families, loading, shared_blocks, two_to_four
 from optkit.pipeline import start_summary
@@ -73,7 +75,7 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
         history = _fine_tune(loaded, context)
         scores, done = {}, BASELINE
     thresholds.fit(loaded, spec.task, context.features, context.collator)
-    scores[done] = _outcomes(recipe.name, loaded, spec)
+    scores[done] = _outcomes(recipe.name, loaded, spec, folder)
     checkpoint.save(loaded, recipe.stages, history, folder)
     np.savez(folder / STAGE_SCORES, **scores)
 
@@ -99,13 +101,14 @@ def _unlabelled(recipe: Recipe, spec: RunSpec) -> dict[str, Any]:
     return {"unlabelled": spec.unlabelled_key} if recipe.stages and spec.task.unlabelled else {}
 
 
-def _outcomes(name: str, loaded: loading.LoadedModel, spec: RunSpec) -> np.ndarray:
-    """Outcomes of a model on the dev split, in PyTorch; warns where it has learned nothing."""
+def _outcomes(name: str, loaded: loading.LoadedModel, spec: RunSpec, folder: Path) -> np.ndarray:
+    """Outcomes of a model on the dev split, in PyTorch; where it has learned nothing, it is said, and kept in the folder."""
     features, task = spec.features("dev", loaded.tokenizer), spec.task.deciding(loaded.thresholds)
     logits = run_batches(loading.inference(loaded.model, task), features, BATCH_SIZE, spec.collator(loaded.tokenizer))
     predictions = task.predict(features, logits)
-    if doubt := task.degenerate(predictions):
-        log.warning("%s: the model %s (the gate's verdict: %s)", name, doubt.reason, doubt.verdict)
+    if doubt := doubts.of_predictions(task, predictions):
+        log.warning("%s: the model %s (the gate's verdict: %s)", name, doubt["reason"], doubt["verdict"])
+        write_json(folder / doubts.FILE, doubt)
     return task.outcomes(predictions)
 
 
