@@ -75,10 +75,12 @@ class QuestionAnswering(Task):
             max_length: longest feature in tokens, question included.
             stride: tokens that two neighbouring windows share.
         """
+        from datasets import Dataset
+
         self.stride = stride
         train = splits["train"]
         keep = limited(len(train), limit_train)
-        kept = train if len(keep) == len(train) else train.select(keep).flatten_indices()
+        kept = train if len(keep) == len(train) else Dataset.from_dict(train[keep], features=train.features)
         super().__init__(name, {"train": kept, "dev": splits["dev"]}, max_length)
         self.fits_thresholds = no_answer.is_told(name, kept, splits["dev"])
 
