@@ -172,6 +172,21 @@ def test_several_teachers_are_averaged(tiny_model: LoadedModel, tiny_task: Task)
         optkit.distill(tiny_model, stage, tiny_task, teacher="./big")  # type: ignore[arg-type]
 
 
+def test_a_model_that_is_changed_in_place_teaches_as_it_was(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    other, stage = copy.deepcopy(tiny_model), optkit.Quantize(calibrator="mse", steps=3)
+    optkit.quantize_(other, stage, task=tiny_task, teacher=copy.deepcopy(tiny_model))
+    for teacher in (None, tiny_model):
+        model = copy.deepcopy(tiny_model)
+        optkit.quantize_(model, stage, task=tiny_task, teacher=teacher and model)
+        assert model.remarks == other.remarks, "the divergence from the teacher"
+
+
+def test_a_teacher_that_is_given_twice_is_said(tiny_model: LoadedModel, tiny_task: Task) -> None:
+    stage, other = optkit.Sparsify(steps=1, representation_epochs=0), copy.deepcopy(tiny_model)
+    optkit.sparsify_(tiny_model, stage, task=tiny_task, teacher=[other, other])
+    assert tiny_model.remarks == ["one of the teachers was given 2 times, and counts as often in the average"]
+
+
 def test_a_delta_and_its_interval(tiny_model: LoadedModel, tiny_task: Task) -> None:
     untrained = optkit.evaluate(tiny_model, tiny_task)
     assert untrained.delta(untrained) == (0.0, 0.0, 0.0)
@@ -188,6 +203,10 @@ def test_settings_and_models_of_another_kind_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=r"config: found Sparsify.*expected optkit.Quantize"):
         optkit.quantize_(tiny_model, optkit.Sparsify(), calibration=batches)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="distill: found no task"):
+        optkit.distill(tiny_model, optkit.Distill(layers=1), None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="found nothing to read the model's activations on"):
+        optkit.sparsify_(copy.deepcopy(tiny_model), optkit.Sparsify(criterion="magnitude", keep_dense="auto"))
     with pytest.raises(InputError, match="found teacher='distill_6l' in its settings"):
         optkit.quantize_(tiny_model, optkit.Quantize(epochs=1, teacher="distill_6l"), task=tiny_task)
     with pytest.raises(InputError, match="task: found 'classification', expected a task"):

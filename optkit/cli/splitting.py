@@ -37,8 +37,10 @@ def split(
     """
     from optkit.tasks.data import table_split
 
-    if by not in WAYS or not 0 < dev < 1:
-        raise InputError(f"--by {by} --dev {dev:g}: expected {' or '.join(WAYS)}, and a share between 0 and 1")
+    if by not in WAYS:
+        raise InputError(f"--by {by}: expected {' or '.join(WAYS)}")
+    if not 0 < dev < 1:
+        raise InputError(f"--dev {dev:g}: expected a share between 0 and 1, without them")
     columns = DataSettings(text_column=text_column, text_pair_column=text_pair_column, group_column=group_column)
     report = table_split.split(table, by, out, dev, seed, columns)
     sys.stdout.write("".join(f"{escaped(line)}\n" for line in report.lines()))

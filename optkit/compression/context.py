@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from optkit.core.errors import InputError
 from optkit.models.loading import LoadedModel, inference
 from optkit.recipe.training import Training
 from optkit.tasks.base import Feed, TaskKind
@@ -79,10 +80,19 @@ class Context:
         return concatenate_datasets([part.select_columns(columns) for part in (self.features, unlabelled)])
 
     def feeds(self, count: int) -> Iterator[Feed]:
-        """Yield the inputs for calibration, or those of training examples drawn by the seed, batch by batch."""
+        """Yield the inputs for calibration, or those of training examples drawn by the seed, batch by batch.
+
+        Raises:
+            InputError: there are neither, as without a task.
+        """
         if self.calibration is not None:
             yield from self.calibration
             return
+        if self.features is None:
+            raise InputError(
+                "found nothing to read the model's activations on; expected calibration=batches, {input: [batch, sequence]} "
+                "each, or task=… with training data"
+            )
         chosen = np.random.default_rng(self.seed).permutation(len(self.features))[:count]
         features = self.features.select(np.sort(chosen))
         inputs = features.select_columns(list(self.collator.names))

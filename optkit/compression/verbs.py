@@ -10,6 +10,7 @@ Functions whose name ends in `_` change the model in place. Each takes a `Loaded
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -153,8 +154,10 @@ def distill(
         The trained student with the model's tokenizer.
 
     Raises:
-        InputError: the settings have mistakes, or the student would be larger than its teacher.
+        InputError: the settings have mistakes, there is no task, or the student would be larger than its teacher.
     """
+    if task is None:
+        raise InputError("distill: found no task; expected the one whose training data the student learns from")
     student = copy.copy(loaded_model(model, task, tokenizer))
     _apply(student, _settings(config, Distill), None, task, teacher, seed)
     return student
@@ -234,16 +237,28 @@ def _apply(
 
 
 def _teachers(loaded: LoadedModel, given: Model | Sequence[Model] | None, task: Task | None) -> dict[str, LoadedModel]:
-    """Return the teachers by name: those that were given, or a copy of the model."""
+    """Return the teachers by name: those that were given, or the model; what is changed in place teaches as a copy."""
     if given is None:
-        return {BASELINE: LoadedModel(copy.deepcopy(loaded.model), loaded.tokenizer, task=loaded.task)}
+        return {BASELINE: _apart(loaded, loaded)}
     if isinstance(given, str):
         raise InputError(f"teacher: found {given!r}, expected a model, as optkit.load_model(folder, task) gives it")
     models = given if isinstance(given, Sequence) else [given]
     if not models:
         raise InputError("teacher: found an empty list, expected a model, or several")
     names = ["given"] if len(models) == 1 else [f"given, {number}" for number in range(1, len(models) + 1)]
-    return {name: loaded_model(model, task, loaded.tokenizer) for name, model in zip(names, models, strict=True)}
+    found = [loaded_model(model, task, loaded.tokenizer) for model in models]
+    for several in (count for count in Counter(id(own.model) for own in found).values() if count > 1):
+        loaded.remarks.append(f"one of the teachers was given {several} times, and counts as often in the average")
+        log.warning("%s", loaded.remarks[-1])
+    return {name: _apart(own, loaded) for name, own in zip(names, found, strict=True)}
+
+
+def _apart(teacher: LoadedModel, student: LoadedModel) -> LoadedModel:
+    """Return the teacher, as a copy where it has parameters of the student, which its training would change."""
+    own = {id(parameter) for parameter in student.model.parameters()}
+    if own.isdisjoint(map(id, teacher.model.parameters())):
+        return teacher
+    return LoadedModel(copy.deepcopy(teacher.model), teacher.tokenizer, task=teacher.task)
 
 
 def _context(

@@ -97,7 +97,7 @@ def _measured(recipe: Recipe, stage: Quantize | Sparsify, spec: RunSpec, example
 
     before = [one for one in recipe.stages if one.order < stage.order]
     start = with_stages(before, recipe.training, spec)
-    if before and before[-1].needs_training:
+    if start.is_half:
         log.warning(
             "%s: %s makes a model that answers nothing before a later stage trains it: costs are of its chance answers",
             *(recipe.name, before[-1].technique),

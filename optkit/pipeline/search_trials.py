@@ -176,12 +176,12 @@ class Trials:
                 self._judge(one, count)
 
     def _judge(self, one: _Trial, count: int) -> None:
-        scores = read_scores(one.spec.folder(one.recipe(count)) / STAGE_SCORES)
-        last = one.stages[count - 1] if count else None
-        technique = last.technique if last else BASELINE
+        recipe = one.recipe(count)
+        scores = read_scores(one.spec.folder(recipe) / STAGE_SCORES)
+        technique = one.stages[count - 1].technique if count else BASELINE
         parts, metric = self.parts, self.specs[0].task.metric
         one.delta = search_front.delta(scores[technique][None], self._reference[None], metric, parts, parts.chosen_on)
-        if last and not last.needs_training and one.delta.high < -self.goal.max_drop - HOPELESS:
+        if count and not recipe.is_half and one.delta.high < -self.goal.max_drop - HOPELESS:
             one.ended = Stopped(f"ended after {technique}: {one.delta}")
 
     def _measure(self, trials: Sequence[_Trial]) -> None:

@@ -114,6 +114,11 @@ class Recipe(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         """Sparsity pattern of the weights, such as "2:4"; None for dense weights."""
         return next((stage.sparsity for stage in self.stages if stage.sparsity), None)
 
+    @property
+    def is_half(self) -> bool:
+        """Whether a stage only makes what a later one, which these stages lack, is to train: its model knows nothing yet."""
+        return any(_waiting(self.stages))
+
     def has(self, technique: str) -> bool:
         """Return whether one of the stages is of a technique.
 
@@ -162,12 +167,11 @@ def _mistakes_of_order(name: Any, stages: tuple[Stage, ...]) -> Iterator[str]:
     for technique, count in Counter(techniques).items():
         if count > 1:
             yield f"Recipe.stages has {count} stages {technique!r}: expected each technique once"
-    for position, stage in enumerate(stages):
-        if stage.needs_training and not any(later.trains for later in stages[position + 1 :]):
-            yield (
-                f"{type(stage).__name__} trains nothing and no later stage does: expected epochs or steps in one of them, "
-                "since what it makes of the model knows nothing yet"
-            )
+    for stage in _waiting(stages):
+        yield (
+            f"{type(stage).__name__} trains nothing and no later stage does: expected epochs or steps in one of them, "
+            "since what it makes of the model knows nothing yet"
+        )
     expected = [stage.technique for stage in sorted(stages, key=lambda stage: stage.order)]
     if techniques != expected:
         yield (
@@ -176,6 +180,13 @@ def _mistakes_of_order(name: Any, stages: tuple[Stage, ...]) -> Iterator[str]:
         )
     if stages and name == BASELINE:
         yield f"Recipe.name is {BASELINE!r} and there are stages: the baseline has none; give this recipe another name"
+
+
+def _waiting(stages: tuple[Stage, ...]) -> Iterator[Stage]:
+    """Stages whose model is to be trained by a later one, and there is none."""
+    for position, stage in enumerate(stages):
+        if stage.needs_training and not any(later.trains for later in stages[position + 1 :]):
+            yield stage
 
 
 def modules_of(recipes: Iterable[Recipe]) -> set[str]:

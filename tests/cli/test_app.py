@@ -141,8 +141,8 @@ def test_a_number_that_one_cannot_compute_with_is_refused_by_every_option(value:
         (["run", "ptq_int8", "--task", "sample", "--limit-train", "0"], "limit on training rows: found 0"),
         (["run", "ptq_int8", "--task", "sample", "--engine", "tensorrtt"], "tensorrtt"),
         (["compare", "--task", "sample"], "task 'sample': no results in checkpoints/sample; first: optkit run RECIPE"),
-        (["split", "rows.tsv", "--by", "word", "--out", "out"], "--by word --dev 0.1: expected sentence or group"),
-        (["split", "rows.tsv", "--by", "group", "--out", "out", "--dev", "1"], "and a share between 0 and 1"),
+        (["split", "rows.tsv", "--by", "word", "--out", "out"], "--by word: expected sentence or group"),
+        (["split", "rows.tsv", "--by", "group", "--out", "out", "--dev", "1"], "--dev 1: expected a share between 0 and 1"),
         (["split", "rows.tsv", "--by", "group", "--out", "out"], "rows.tsv: found no such file"),
         (
             ["tune", "ptq_int8", "--task", "sample", "--clients", "501"],

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from optkit.compression.context import Context
+from optkit.core.errors import InputError
 from optkit.models.loading import LoadedModel
 from optkit.tasks.collate import Collator
 from optkit.tasks.registry import load
@@ -30,6 +32,11 @@ def test_more_examples_than_there_are_means_all(tiny_model: LoadedModel, tiny_co
     )
     tiny_context.run_examples(tiny_model.model, 10_000)
     assert sum(seen) == 256 and max(seen) <= 32
+
+
+def test_without_examples_it_says_what_to_give(tiny_model: LoadedModel, tiny_context: Context) -> None:
+    with pytest.raises(InputError, match=r"expected calibration=batches, .* or task=… with training data"):
+        replace(tiny_context, features=None).run_examples(tiny_model.model, 20)  # type: ignore[arg-type]
 
 
 def test_batches_hold_several_of_a_group_where_the_task_has_groups(tiny_context: Context) -> None:

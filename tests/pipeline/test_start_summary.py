@@ -53,8 +53,8 @@ def test_what_dev_shares_with_train_and_its_groups(tmp_path: Path, tiny_model: L
     assert [message for message in messages if message.startswith("dev: 1 of 3 rows (33.3%) ")] == [
         "dev: 1 of 3 rows (33.3%) are of groups that train has rows of; split by group: optkit split",
         "dev: 1 of 3 rows (33.3%) are nearly equal to one of train: 80% of their words or more are the same",
-        "dev: 1 of 3 rows (33.3%) share a text with train: it is a piece of one there, is one for the most part, or is the "
-        "same",
+        "dev: 1 of 3 rows (33.3%) share a text with train in another way: it is a piece of one there, is one for the most "
+        "part, or is the same",
     ]
     assert "dev: intervals draw its 3 groups" in messages and any("3 groups are few" in message for message in messages)
 

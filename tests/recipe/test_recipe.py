@@ -131,6 +131,13 @@ def test_a_threshold_of_speed_is_one_number_or_one_by_batch_size(name: str, thre
     assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
 
 
+def test_stages_whose_model_knows_nothing_yet_are_half_a_recipe() -> None:
+    made, pruned = Distill(layers=4, epochs=0, representation_epochs=0), Sparsify(epochs=0, representation_epochs=0)
+    whole = Recipe(name="joint", stages=[made, pruned, Quantize(epochs=1)])
+    halves = [whole.model_copy(update={"stages": whole.stages[:count]}) for count in range(4)]
+    assert [half.is_half for half in halves] == [False, True, True, False]
+
+
 def test_a_workload_fits_in_memory() -> None:
     with pytest.raises(RecipeError, match="expected batches of up to 262,144 tokens; found 20000x128, 1x1000000"):
         Recipe(name="one", workload=[(20000, 128), (8, 128), (1, 1000000)])

@@ -75,7 +75,7 @@ def _train(recipe: Recipe, parent: Recipe | None, spec: RunSpec, folder: Path, s
         history = _fine_tune(loaded, context)
         scores, done = {}, BASELINE
     thresholds.fit(loaded, spec.task, context.features, context.collator)
-    scores[done] = _outcomes(recipe.name, loaded, spec, folder)
+    scores[done] = _outcomes(recipe, loaded, spec, folder)
     checkpoint.save(loaded, recipe.stages, history, folder)
     np.savez(folder / STAGE_SCORES, **scores)
 
@@ -101,13 +101,14 @@ def _unlabelled(recipe: Recipe, spec: RunSpec) -> dict[str, Any]:
     return {"unlabelled": spec.unlabelled_key} if recipe.stages and spec.task.unlabelled else {}
 
 
-def _outcomes(name: str, loaded: loading.LoadedModel, spec: RunSpec, folder: Path) -> np.ndarray:
+def _outcomes(recipe: Recipe, loaded: loading.LoadedModel, spec: RunSpec, folder: Path) -> np.ndarray:
     """Outcomes of a model on the dev split, in PyTorch; where it has learned nothing, it is said, and kept in the folder."""
     features, task = spec.features("dev", loaded.tokenizer), spec.task.deciding(loaded.thresholds)
     logits = run_batches(loading.inference(loaded.model, task), features, BATCH_SIZE, spec.collator(loaded.tokenizer))
     predictions = task.predict(features, logits)
-    if doubt := doubts.of_predictions(task, predictions):
-        log.warning("%s: the model %s (the gate's verdict: %s)", name, doubt["reason"], doubt["verdict"])
+    doubt = None if recipe.is_half else doubts.of_predictions(task, predictions)
+    if doubt is not None:
+        log.warning("%s: the model %s (the gate's verdict: %s)", recipe.name, doubt["reason"], doubt["verdict"])
         write_json(folder / doubts.FILE, doubt)
     return task.outcomes(predictions)
 

@@ -59,7 +59,8 @@ class Leaks(NamedTuple):
             "are of groups that train has rows of; split by group: optkit split": self.grouped,
             "are in train too; scores on them say how well a model remembers": self.equal,
             f"are nearly equal to one of train: {NEAR:.0%} of their words or more are the same": self.near,
-            "share a text with train: it is a piece of one there, is one for the most part, or is the same": self.pieces,
+            "share a text with train in another way: "
+            "it is a piece of one there, is one for the most part, or is the same": self.pieces,
         }
         for words, count in found.items():
             if count:

@@ -48,7 +48,7 @@ class Report:
     def lines(self) -> Iterator[str]:
         """Yield what there is to say, in lines."""
         for name, part in (("train", self.train), ("dev", self.dev)):
-            yield f"{name}: {part.rows:,} rows in {part.groups:,} groups, {part.path}"
+            yield f"{name}: {part.rows:,} rows in {_groups(part.groups)}, {part.path}"
         if self.left_out:
             yield f"left out: {self.left_out:,} rows that are pieces of texts in train and of others in dev"
         if self.classes:
@@ -79,7 +79,7 @@ def split(path: Path, by: str, out: Path, share: float = 0.1, seed: int = 0, col
     texts, names, groups = _belonging(table, by, columns or DataSettings())
     found = divide(groups, share * len(table), seed)
     if not found.part or not found.rest:
-        sizes = f"{len(table):,} rows in {len(set(names)):,} groups, none of which makes a dev split of {share:.0%} at most"
+        sizes = f"{len(table):,} rows in {_groups(len(set(names)))}, none of which makes a dev split of {share:.0%} at most"
         fix = "give dev a larger share: --dev 0.3" if len(set(names)) > 1 else "add rows of other groups"
         raise problem(path, sizes, "many groups of a few rows each", fix)
     _check_free(out)
@@ -90,6 +90,10 @@ def split(path: Path, by: str, out: Path, share: float = 0.1, seed: int = 0, col
         sides.append(Side([texts[row] for row in rows], [texts[row][0] for row in rows]))
     train, dev = parts
     return Report(train, dev, len(found.left_out), leaks.find(*sides), _alone(table, found.rest, found.part))
+
+
+def _groups(count: int) -> str:
+    return f"{count:,} groups" if count != 1 else "1 group"
 
 
 def _alone(table: Table, train: Sequence[int], dev: Sequence[int]) -> tuple[str, ...]:
@@ -111,7 +115,7 @@ def _belonging(table: Table, by: str, columns: DataSettings) -> tuple[list[tuple
         groups = sentences_of([own[0] for own in texts])
         return texts, [str(own[0]) for own in groups], groups
     if GROUP not in known.columns:
-        found = f"no such column ({table.named})"
+        found = f"no column {GROUP!r} ({table.named})"
         raise problem(table.source, found, "the group of each row", "name it: --group-column NAME")
     return texts, list(known.columns[GROUP]), [[number] for number in numbered(known.columns[GROUP])]
 

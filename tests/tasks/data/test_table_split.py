@@ -76,9 +76,9 @@ GROUPED = "text,label,group\na,0,g\nb,1,g\nc,0,h\n"
     ("text", "by", "columns", "message"),
     [
         (GROUPED, "sentence", {}, "found a column 'group'; expected none.*--by group"),
-        (GROUPED.replace("group", "story"), "group", {}, "found no such column .*--group-column NAME"),
+        (GROUPED.replace("group", "story"), "group", {}, r"found no column 'group' \(.*--group-column NAME"),
         (GROUPED, "group", {"group_column": "label"}, "found a column 'group'; expected none"),
-        (GROUPED.replace("h", "g"), "group", {}, "3 rows in 1 groups, none of which makes a dev split of 40% at most"),
+        (GROUPED.replace("h", "g"), "group", {}, "3 rows in 1 group, none of which makes a dev split of 40% at most"),
         (GROUPED.replace("h", "g"), "group", {}, "Fix: add rows of other groups"),
         (GROUPED.replace("text", "words"), "group", {}, "no column with text"),
         (GROUPED.replace("c,", ","), "group", {}, "line 4: found empty text in 'text'"),
