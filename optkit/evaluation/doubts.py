@@ -3,7 +3,7 @@ answers for otherwise; as result rows keep it: `{who: {verdict, reason}}`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from optkit.core.json_door import read_json
 from optkit.evaluation.results import VERDICTS, Row
@@ -19,16 +19,24 @@ FILE = "doubt.json"
 """File in a checkpoint with the finding of its model in PyTorch, where there is one."""
 
 
+class Finding(TypedDict):
+    """What a checkpoint keeps of a doubt."""
+
+    verdict: str
+    reason: str
+
+
 def of_predictions(task: "Task", predictions: Sequence["Prediction"]) -> dict[str, str] | None:
     """Return the verdict and the reason of the task's doubt; None without one."""
     doubt = task.degenerate(predictions)
     return {"verdict": doubt.verdict, "reason": doubt.reason} if doubt else None
 
 
-def of_checkpoint(folder: Path) -> dict[str, str] | None:
-    """Return the verdict and the reason of the doubt of a checkpoint's model; None without one."""
+def of_checkpoint(folder: Path) -> Finding | None:
+    """Return the doubt of a checkpoint's model; None without one."""
     path = folder / FILE
-    return read_json(path, dict[str, str], "delete its folder, it is made again") if path.is_file() else None
+    found: Finding | None = read_json(path, Finding, "delete its folder, it is made again") if path.is_file() else None
+    return found
 
 
 def of_engines(own: Mapping[str, Any], baseline: Mapping[str, Any] | None) -> dict[str, dict[str, str]]:

@@ -31,10 +31,14 @@ MOST_TOKENS = 2**18
 def _threshold(given: Any) -> Any:
     """A threshold of speed, with batch sizes as text, as JSON has them; raises `ValueError` for anything else."""
     each = given if isinstance(given, Mapping) else {"": given}
-    numbers = all(type(value) in (int, float) and 0 < value < math.inf for value in each.values())
-    if given is not None and not (each and numbers and all(type(size) in (int, str) for size in each)):
+    fits = all(isinstance(size, int | str) and _is_bound(value) for size, value in each.items())
+    if given is not None and not (each and fits):
         raise ValueError("expected one number above 0 for every batch size, or one by batch size, as in {1: 5.0, 32: 40.0}")
     return {str(size): value for size, value in given.items()} if isinstance(given, Mapping) else given
+
+
+def _is_bound(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 Threshold = Annotated[float | dict[str, float] | None, BeforeValidator(_threshold)]
