@@ -7,7 +7,7 @@ TENSORRT ?= 11.2.1.*
 
 .PHONY: demo matrix models test test-fast test-nightly test-libraries test-gpu install bench bench-gpu clean
 
-# Three of the twelve recipes on real pretrained weights, in some five minutes on two cores after the installation; `make
+# Three of the thirteen recipes on real pretrained weights, in some five minutes on two cores after the installation; `make
 # matrix` runs all on the sample's own small model. The best one is published, and asked by a server that ends with the demo.
 demo: $(VENV)/installed
 	@$(BIN)/python examples/demo.py
