@@ -44,6 +44,7 @@ def test_an_address_that_does_not_answer_is_refused_within_seconds(monkeypatch: 
 
     # clusters of other tests on this machine are not to be found
     monkeypatch.setattr("ray._private.services._find_address_from_flag", lambda flag: set())
+    monkeypatch.setattr("ray._private.utils.read_ray_address", lambda folder=None: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert "does not answer" in refused_within(f"ray://127.0.0.1:{free_port()}", 30)
     assert "Could not find any running Ray instance" in refused_within("auto", 30)
