@@ -6,6 +6,7 @@ product is tried in a process of its own, which writes a line as soon as it know
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,7 @@ def fastest(product: Product, rows: int) -> Way | None:
                 text=True,
                 timeout=_LONGEST_S,
                 check=False,
+                env=os.environ | {"TORCHINDUCTOR_VEC_ISA_OK": "1"},  # as in compiling.to_package
             )
             end = f"exit status {done.returncode}"
         except subprocess.TimeoutExpired:
