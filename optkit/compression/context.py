@@ -20,6 +20,9 @@ from optkit.training.resume import Snapshots
 if TYPE_CHECKING:
     from datasets import Dataset
 
+WANTED = "expected calibration=batches, {input: [batch, sequence]} each, or task=… with training data"
+"""What to give to functions that read activations, the end of a message."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -89,10 +92,7 @@ class Context:
             yield from self.calibration
             return
         if self.features is None:
-            raise InputError(
-                "found nothing to read the model's activations on; expected calibration=batches, {input: [batch, sequence]} "
-                "each, or task=… with training data"
-            )
+            raise InputError(f"found nothing to read the model's activations on; {WANTED}")
         chosen = np.random.default_rng(self.seed).permutation(len(self.features))[:count]
         features = self.features.select(np.sort(chosen))
         inputs = features.select_columns(list(self.collator.names))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from optkit.compression import quantizers
-from optkit.compression.context import Context
+from optkit.compression.context import WANTED, Context
 from optkit.compression.distill import Distill
 from optkit.compression.given_feeds import Batches, feeds_of
 from optkit.compression.quantize import Quantize
@@ -82,10 +82,7 @@ def quantize_(
     if calibration is not None:
         loaded = replace(loaded, amax={})  # what is given counts, not the scales that came with the checkpoint
     if calibration is None and task is None and not loaded.amax:
-        raise InputError(
-            "quantize_: found nothing to calibrate on; expected calibration=batches, {input: [batch, sequence]} each, or "
-            "task=… with training data"
-        )
+        raise InputError(f"quantize_: found nothing to calibrate on; {WANTED}")
     return _apply(loaded, config, calibration, task, teacher, seed)
 
 
@@ -123,8 +120,7 @@ def sparsify_(
     loaded, settings = loaded_model(model, task, tokenizer), _settings(config, Sparsify)
     if settings.criterion == "sparsegpt" and calibration is None and task is None and not loaded.masks:
         raise InputError(
-            "sparsify_: found nothing that SparseGPT could read; expected calibration=batches, {input: [batch, sequence]} "
-            'each, or task=… with training data. Without either: Sparsify(criterion="magnitude")'
+            f'sparsify_: found nothing that SparseGPT could read; {WANTED}. Without either: Sparsify(criterion="magnitude")'
         )
     return _apply(loaded, settings, calibration, task, teacher, seed)
 

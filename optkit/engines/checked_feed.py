@@ -29,6 +29,18 @@ def of_one_shape(feed: Mapping[str, NDArray[Any]], record: Record) -> dict[str, 
     return arrays
 
 
+def check_length(tokens: int, longest: int | None, where: str = "") -> None:
+    """Raise `InputError` for more tokens than an engine takes; None takes any number.
+
+    Args:
+        tokens: of the inputs.
+        longest: that the engine takes.
+        where: the begin of the message.
+    """
+    if longest is not None and tokens > longest:
+        raise InputError(f"{where}found {tokens} tokens, the engine takes {longest} at most. Cut the text")
+
+
 def checked(feed: Mapping[str, NDArray[Any]], record: Record) -> list[NDArray[np.int64]]:
     """Return the inputs of an engine in its order, where its record says what they may be.
 
@@ -41,9 +53,7 @@ def checked(feed: Mapping[str, NDArray[Any]], record: Record) -> list[NDArray[np
         InputError: as `of_one_shape`; also too many tokens, or a number that the model has no embedding for.
     """
     arrays = of_one_shape(feed, record)
-    tokens, longest = next(iter(arrays.values())).shape[1], record["longest"]
-    if longest is not None and tokens > longest:
-        raise InputError(f"found {tokens} tokens, the engine takes {longest} at most. Cut the text")
+    check_length(next(iter(arrays.values())).shape[1], record["longest"])
     for name, rows in record.get("tables", {}).items():
         low, high = int(arrays[name].min()), int(arrays[name].max())
         if low < 0 or high >= rows:

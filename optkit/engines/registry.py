@@ -14,6 +14,7 @@ from optkit.core.errors import InputError, MachineError
 from optkit.core.plugins import Registry
 from optkit.core.step_cache import writing
 from optkit.engines.base import Runtime
+from optkit.engines.checked_feed import check_length
 from optkit.engines.record import read_record
 
 RUNTIMES: Registry[Runtime] = Registry(
@@ -58,8 +59,7 @@ class Engine(NamedTuple):
                 refuses strange ones.
         """
         try:
-            if self.longest is not None and (tokens := feed["input_ids"].shape[-1]) > self.longest:
-                raise InputError(f"feed: found {tokens} tokens, the engine takes {self.longest} at most. Cut the text")
+            check_length(feed["input_ids"].shape[-1], self.longest, "feed: ")
             return self.runtime.infer(self.handle, feed)
         except KeyError as error:
             if error.args[0] in feed:

@@ -3,10 +3,10 @@ answers for otherwise; as result rows keep it: `{who: {verdict, reason}}`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from optkit.core.json_door import read_json
-from optkit.evaluation.results import VERDICTS, Row
+from optkit.evaluation.results import VERDICTS, Finding, Row
 from optkit.evaluation.tolerance import SERVED, exceeds
 
 if TYPE_CHECKING:  # it brings torch, without which `optkit compare` starts quickly
@@ -17,13 +17,6 @@ KEY = "degenerate"
 """Key of the finding in the evidence of an engine."""
 FILE = "doubt.json"
 """File in a checkpoint with the finding of its model in PyTorch, where there is one."""
-
-
-class Finding(TypedDict):
-    """What a checkpoint keeps of a doubt."""
-
-    verdict: str
-    reason: str
 
 
 def of_predictions(task: "Task", predictions: Sequence["Prediction"]) -> dict[str, str] | None:

@@ -171,7 +171,9 @@ class _Stage(TypedDict):
     ci95: tuple[float, float] | None
 
 
-class _Doubt(TypedDict):
+class Finding(TypedDict):
+    """Why a comparison would say nothing (see `doubts`)."""
+
     verdict: Literal["pass", "undecided", "fail"]
     reason: str
 
@@ -192,7 +194,7 @@ class _Stored(TypedDict):
     evidence: _Evidence
     verdict: NotRequired[Literal["pass", "undecided", "fail"]]
     ladder: NotRequired[dict[str, _Rung]]
-    degenerate: NotRequired[dict[Literal["model", "baseline"], _Doubt]]
+    degenerate: NotRequired[dict[Literal["model", "baseline"], Finding]]
     speedup_ci95: NotRequired[dict[str, tuple[float, float]]]
     p99_ms_ci95: NotRequired[dict[str, tuple[float, float]]]
     kl_ci95: NotRequired[tuple[float, float] | None]
